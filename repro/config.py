@@ -1,0 +1,374 @@
+"""The typed config of one run: composed by Hydra, checked here, all errors in one message.
+
+`compose` is the only way to a `Config`. What a row says and what the user overrides go in as Hydra overrides; what
+comes out is complete, resolved, immutable and has a signature.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from repro import method_options
+from repro.errors import UserError, did_you_mean
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+
+# Keys that cannot change a result. Everything else is part of the signature.
+NOT_IN_SIGNATURE = (
+    "run",
+    "launcher",
+    "tracker",
+    "data.root",
+    "data.workers",
+    "backbone.paper",  # `model` says which geometry is trained
+    "backbone.local",
+)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Geometry(_Section):
+    """The shape of a vision transformer. `image_size` and `patch_size` in pixels."""
+
+    embed_dim: PositiveInt
+    depth: PositiveInt
+    num_heads: PositiveInt
+    mlp_ratio: int = Field(gt=0)
+    patch_size: PositiveInt
+    image_size: PositiveInt
+    in_chans: PositiveInt
+    num_classes: PositiveInt
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image, the class token among them."""
+        return self.patches + 1
+
+
+class PublishedTraining(_Section):
+    """The published training of a backbone: iterations are counted at `global_batch`."""
+
+    update_interval_iterations: PositiveInt
+    update_end_iterations: PositiveInt
+    update_fraction: float = Field(gt=0, le=1)
+    decay: Literal["cosine"]
+    global_batch: PositiveInt
+    epochs: PositiveInt
+    images_per_epoch: PositiveInt
+
+
+class Backbone(_Section):
+    """A backbone at paper size and at local size."""
+
+    name: str
+    timm_name: str
+    paper: Geometry
+    local: Geometry
+    training: PublishedTraining
+
+
+class Part(BaseModel):
+    """How weights become sparse or tokens are dropped: a class and its options.
+
+    The fields named here say what is left at the end, in terms that every method shares, so that a row can be counted
+    without training it. All others are the method's own, declared in its file of conf/method.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    target: str | None = None
+    distribution: Literal["erk", "uniform", "global"] | None = None
+    heads_density: float | None = Field(default=None, gt=0, le=1)
+    neurons_density: float | None = Field(default=None, gt=0, le=1)
+    kept: PositiveInt | None = None
+    of: PositiveInt | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options."""
+        return dict(self.model_extra or {})
+
+
+class Method(_Section):
+    """A method: its nominal sparsities as fractions, and its parts."""
+
+    name: str
+    sparsity: float = Field(ge=0, lt=1)
+    data_sparsity: float = Field(ge=0, lt=1)
+    weights: Part | None
+    tokens: Part | None
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether every part of the method has code behind it."""
+        return all(part.target for part in (self.weights, self.tokens) if part is not None)
+
+
+class Data(_Section):
+    """A data set. `images_per_epoch` is what it should hold; null means: count."""
+
+    name: Literal["digits", "imagenet", "imagefolder"]
+    root: str | None
+    images_per_epoch: PositiveInt | None
+    limit_train: PositiveInt | None
+    limit_test: PositiveInt | None
+    workers: NonNegativeInt
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Recipe(_Section):
+    """How to train. Learning rates at `lr_batch`, scaled linearly with the global batch."""
+
+    name: str
+    epochs: PositiveInt
+    global_batch: PositiveInt
+    micro_batch: PositiveInt
+    optimizer: str
+    lr: float = Field(gt=0)
+    lr_batch: PositiveInt
+    weight_decay: NonNegativeFloat
+    clip_grad_norm: float | None = Field(gt=0)
+    warmup_epochs: NonNegativeFloat
+    warmup_lr: NonNegativeFloat
+    min_lr: NonNegativeFloat
+    schedule_by: Literal["epoch", "update"]
+    label_smoothing: float = Field(ge=0, lt=1)
+    rand_augment: str | None
+    color_jitter: NonNegativeFloat
+    interpolation: Literal["bicubic", "bilinear", "random"]
+    random_erasing: float = Field(ge=0, le=1)
+    mixup: NonNegativeFloat
+    cutmix: NonNegativeFloat
+    mixup_switch_prob: float = Field(ge=0, le=1)
+    repeated_augmentation: PositiveInt
+    drop_path: float = Field(ge=0, lt=1)
+    ema_decay: float | None = Field(gt=0, lt=1)
+    amp: Literal["none", "bfloat16", "float16"]
+    eval_crop_pct: float = Field(gt=0, le=1)
+    eval_batch: PositiveInt
+    evaluate_every_epochs: PositiveInt
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up, at this recipe's global batch."""
+        return self.lr * self.global_batch / self.lr_batch
+
+
+class Scale(_Section):
+    """How large a row is run."""
+
+    name: Literal["paper", "local", "smoke"]
+    stretch_schedule: bool
+    cpu_threads: NonNegativeInt
+
+
+class Launcher(_Section):
+    """Where runs run."""
+
+    name: Literal["inline"]
+    parallel: PositiveInt | Literal["auto"]
+
+
+class Tracker(_Section):
+    """The mirror of the record."""
+
+    name: str
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str | None
+
+
+class Run(_Section):
+    """What cannot change a result: places, devices, cadences."""
+
+    root: str
+    device: str
+    checkpoint_every_s: float = Field(gt=0)
+    log_every_updates: PositiveInt
+
+
+class Config(_Section):
+    """One run, completely."""
+
+    seed: NonNegativeInt
+    backbone: Backbone
+    model: Geometry
+    method: Method
+    data: Data
+    recipe: Recipe
+    scale: Scale
+    launcher: Launcher
+    tracker: Tracker
+    run: Run
+
+    @property
+    def signature(self) -> str:
+        """sha256, in hex, of everything that can change a result."""
+        return signature(self.model_dump(mode="json"))
+
+
+def signature(resolved: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON of a resolved config, less `NOT_IN_SIGNATURE`.
+
+    Raises `TypeError` or `ValueError` for a value that JSON cannot hold exactly (an object, NaN, infinity).
+    """
+    kept = json.loads(json.dumps(resolved, allow_nan=False))
+    for key in NOT_IN_SIGNATURE:
+        *sections, last = key.split(".")
+        functools.reduce(lambda node, name: node[name], sections, kept).pop(last, None)
+    canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def compose(overrides: Iterable[str] = ()) -> Config:
+    """The config of one run from Hydra overrides (`backbone=deit_small`, `method.sparsity=0.5`).
+
+    Raises `UserError` that lists every wrong group, key and value at once, each with the nearest valid names.
+    """
+    errors: list[str] = []
+    choices: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for text in overrides:
+        parsed = _parse(text, errors)
+        if parsed is None:
+            continue
+        key = parsed.key_or_group
+        options = groups().get(key)
+        if options is None:
+            values[key] = parsed.value()
+        elif parsed.value() in options:
+            choices[key] = parsed.value()
+        else:
+            errors.append(f"{text}: no {key} {parsed.value()!r}{did_you_mean(str(parsed.value()), options)}")
+    composed = OmegaConf.create(_compose_groups(tuple(sorted(choices.items()))))
+    errors += _apply(composed, values)
+    return _validate(composed, errors)
+
+
+@functools.cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """The config groups and what each offers."""
+    return {
+        folder.name: tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+        for folder in sorted(CONF_DIR.iterdir())
+        if folder.is_dir()
+    }
+
+
+def _parse(text: str, errors: list[str]) -> Override | None:
+    try:
+        parsed = OverridesParser.create().parse_override(text)
+    except HydraException:
+        errors.append(f"{text}: not an override; write key=value")
+        return None
+    if parsed.is_delete() or parsed.is_sweep_override():
+        errors.append(f"{text}: a single run takes plain key=value (sweeps: repro train -m)")
+        return None
+    return parsed
+
+
+@functools.lru_cache(maxsize=256)
+def _compose_groups(choices: tuple[tuple[str, str], ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = hydra_compose("config", [f"{group}={option}" for group, option in choices])
+    OmegaConf.set_struct(composed, False)
+    return composed
+
+
+def _apply(composed: DictConfig, values: Mapping[str, Any]) -> list[str]:
+    errors = []
+    known = _leaves(OmegaConf.to_container(composed))
+    for key, value in values.items():
+        if key not in known:
+            errors.append(f"{key}: no such key{did_you_mean(key, known)}")
+        else:
+            OmegaConf.update(composed, key, value, merge=False)
+    return errors
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict) or not node:
+        return [prefix]
+    return [leaf for key, child in node.items() for leaf in _leaves(child, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _validate(composed: DictConfig, errors: list[str]) -> Config:
+    for key in OmegaConf.missing_keys(composed):
+        errors.append(f"{key}: needs a value ({key}=...)")
+        OmegaConf.update(composed, str(key), None)
+    try:
+        resolved: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(_message([*errors, str(error).splitlines()[0]])) from None
+    errors += method_options.settle(resolved["method"])
+    try:
+        config = Config.model_validate(resolved)
+    except ValidationError as error:
+        errors += [
+            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg'].lower()}"
+            for item in error.errors()
+        ]
+        raise UserError(_message(errors)) from None
+    errors += _cross_checks(config)
+    if errors:
+        raise UserError(_message(errors))
+    return config
+
+
+def _cross_checks(config: Config) -> list[str]:
+    """What single fields cannot know."""
+    from repro.schedule import training_length, update_schedule
+
+    errors = []
+    model, recipe = config.model, config.recipe
+    if model.embed_dim % model.num_heads:
+        errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
+    if model.image_size % model.patch_size:
+        errors.append(f"model.patch_size={model.patch_size}: does not divide model.image_size={model.image_size}")
+    if recipe.global_batch % min(recipe.micro_batch, recipe.global_batch):
+        errors.append(
+            f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"
+        )
+    if recipe.min_lr > recipe.peak_lr:
+        errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
+    if recipe.warmup_epochs >= recipe.epochs:
+        errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
+    options = config.method.weights.options if config.method.weights else {}
+    if config.data.images_per_epoch and "update_end_iterations" in options:
+        length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
+        schedule = update_schedule(
+            config, options["update_interval_iterations"], options["update_end_iterations"], length
+        )
+        if schedule.end > schedule.total:
+            errors.append(
+                f"method.weights.update_end_iterations={options['update_end_iterations']}: mask updates would go on "
+                f"for {schedule.end} updates, the training has {schedule.total} (raise recipe.epochs or lower it)"
+            )
+    return errors
+
+
+def _message(errors: list[str]) -> str:
+    if len(errors) == 1:
+        return f"config: {errors[0]}"
+    return f"config: {len(errors)} errors\n" + "\n".join(f"  {error}" for error in errors)

@@ -1,0 +1,1 @@
+"""Data sets and the loader that feeds a training from any step on."""

@@ -1,0 +1,22 @@
+"""Errors that a person causes: one line, what is valid, what to do next. Anything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; the command line prints it without a traceback and exits with 2."""
+
+
+def did_you_mean(word: str, valid: Iterable[str], limit: int = 3) -> str:
+    """The nearest valid words, as the end of a sentence; all of them when none is near.
+
+    Example: `did_you_mean("svit", ["svite", "dense"])` is `"; nearest: svite"`.
+    """
+    names = sorted(set(valid))
+    near = difflib.get_close_matches(word, names, n=limit, cutoff=0.5)
+    if near:
+        return f"; nearest: {', '.join(near)}"
+    return f"; valid: {', '.join(names)}" if names else ""

@@ -1,0 +1,1 @@
+"""Parameters, MACs and time."""

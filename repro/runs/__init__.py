@@ -1,0 +1,1 @@
+"""Run records on disk: what is asked, what happens, what came out."""

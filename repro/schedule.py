@@ -1,0 +1,76 @@
+"""How long a training is and when its masks are updated, in optimizer updates. Pure arithmetic on a config."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro.config import Config
+
+
+@dataclass(frozen=True)
+class Length:
+    """A training's length: `updates_per_epoch` optimizer updates of `global_batch` images, `epochs` times."""
+
+    updates_per_epoch: int
+    epochs: int
+    global_batch: int
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates in all."""
+        return self.updates_per_epoch * self.epochs
+
+
+@dataclass(frozen=True)
+class UpdateSchedule:
+    """When masks change: every `interval` updates, while the update's number is below `end`."""
+
+    interval: int
+    end: int
+    total: int
+
+    def is_due(self, update: int) -> bool:
+        """Whether the masks change after optimizer update `update`, counted from 1."""
+        return update % self.interval == 0 and update < self.end
+
+    @property
+    def count(self) -> int:
+        """How many mask updates there are in the whole training."""
+        return max(0, (min(self.end, self.total + 1) - 1) // self.interval)
+
+
+def training_length(config: Config, images_per_epoch: int) -> Length:
+    """The length of a run on `images_per_epoch` images; an incomplete last batch of an epoch is dropped."""
+    per_epoch = images_per_epoch // config.recipe.global_batch
+    return Length(max(per_epoch, 1), config.recipe.epochs, config.recipe.global_batch)
+
+
+def paper_updates(config: Config) -> float:
+    """Optimizer updates of the backbone's published training, at its own global batch."""
+    paper = config.backbone.training
+    return paper.epochs * paper.images_per_epoch / paper.global_batch
+
+
+def stretch(config: Config, length: Length) -> float:
+    """This training's length over the published one, in images; 1 where the schedule is not stretched."""
+    if not config.scale.stretch_schedule:
+        return 1.0
+    paper = config.backbone.training
+    return length.updates * length.global_batch / (paper.epochs * paper.images_per_epoch)
+
+
+def update_schedule(config: Config, interval_iterations: int, end_iterations: int, length: Length) -> UpdateSchedule:
+    """The mask updates of a run, from iterations counted at the published global batch.
+
+    The published interval is in iterations of `backbone.training.global_batch` images, so another global batch gets
+    another number of updates for the same images; at a stretched scale both also shrink with the training.
+    """
+    factor = config.backbone.training.global_batch / length.global_batch * stretch(config, length)
+    return UpdateSchedule(
+        interval=max(1, round(interval_iterations * factor)),
+        end=max(1, math.floor(end_iterations * factor + 0.5)),
+        total=length.updates,
+    )

@@ -1,0 +1,1 @@
+"""Weight sparsity: how densities are spread over layers, masks, and the methods that train them."""

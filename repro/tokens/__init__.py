@@ -1,0 +1,1 @@
+"""Token selectors: which tokens a transformer goes on with."""

@@ -1,0 +1,1 @@
+"""Metric sinks: metrics.jsonl, which is the truth, and its mirrors."""
