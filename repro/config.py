@@ -165,7 +165,7 @@ class Recipe(_Section):
     repeated_augmentation: PositiveInt
     drop_path: float = Field(ge=0, lt=1)
     ema_decay: float | None = Field(gt=0, lt=1)
-    amp: Literal["none", "bfloat16", "float16"]
+    amp: Literal["none", "bfloat16"]
     eval_crop_pct: float = Field(gt=0, le=1)
     eval_batch: PositiveInt
     evaluate_every_epochs: PositiveInt

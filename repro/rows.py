@@ -99,6 +99,11 @@ class Table:
     metrics: Mapping[str, Metric]
     sources: Mapping[str, Source]
     row_sets: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def label(self, name: str) -> str:
+        """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
+        return self.labels.get(name, name)
 
     def select(self, patterns: Iterable[str] = ()) -> tuple[Row, ...]:
         """Rows by shell-style patterns (`deit_small/*`, `!*/dense`) and row-set names (`grid`).
@@ -191,6 +196,7 @@ def load_table(name: str) -> Table:
         metrics=metrics,
         sources=sources,
         row_sets=sets,
+        labels=about.get("labels", {}),
     )
 
 

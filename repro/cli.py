@@ -1,0 +1,207 @@
+"""The command line: one thin function for each command. Heavy imports are inside, so that `repro --help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCALES = ("paper", "local", "smoke")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 something failed, 2 the user has to mend something, 130 stopped by Ctrl-C."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        options = _parser().parse_args(arguments)
+        code = options.function(options)
+    except UserError as error:
+        print(f"repro: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away (| head): nothing is left to say, and no traceback either
+        code = 1
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="repro", description="Reproduce the published tables of sparse vision transformers, with a verdict."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="tables, and the rows of one with their published values")
+    command.add_argument("table", nargs="?")
+    command.add_argument("rows", nargs="*", help="patterns: 'deit_small/*' '!*/dense' grid")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(function=_list)
+
+    for name, function, text in (
+        ("plan", _plan, "which runs a launch would start"),
+        ("launch", _launch, "start what is not done, and wait for it"),
+        ("report", _report, "write the table and its figure from the records on disk"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("table")
+        command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides")
+        command.add_argument("--scale", choices=SCALES, default="local")
+        command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+        command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+        if name == "plan":
+            command.add_argument("--json", action="store_true")
+        if name == "launch":
+            command.add_argument("--retry", action="store_true", help="start failed runs again")
+        if name != "plan":
+            command.add_argument("--reports", type=Path, default=Path("reports"), help="where reports go")
+        command.set_defaults(function=function)
+
+    command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
+    command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    command.set_defaults(function=_train)
+    return parser
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from repro.rows import load_table, table_names
+
+    if options.table is None:
+        for name in table_names():
+            table = load_table(name)
+            print(f"{name:8} {len(table.rows):3} rows  {table.title}")
+        return 0
+    table = load_table(options.table)
+    rows = table.select(options.rows)
+    if options.json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    for row in rows:
+        cells = {value.metric: None for value in row.published}
+        values = [(metric, row.best_published(metric)) for metric in cells]
+        text = "  ".join(f"{metric} {value.value:g} ({value.kind})" for metric, value in values if value)
+        print(f"{row.id:32} {text or 'no published value'}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from collections import Counter
+
+    from repro.launch.plan import to_start
+
+    table, runs = _planned(options)
+    if options.json:
+        entries = [
+            {
+                "row": run.row.id,
+                "seed": run.config.seed,
+                "state": run.state,
+                "signature": run.config.signature,
+                "record": str(run.record.path),
+            }
+            for run in runs
+        ]
+        print(json.dumps(entries, indent=2))
+        return 0
+    for run in runs:
+        print(f"{run.row.id:32} seed {run.config.seed}  {run.state:10} {run.record.path}")
+    counts = ", ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
+    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {len(to_start(runs, retry=False))}")
+    return 0
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from repro.launch.plan import to_start
+
+    table, runs = _planned(options)
+    starting = to_start(runs, options.retry)
+    finished = _execute(table.name, runs, starting)
+    _write_report(options)
+    if not finished:
+        print(f"stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    failed = [run for run in runs if run.state == "failed"]
+    for run in failed:
+        print(f"failed: {run.row.id}: {run.record.status().reason} ({run.record.path})", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _execute(name: str, runs: list, starting: list) -> bool:
+    from repro.launch.inline import parallelism, run_all
+    from repro.launch.progress import TableProgress
+
+    if not starting:
+        return True
+    for run in starting:
+        run.record.create(run.config, run.row.table, run.row.id)
+    parallel = parallelism(starting[0].config.launcher.parallel)
+    with TableProgress(name, runs, starting, _console()) as progress:
+        return run_all([run.record.path for run in starting], parallel, progress.watch)
+
+
+def _report(options: argparse.Namespace) -> int:
+    _write_report(options)
+    return 0
+
+
+def _planned(options: argparse.Namespace) -> tuple:
+    from repro.launch.plan import plan
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = _split(options.words)
+    return table, plan(table, table.select(rows), options.scale, range(options.seeds), options.runs, overrides)
+
+
+def _write_report(options: argparse.Namespace) -> None:
+    from repro.report.build import build
+    from repro.report.tables import print_table
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = _split(options.words)
+    report = build(
+        table,
+        table.select(rows),
+        options.scale,
+        range(options.seeds),
+        options.runs,
+        options.reports,
+        overrides,
+    )
+    console = _console()
+    print_table(report.frame, table, console)
+    for path in report.paths:
+        console.print(str(path), soft_wrap=True)
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Row patterns and overrides: an override has an equals sign, a pattern never has."""
+    rows = [word for word in words if "=" not in word]
+    return rows, [word for word in words if "=" in word]
+
+
+def _train(options: argparse.Namespace) -> int:
+    from repro.launch.by_hand import train, train_many
+
+    return train_many(options.overrides) if options.multirun else train(options.overrides, _console())
+
+
+if __name__ == "__main__":
+    main()

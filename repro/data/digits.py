@@ -1,0 +1,84 @@
+"""Handwritten digits: 1,797 real 8x8 images in 10 classes that ship with scikit-learn.
+
+Source: UCI, Optical Recognition of Handwritten Digits (its test part), through `sklearn.datasets.load_digits`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import ClassVar
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from repro.config import Data, Geometry, Recipe
+from repro.data.splits import Splits, check_channels
+from repro.errors import UserError
+
+IMAGE_SIZE = 8
+TEST_IMAGES = 360
+WHITE = 16  # the largest pixel
+
+
+@dataclass(frozen=True, eq=False)
+class ImagesInMemory:
+    """Normalised images in memory: float32 (images, 1, 8, 8), and their classes, int64 (images,)."""
+
+    images: Tensor
+    labels: Tensor
+    is_random: ClassVar[bool] = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def take(self, indices: Tensor) -> ImagesInMemory:
+        """These images only."""
+        return ImagesInMemory(self.images[indices], self.labels[indices])
+
+
+def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+    """1,437 training and 360 test images, stratified, the same ones for every seed.
+
+    Raises `UserError` for another image size than 8, another number of channels than 1, or a recipe that augments.
+    """
+    if model.image_size != IMAGE_SIZE:
+        raise UserError(f"model.image_size={model.image_size}: data=digits is 8x8; set model.image_size=8")
+    check_channels(data, model, channels=1)
+    for key, value in (
+        ("rand_augment", recipe.rand_augment),
+        ("color_jitter", recipe.color_jitter),
+        ("random_erasing", recipe.random_erasing),
+    ):
+        if value:
+            raise UserError(f"recipe.{key}={value}: data=digits is not augmented; use recipe=deit_local")
+    train, test = raw_splits()
+    digest = blake2b(digest_size=8)
+    for part in (*train, *test):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return Splits(
+        train=_normalised(*train, data),
+        test=_normalised(*test, data),
+        num_classes=10,
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def raw_splits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Training and test pixels, uint8 in [0, 16] of shape (images, 8, 8), each with its labels, int64 (images,)."""
+    digits = load_digits()
+    pixels, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
+    # The split is part of the data: it must not follow the run's seed.
+    train, test = train_test_split(np.arange(len(labels)), test_size=TEST_IMAGES, random_state=0, stratify=labels)
+    return (pixels[train], labels[train]), (pixels[test], labels[test])
+
+
+def _normalised(pixels: np.ndarray, labels: np.ndarray, data: Data) -> ImagesInMemory:
+    images = torch.from_numpy(pixels).to(torch.float32).unsqueeze(1) / WHITE
+    return ImagesInMemory((images - data.mean[0]) / data.std[0], torch.from_numpy(labels))

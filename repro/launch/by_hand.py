@@ -1,0 +1,80 @@
+"""`repro train`: one run from overrides alone, or a Hydra sweep of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+from rich.console import Console
+
+from repro.config import CONF_DIR, Config, compose
+from repro.errors import UserError
+from repro.launch.inline import run_all
+from repro.launch.plan import PlannedRun
+from repro.launch.progress import TableProgress
+from repro.rows import Row, row_id
+from repro.runs.record import record_for
+
+TABLE = "by_hand"
+
+
+def train(overrides: Sequence[str], console: Console) -> int:
+    """Compose, run and show one run; the same command again goes on where it was, or shows what came out."""
+    return _run(compose(overrides), console)
+
+
+def _run(config: Config, console: Console) -> int:
+    method = config.method
+    row = Row(
+        table=TABLE,
+        id=row_id(config.backbone.name, method.name, 100 * method.sparsity, 100 * method.data_sparsity),
+        backbone=config.backbone.name,
+        method=method.name,
+        arch_sparsity_pct=100 * method.sparsity,
+        data_sparsity_pct=100 * method.data_sparsity,
+    )
+    if not method.is_trainable:
+        raise UserError(f"method={method.name}: no training for this method yet")
+    run = PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
+    run.record.create(config, TABLE, row.id)
+    finished = True
+    if not run.is_done:
+        with TableProgress(row.id, [run], [run], console) as progress:
+            finished = run_all([run.record.path], 1, progress.watch)
+    status, result = run.record.status(), run.record.result()
+    console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
+    for name, value in (result or {}).items():
+        console.print(f"  {name}: {value}")
+    if not finished:
+        return 130
+    return 0 if result is not None else 1
+
+
+def train_many(overrides: Sequence[str]) -> int:
+    """A Hydra sweep (`backbone=deit_tiny,deit_small seed=0,1`): every run is checked before the first one starts."""
+    errors = []
+    own = [text for text in overrides if not text.startswith("hydra")]
+    parsed = OverridesParser.create().parse_overrides(own)
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for single in batch:
+            try:
+                compose(single)
+            except UserError as error:
+                errors.append(f"{' '.join(single)}: {error}")
+    if errors:
+        raise UserError("\n".join(errors))
+    codes: list[int] = []
+
+    def one(_: DictConfig) -> None:
+        codes.append(train(HydraConfig.get().overrides.task, Console(highlight=False)))
+
+    sys.argv = ["repro train", "--multirun", *overrides]
+    hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(one)()
+    return max(codes, default=0)
+

@@ -1,0 +1,84 @@
+"""Runs on this machine: each in a process of its own, a few at once.
+
+A process per run keeps a crash, a leak or an out-of-memory kill with the run it belongs to. They are forked from a
+server that has imported torch once, so that a run of ten seconds does not spend five of them on imports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from repro.runs.record import Record
+
+POLL_S = 0.25
+
+
+def parallelism(wanted: int | str) -> int:
+    """How many runs at once; `auto` is one for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if wanted == "auto" and hasattr(os, "sched_getaffinity") else int(
+        (os.cpu_count() or 1) if wanted == "auto" else wanted
+    )
+
+
+def run_all(paths: Sequence[Path], parallel: int, watch: Callable[[list[Path]], None]) -> bool:
+    """Execute the runs at `paths`, `parallel` at once; returns False where Ctrl-C stopped it.
+
+    `watch` is called a few times a second with the runs at work, and once more at the end. On Ctrl-C no run is started any more; those
+    at work save and stop, and this waits for them. A process that dies without a word (killed, out of memory) leaves
+    its run as failed, with the reason in its status.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["repro.launch.preload"])
+    waiting = list(paths)
+    running: dict[int, tuple[BaseProcess, Path]] = {}
+    stopped = False
+    while running or (waiting and not stopped):
+        try:
+            while waiting and not stopped and len(running) < parallel:
+                path = waiting.pop(0)
+                process = context.Process(target=execute_in_child, args=(path,), daemon=False)
+                process.start()
+                running[process.sentinel] = (process, path)
+            for sentinel in wait(list(running), timeout=POLL_S):
+                process, path = running.pop(int(sentinel))  # type: ignore[call-overload]
+                process.join()
+                _note_sudden_death(process, path)
+            watch([path for _, path in running.values()])
+        except KeyboardInterrupt:
+            if stopped:
+                for process, _ in running.values():
+                    process.kill()
+            stopped = True
+    return not stopped
+
+
+def execute_in_child(path: Path) -> None:
+    """What a child process does: one attempt, its output in the record."""
+    from repro.training.task import execute
+
+    record = Record(path)
+    folder = record.attempt_dir(record.status().attempt + 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, number)
+        os.close(file)
+    sys.exit(execute(path))
+
+
+def _note_sudden_death(process: BaseProcess, path: Path) -> None:
+    code = process.exitcode
+    if code is None or code >= 0:
+        return
+    name = signal.Signals(-code).name
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    record = Record(path)
+    if record.result() is None:
+        record.set_status(record.status().moved("failed", reason=f"the process was killed by {name}{hint}"))

@@ -1,0 +1,34 @@
+"""Vision transformers, all built by timm's class: at paper size and in the small sizes of the local scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from repro.config import Geometry
+
+
+def build_vit(geometry: Geometry, drop_path: float, seed: int) -> nn.Module:
+    """A vision transformer with DeiT's initialisation, drawn from `seed` alone.
+
+    Args:
+        geometry: its shape; `deit_*_patch16_224` of timm has the same class and the same arguments.
+        drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
+    """
+    sizes: dict[str, Any] = {
+        "img_size": geometry.image_size,
+        "patch_size": geometry.patch_size,
+        "in_chans": geometry.in_chans,
+        "num_classes": geometry.num_classes,
+        "embed_dim": geometry.embed_dim,
+        "depth": geometry.depth,
+        "num_heads": geometry.num_heads,
+        "mlp_ratio": geometry.mlp_ratio,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path)
+    return model

@@ -1,0 +1,40 @@
+"""A report: the frame of a table, its files and its figure, from the records on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from repro.report.collect import collect
+from repro.report.figures import figure1
+from repro.report.tables import write_tables
+from repro.rows import Row, Table
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was built: the frame behind it and the files, tables first."""
+
+    frame: pd.DataFrame
+    paths: tuple[Path, ...]
+
+
+def build(
+    table: Table,
+    rows: Sequence[Row],
+    scale: str,
+    seeds: Sequence[int],
+    runs_root: Path,
+    reports_dir: Path,
+    overrides: Sequence[str] = (),
+) -> Report:
+    """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` and `<reports_dir>/<figure>.{svg,png,pdf}`.
+
+    Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
+    """
+    frame = collect(table, rows, scale, seeds, runs_root, overrides)
+    written = write_tables(frame, table, reports_dir / table.name, overrides)
+    return Report(frame, (*written, *figure1(frame, table, reports_dir)))

@@ -1,0 +1,223 @@
+"""One frame from all records: a line per row, never fewer. Every table and figure is drawn from it and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from repro.errors import UserError, did_you_mean
+from repro.measure.cost import Cost, row_cost
+from repro.report.evidence import Evidence, read_evidence, row_state
+from repro.report.statistics import Summary, paired_differences, summarise
+from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
+from repro.rows import Row, Table
+
+ROW_COLUMNS = ("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds")
+MEASURED_COLUMNS = (
+    "params_m",
+    "macs_g",
+    "flops_saving_pct",
+    "flops_saving_alt_pct",
+    "time_saving_pct",
+    "top1_last_pct",
+    "top1_best_pct",
+    "top1_std_pct",
+)
+STATE_COLUMNS = ("state", "reason")
+LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
+ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
+
+MASKED_DENSE = "masked-dense weights: no speed-up"
+NOT_TIMED = "not measured"
+SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform"
+
+_WHOLE = ("n_seeds", "n_records")
+_TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
+_TEXT_ENDS = ("_source", "_kind", "_verdict")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured cell: mean, finished seeds behind it, sample standard deviation, and the state it waits for."""
+
+    value: float | None
+    n: int
+    std: float | None
+    state: str
+
+
+def columns(table: Table) -> list[str]:
+    """The frame's columns, in order."""
+    cells = [
+        f"{metric}_{part}" for metric in table.metrics for part in ("published", "source", "kind", "delta", "verdict")
+    ]
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS]
+
+
+def collect(
+    table: Table,
+    rows: Sequence[Row],
+    scale: str,
+    seeds: Sequence[int],
+    root: Path,
+    overrides: Sequence[str] = (),
+    *,
+    now: float | None = None,
+) -> pd.DataFrame:
+    """The frame of `rows`, in their order, from the records below `root`.
+
+    Accuracies are means over the finished seeds, in percent; `top1_std_pct` is the sample standard deviation of the
+    best epoch's, which is the one that verdicts use. They stand in `top1_*` only where the runs are the published
+    training (scale `paper`, the table's data set) and in `local_*` otherwise, never in both.
+
+    Args:
+        overrides: Hydra overrides that the runs were launched with.
+        now: Unix seconds against which heartbeats are read; the clock's by default.
+
+    Raises `UserError` for no seeds, a wrong override, a metric that nothing measures, or a damaged record.
+    """
+    distinct = tuple(dict.fromkeys(seeds))
+    if not distinct:
+        raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=0)")
+    unknown = [name for name in table.metrics if name not in _MEASURES]
+    if unknown:
+        raise UserError(
+            f"{table.name}/table.yaml: nothing measures {unknown[0]!r}{did_you_mean(unknown[0], _MEASURES)}"
+        )
+    moment = time.time() if now is None else now
+    known: dict[str, Evidence] = {}
+
+    def evidence(row: Row) -> Evidence:
+        if row.id not in known:
+            known[row.id] = read_evidence(table.name, row, scale, distinct, root, overrides, moment)
+        return known[row.id]
+
+    lines = []
+    for row in rows:
+        reference = reference_row(table, row.backbone)
+        lines.append(_line(table, scale, evidence(row), evidence(reference) if reference else None))
+    return _typed(pd.DataFrame(lines, columns=columns(table)))
+
+
+def reference_row(table: Table, backbone: str) -> Row | None:
+    """The row that gains are counted from: the backbone's with nothing removed; None where the table has none."""
+    return next(
+        (r for r in table.rows if r.backbone == backbone and r.arch_sparsity_pct == 0 and r.data_sparsity_pct == 0),
+        None,
+    )
+
+
+def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
+    row, config = evidence.row, evidence.config
+    cost = row_cost(config)
+    is_published_training = scale == DECIDING_SCALE and config.data.name == table.dataset
+    best = summarise(evidence.values("top1_best_pct").values())
+    last = summarise(evidence.values("top1_last_pct").values())
+    timed = summarise(evidence.values("time_saving_pct", optional=True).values())
+    line: dict[str, Any] = {
+        "table": table.name,
+        "row": row.id,
+        "backbone": row.backbone,
+        "method": row.method,
+        "arch_sparsity_pct": row.arch_sparsity_pct,
+        "data_sparsity_pct": row.data_sparsity_pct,
+        "scale": scale,
+        "n_seeds": evidence.n_done,
+        "params_m": cost.params_m,
+        "macs_g": cost.macs_g,
+        "flops_saving_pct": cost.flops_saving_pct,
+        "flops_saving_alt_pct": cost.flops_saving_alt_pct,
+        "time_saving_pct": timed.mean,
+        "state": evidence.state,
+        "reason": evidence.reason,
+        "n_records": evidence.n_records,
+        "commits": " ".join(evidence.commits),
+        "cost_note": "" if cost.is_exact else SPLIT_BY_TRAINING,
+        "time_note": "" if timed.n else _time_note(evidence),
+        "local_data": "" if is_published_training else config.data.name,
+    }
+    prefix = "" if is_published_training else "local_"
+    line[f"{prefix}top1_last_pct"] = last.mean
+    line[f"{prefix}top1_best_pct"] = best.mean
+    line[f"{prefix}top1_std_pct"] = best.std
+    for metric in table.metrics.values():
+        published = row.best_published(metric.name)
+        measured = _MEASURES[metric.name](cost, evidence, reference)
+        line[f"{metric.name}_verdict"] = judge(
+            measured.value,
+            published,
+            metric,
+            n=measured.n,
+            std=measured.std,
+            state=measured.state,
+            scale=scale if is_published_training else OTHER_SCALE,
+            seeds=len(evidence.runs),
+        )
+        if published is None:
+            continue
+        line[f"{metric.name}_published"] = published.value
+        line[f"{metric.name}_source"] = published.source
+        line[f"{metric.name}_kind"] = published.kind
+        if measured.value is not None and (metric.needs != "training" or is_published_training):
+            line[f"{metric.name}_delta"] = measured.value - published.value
+    return line
+
+
+def _time_note(evidence: Evidence) -> str:
+    """Why a row has no time: masked-dense weights run as long as dense ones; the rest waits for a stopwatch."""
+    row, method = evidence.row, evidence.config.method
+    if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0:
+        return "reference"
+    if method.weights is None or method.weights.distribution is None:
+        return NOT_TIMED
+    return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
+
+
+def _gain(_: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
+    if reference is None:
+        return Measured(None, 0, None, "missing")
+    pairs = paired_differences(evidence.values("top1_best_pct"), reference.values("top1_best_pct"))
+    # A pair waits for whichever of its two runs is not done.
+    states = [
+        run.state if run.state != "done" else other.state
+        for run, other in zip(evidence.runs.values(), reference.runs.values(), strict=True)
+    ]
+    return _over_seeds(summarise(pairs.values()), row_state(states))
+
+
+def _over_seeds(summary: Summary, state: str) -> Measured:
+    return Measured(summary.mean, summary.n, summary.std, state)
+
+
+def _counted(value: float, evidence: Evidence) -> Measured:
+    return Measured(value, evidence.n_done, None, evidence.state)
+
+
+_MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {
+    "params_m": lambda cost, evidence, _: _counted(cost.params_m, evidence),
+    "macs_g": lambda cost, evidence, _: _counted(cost.macs_g, evidence),
+    "flops_saving_pct": lambda cost, evidence, _: _counted(cost.flops_saving_pct, evidence),
+    "flops_saving_alt_pct": lambda cost, evidence, _: _counted(cost.flops_saving_alt_pct, evidence),
+    "time_saving_pct": lambda _, evidence, __: _over_seeds(
+        summarise(evidence.values("time_saving_pct", optional=True).values()), evidence.state
+    ),
+    "top1_pct": lambda _, evidence, __: _over_seeds(
+        summarise(evidence.values("top1_best_pct").values()), evidence.state
+    ),
+    "top1_gain_pct": _gain,
+}
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """One type a column whatever is in it: text without gaps, whole counts, and numbers that may be absent."""
+    for name in frame.columns:
+        if name in _TEXT or name in STATE_COLUMNS or name.endswith(_TEXT_ENDS):
+            frame[name] = frame[name].astype("object").fillna("").astype("str")
+        else:
+            frame[name] = frame[name].astype("int64" if name in _WHOLE else "float64")
+    return frame

@@ -1,0 +1,202 @@
+"""Figure 1: accuracy against MACs, a panel per backbone, published points and measured ones told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from repro.report.collect import reference_row
+from repro.report.style import REFERENCE_COLOUR, STYLE, Look, looks, write_figure
+from repro.report.view import rows_by_id
+from repro.rows import Row, Table
+
+_SAME_LINE_POINTS = 0.05  # two published values of the reference that are closer than this are one line
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a panel: MACs in 1e9 per image, accuracy in percent, and the uncertainty of either (0: none known)."""
+
+    macs_g: float
+    top1_pct: float
+    macs_error_g: float = 0.0
+    top1_error_pct: float = 0.0
+
+
+def figure1(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
+    """Write `<table.figure>.svg`, `.png` and `.pdf` into `folder`; returns their paths.
+
+    MACs are by the figure convention (attention products of removed heads credited), as in the paper's overview figure:
+    a published point stands where its published saving puts it, any other where its count does. Accuracies of another
+    scale or data set than the paper's have a second row of panels to themselves.
+    """
+    with mpl.rc_context(STYLE):
+        figure = _draw(frame, table)
+    return write_figure(figure, folder, table.figure)
+
+
+def _draw(frame: pd.DataFrame, table: Table) -> Figure:
+    rows = rows_by_id(table)
+    backbones = list(dict.fromkeys(frame["backbone"]))
+    # Looks go by the table, not by the rows chosen: a method keeps its colour when others are left out.
+    references = {row.id for name in backbones if (row := reference_row(table, name))}
+    look = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    has_local = bool(frame["local_top1_best_pct"].notna().any())
+    figure = Figure(figsize=(max(5.0, 3.1 * len(backbones)), 5.9 if has_local else 3.7), layout="constrained")
+    grid = figure.subplots(2 if has_local else 1, len(backbones), sharex="col", squeeze=False)
+    for column, backbone in enumerate(backbones):
+        lines: list[dict[str, Any]] = frame[frame["backbone"] == backbone].to_dict("records")
+        reference = reference_row(table, backbone)
+        upper: Axes = grid[0][column]
+        upper.set_title(table.label(backbone))
+        if reference is not None:
+            _draw_reference(upper, reference)
+        _draw_published(upper, lines, rows, look)
+        _draw_measured(upper, lines, look, "")
+        if not upper.has_data():
+            upper.text(0.5, 0.5, "no published accuracy", transform=upper.transAxes, ha="center", va="center")
+        if has_local:
+            _draw_measured(grid[1][column], lines, look, "local_")
+        grid[-1][column].set_xlabel("MACs per image (G)")
+        for axes in grid[:, column]:
+            axes.margins(0.08, 0.1)
+    grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
+    if has_local:
+        grid[1][0].set_ylabel(_local_axis(frame, table))
+        for axes in grid[1]:
+            axes.set_facecolor("#f6f4ef")  # another data set: not to be read across
+    figure.legend(
+        handles=list(_legend(frame, table, look)),
+        loc="outside lower center",
+        ncols=5,
+        handletextpad=0.5,
+        columnspacing=1.4,
+    )
+    return figure
+
+
+def rows_by_order(table: Table) -> Iterator[Row]:
+    """The rows of a table in the paper's order, then those of its row sets."""
+    yield from table.rows
+    for rows in table.row_sets.values():
+        yield from rows
+
+
+def published_point(line: Mapping[str, Any], row: Row) -> Point | None:
+    """Where a row's published values put it; None without a published accuracy.
+
+    The MACs follow from the published saving by the figure convention, or by the table convention where the two agree
+    for this row; else from the published MACs where they do; else they are the counted ones.
+    """
+    top1 = row.best_published("top1_pct")
+    if top1 is None:
+        return None
+    dense_g = line["macs_g"] / (1 - line["flops_saving_pct"] / 100)
+    saving = row.best_published("flops_saving_alt_pct")
+    conventions_agree = math.isclose(line["flops_saving_pct"], line["flops_saving_alt_pct"], abs_tol=1e-6)
+    if saving is None and conventions_agree:
+        saving = row.best_published("flops_saving_pct")
+    if saving is None:
+        return Point(counted_macs_g(line), top1.value, 0.0, top1.uncertainty)
+    macs_g = dense_g * (1 - saving.value / 100)
+    return Point(macs_g, top1.value, dense_g * saving.uncertainty / 100, top1.uncertainty)
+
+
+def counted_macs_g(line: Mapping[str, Any]) -> float:
+    """A row's MACs by the figure convention, in 1e9 per image."""
+    dense_g = line["macs_g"] / (1 - line["flops_saving_pct"] / 100)
+    return float(dense_g * (1 - line["flops_saving_alt_pct"] / 100))
+
+
+def _draw_reference(axes: Axes, reference: Row) -> None:
+    """Lines at the accuracy of the backbone with nothing removed: the strongest source dashed, others dotted."""
+    best = reference.best_published("top1_pct")
+    if best is None:
+        return
+    axes.axhline(best.value, color=REFERENCE_COLOUR, linestyle=(0, (5, 3)), linewidth=1.0, zorder=1)
+    drawn = [best.value]
+    for value in reference.published:
+        if value.metric == "top1_pct" and all(abs(value.value - other) > _SAME_LINE_POINTS for other in drawn):
+            axes.axhline(value.value, color=REFERENCE_COLOUR, linestyle=(0, (1, 2)), linewidth=1.0, zorder=1)
+            drawn.append(value.value)
+
+
+def _draw_published(axes: Axes, lines: list[dict[str, Any]], rows: Mapping[str, Row], look: Mapping[str, Look]) -> None:
+    for method, style in look.items():
+        points = [published_point(line, rows[line["row"]]) for line in lines if line["method"] == method]
+        _draw_series(axes, [point for point in points if point], style.colour, style.marker, is_solid=False)
+
+
+def _draw_measured(axes: Axes, lines: list[dict[str, Any]], look: Mapping[str, Look], prefix: str) -> None:
+    series: dict[str, list[Point]] = {}
+    for line in lines:
+        accuracy, spread = line[f"{prefix}top1_best_pct"], line[f"{prefix}top1_std_pct"]
+        if not math.isnan(accuracy):
+            error = 0.0 if math.isnan(spread) else spread
+            series.setdefault(line["method"], []).append(Point(counted_macs_g(line), accuracy, 0.0, error))
+    for method, points in series.items():
+        style = look.get(method, Look(REFERENCE_COLOUR, "*"))
+        if method not in look:
+            axes.axhline(points[0].top1_pct, color=REFERENCE_COLOUR, linewidth=0.7, zorder=1)
+        _draw_series(axes, points, style.colour, style.marker, is_solid=True)
+
+
+def _draw_series(axes: Axes, points: list[Point], colour: str, marker: str, *, is_solid: bool) -> None:
+    if not points:
+        return
+    ordered = sorted(points, key=lambda point: point.macs_g)
+    macs = [point.macs_g for point in ordered]
+    accuracies = [point.top1_pct for point in ordered]
+    axes.plot(macs, accuracies, color=colour, linewidth=0.8, alpha=0.9 if is_solid else 0.45, zorder=2)
+    axes.errorbar(
+        macs,
+        accuracies,
+        xerr=[point.macs_error_g for point in ordered],
+        yerr=[point.top1_error_pct for point in ordered],
+        linestyle="none",
+        marker=marker,
+        markersize=4.2 if is_solid else 6.5,
+        markerfacecolor=colour if is_solid else "white",
+        markeredgecolor=colour,
+        markeredgewidth=0.6 if is_solid else 1.2,
+        ecolor=colour,
+        elinewidth=0.9,
+        capsize=1.5,
+        zorder=4 if is_solid else 3,
+    )
+
+
+def _legend(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Iterator[Line2D]:
+    shown = set(frame["method"])
+    for method, style in look.items():
+        if method in shown:
+            yield _key(table.label(method), style.colour, style.marker, "white")
+    yield _key("published", "#555555", "o", "white")
+    yield _key("measured", "#555555", "o", "#555555")
+    names = {row.method for backbone in set(frame["backbone"]) if (row := reference_row(table, backbone))}
+    for name in sorted(names):
+        label = table.label(name)
+        yield _key(f"{label}, measured", REFERENCE_COLOUR, "*", REFERENCE_COLOUR)
+        yield Line2D([], [], color=REFERENCE_COLOUR, linestyle=(0, (5, 3)), label=f"{label}, published")
+        yield Line2D([], [], color=REFERENCE_COLOUR, linestyle=(0, (1, 2)), label=f"{label}, other source")
+
+
+def _key(label: str, colour: str, marker: str, face: str) -> Line2D:
+    return Line2D(
+        [], [], linestyle="none", marker=marker, color=colour, markerfacecolor=face, markersize=5.5, label=label
+    )
+
+
+def _local_axis(frame: pd.DataFrame, table: Table) -> str:
+    scale = frame["scale"].iloc[0]
+    data = ", ".join(table.label(name) for name in dict.fromkeys(frame["local_data"]) if name)
+    return f"{scale} scale: {data} top-1 (%),\nnot {table.label(table.dataset)}"

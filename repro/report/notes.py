@@ -1,0 +1,134 @@
+"""The notes below a table: what its marks, conventions and verdicts mean, and all that its columns have no room for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from repro.report.collect import MASKED_DENSE, SPLIT_BY_TRAINING
+from repro.report.verdicts import NO_PUBLISHED_VALUE
+from repro.rows import KINDS, Metric, PublishedValue, Row, Table
+
+KIND_MARKS = dict(zip(KINDS, ("", "c", "d", "g"), strict=True))
+_KIND_MEANINGS = {
+    "confirmed": "from the authors themselves (paper, abstract or repository)",
+    "cited": "as a citing or earlier work reports it",
+    "derived": "calculated from other published values",
+    "digitised": "read off a published figure",
+}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A heading and its items, each a sentence or a list entry."""
+
+    title: str
+    items: tuple[str, ...]
+
+
+def notes(
+    lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], table: Table, told: Sequence[Metric]
+) -> tuple[Note, ...]:
+    """The notes of a frame's lines; `told` are the metrics whose published values have no columns. Empty ones go."""
+    shown = [rows[line["row"]] for line in lines]
+    candidates = (
+        Note("Marks", tuple(_marks(lines, shown))),
+        Note("Conventions and tolerances", tuple(_conventions(table))),
+        Note("Verdicts", tuple(_verdicts())),
+        Note("Published for single rows", tuple(_told(lines, rows, told))),
+        Note("Further published values", tuple(_further(shown, table))),
+        Note("Rows without a published value", _listed(row.id for row in shown if not row.published)),
+        Note("Rows that are not finished", tuple(_unfinished(lines))),
+        Note("Sources", tuple(_sources(shown, table))),
+    )
+    return tuple(note for note in candidates if note.items)
+
+
+def _marks(lines: Sequence[Mapping[str, Any]], shown: Sequence[Row]) -> Iterable[str]:
+    used = {value.kind for row in shown for value in row.published}
+    for kind in KINDS:
+        if kind in used:
+            mark = KIND_MARKS[kind]
+            yield f"{f'mark {mark}' if mark else 'no mark'}: {kind}, {_KIND_MEANINGS[kind]}"
+    if any(line["cost_note"] for line in lines):
+        yield f"mark e: {SPLIT_BY_TRAINING}, so MACs and FLOPs saving are estimates (Params are exact)"
+    if any(MASKED_DENSE in line["time_note"] for line in lines):
+        yield (
+            "mark m: single weights are removed by masks on dense matrices, which take as long as before: "
+            "the FLOPs saving of these weights is no saving of time"
+        )
+
+
+def _conventions(table: Table) -> Iterable[str]:
+    yield (
+        "Params and MACs are counted on the published backbone at every scale; MACs are multiply-accumulates of one "
+        "image, attention products among them, and what the paper calls FLOPs"
+    )
+    for metric in table.metrics.values():
+        words = f"{metric.label}: tolerance {metric.tolerance:g}, {metric.reason}"
+        yield f"{words}; {metric.note}" if metric.note else words
+
+
+def _verdicts() -> Iterable[str]:
+    yield (
+        "reproduced: |measured - published| is at most max(tolerance, 1.96 s/sqrt(n)) plus the uncertainty of the "
+        "published value; s is the sample standard deviation over n seeds"
+    )
+    yield (
+        "top-1 is the mean over seeds of the best epoch's accuracy, as the released code reports it, and the verdict "
+        "is held against that; the last epoch's is in the CSV"
+    )
+    yield "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper"
+    yield "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed"
+
+
+def _told(lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], told: Sequence[Metric]) -> Iterable[str]:
+    for metric in told:
+        for line in lines:
+            published = rows[line["row"]].best_published(metric.name)
+            if published is None:
+                continue
+            delta = line[f"{metric.name}_delta"]
+            measured = "" if math.isnan(delta) else f", measured {published.value + delta:.2f}"
+            verdict = line[f"{metric.name}_verdict"]
+            yield f"{line['row']}, {metric.label}: published {describe(published)}{measured}: {verdict}"
+
+
+def describe(published: PublishedValue) -> str:
+    """A published value in words: 71.81 ± 0.03 (digitised, svite_figure: the line drawn in the figure)."""
+    spread = f" ± {published.uncertainty:g}" if published.uncertainty else ""
+    note = f": {published.note}" if published.note else ""
+    return f"{published.value:g}{spread} ({published.kind}, {published.source}{note})"
+
+
+def _further(shown: Sequence[Row], table: Table) -> Iterable[str]:
+    for row in shown:
+        for metric in table.metrics.values():
+            used = row.best_published(metric.name)
+            others = [value for value in row.published if value.metric == metric.name and value is not used]
+            if used and others:
+                yield f"{row.id}, {metric.label}: {describe(used)}; also {'; '.join(map(describe, others))}"
+
+
+def _unfinished(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        if line["state"] != "done":
+            words = f"{line['state']}: {line['reason']}" if line["reason"] else line["state"]
+            reasons.setdefault(words, []).append(line["row"])
+    for words, ids in reasons.items():
+        yield f"{words} ({', '.join(ids)})"
+
+
+def _sources(shown: Sequence[Row], table: Table) -> Iterable[str]:
+    used = {value.source for row in shown for value in row.published}
+    for name, source in table.sources.items():
+        if name in used:
+            yield f"{name}: {source.citation} ({source.where})"
+
+
+def _listed(ids: Iterable[str]) -> tuple[str, ...]:
+    words = ", ".join(ids)
+    return (f"{words}: {NO_PUBLISHED_VALUE} was found in any source",) if words else ()

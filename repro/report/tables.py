@@ -1,0 +1,166 @@
+"""The writers: one frame as CSV, Markdown, LaTeX, HTML, and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from repro.report import escaping
+from repro.report.verdicts import NO_PUBLISHED_VALUE
+from repro.report.view import (
+    NOTHING,
+    View,
+    facts,
+    has_columns,
+    local_title,
+    number,
+    published_number,
+    rows_by_id,
+    tone,
+    view,
+    with_spread,
+)
+from repro.rows import Metric, Row, Table
+from repro.runs.files import write_text
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+_STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
+
+
+def write_tables(frame: pd.DataFrame, table: Table, folder: Path, overrides: Sequence[str] = ()) -> list[Path]:
+    """Write `<table>.csv`, `.md`, `.tex` and `.html` into `folder`, each atomically; returns their paths."""
+    seen = view(frame, table, overrides)
+    written = []
+    for ending, text in (
+        ("csv", csv_text(frame)),
+        ("md", markdown_text(seen)),
+        ("tex", latex_text(seen)),
+        ("html", html_text(seen)),
+    ):
+        path = folder / f"{table.name}.{ending}"
+        write_text(path, text)
+        written.append(path)
+    return written
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The whole frame, numbers to ten digits, an empty field where there is no value."""
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+
+
+def markdown_text(seen: View) -> str:
+    """The reader's view as GitHub's Markdown."""
+    return _render("table.md", seen, finalize=escaping.markdown)
+
+
+def latex_text(seen: View) -> str:
+    """The reader's view as a LaTeX document with booktabs."""
+    return _render(
+        "table.tex",
+        seen,
+        finalize=escaping.latex,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+
+
+def html_text(seen: View) -> str:
+    """The reader's view as one HTML page that needs no other file."""
+    return _render("table.html", seen, autoescape=True)
+
+
+def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None, **syntax: Any) -> str:
+    # `finalize` sees every value that a template prints, so that no template can forget to escape one.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
+        keep_trailing_newline=True,
+        **syntax,
+    )
+    rules, start = [], 1
+    for group, span in seen.spans:
+        if group and span > 1:
+            rules.append((start, start + span - 1))
+        start += span
+    return environment.get_template(name).render(
+        title=seen.title,
+        facts=seen.facts,
+        columns=seen.columns,
+        spans=seen.spans,
+        rules=rules,
+        sections=seen.sections,
+        notes=seen.notes,
+    )
+
+
+def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
+    """The frame for a terminal of 120 columns: a line per row, published beside measured, the verdicts in words."""
+    rows = rows_by_id(table)
+    local = local_title(frame, table)
+    costs = [m for m in table.metrics.values() if m.needs == "analysis" and has_columns(table, m)]
+    trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    grid.add_column("row", no_wrap=True)
+    for metric in costs:
+        grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 6)
+        if metric.name.endswith("_pct"):
+            grid.add_column("paper", justify="right", width=5)
+    # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
+    grid.add_column("cost", width=10)
+    for metric in trained:
+        grid.add_column(local or metric.label, justify="right", width=12)
+        grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
+        grid.add_column("accuracy", width=16)
+    grid.add_column("runs", width=11)
+    backbone = None
+    for line in frame.to_dict("records"):
+        row = rows[str(line["row"])]
+        if row.backbone != backbone:
+            backbone = row.backbone
+            grid.add_row(Text(table.label(backbone), style="bold"))
+        cells = [Text(" " + row.id.removeprefix(f"{backbone}/"))]
+        for metric in costs:
+            cells.append(Text(number(line[metric.name])))
+            if metric.name.endswith("_pct"):
+                cells.append(_published(row, metric))
+        cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in costs])))
+        prefix = "local_" if local else ""
+        for metric in trained:
+            cells.append(Text(with_spread(line[f"{prefix}top1_best_pct"], line[f"{prefix}top1_std_pct"])))
+            cells += [_published(row, metric), _worded(str(line[f"{metric.name}_verdict"]))]
+        state = str(line["state"])
+        cells.append(Text(state.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(state)]))
+        grid.add_row(*cells)
+    console.print(Text(table.title, style="bold"))
+    console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in facts(frame, table)[1:])), soft_wrap=True)
+    console.print(grid)
+
+
+def _published(row: Row, metric: Metric) -> Text:
+    published = row.best_published(metric.name)
+    return Text(published_number(published)) if published else Text(NOTHING, style="dim")
+
+
+def _worst(verdicts: Sequence[str]) -> str:
+    """The verdict of several cells: the first that is not reproduced; no value counts only where there is none."""
+    decided = [verdict for verdict in verdicts if verdict != NO_PUBLISHED_VALUE]
+    return min(decided, key=lambda verdict: tone(verdict) == "good", default=NO_PUBLISHED_VALUE)
+
+
+def _worded(verdict: str) -> Text:
+    if verdict == NO_PUBLISHED_VALUE:
+        return Text(NOTHING, style="dim")
+    return Text(verdict, style=_STYLES[tone(verdict)])

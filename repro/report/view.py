@@ -1,0 +1,203 @@
+"""What a reader sees of a frame: grouped lines of worded cells, and the notes below. The writers only dress it.
+
+The CSV holds everything; the view leaves out what would be the same in every line (sources, deltas, empty columns) and
+says the rest in notes, so that nothing is lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from repro.report.collect import MASKED_DENSE
+from repro.report.notes import KIND_MARKS, Note, notes
+from repro.report.verdicts import ABOVE, BELOW, DECIDING_SCALE, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
+from repro.rows import Metric, PublishedValue, Row, Table
+
+NOTHING = "–"
+ESTIMATED_MARK = "e"
+MASKED_MARK = "m"
+# A metric with fewer published values than this gets no columns of its own: its values are told in a note.
+_FEWEST_FOR_COLUMNS = 2
+# The measured column of a metric, where it has another name than the metric.
+_MEASURED_COLUMNS = {"top1_pct": "top1_best_pct"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the group it stands under (empty for none), its own head, and whether it holds numbers."""
+
+    group: str
+    head: str
+    is_numeric: bool = True
+
+    @property
+    def title(self) -> str:
+        """Group and head in one, for writers with one line of heads."""
+        return f"{self.group} {self.head}".strip()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its words, a footnote mark (or none), and the tone of a verdict for writers with colours."""
+
+    text: str = NOTHING
+    mark: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The lines of one backbone."""
+
+    label: str
+    lines: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A whole report, ready to be written: facts above, sections, notes below."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    columns: tuple[Column, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def spans(self) -> tuple[tuple[str, int], ...]:
+        """The upper line of heads: each group with the number of columns under it."""
+        return tuple((group, len(list(same))) for group, same in itertools.groupby(self.columns, lambda c: c.group))
+
+
+def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> View:
+    """The reader's view of `frame`, in its order, with a section for each backbone."""
+    lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+    rows = rows_by_id(table)
+    columned = [metric for metric in table.metrics.values() if has_columns(table, metric)]
+    heads = _columns(frame, table, columned)
+    sections = tuple(
+        Section(
+            table.label(str(backbone)),
+            tuple(_line(line, rows[line["row"]], table, columned, len(heads)) for line in same),
+        )
+        for backbone, same in itertools.groupby(lines, lambda line: line["backbone"])
+    )
+    told = [metric for metric in table.metrics.values() if metric not in columned]
+    return View(table.title, facts(frame, table, overrides), heads, sections, notes(lines, rows, table, told))
+
+
+def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """The lines above a table: what it is and what it was made from."""
+    commits = sorted({commit for text in frame["commits"] for commit in text.split()})
+    finished = int((frame["state"] == "done").sum())
+    return (
+        ("Paper", table.paper),
+        ("Scale", ", ".join(dict.fromkeys(frame["scale"]))),
+        ("Rows", f"{len(frame)}, {finished} finished"),
+        ("Generated from", f"{int(frame['n_records'].sum())} run records, {int(frame['n_seeds'].sum())} of them done"),
+        ("Commits", ", ".join(commits) or "none: no finished record"),
+        *((("Overrides", " ".join(overrides)),) if overrides else ()),
+    )
+
+
+def rows_by_id(table: Table) -> dict[str, Row]:
+    """Every row of a table, those that are only in a row set among them."""
+    return {row.id: row for rows in (*table.row_sets.values(), table.rows) for row in rows}
+
+
+def has_columns(table: Table, metric: Metric) -> bool:
+    """Whether enough rows of the table have a published value for the metric."""
+    return sum(row.best_published(metric.name) is not None for row in table.rows) >= _FEWEST_FOR_COLUMNS
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A measured number with its digits; a dash where there is none."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def published_number(published: PublishedValue) -> str:
+    """A published number with the digits that its source gives: 52.0 to a twentieth, 43 to a half, 79.22."""
+    shown = f"{published.value:g}"
+    digits = len(shown.partition(".")[2])
+    if published.uncertainty:
+        digits = max(digits, math.ceil(-math.log10(2 * published.uncertainty) - 1e-9))
+    return f"{published.value:.{digits}f}"
+
+
+def tone(verdict: str) -> str:
+    """How a verdict looks where there are colours: good, off, bad or quiet."""
+    return {REPRODUCED: "good", ABOVE: "off", BELOW: "off", FAILED: "bad"}.get(verdict, "quiet")
+
+
+def with_spread(mean: float, std: float) -> str:
+    """Mean and, where there is one, the standard deviation over seeds."""
+    return number(mean) if math.isnan(std) else f"{number(mean)} ± {number(std)}"
+
+
+def local_title(frame: pd.DataFrame, table: Table) -> str:
+    """The head of the accuracies that are not the published data set's; empty where the frame has none."""
+    names = [name for name in dict.fromkeys(frame["local_data"]) if name]
+    if not names:
+        return ""
+    scale = frame["scale"].iloc[0]
+    data = ", ".join(table.label(name) for name in names)
+    return f"{scale} top-1 ({data}, not {table.label(table.dataset)})" if scale != DECIDING_SCALE else f"top-1 ({data})"
+
+
+def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> tuple[Column, ...]:
+    heads = [Column("", "Row", is_numeric=False)]
+    for metric in table.metrics.values():
+        if metric in columned:
+            heads += [
+                Column(metric.label, "measured"),
+                Column(metric.label, "published"),
+                Column(metric.label, "verdict", is_numeric=False),
+            ]
+        elif metric.name in frame.columns:
+            heads.append(Column(metric.label, "measured"))
+    local = local_title(frame, table)
+    if local:
+        heads.append(Column("", local))
+    return (*heads, Column("", "runs", is_numeric=False))
+
+
+def _line(line: Mapping[str, Any], row: Row, table: Table, columned: Sequence[Metric], width: int) -> tuple[Cell, ...]:
+    cells = [Cell(row.id)]
+    for metric in table.metrics.values():
+        if metric in columned:
+            published = row.best_published(metric.name)
+            verdict = line[f"{metric.name}_verdict"]
+            cells += [
+                _measured(line, metric),
+                Cell(published_number(published), KIND_MARKS[published.kind]) if published else Cell(),
+                Cell() if verdict == NO_PUBLISHED_VALUE else Cell(verdict, tone=tone(verdict)),
+            ]
+        elif metric.name in line:
+            cells.append(_measured(line, metric))
+    if len(cells) + 2 == width:
+        cells.append(Cell(with_spread(line["local_top1_best_pct"], line["local_top1_std_pct"])))
+    return (*cells, Cell(line["state"], tone="bad" if line["state"] == FAILED else "quiet"))
+
+
+def _measured(line: Mapping[str, Any], metric: Metric) -> Cell:
+    if metric.needs == "training":
+        if line["local_data"] and line["n_seeds"]:
+            return Cell(OTHER_SCALE, tone="quiet")
+        # A metric counted from others (a gain) has no measured column: published + delta.
+        column = _MEASURED_COLUMNS.get(metric.name)
+        if column is None:
+            return Cell(number(line[f"{metric.name}_published"] + line[f"{metric.name}_delta"]))
+        return Cell(with_spread(line[column], line["top1_std_pct"]))
+    value = line[metric.name]
+    if metric.needs == "device" and math.isnan(value):
+        note = line["time_note"]
+        if note == MASKED_DENSE:
+            return Cell("no speed-up", MASKED_MARK, "quiet")
+        return Cell(note.partition(";")[0], MASKED_MARK if MASKED_DENSE in note else "", "quiet")
+    return Cell(number(value), ESTIMATED_MARK if metric.needs == "analysis" and line["cost_note"] else "")

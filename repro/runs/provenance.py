@@ -1,0 +1,90 @@
+"""Where a result comes from: code, command, machine, versions, data. Written at the start of every attempt."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "submitit", "wandb", "scikit-learn")
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def collect(data_fingerprint: str, device: str) -> dict[str, Any]:
+    """Provenance of this process. No environment variable is recorded, so no secret can be."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty_diff_sha256": _dirty_diff(),
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "host": platform.node(),
+        "os": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "device": device,
+        "gpu": _gpus(device),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "data_fingerprint": data_fingerprint,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says; None where there is no git or no repository (a container with the code copied in)."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _dirty_diff() -> str | None:
+    """Hash of what differs from the commit in code, config and tables; None where nothing does."""
+    diff = _git("diff", "HEAD", "--", "repro", "conf", "paper_tables")
+    return hashlib.sha256(diff.encode()).hexdigest() if diff else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()  # macOS
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _gpus(device: str) -> list[dict[str, Any]]:
+    if not device.startswith("cuda"):
+        return []
+    import torch
+
+    cards = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        cards.append({"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)})
+    driver = _nvidia_driver()
+    return [{**card, "driver": driver, "cuda": torch.version.cuda} for card in cards]
+
+
+def _nvidia_driver() -> str | None:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    words = text.split("Module", 1)[-1].split()
+    return words[0] if words else None

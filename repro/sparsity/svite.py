@@ -1,0 +1,175 @@
+"""SViTE: unstructured sparse training that moves its connections while it trains.
+
+Source: SViTE paper, section 3.1 and Algorithm 1; where the released code differs, the option is named `as_released`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.errors import UserError
+from repro.parts import MethodPart
+from repro.schedule import UpdateSchedule
+from repro.seeding import generator
+from repro.sparsity.decay import update_fraction
+from repro.sparsity.erk import layer_densities
+from repro.sparsity.masks import Masks, prunable_weights
+from repro.sparsity.selection import highest, lowest
+
+
+def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -> Tensor:
+    """One mask update of a layer, by the released code's rule.
+
+    The ceil(fraction * active) active weights of least magnitude are pruned; then as many of all entries inactive by then,
+    those just pruned among them, are grown where |grad| is largest. Ties go to the first in memory order.
+
+    Args:
+        weight: values of the layer, any shape.
+        grad: gradient of the loss by the layer's weight, same shape; finite.
+        mask: bool, same shape: the active entries. Not changed.
+        fraction: share of the active entries to exchange, in [0, 1].
+
+    Returns:
+        The new mask, bool, with as many active entries as `mask`. A fully dense layer is left alone.
+
+    Raises:
+        ValueError: for a fraction outside [0, 1] or a weight or gradient that is not a number.
+    """
+    return exchange(mask, weight.abs(), grad.abs(), fraction)
+
+
+def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: float) -> Tensor:
+    """`prune_and_grow` for any two scores: the active entries of least `prune_score` leave, the highest `grow_score` come."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction={fraction}: must be in [0, 1]")
+    if bool(mask.all()):
+        return mask.clone()
+    count = math.ceil(fraction * int(mask.sum()))
+    kept = mask & ~lowest(prune_score, mask, count)
+    return kept | highest(grow_score, ~kept, count)
+
+
+class SViTE(MethodPart):
+    """Keeps a model's weights sparse and exchanges part of the active ones every `schedule.interval` updates.
+
+    Args:
+        model: a vision transformer; its prunable weights get masks at once.
+        sparsity: fraction of all prunable weights that is zero, in [0, 1).
+        distribution: `erk`, `uniform`, or `global` (starts uniform; layers then compete for connections).
+        prune: `magnitude` or `random`.
+        growth: `gradient`, `momentum` (the optimizer's first moment) or `random`.
+        decay: `as_paper` or `as_released`, see `repro.sparsity.decay`.
+        update_fraction: alpha, the share of active weights exchanged at first.
+        schedule: when masks change.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sparsity: float,
+        distribution: str,
+        prune: str,
+        growth: str,
+        decay: str,
+        update_fraction: float,
+        schedule: UpdateSchedule,
+        seed: int,
+    ) -> None:
+        weights = prunable_weights(model)
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        self.masks = Masks.random(weights, layer_densities(distribution, shapes, 1 - sparsity), seed)
+        self.distribution, self.prune, self.growth, self.decay = distribution, prune, growth, decay
+        self.alpha, self.schedule, self.seed = update_fraction, schedule, seed
+        self.exchanged = 0
+        self.mask_updates = 0
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def start(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the optimizer: growth by momentum reads its first moment."""
+        self.optimizer = optimizer
+
+    def after_step(self, update: int) -> None:
+        """Keep the masks applied; exchange connections where it is due.
+
+        Both weights and masks change in such an update, as in the released code (the paper's Algorithm 1 changes one).
+        """
+        self.masks.apply()
+        if self.schedule.is_due(update):
+            self._exchange(update)
+            self.masks.apply()
+
+    @torch.no_grad()
+    def _exchange(self, update: int) -> None:
+        fraction = update_fraction(self.decay, self.alpha, update, self.schedule)
+        self.exchanged = 0
+        self.mask_updates += 1
+        if self.distribution == "global":
+            self._exchange_together(update, fraction)
+            return
+        for name, mask in self.masks.by_layer.items():
+            prune_score, grow_score = self._scores(name, update)
+            self.exchanged += self.masks.replace(name, exchange(mask, prune_score, grow_score, fraction))
+
+    def _exchange_together(self, update: int, fraction: float) -> None:
+        """All layers compete: one exchange over their concatenation."""
+        names = list(self.masks.by_layer)
+        scores = [self._scores(name, update) for name in names]
+        new = exchange(
+            torch.cat([self.masks.by_layer[name].flatten() for name in names]),
+            torch.cat([prune_score.flatten() for prune_score, _ in scores]),
+            torch.cat([grow_score.flatten() for _, grow_score in scores]),
+            fraction,
+        )
+        parts = new.split([self.masks.by_layer[name].numel() for name in names])
+        for name, part in zip(names, parts, strict=True):
+            self.exchanged += self.masks.replace(name, part.view_as(self.masks.by_layer[name]))
+
+    def _scores(self, name: str, update: int) -> tuple[Tensor, Tensor]:
+        """What an entry is worth keeping, and worth growing."""
+        weight = self.masks.weights[name]
+        prune_score = weight.abs() if self.prune == "magnitude" else self._random(name, update, "prune")
+        if self.growth == "random":
+            return prune_score, self._random(name, update, "grow")
+        if self.growth == "momentum":
+            return prune_score, self._first_moment(weight).abs()
+        assert weight.grad is not None, f"{name} has no gradient"
+        return prune_score, weight.grad.abs()
+
+    def _first_moment(self, weight: nn.Parameter) -> Tensor:
+        assert self.optimizer is not None
+        state = self.optimizer.state[weight]
+        for key in ("exp_avg", "momentum_buffer"):
+            if key in state:
+                return torch.as_tensor(state[key])
+        raise UserError("method.weights.growth=momentum: recipe.optimizer keeps no first moment; take adamw, or gradient")
+
+    def _random(self, name: str, update: int, purpose: str) -> Tensor:
+        weight = self.masks.weights[name]
+        draw = torch.rand(weight.shape, generator=generator(purpose, self.seed, name, update))
+        return draw.to(weight.device)
+
+    def constrain(self, model: nn.Module) -> None:
+        """Apply the masks to another copy of the model."""
+        self.masks.apply_to(model)
+
+    def metrics(self) -> dict[str, float]:
+        """Density over all prunable weights, and the share of active weights exchanged by the last mask update."""
+        return {
+            "density": self.masks.density,
+            "churn": self.exchanged / max(1, self.masks.active),
+            "mask_updates": float(self.mask_updates),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks and counters."""
+        return {"masks": self.masks.state_dict(), "exchanged": self.exchanged, "mask_updates": self.mask_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.masks.load_state_dict(state["masks"])
+        self.exchanged, self.mask_updates = state["exchanged"], state["mask_updates"]

@@ -1,0 +1,148 @@
+"""The removable units of a vision transformer block: attention heads and MLP neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from repro.errors import UserError
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows (`dim` 0) or columns (`dim` 1) of a parameter that belong to units, `indices[unit]` each."""
+
+    parameter: nn.Parameter
+    dim: int
+    indices: Tensor  # (units, entries per unit), int64
+
+    def read(self, units: Tensor) -> Tensor:
+        """A copy of what the units in the bool tensor `units` own."""
+        return self.parameter.detach().index_select(self.dim, self._places(units)).clone()
+
+    def write(self, units: Tensor, values: Tensor | None) -> None:
+        """Put `values` (zero for None) where the units in the bool tensor `units` own."""
+        places = self._places(units)
+        if values is None:
+            self.parameter.data.index_fill_(self.dim, places, 0.0)
+        else:
+            self.parameter.data.index_copy_(self.dim, places, values.to(self.parameter))
+
+    def l1(self, values: Tensor) -> Tensor:
+        """Sum of |values| over what each unit owns; `values` has the parameter's shape. Shape (units,)."""
+        other = values.abs().flatten(1).sum(1 - self.dim) if values.dim() > 1 else values.abs()
+        return other[self.indices.to(other.device)].sum(1)
+
+    def _places(self, units: Tensor) -> Tensor:
+        return self.indices[units.cpu()].flatten().to(self.parameter.device)
+
+
+@dataclass
+class UnitGroup:
+    """All heads, or all neurons, of one block.
+
+    Attributes:
+        name: `blocks.3.attn` or `blocks.3.mlp`.
+        kind: `heads` or `neurons`.
+        reader: the linear layer that reads the units' outputs (proj, fc2): its input is (batch, tokens, units * width).
+        owned: the weights and biases that leave with a unit and are zero while it is inactive. A head owns its rows of
+            qkv, not its columns of proj, which the released code never masks; a neuron its row of fc1 and column of fc2.
+        active: bool (units,).
+    """
+
+    name: str
+    kind: str
+    reader: nn.Linear
+    owned: tuple[Slice, ...]
+    active: Tensor
+    ever_active: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ever_active = self.active.clone()
+
+    def zero_inactive(self) -> None:
+        """Set what inactive units own to zero."""
+        for part in self.owned:
+            part.write(~self.active, None)
+
+
+def unit_groups(model: nn.Module) -> Iterator[UnitGroup]:
+    """The heads and the neurons of each block of a timm vision transformer, all active, in the model's order.
+
+    Raises `UserError` for a model without such blocks.
+    """
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Sequential):
+        raise UserError(f"{type(model).__name__} has no transformer blocks: structured methods need a vision transformer")
+    for index, block in enumerate(blocks):
+        attention, mlp = block.attn, block.mlp
+        heads, width = attention.num_heads, attention.head_dim
+        rows = torch.arange(3 * heads * width).view(3, heads, width).transpose(0, 1).reshape(heads, 3 * width)
+        yield UnitGroup(
+            name=f"blocks.{index}.attn",
+            kind="heads",
+            reader=attention.proj,
+            owned=tuple(Slice(part, 0, rows) for part in (attention.qkv.weight, attention.qkv.bias) if part is not None),
+            active=torch.ones(heads, dtype=torch.bool),
+        )
+        neurons = torch.arange(mlp.fc1.out_features).view(-1, 1)
+        yield UnitGroup(
+            name=f"blocks.{index}.mlp",
+            kind="neurons",
+            reader=mlp.fc2,
+            owned=(
+                Slice(mlp.fc1.weight, 0, neurons),
+                Slice(mlp.fc1.bias, 0, neurons),
+                Slice(mlp.fc2.weight, 1, neurons),
+            ),
+            active=torch.ones(mlp.fc1.out_features, dtype=torch.bool),
+        )
+
+
+class OutputProbe:
+    """Watches what units give to their reader during one update, gates it, and keeps the scores that need gradients.
+
+    For micro-batches of B images, output x (B, tokens, units, width) and its gradient g, it adds up over the update:
+
+    * `taylor`: sum over images of |sum over tokens and width of g * x|, the Taylor score of removing a unit;
+    * `gradient_l1`: sum of |g|;
+    * `gain`: - sum of g * x, what the loss falls by, to first order, when the unit's gate opens by one.
+
+    With gates, the outputs of inactive units are multiplied by zero, and g is taken behind the gate: `gain` is then
+    defined for a closed unit too.
+    """
+
+    def __init__(self, group: UnitGroup, gated: bool) -> None:
+        self.group = group
+        self.gate = group.active.to(group.reader.weight) if gated else None
+        units = len(group.active)
+        zeros = torch.zeros(units, device=group.reader.weight.device)
+        self.taylor, self.gradient_l1, self.gain = zeros.clone(), zeros.clone(), zeros.clone()
+        self._handle = group.reader.register_forward_pre_hook(self._watch)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._handle.remove()
+
+    def _watch(self, reader: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+        output = inputs[0]
+        if not output.requires_grad:
+            return None
+        by_unit = output.detach().unflatten(-1, (len(self.group.active), -1))
+        gated = output
+        if self.gate is not None:
+            gated = (output.unflatten(-1, (len(self.gate), -1)) * self.gate[:, None].to(output.dtype)).flatten(-2)
+        else:
+            gated = output.view_as(output)
+        gated.register_hook(lambda gradient: self._score(by_unit, gradient))
+        return (gated,)
+
+    def _score(self, output: Tensor, gradient: Tensor) -> None:
+        gradient = gradient.detach().unflatten(-1, (len(self.group.active), -1))
+        product = (gradient * output).float().sum((1, 3))  # (images, units)
+        self.taylor += product.abs().sum(0)
+        self.gradient_l1 += gradient.float().abs().sum((0, 1, 3))
+        self.gain -= product.sum(0)

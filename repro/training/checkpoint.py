@@ -1,0 +1,77 @@
+"""Checkpoints that survive being killed while they are written: temp file, fsync, rename, checksum, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro.runs.files import replacing, write_text
+
+KEPT = 2
+
+
+def save(folder: Path, update: int, state: dict[str, Any]) -> Path:
+    """Write the state after `update` optimizer updates and drop all but the last two checkpoints."""
+    path = folder / f"update-{update:09d}.pt"
+    _write(path, state)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+        _checksum_file(old).unlink(missing_ok=True)
+    return path
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> None:
+    """Write the weights of the best evaluation so far."""
+    _write(folder / "best.pt", state)
+
+
+def load_latest(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, on `device`; None where there is none.
+
+    A file without a matching checksum is one that a killed process left or a disk damaged: it is passed over with a
+    warning, and the one before it is taken.
+    """
+    for path in _newest_first(folder):
+        if not _is_whole(path):
+            warnings.warn(f"{path.name} is damaged; going back to the checkpoint before it", RuntimeWarning, stacklevel=2)
+            continue
+        return load(path, device)
+    return None
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """One checkpoint, tensors and plain values only."""
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return state
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+        digest = _sha256(temporary)
+    write_text(_checksum_file(path), digest + "\n")
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("update-*.pt"), reverse=True)
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        expected = _checksum_file(path).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return False
+    return _sha256(path) == expected
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

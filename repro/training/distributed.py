@@ -1,0 +1,82 @@
+"""The ranks of one run: who we are, what we tell each other. One process without a launcher is a world of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from repro.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks of its run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes the record."""
+        return self.rank == 0
+
+    def any_of(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is up on any rank. Every rank must call it."""
+        if self.size == 1:
+            return list(flags)
+        values = torch.tensor([float(flag) for flag in flags], device=self.device)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return [bool(value) for value in values.tolist()]
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks. Every rank must call it."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model as DDP, which averages gradients over ranks; the model itself in a world of one."""
+        if self.size == 1:
+            return model
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices)
+
+
+def join_world(device: str) -> World:
+    """Find out rank and size from the environment that torchrun, or a job, sets, and join the process group.
+
+    Raises `UserError` for a device that this machine does not have.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"run.device={device}: no such device; valid: auto, cpu, cuda") from None
+    if place.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("run.device=cuda: torch sees no GPU here; take run.device=cpu or check the driver")
+        place = torch.device("cuda", local_rank if place.index is None else place.index)
+        torch.cuda.set_device(place)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=size)
+    return World(rank, size, place)
+
+
+def leave_world() -> None:
+    """Take the process group down, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

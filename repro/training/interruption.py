@@ -1,0 +1,35 @@
+"""Being asked to stop: Ctrl-C, a preemption, a time limit. The loop stops between two updates and saves."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved; it goes on from there when it is started again."""
+
+
+class StopFlag:
+    """Raised by a signal, looked at by the loop. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopFlag:
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._raise)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}
+
+    def _raise(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason is not None:
+            raise KeyboardInterrupt
+        self.reason = signal.Signals(number).name

@@ -1,0 +1,280 @@
+"""The training loop. What is specific to a method lives in its parts; what is specific to a place lives in the task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from repro.config import Config
+from repro.data.loader import TrainLoader, evaluation_batches
+from repro.data.splits import Splits
+from repro.models.vit import build_vit
+from repro.schedule import Length, stretch, training_length
+from repro.seeding import seeded, stream_seed
+from repro.sparsity.selection import NotANumber
+from repro.tracking.sinks import Sinks
+from repro.training import checkpoint
+from repro.training.distributed import World
+from repro.training.evaluation import Accuracy, evaluate
+from repro.training.interruption import Interrupted
+from repro.training.method import build_parts
+from repro.training.recipe import build_training
+from repro.training.state import Best, TrainingState
+
+
+class RunFailed(Exception):
+    """The run cannot go on, for a reason that its owner should read: a loss that is not a number, say."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop is given beside its config: ranks, sinks, a place for checkpoints, and who wants to know.
+
+    `progress` is told (update, updates) after every update; `should_stop` is asked between updates and while evaluating
+    and gives a reason, or None.
+    """
+
+    world: World
+    sinks: Sinks
+    checkpoints: Path
+    progress: Callable[[int, int], None]
+    should_stop: Callable[[], str | None]
+
+
+class Trainer:
+    """One run, from its config and data to its result, resuming from the newest checkpoint that is whole."""
+
+    def __init__(self, config: Config, splits: Splits, around: Surroundings) -> None:
+        self.config, self.splits, self.around = config, splits, around
+        self.world = around.world
+        recipe = config.recipe
+        self.loader = TrainLoader(
+            splits.train,
+            global_batch=recipe.global_batch,
+            micro_batch=recipe.micro_batch,
+            seed=config.seed,
+            repeats=recipe.repeated_augmentation,
+            workers=config.data.workers,
+            rank=self.world.rank,
+            world=self.world.size,
+            pin_memory=self.world.device.type == "cuda",
+        )
+        self.length: Length = training_length(config, len(splits.train))
+        factor = stretch(config, self.length)
+        model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed))
+        parts = build_parts(config, model, self.length)
+        model = model.to(self.world.device)
+        for part in parts:
+            part.constrain(model)
+        training = build_training(model, recipe, config.model.num_classes, self.length, factor)
+        self.state = TrainingState(model, training, parts)
+        self.state.loss_sum = self.state.loss_sum.to(self.world.device)
+        for part in parts:
+            part.start(training.optimizer)
+        self._wrapped = self.world.wrap(model)
+        self._saved_at = time.monotonic()
+        self.resumed_from = self._resume()
+
+    def _resume(self) -> int:
+        saved = checkpoint.load_latest(self.around.checkpoints, self.world.device)
+        if saved is not None:
+            self.state.load_state_dict(saved)
+        return self.state.update
+
+    def run(self) -> dict[str, float | None]:
+        """Train to the end and return the measured cells, with units in their names.
+
+        Raises `Interrupted` after saving, when asked to stop; `RunFailed` for a loss that is not finite.
+        """
+        state, per_epoch = self.state, self.length.updates_per_epoch
+        while True:
+            epochs_done = state.update // per_epoch
+            if state.update % per_epoch == 0 and state.evaluated_epochs < epochs_done:
+                self._evaluate(epochs_done)
+            if state.update >= self.length.updates:
+                return self._result()
+            self._train_epoch(epochs_done)
+
+    def _train_epoch(self, epoch: int) -> None:
+        state, per_epoch = self.state, self.length.updates_per_epoch
+        state.model.train()
+        stream = self.loader.batches(epoch, state.update % per_epoch)
+        batches = iter(stream)
+        started = time.monotonic()
+        since = state.update
+        try:
+            while state.update < (epoch + 1) * per_epoch:
+                learning_rate = self._update(batches)
+                self.around.progress(state.update, self.length.updates)
+                if state.update % self.config.run.log_every_updates == 0 or state.update % per_epoch == 0:
+                    elapsed = time.monotonic() - started
+                    self._log_training(learning_rate, elapsed, state.update - since)
+                    state.wall_s += elapsed
+                    started, since = time.monotonic(), state.update
+                self._stop_or_save()
+        finally:
+            stream.close()
+
+    def _update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+        """One optimizer update over the whole global batch; returns its learning rate."""
+        state, training = self.state, self.state.training
+        update = state.update + 1
+        learning_rate = training.set_learning_rate(update, self.length)
+        training.optimizer.zero_grad(set_to_none=True)
+        names = ("update", self.config.seed, update, self.world.rank)
+        with seeded(*names):
+            if self.world.device.type == "cuda":
+                torch.cuda.manual_seed(stream_seed(*names))
+            for part in state.parts:
+                part.before_update(update)
+            for micro in range(self.loader.accumulate):
+                with self._synchronised(micro == self.loader.accumulate - 1):
+                    loss = self._loss(*next(batches)) / self.loader.accumulate
+                    loss.backward()
+                state.loss_sum += loss.detach()  # on the device: reading it here would stall a GPU
+        state.loss_updates += 1
+        if self.config.recipe.clip_grad_norm:
+            nn.utils.clip_grad_norm_(state.model.parameters(), self.config.recipe.clip_grad_norm)
+        training.optimizer.step()
+        state.update = update
+        try:
+            for part in state.parts:
+                part.after_step(update)
+        except NotANumber as error:
+            raise RunFailed(f"mask update after update {update}: {error}") from error
+        if training.ema is not None:
+            training.ema.update(state.model)
+        return learning_rate
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        training = self.state.training
+        images = images.to(self.world.device, non_blocking=True)
+        labels = labels.to(self.world.device, non_blocking=True)
+        if training.mixup is not None:
+            images, labels = training.mixup(images, labels)
+        mixed = self.config.recipe.amp == "bfloat16" and self.world.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            loss: Tensor = training.loss(self._wrapped(images), labels)
+        return loss
+
+    def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over ranks once an update, with its last micro-batch."""
+        if isinstance(self._wrapped, DistributedDataParallel) and not is_last:
+            return self._wrapped.no_sync()
+        return nullcontext()
+
+    def _log_training(self, learning_rate: float, elapsed_s: float, updates: int) -> None:
+        state = self.state
+        loss = float(self.world.total(state.loss_sum.clone())) / self.world.size / state.loss_updates
+        state.loss_sum.zero_()
+        state.loss_updates = 0
+        if not math.isfinite(loss):
+            raise RunFailed(f"the loss is not finite ({loss}) at update {state.update} of {self.length.updates}")
+        entry = {
+            "kind": "train",
+            "update": state.update,
+            "epoch": state.update / self.length.updates_per_epoch,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            **{name: value for part in state.parts for name, value in part.metrics().items()},
+            "step_time_ms": 1000 * elapsed_s / max(1, updates),
+            "images_per_s": updates * self.length.global_batch / max(elapsed_s, 1e-9),
+        }
+        if self.world.is_first:
+            self.around.sinks.write(entry)
+
+    def _evaluate(self, epoch: int) -> None:
+        """Evaluate after `epoch` epochs, where the recipe says so; log, remember the best, save."""
+        state, every = self.state, self.config.recipe.evaluate_every_epochs
+        if epoch % every == 0 or epoch == self.length.epochs:
+            started = time.monotonic()
+            raw = self._accuracy(state.model)
+            entry = {
+                "kind": "eval",
+                "update": state.update,
+                "epoch": epoch,
+                "top1_pct": raw.top1_pct,
+                "top5_pct": raw.top5_pct,
+                "eval_loss": raw.loss,
+            }
+            if state.training.ema is not None:
+                averaged = state.training.ema.module
+                for part in state.parts:
+                    part.constrain(averaged)
+                ema = self._accuracy(averaged)
+                entry |= {"top1_ema_pct": ema.top1_pct, "top5_ema_pct": ema.top5_pct}
+            if raw.top1_pct > state.best.top1_pct:
+                state.best = Best(raw.top1_pct, epoch)
+                if self.world.is_first:
+                    checkpoint.save_best(self.around.checkpoints, state.weights())
+            state.last = {name: float(value) for name, value in entry.items() if name != "kind"}
+            state.wall_s += time.monotonic() - started
+            if self.world.is_first:
+                self.around.sinks.write(entry)
+        state.evaluated_epochs = epoch
+        self._save()
+
+    def _accuracy(self, model: nn.Module) -> Accuracy:
+        recipe, world, test = self.config.recipe, self.world, self.splits.test
+        names = ("evaluate", self.config.seed, self.state.update, world.rank)
+        with (
+            closing(
+                evaluation_batches(test, recipe.eval_batch, self.config.data.workers, world.rank, world.size)
+            ) as batches,
+            seeded(*names),
+        ):
+            if world.device.type == "cuda":
+                torch.cuda.manual_seed(stream_seed(*names))
+            # Ranks may have one batch more or fewer; they may only talk to each other where all have one.
+            return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // recipe.eval_batch)
+
+    def _stop_or_save(self) -> None:
+        """Between two updates: stop if any rank was asked to, save if it is time."""
+        reason = self.around.should_stop()
+        stop, due = self.world.any_of(
+            reason is not None, time.monotonic() - self._saved_at > self.config.run.checkpoint_every_s
+        )
+        if stop or due:
+            self._save()
+        if stop:
+            raise Interrupted(reason or "another rank was asked to stop")
+
+    def _stop_if_asked(self) -> None:
+        """While evaluating: nothing is lost, the evaluation is done again after the resume."""
+        reason = self.around.should_stop()
+        (stop,) = self.world.any_of(reason is not None)
+        if stop:
+            self._save()
+            raise Interrupted(reason or "another rank was asked to stop")
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self.world.is_first:
+            checkpoint.save(self.around.checkpoints, self.state.update, self.state.state_dict())
+        self.world.barrier()
+
+    def _result(self) -> dict[str, float | None]:
+        state = self.state
+        return {
+            "updates": state.update,
+            "epochs": self.length.epochs,
+            "global_batch": self.length.global_batch,
+            "accumulation_steps": self.loader.accumulate,
+            "peak_learning_rate": self.config.recipe.peak_lr,
+            "wall_s": round(state.wall_s, 3),
+            "top1_last_pct": state.last["top1_pct"],
+            "top5_last_pct": state.last["top5_pct"],
+            "loss_last": state.last["eval_loss"],
+            "top1_ema_last_pct": state.last.get("top1_ema_pct"),
+            "top1_best_pct": state.best.top1_pct,
+            "top1_best_epoch": state.best.epoch,
+            **{name: value for part in state.parts for name, value in part.metrics().items()},
+        }

@@ -1,0 +1,57 @@
+"""From a method's config to its parts: classes named by the config, with what the config says and what the run knows."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import nn
+
+from repro.config import Config, Part
+from repro.errors import UserError
+from repro.measure.cost import tokens_kept
+from repro.parts import MethodPart
+from repro.schedule import Length, update_schedule
+
+
+def build_parts(config: Config, model: nn.Module, length: Length) -> list[MethodPart]:
+    """The parts of the run's method, attached to `model`: weights first, so that masks see no selector.
+
+    Raises `UserError` for a method that has no training yet.
+    """
+    method = config.method
+    if not method.is_trainable:
+        raise UserError(f"method={method.name}: no training for this method yet (its Params and MACs are counted)")
+    parts = []
+    if method.weights is not None:
+        given: dict[str, Any] = {
+            "distribution": method.weights.distribution,
+            "heads_density": method.weights.heads_density,
+            "neurons_density": method.weights.neurons_density,
+        }
+        options = {**method.weights.options, **{key: value for key, value in given.items() if value is not None}}
+        if "update_interval_iterations" in options:
+            options["schedule"] = update_schedule(
+                config, options.pop("update_interval_iterations"), options.pop("update_end_iterations"), length
+            )
+        parts.append(_load(method.weights)(model, sparsity=method.sparsity, seed=config.seed, **options))
+    if method.tokens is not None:
+        parts.append(
+            _load(method.tokens)(
+                model,
+                tokens=config.model.tokens,
+                kept=tokens_kept(config.model, method.tokens),
+                updates=length.updates,
+                seed=config.seed,
+                **method.tokens.options,
+            )
+        )
+    return parts
+
+
+def _load(part: Part) -> Any:
+    assert part.target is not None
+    module, _, name = part.target.rpartition(".")
+    loaded = getattr(importlib.import_module(module), name)
+    assert issubclass(loaded, MethodPart), f"{part.target} is not a MethodPart"
+    return loaded

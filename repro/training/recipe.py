@@ -1,0 +1,69 @@
+"""The recipe's parts, made by timm: optimizer, learning-rate schedule, mixup, loss, EMA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from timm.data import Mixup
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from repro.config import Recipe
+from repro.schedule import Length
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """What the loop needs beside model, data and method."""
+
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    mixup: Mixup | None
+    loss: nn.Module
+    ema: ModelEmaV3 | None
+    by_update: bool
+
+    def set_learning_rate(self, update: int, length: Length) -> float:
+        """Set and return the learning rate of optimizer update `update`, counted from 1."""
+        if self.by_update:
+            self.scheduler.step_update(update - 1)
+        else:
+            self.scheduler.step((update - 1) // length.updates_per_epoch)
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: Length, stretch: float) -> TrainingParts:
+    """The recipe for one model.
+
+    `stretch` is this training's length over the published one: the EMA's decay keeps its half-life as a share of it.
+    """
+    optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
+    by_update = recipe.schedule_by == "update"
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=recipe.epochs,
+        min_lr=recipe.min_lr,
+        warmup_lr=recipe.warmup_lr,
+        warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]  # timm multiplies it by updates an epoch
+        step_on_epochs=not by_update,
+        updates_per_epoch=length.updates_per_epoch,
+    )
+    mixing = recipe.mixup > 0 or recipe.cutmix > 0
+    mixup = None
+    if mixing:
+        mixup = Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            switch_prob=recipe.mixup_switch_prob,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=num_classes,
+        )
+    loss = SoftTargetCrossEntropy() if mixing else LabelSmoothingCrossEntropy(recipe.label_smoothing)
+    ema = ModelEmaV3(model, decay=recipe.ema_decay ** (1 / stretch)) if recipe.ema_decay else None
+    return TrainingParts(optimizer, scheduler, mixup, loss, ema, by_update)

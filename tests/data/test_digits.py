@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from repro.config import Config, compose
+from repro.data import digits
+from repro.data.splits import Splits, load_splits
+from repro.errors import UserError
+
+
+def load(*overrides: str) -> Splits:
+    config: Config = compose(overrides)
+    return load_splits(config.data, config.recipe, config.model)
+
+
+def test_the_split_is_fixed_and_stratified() -> None:
+    splits = load()
+    assert (len(splits.train), len(splits.test), splits.num_classes) == (1437, 360, 10)
+    assert np.bincount(splits.train.labels).tolist() == [142, 146, 142, 146, 145, 145, 145, 143, 139, 144]
+    assert np.bincount(splits.test.labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
+    assert splits.fingerprint == "8dd7fd9c1641cb91"
+    assert load("seed=7").train.labels.equal(splits.train.labels)
+
+
+def test_every_digit_is_in_one_split_once() -> None:
+    (train, _), (test, _) = digits.raw_splits()
+    ours = np.concatenate([train, test]).reshape(-1, 64)
+    theirs = digits.load_digits().data
+    assert np.array_equal(np.unique(ours, axis=0), np.unique(theirs, axis=0))
+    assert len(ours) == len(theirs)
+
+
+def test_images_are_normalised_by_the_training_split() -> None:
+    (train, _), _ = digits.raw_splits()
+    data = compose().data
+    assert data.mean == (round(float((train / 16).mean()), 4),)
+    assert data.std == (round(float((train / 16).std()), 4),)
+    splits = load()
+    images = torch.stack([splits.train[index][0] for index in range(len(splits.train))])
+    assert images.mean().item() == pytest.approx(0, abs=1e-3)
+    assert images.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_an_item_is_a_float_image_and_an_int() -> None:
+    splits = load()
+    image, label = splits.train[3]
+    assert (image.shape, image.dtype, type(label)) == ((1, 8, 8), torch.float32, int)
+    assert not splits.train.is_random
+
+
+def test_a_limit_takes_a_stratified_subset() -> None:
+    splits = load("data.limit_train=256", "data.limit_test=20")
+    assert np.bincount(splits.train.labels).tolist() == [25, 26, 25, 26, 26, 26, 26, 26, 25, 25]
+    assert np.bincount(splits.test.labels).tolist() == [2] * 10
+    assert splits.fingerprint == load().fingerprint
+
+
+def test_changed_pixels_change_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    (train, labels), test = digits.raw_splits()
+    train[0, 4, 4] ^= 1
+    monkeypatch.setattr(digits, "raw_splits", lambda: ((train, labels), test))
+    assert load().fingerprint != "8dd7fd9c1641cb91"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.image_size=16", "model.image_size=16: data=digits is 8x8; set model.image_size=8"),
+        ("model.in_chans=3", "model.in_chans=3: data=digits has 1; set model.in_chans=1"),
+        ("model.num_classes=7", "model.num_classes=7: data=digits has 10 classes; set model.num_classes=10"),
+        ("data.mean=[0.1,0.2]", "data.mean: 2 values, the images have 1 channels; give one per channel"),
+        ("recipe.color_jitter=0.4", "recipe.color_jitter=0.4: data=digits is not augmented; use recipe=deit_local"),
+        ("data.limit_test=361", "data.limit_test=361: there are 360 images; set at most that, or null for all"),
+        (
+            "data.images_per_epoch=1400",
+            "data.images_per_epoch=1400: data=digits holds 1437 training images and the schedules count them; "
+            "set data.images_per_epoch=1437",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(override)
+    assert str(caught.value) == message

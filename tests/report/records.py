@@ -1,0 +1,51 @@
+"""Synthetic run records: what the launcher and the training leave on disk, written by hand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from repro.config import compose
+from repro.rows import Row
+from repro.runs.files import write_json
+from repro.runs.record import Record, record_for
+from repro.runs.status import Status
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def write_record(root: Path, row: Row, scale: str, seed: int, state: str = "done", **changes: Any) -> Record:
+    """Write the record of one run. `changes` go into result.json of a done run and into the status of another."""
+    placeholder = ["data.root=images"] if scale == "paper" else []
+    config = compose([*row.overrides, f"scale={scale}", f"seed={seed}", *placeholder])
+    record = record_for(root, config, row.table, row.id)
+    record.create(config, row.table, row.id)
+    if state != "done":
+        status = {"attempt": 1, "heartbeat": time.time(), **changes}
+        record.set_status(Status(state=state, **status))  # type: ignore[arg-type]
+        return record
+    record.set_status(Status(state="done", heartbeat=time.time(), attempt=1))
+    write_json(record.path / "provenance.json", {"commit": COMMIT, "dirty_diff_sha256": None})
+    result = {
+        "schema": 1,
+        "table": row.table,
+        "row": row.id,
+        "scale": scale,
+        "seed": seed,
+        "signature": config.signature,
+        "dataset": config.data.name,
+        "updates": 100,
+        "epochs": 10,
+        "wall_s": 12.5,
+        "top1_last_pct": 79.0,
+        "top1_best_pct": 79.5,
+        "top1_best_epoch": 9,
+        "top5_last_pct": 95.0,
+        "top1_ema_last_pct": None,
+        "loss_last": 0.5,
+        "density": 0.5,
+        "device": "cpu",
+    }
+    write_json(record.path / "result.json", {**result, **changes})
+    return record
