@@ -13,6 +13,9 @@ from repro.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from repro.launch.plan import PlannedRun
+    from repro.rows import Table
+
 SCALES = ("paper", "local", "smoke")
 
 
@@ -52,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("table")
-        command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides")
+        command.add_argument(
+            "words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides"
+        )
         command.add_argument("--scale", choices=SCALES, default="local")
         command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
         command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
@@ -134,7 +139,7 @@ def _launch(options: argparse.Namespace) -> int:
     finished = _execute(table.name, runs, starting)
     _write_report(options)
     if not finished:
-        print(f"stopped; the same command goes on where it was", file=sys.stderr)
+        print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     failed = [run for run in runs if run.state == "failed"]
     for run in failed:
@@ -142,7 +147,7 @@ def _launch(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _execute(name: str, runs: list, starting: list) -> bool:
+def _execute(name: str, runs: list[PlannedRun], starting: list[PlannedRun]) -> bool:
     from repro.launch.inline import parallelism, run_all
     from repro.launch.progress import TableProgress
 
@@ -160,7 +165,7 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _planned(options: argparse.Namespace) -> tuple:
+def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
     from repro.launch.plan import plan
     from repro.rows import load_table
 

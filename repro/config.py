@@ -54,6 +54,7 @@ class Geometry(_Section):
     image_size: PositiveInt
     in_chans: PositiveInt
     num_classes: PositiveInt
+    weight_init: Literal["", "jax", "moco"] = ""
 
     @property
     def patches(self) -> int:
@@ -258,7 +259,7 @@ def compose(overrides: Iterable[str] = ()) -> Config:
         if options is None:
             values[key] = parsed.value()
         elif parsed.value() in options:
-            choices[key] = parsed.value()
+            choices[key] = str(parsed.value())
         else:
             errors.append(f"{text}: no {key} {parsed.value()!r}{did_you_mean(str(parsed.value()), options)}")
     composed = OmegaConf.create(_compose_groups(tuple(sorted(choices.items()))))

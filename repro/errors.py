@@ -1,4 +1,4 @@
-"""Errors that a person causes: one line, what is valid, what to do next. Anything else is a bug and keeps its traceback."""
+"""Errors that a person causes: one line, what is valid, what to do next. Anything else is a bug."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a file of conf/method declares beside its values: `choices` and `levels`.
 
-`choices` lists what a word may be. `levels` turns a nominal sparsity into what it stands for: S2ViTE's 40 % means 0.7 of
-the heads and 0.6 of the neurons. Both are data, so that a wrong word is found before torch is imported.
+`choices` lists what a word may be. `levels` turns a nominal sparsity into what it stands for: S2ViTE's 40 % means 0.7
+of the heads and 0.6 of the neurons. Both are data, so that a wrong word is found before torch is imported.
 """
 
 from __future__ import annotations

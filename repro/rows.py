@@ -140,7 +140,7 @@ class Table:
 
 
 def row_id(backbone: str, method: str, arch_sparsity_pct: float, data_sparsity_pct: float) -> str:
-    """The name of a row: `deit_small/dense`, `deit_small/svite-50`, `deit_small/svite_plus-5-50` (data, architecture)."""
+    """`deit_small/dense`, `deit_small/svite-50`, `deit_small/svite_plus-5-50` (sparsity of data, then of weights)."""
     levels = [f"{pct:g}" for pct in (data_sparsity_pct, arch_sparsity_pct) if pct]
     return f"{backbone}/{'-'.join([method, *levels])}"
 
@@ -183,9 +183,7 @@ def load_table(name: str) -> Table:
         )
     if published:
         raise UserError(f"{folder.name}/published.csv: values for rows not in rows.csv: {', '.join(sorted(published))}")
-    sets = {
-        set_name: tuple(_generate(name, entries, rows)) for set_name, entries in about.get("row_sets", {}).items()
-    }
+    sets = {set_name: tuple(_generate(name, entries, rows)) for set_name, entries in about.get("row_sets", {}).items()}
     return Table(
         name=name,
         title=about["title"],

@@ -38,6 +38,12 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(tuple(IMG_EXTENSIONS))
 
 
+def has_folders(folder: Path) -> bool:
+    """Whether there is a folder in `folder`."""
+    with os.scandir(folder) as entries:
+        return any(entry.is_dir() for entry in entries)
+
+
 def list_class_folders(folder: Path) -> Listing:
     """The images in `folder/<class>/`, classes in the order of their names.
 
@@ -47,7 +53,7 @@ def list_class_folders(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg (or set data.root)")
-    if not any(entry.is_dir() for entry in os.scandir(folder)):
+    if not has_folders(folder):
         raise UserError(f"{folder}: no class folders in it; expected {folder}/<class>/*.jpg")
     classes, index = find_classes(folder)
     samples = make_dataset(folder, index, extensions=IMG_EXTENSIONS, allow_empty=True)

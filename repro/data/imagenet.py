@@ -9,7 +9,7 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from repro.config import Data, Geometry, Recipe
-from repro.data.image_files import Listing, is_image, list_class_folders
+from repro.data.image_files import Listing, has_folders, is_image, list_class_folders
 from repro.data.imagefolder import data_root, differences, make_splits, validation_folder
 from repro.data.splits import Splits, first_few
 from repro.errors import UserError
@@ -33,8 +33,7 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     train = list_class_folders(root / "train")
     _check_wnids(train, is_whole=model.num_classes == NUM_CLASSES)
     folder = validation_folder(root)
-    is_flat = not any(entry.is_dir() for entry in os.scandir(folder))
-    test = _list_flat(folder, train) if is_flat else list_class_folders(folder)
+    test = list_class_folders(folder) if has_folders(folder) else _list_flat(folder, train)
     return make_splits(data, recipe, model, train, test)
 
 
@@ -53,7 +52,7 @@ def _check_wnids(train: Listing, is_whole: bool) -> None:
 
 def _list_flat(folder: Path, train: Listing) -> Listing:
     """Kaggle's validation images, which lie in one folder, with the labels of its csv file."""
-    names = sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name))
+    names = sorted(name for name in os.listdir(folder) if is_image(name))
     if not names:
         raise UserError(f"{folder}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG")
     path = _find_labels(folder)

@@ -101,7 +101,7 @@ class TrainLoader:
             raise ValueError(f"first_update={first_update} is not in [0, {self.updates_per_epoch}]")
         order = epoch_order(len(self.dataset), self.seed, epoch, self.repeats)
         places = range(first_update * self.global_batch, self.updates_per_epoch * self.global_batch)
-        mine = torch.arange(places.start + self.rank, places.stop, self.world)
+        mine = torch.arange(places.start, places.stop)[self.rank :: self.world]
         return _stream(
             _Sampled(self.dataset, ("augment", self.seed, epoch)),
             _Batches(positions=mine, indices=order[mine], size=self.micro),
@@ -118,7 +118,7 @@ def evaluation_batches(
     Images float32 (at most `batch_size`, channels, height, width), labels int64. (timm's distributed loader repeats
     images until all ranks have as many, which moves the accuracy.)
     """
-    mine = torch.arange(rank, len(dataset), world)
+    mine = torch.arange(len(dataset))[rank::world]
     return _stream(_Sampled(dataset, ("evaluate",)), _Batches(mine, mine, batch_size), workers, pin_memory)
 
 
@@ -131,10 +131,9 @@ class _Batches:
     size: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for positions, indices in zip(
-            torch.split(self.positions, self.size), torch.split(self.indices, self.size), strict=True
-        ):
-            yield list(zip(positions.tolist(), indices.tolist(), strict=True))
+        for start in range(0, len(self.positions), self.size):
+            group = slice(start, start + self.size)
+            yield list(zip(self.positions[group].tolist(), self.indices[group].tolist(), strict=True))
 
     def __len__(self) -> int:
         return -(-len(self.positions) // self.size)

@@ -37,7 +37,8 @@ class Stream:
     def __init__(self, loader: DataLoader[Any]) -> None:
         # Workers are forked with the signals held, so that none arrives before they have learnt to ignore it.
         with _held():
-            self._batches: Iterator[Any] | None = iter(loader)
+            self._batches: Any = iter(loader)
+        self._has_workers = loader.num_workers > 0
         _open.add(self)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -55,7 +56,15 @@ class Stream:
 
     def close(self) -> None:
         """End the workers and wait for them; nothing follows."""
-        self._batches = None  # the last reference: torch's iterator asks its workers to leave and joins them
+        batches, self._batches = self._batches, None
+        if batches is None or not self._has_workers:
+            return
+        # torch does this when its iterator is collected, which a traceback that is kept somewhere puts off for ever.
+        batches._shutdown_workers()
+        for worker in batches._workers:
+            if worker.is_alive():  # stuck in a read; torch has sent it a SIGTERM, which it ignores
+                worker.kill()
+                worker.join()
 
 
 @contextmanager

@@ -77,4 +77,3 @@ def train_many(overrides: Sequence[str]) -> int:
     sys.argv = ["repro train", "--multirun", *overrides]
     hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(one)()
     return max(codes, default=0)
-

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 from repro.runs.record import Record
 
@@ -22,17 +23,19 @@ POLL_S = 0.25
 
 def parallelism(wanted: int | str) -> int:
     """How many runs at once; `auto` is one for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if wanted == "auto" and hasattr(os, "sched_getaffinity") else int(
-        (os.cpu_count() or 1) if wanted == "auto" else wanted
-    )
+    if wanted != "auto":
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):  # Linux; a container may have fewer than the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_all(paths: Sequence[Path], parallel: int, watch: Callable[[list[Path]], None]) -> bool:
     """Execute the runs at `paths`, `parallel` at once; returns False where Ctrl-C stopped it.
 
-    `watch` is called a few times a second with the runs at work, and once more at the end. On Ctrl-C no run is started any more; those
-    at work save and stop, and this waits for them. A process that dies without a word (killed, out of memory) leaves
-    its run as failed, with the reason in its status.
+    `watch` is called a few times a second with the runs at work. On Ctrl-C no run is started any more; those at work
+    save and stop, and this waits for them. A process that dies without a word (killed, out of memory) leaves its run
+    as failed, with the reason in its status.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repro.launch.preload"])
@@ -47,14 +50,14 @@ def run_all(paths: Sequence[Path], parallel: int, watch: Callable[[list[Path]], 
                 process.start()
                 running[process.sentinel] = (process, path)
             for sentinel in wait(list(running), timeout=POLL_S):
-                process, path = running.pop(int(sentinel))  # type: ignore[call-overload]
-                process.join()
-                _note_sudden_death(process, path)
+                ended, path = running.pop(cast(int, sentinel))
+                ended.join()
+                _note_sudden_death(ended, path)
             watch([path for _, path in running.values()])
         except KeyboardInterrupt:
             if stopped:
-                for process, _ in running.values():
-                    process.kill()
+                for child, _ in running.values():
+                    child.kill()
             stopped = True
     return not stopped
 

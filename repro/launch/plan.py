@@ -40,7 +40,8 @@ def plan(
 
     Raises `UserError`, once, with the errors of all rows, before anything starts.
     """
-    runs, errors = [], {}
+    runs: list[PlannedRun] = []
+    errors: dict[str, list[str]] = {}
     for row in rows:
         try:
             config = compose([*row.overrides, f"scale={scale}", f"run.root={root}", *overrides])

@@ -48,7 +48,7 @@ class Layer:
 
 
 def vit_layers(model: Geometry, tokens: int) -> list[Layer]:
-    """The weights of 2 or 4 dimensions of a vision transformer that goes on with `tokens` tokens after the embedding."""
+    """The prunable weights of a vision transformer that goes on with `tokens` tokens after the embedding."""
     dim, hidden = model.embed_dim, model.embed_dim * model.mlp_ratio
     layers = [Layer("patch_embed.proj", (dim, model.in_chans, model.patch_size, model.patch_size), model.patches)]
     for index in range(model.depth):

@@ -12,7 +12,7 @@ from repro.config import Geometry
 
 
 def build_vit(geometry: Geometry, drop_path: float, seed: int) -> nn.Module:
-    """A vision transformer with DeiT's initialisation, drawn from `seed` alone.
+    """A vision transformer, its weights drawn from `seed` alone.
 
     Args:
         geometry: its shape; `deit_*_patch16_224` of timm has the same class and the same arguments.
@@ -27,6 +27,7 @@ def build_vit(geometry: Geometry, drop_path: float, seed: int) -> nn.Module:
         "depth": geometry.depth,
         "num_heads": geometry.num_heads,
         "mlp_ratio": geometry.mlp_ratio,
+        "weight_init": geometry.weight_init,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

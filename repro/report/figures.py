@@ -20,6 +20,9 @@ from repro.report.view import rows_by_id
 from repro.rows import Row, Table
 
 _SAME_LINE_POINTS = 0.05  # two published values of the reference that are closer than this are one line
+_DASHED, _DOTTED = (0, (5, 3)), (0, (1, 2))
+_REFERENCE_MARKER = "*"
+_LEGEND_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,12 @@ def figure1(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
     scale or data set than the paper's have a second row of panels to themselves.
     """
     with mpl.rc_context(STYLE):
-        figure = _draw(frame, table)
+        figure = draw_figure1(frame, table)
     return write_figure(figure, folder, table.figure)
 
 
-def _draw(frame: pd.DataFrame, table: Table) -> Figure:
+def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
+    """The figure itself: `axes` row by row, first those of the paper's accuracies, then those of the local ones."""
     rows = rows_by_id(table)
     backbones = list(dict.fromkeys(frame["backbone"]))
     # Looks go by the table, not by the rows chosen: a method keeps its colour when others are left out.
@@ -66,7 +70,7 @@ def _draw(frame: pd.DataFrame, table: Table) -> Figure:
             upper.text(0.5, 0.5, "no published accuracy", transform=upper.transAxes, ha="center", va="center")
         if has_local:
             _draw_measured(grid[1][column], lines, look, "local_")
-        grid[-1][column].set_xlabel("MACs per image (G)")
+        grid[-1][column].set_xlabel("MACs per image (G), figure convention")
         for axes in grid[:, column]:
             axes.margins(0.08, 0.1)
     grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
@@ -74,10 +78,11 @@ def _draw(frame: pd.DataFrame, table: Table) -> Figure:
         grid[1][0].set_ylabel(_local_axis(frame, table))
         for axes in grid[1]:
             axes.set_facecolor("#f6f4ef")  # another data set: not to be read across
+    keys = list(_legend(frame, table, look))
     figure.legend(
-        handles=list(_legend(frame, table, look)),
+        handles=keys,
         loc="outside lower center",
-        ncols=5,
+        ncols=math.ceil(len(keys) / _LEGEND_LINES),
         handletextpad=0.5,
         columnspacing=1.4,
     )
@@ -122,11 +127,11 @@ def _draw_reference(axes: Axes, reference: Row) -> None:
     best = reference.best_published("top1_pct")
     if best is None:
         return
-    axes.axhline(best.value, color=REFERENCE_COLOUR, linestyle=(0, (5, 3)), linewidth=1.0, zorder=1)
+    axes.axhline(best.value, color=REFERENCE_COLOUR, linestyle=_DASHED, linewidth=1.0, zorder=1)
     drawn = [best.value]
     for value in reference.published:
         if value.metric == "top1_pct" and all(abs(value.value - other) > _SAME_LINE_POINTS for other in drawn):
-            axes.axhline(value.value, color=REFERENCE_COLOUR, linestyle=(0, (1, 2)), linewidth=1.0, zorder=1)
+            axes.axhline(value.value, color=REFERENCE_COLOUR, linestyle=_DOTTED, linewidth=1.0, zorder=1)
             drawn.append(value.value)
 
 
@@ -144,7 +149,7 @@ def _draw_measured(axes: Axes, lines: list[dict[str, Any]], look: Mapping[str, L
             error = 0.0 if math.isnan(spread) else spread
             series.setdefault(line["method"], []).append(Point(counted_macs_g(line), accuracy, 0.0, error))
     for method, points in series.items():
-        style = look.get(method, Look(REFERENCE_COLOUR, "*"))
+        style = look.get(method, Look(REFERENCE_COLOUR, _REFERENCE_MARKER))
         if method not in look:
             axes.axhline(points[0].top1_pct, color=REFERENCE_COLOUR, linewidth=0.7, zorder=1)
         _draw_series(axes, points, style.colour, style.marker, is_solid=True)
@@ -157,37 +162,52 @@ def _draw_series(axes: Axes, points: list[Point], colour: str, marker: str, *, i
     macs = [point.macs_g for point in ordered]
     accuracies = [point.top1_pct for point in ordered]
     axes.plot(macs, accuracies, color=colour, linewidth=0.8, alpha=0.9 if is_solid else 0.45, zorder=2)
+    axes.plot(
+        macs,
+        accuracies,
+        linestyle="none",
+        marker=marker,
+        markersize=(7.5 if marker == _REFERENCE_MARKER else 4.2) if is_solid else 6.5,
+        markerfacecolor=colour if is_solid else "white",
+        markeredgecolor=colour,
+        markeredgewidth=0.6 if is_solid else 1.2,
+        zorder=5 if is_solid else 3,
+    )
+    # Above the hollow markers: a digitised point's uncertainty is often smaller than its marker.
     axes.errorbar(
         macs,
         accuracies,
         xerr=[point.macs_error_g for point in ordered],
         yerr=[point.top1_error_pct for point in ordered],
         linestyle="none",
-        marker=marker,
-        markersize=4.2 if is_solid else 6.5,
-        markerfacecolor=colour if is_solid else "white",
-        markeredgecolor=colour,
-        markeredgewidth=0.6 if is_solid else 1.2,
         ecolor=colour,
         elinewidth=0.9,
-        capsize=1.5,
-        zorder=4 if is_solid else 3,
+        capsize=1.5 if is_solid else 0,
+        zorder=4,
     )
 
 
 def _legend(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Iterator[Line2D]:
-    shown = set(frame["method"])
-    for method, style in look.items():
-        if method in shown:
-            yield _key(table.label(method), style.colour, style.marker, "white")
+    """The keys column by column: the methods, then what hollow, solid, dashed and dotted mean."""
+    shown = [method for method in look if method in set(frame["method"])]
+    for method in shown:
+        yield _key(table.label(method), look[method].colour, look[method].marker, "white")
+    for _ in range(-len(shown) % _LEGEND_LINES):
+        yield Line2D([], [], linestyle="none", label=" ")
     yield _key("published", "#555555", "o", "white")
     yield _key("measured", "#555555", "o", "#555555")
     names = {row.method for backbone in set(frame["backbone"]) if (row := reference_row(table, backbone))}
     for name in sorted(names):
-        label = table.label(name)
-        yield _key(f"{label}, measured", REFERENCE_COLOUR, "*", REFERENCE_COLOUR)
-        yield Line2D([], [], color=REFERENCE_COLOUR, linestyle=(0, (5, 3)), label=f"{label}, published")
-        yield Line2D([], [], color=REFERENCE_COLOUR, linestyle=(0, (1, 2)), label=f"{label}, other source")
+        yield Line2D(
+            [],
+            [],
+            color=REFERENCE_COLOUR,
+            marker=_REFERENCE_MARKER,
+            linewidth=0.7,
+            label=f"{table.label(name)}, measured",
+        )
+        yield Line2D([], [], color=REFERENCE_COLOUR, linestyle=_DASHED, label=f"{table.label(name)}, published")
+        yield Line2D([], [], color=REFERENCE_COLOUR, linestyle=_DOTTED, label=f"{table.label(name)}, other source")
 
 
 def _key(label: str, colour: str, marker: str, face: str) -> Line2D:

@@ -90,8 +90,9 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         keep_trailing_newline=True,
         **syntax,
     )
-    rules, start = [], 1
+    rules, starts, start = [], [], 1
     for group, span in seen.spans:
+        starts.append(start)
         if group and span > 1:
             rules.append((start, start + span - 1))
         start += span
@@ -101,6 +102,7 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         columns=seen.columns,
         spans=seen.spans,
         rules=rules,
+        starts=starts,
         sections=seen.sections,
         notes=seen.notes,
     )
@@ -112,10 +114,10 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     local = local_title(frame, table)
     costs = [m for m in table.metrics.values() if m.needs == "analysis" and has_columns(table, m)]
     trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
     for metric in costs:
-        grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 6)
+        grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 7)
         if metric.name.endswith("_pct"):
             grid.add_column("paper", justify="right", width=5)
     # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.

@@ -24,6 +24,8 @@ ESTIMATED_MARK = "e"
 MASKED_MARK = "m"
 # A metric with fewer published values than this gets no columns of its own: its values are told in a note.
 _FEWEST_FOR_COLUMNS = 2
+# What the density of the whole model fixes, however training spreads it over the layers.
+_EXACT_IN_TOTAL = ("params_m",)
 # The measured column of a metric, where it has another name than the metric.
 _MEASURED_COLUMNS = {"top1_pct": "top1_best_pct"}
 
@@ -99,7 +101,7 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
     return (
         ("Paper", table.paper),
         ("Scale", ", ".join(dict.fromkeys(frame["scale"]))),
-        ("Rows", f"{len(frame)}, {finished} finished"),
+        ("Rows", f"{len(frame)}, {finished} of them finished in all seeds"),
         ("Generated from", f"{int(frame['n_records'].sum())} run records, {int(frame['n_seeds'].sum())} of them done"),
         ("Commits", ", ".join(commits) or "none: no finished record"),
         *((("Overrides", " ".join(overrides)),) if overrides else ()),
@@ -200,4 +202,5 @@ def _measured(line: Mapping[str, Any], metric: Metric) -> Cell:
         if note == MASKED_DENSE:
             return Cell("no speed-up", MASKED_MARK, "quiet")
         return Cell(note.partition(";")[0], MASKED_MARK if MASKED_DENSE in note else "", "quiet")
-    return Cell(number(value), ESTIMATED_MARK if metric.needs == "analysis" and line["cost_note"] else "")
+    is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and metric.name not in _EXACT_IN_TOTAL
+    return Cell(number(value), ESTIMATED_MARK if is_estimate else "")

@@ -1,4 +1,4 @@
-"""A run record: the folder that holds all there is to know about one run. Tables are built from these and nothing else."""
+"""A run record: the folder that holds all there is to know about one run. Tables are built from these alone."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """
     kept_dense = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "keep_dense", False))
     return {
-        name: module.weight
+        name: cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d) and not f"{name}.".startswith(kept_dense or "\0")
     }

@@ -1,14 +1,13 @@
 """S2ViTE: structured sparse training over attention heads and MLP neurons.
 
-Source: SViTE paper, section 3.2. The released growth takes back exactly what an update has just pruned, because a unit whose
-weights are all zero gets no gradient; it is here as `growth=as_released`. The default, `growth=gate`, keeps the weights
-of inactive units aside and, in an update that changes masks, puts them behind a closed gate: the gradient of the gate is
-what switching the unit on would gain, to first order, so that any unit can be found.
+Source: SViTE paper, section 3.2. The released growth takes back exactly what an update has just pruned, because a unit
+whose weights are all zero gets no gradient; it is here as `growth=as_released`. The default, `growth=gate`, keeps the
+weights of inactive units aside and, in an update that changes masks, puts them behind a closed gate: the gradient of
+the gate is what switching the unit on would gain, to first order, so that any unit can be found.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -192,5 +191,3 @@ def sum_over(scores: Any) -> Tensor:
 def _gradient(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None, "a unit's weight has no gradient"
     return parameter.grad
-
-

@@ -24,8 +24,8 @@ from repro.sparsity.selection import highest, lowest
 def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -> Tensor:
     """One mask update of a layer, by the released code's rule.
 
-    The ceil(fraction * active) active weights of least magnitude are pruned; then as many of all entries inactive by then,
-    those just pruned among them, are grown where |grad| is largest. Ties go to the first in memory order.
+    The ceil(fraction * active) active weights of least magnitude are pruned; then as many of all entries inactive by
+    then, those just pruned among them, are grown where |grad| is largest. Ties go to the first in memory order.
 
     Args:
         weight: values of the layer, any shape.
@@ -43,7 +43,7 @@ def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) 
 
 
 def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: float) -> Tensor:
-    """`prune_and_grow` for any two scores: the active entries of least `prune_score` leave, the highest `grow_score` come."""
+    """`prune_and_grow` for any two scores: the active of least `prune_score` leave, the highest `grow_score` come."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction={fraction}: must be in [0, 1]")
     if bool(mask.all()):
@@ -146,7 +146,9 @@ class SViTE(MethodPart):
         for key in ("exp_avg", "momentum_buffer"):
             if key in state:
                 return torch.as_tensor(state[key])
-        raise UserError("method.weights.growth=momentum: recipe.optimizer keeps no first moment; take adamw, or gradient")
+        raise UserError(
+            "method.weights.growth=momentum: recipe.optimizer keeps no first moment; take adamw, or gradient"
+        )
 
     def _random(self, name: str, update: int, purpose: str) -> Tensor:
         weight = self.masks.weights[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ class UnitGroup:
         kind: `heads` or `neurons`.
         reader: the linear layer that reads the units' outputs (proj, fc2): its input is (batch, tokens, units * width).
         owned: the weights and biases that leave with a unit and are zero while it is inactive. A head owns its rows of
-            qkv, not its columns of proj, which the released code never masks; a neuron its row of fc1 and column of fc2.
+            qkv, not its columns of proj, which the released code never masks; a neuron its row of fc1 and column of
+            fc2.
         active: bool (units,).
     """
 
@@ -76,7 +78,9 @@ def unit_groups(model: nn.Module) -> Iterator[UnitGroup]:
     """
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Sequential):
-        raise UserError(f"{type(model).__name__} has no transformer blocks: structured methods need a vision transformer")
+        name = type(model).__name__
+        raise UserError(f"{name} has no transformer blocks: structured methods need a vision transformer")
+    block: Any
     for index, block in enumerate(blocks):
         attention, mlp = block.attn, block.mlp
         heads, width = attention.num_heads, attention.head_dim
@@ -85,7 +89,9 @@ def unit_groups(model: nn.Module) -> Iterator[UnitGroup]:
             name=f"blocks.{index}.attn",
             kind="heads",
             reader=attention.proj,
-            owned=tuple(Slice(part, 0, rows) for part in (attention.qkv.weight, attention.qkv.bias) if part is not None),
+            owned=tuple(
+                Slice(part, 0, rows) for part in (attention.qkv.weight, attention.qkv.bias) if part is not None
+            ),
             active=torch.ones(heads, dtype=torch.bool),
         )
         neurons = torch.arange(mlp.fc1.out_features).view(-1, 1)

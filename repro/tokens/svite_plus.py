@@ -1,8 +1,8 @@
 """SViTE+ and S2ViTE+: a learned selection of input tokens, trained with everything else.
 
-Source: SViTE paper, section 3.3: a linear scorer on the embedded tokens and a straight-through Gumbel top-k. The released
-code multiplies dropped tokens by zero, so that they still take part in attention through the biases, and samples in
-evaluation too; that is `selection=as_released`.
+Source: SViTE paper, section 3.3: a linear scorer on the embedded tokens and a straight-through Gumbel top-k. The
+released code multiplies dropped tokens by zero, so that they still take part in attention through the biases, and
+samples in evaluation too; that is `selection=as_released`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from repro.parts import MethodPart
 class TokenSelector(nn.Module):
     """Keeps `kept` tokens of each image, the class token (the first) always among them.
 
-    In training the choice is sampled: the patches of highest score + Gumbel noise. Gradients reach the scorer through the
-    soft choice softmax((score + noise) / temperature), with the kept tokens multiplied by 1 in value. In evaluation
-    `gather` keeps the highest scores; `as_released` samples, at temperature 1.
+    In training the choice is sampled: the patches of highest score + Gumbel noise. Gradients reach the scorer through
+    the soft choice softmax((score + noise) / temperature), with the kept tokens multiplied by 1 in value. In
+    evaluation `gather` keeps the highest scores; `as_released` samples, at temperature 1.
     """
 
     keep_dense = True  # its weights get no mask
@@ -76,7 +76,9 @@ class InputTokenSelector(MethodPart):
         seed: int,
     ) -> None:
         if not 2 <= kept <= tokens:
-            raise UserError(f"method.tokens.kept: {kept} of {tokens} tokens; must be 2 to {tokens}, class token included")
+            raise UserError(
+                f"method.tokens.kept: {kept} of {tokens} tokens; must be 2 to {tokens}, class token included"
+            )
         if min(temperature_start, temperature_end) <= 0:
             raise UserError("method.tokens.temperature_start and temperature_end must be above 0")
         self.start_temperature, self.end_temperature, self.updates = temperature_start, temperature_end, updates

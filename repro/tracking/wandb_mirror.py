@@ -1,7 +1,7 @@
 """Weights & Biases as a mirror of the record: one W&B run per run, across all its attempts.
 
-Nothing here may stop a training: the first error of the client ends the mirroring of this attempt with a warning, and the
-record stays complete.
+Nothing here may stop a training: the first error of the client ends the mirroring of this attempt with a warning, and
+the record stays complete.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -18,7 +18,7 @@ from repro.errors import UserError
 from repro.rows import Row, load_table
 from repro.runs.record import Record
 
-
+Mode = Literal["online", "offline", "disabled"]
 INIT_TIMEOUT_S = 20.0
 
 
@@ -45,7 +45,13 @@ class WandbMirror:
             dir=str(record.path),
             mode=mode(config.tracker.mode),
             resume="allow",
-            settings=wandb.Settings(console="off", quiet=True, silent=True, init_timeout=INIT_TIMEOUT_S, x_disable_stats=config.scale.name != "paper"),
+            settings=wandb.Settings(
+                console="off",
+                quiet=True,
+                silent=True,
+                init_timeout=INIT_TIMEOUT_S,
+                x_disable_stats=config.scale.name != "paper",
+            ),
         )
         self._run.define_metric("update")
         self._run.define_metric("*", step_metric="update")
@@ -84,7 +90,10 @@ class WandbMirror:
         except Exception as error:
             self._gave_up = True
             self._run = None
-            print(f"warning: W&B mirror is behind ({type(error).__name__}: {error}); the record is complete", file=sys.stderr)
+            print(
+                f"warning: W&B mirror is behind ({type(error).__name__}: {error}); the record is complete",
+                file=sys.stderr,
+            )
 
 
 def run_id(signature: str, table: str, row: str) -> str:
@@ -105,7 +114,7 @@ def tags(table: str, config: Config) -> list[str]:
     ]
 
 
-def mode(wanted: str) -> str:
+def mode(wanted: Mode | Literal["auto"]) -> Mode:
     """online, offline or disabled; `auto` is online where the user is logged in."""
     if wanted != "auto":
         return wanted

@@ -1,4 +1,4 @@
-"""Checkpoints that survive being killed while they are written: temp file, fsync, rename, checksum, the last two kept."""
+"""Checkpoints that survive being killed while they are written: fsync, rename, checksum, the last two kept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def load_latest(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """
     for path in _newest_first(folder):
         if not _is_whole(path):
-            warnings.warn(f"{path.name} is damaged; going back to the checkpoint before it", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"{path.name} is damaged; going back to the checkpoint before it", RuntimeWarning, stacklevel=2
+            )
             continue
         return load(path, device)
     return None

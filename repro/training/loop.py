@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,18 +179,21 @@ class Trainer:
         state.loss_updates = 0
         if not math.isfinite(loss):
             raise RunFailed(f"the loss is not finite ({loss}) at update {state.update} of {self.length.updates}")
-        entry = {
+        entry: dict[str, Any] = {
             "kind": "train",
             "update": state.update,
             "epoch": state.update / self.length.updates_per_epoch,
             "loss": loss,
             "learning_rate": learning_rate,
-            **{name: value for part in state.parts for name, value in part.metrics().items()},
+            **self._part_metrics(),
             "step_time_ms": 1000 * elapsed_s / max(1, updates),
             "images_per_s": updates * self.length.global_batch / max(elapsed_s, 1e-9),
         }
         if self.world.is_first:
             self.around.sinks.write(entry)
+
+    def _part_metrics(self) -> dict[str, float]:
+        return {name: value for part in self.state.parts for name, value in part.metrics().items()}
 
     def _evaluate(self, epoch: int) -> None:
         """Evaluate after `epoch` epochs, where the recipe says so; log, remember the best, save."""
@@ -197,7 +201,7 @@ class Trainer:
         if epoch % every == 0 or epoch == self.length.epochs:
             started = time.monotonic()
             raw = self._accuracy(state.model)
-            entry = {
+            entry: dict[str, Any] = {
                 "kind": "eval",
                 "update": state.update,
                 "epoch": epoch,
@@ -276,5 +280,5 @@ class Trainer:
             "top1_ema_last_pct": state.last.get("top1_ema_pct"),
             "top1_best_pct": state.best.top1_pct,
             "top1_best_epoch": state.best.epoch,
-            **{name: value for part in state.parts for name, value in part.metrics().items()},
+            **self._part_metrics(),
         }

@@ -1,4 +1,4 @@
-"""From a method's config to its parts: classes named by the config, with what the config says and what the run knows."""
+"""From a method's config to its parts: classes named by the config, given what the run knows."""
 
 from __future__ import annotations
 

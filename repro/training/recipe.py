@@ -50,7 +50,7 @@ def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: L
         num_epochs=recipe.epochs,
         min_lr=recipe.min_lr,
         warmup_lr=recipe.warmup_lr,
-        warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]  # timm multiplies it by updates an epoch
+        warmup_epochs=recipe.warmup_epochs,
         step_on_epochs=not by_update,
         updates_per_epoch=length.updates_per_epoch,
     )

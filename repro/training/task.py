@@ -1,4 +1,4 @@
-"""One attempt at one run: what a job executes. It is given a record's folder and nothing else, and leaves the truth there."""
+"""One attempt at one run: what a job executes. It is given a record's folder only, and leaves the truth there."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def _attempt(record: Record, config: Config, world: World, tell: Callable[[str],
             beat.now()
             splits = load_splits(config.data, config.recipe, config.model)
             if world.is_first:
-                write_json(
-                    record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device))
-                )
+                write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
             sinks = open_sinks(record, config, world.is_first)
             trainer = Trainer(
                 config,

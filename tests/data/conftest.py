@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_folders import MakeImages
 from PIL import Image
-
-from repro.config import Config, compose
-
-MakeImages = Callable[[Path, Iterable[str]], None]
-
-KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 
 
 @pytest.fixture
@@ -38,19 +33,3 @@ def flowers(tmp_path: Path, make_images: MakeImages) -> Path:
     make_images(root / "train", [f"aster/{i}.jpg" for i in range(6)] + [f"rose/{i}.JPEG" for i in range(4)])
     make_images(root / "val", ["aster/a.jpg", "aster/b.jpg", "rose/a.jpg"])
     return root
-
-
-def folder_config(root: Path, data: str = "imagefolder", **values: object) -> Config:
-    """A config whose images are 32x32, with DeiT's augmentation, from a folder."""
-    keys: Mapping[str, object] = {
-        "data.root": f"'{root}'",
-        "data.images_per_epoch": "null",
-        "model.image_size": 32,
-        "model.in_chans": 3,
-        "model.num_classes": 2,
-        "recipe.rand_augment": "rand-m9-mstd0.5-inc1",
-        "recipe.random_erasing": 0.25,
-        "recipe.eval_crop_pct": 0.875,
-        **values,
-    }
-    return compose([f"data={data}", *(f"{key}={value}" for key, value in keys.items())])

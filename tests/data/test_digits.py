@@ -52,7 +52,7 @@ def test_an_item_is_a_float_image_and_an_int() -> None:
 
 def test_a_limit_takes_a_stratified_subset() -> None:
     splits = load("data.limit_train=256", "data.limit_test=20")
-    assert np.bincount(splits.train.labels).tolist() == [25, 26, 25, 26, 26, 26, 26, 26, 25, 25]
+    assert np.bincount(splits.train.labels).tolist() == [25, 26, 25, 26, 26, 26, 26, 25, 25, 26]
     assert np.bincount(splits.test.labels).tolist() == [2] * 10
     assert splits.fingerprint == load().fingerprint
 
@@ -67,9 +67,9 @@ def test_changed_pixels_change_the_fingerprint(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.image_size=16", "model.image_size=16: data=digits is 8x8; set model.image_size=8"),
-        ("model.in_chans=3", "model.in_chans=3: data=digits has 1; set model.in_chans=1"),
-        ("model.num_classes=7", "model.num_classes=7: data=digits has 10 classes; set model.num_classes=10"),
+        ("backbone.local.image_size=16", "model.image_size=16: data=digits is 8x8; set model.image_size=8"),
+        ("backbone.local.in_chans=3", "model.in_chans=3: data=digits has 1; set model.in_chans=1"),
+        ("backbone.local.num_classes=7", "model.num_classes=7: data=digits has 10 classes; set model.num_classes=10"),
         ("data.mean=[0.1,0.2]", "data.mean: 2 values, the images have 1 channels; give one per channel"),
         ("recipe.color_jitter=0.4", "recipe.color_jitter=0.4: data=digits is not augmented; use recipe=deit_local"),
         ("data.limit_test=361", "data.limit_test=361: there are 360 images; set at most that, or null for all"),

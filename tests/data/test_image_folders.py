@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_folders import KAGGLE_IMAGES, MakeImages, folder_config
 from PIL import Image
 from timm.data import ImageNetInfo
 
@@ -16,7 +17,6 @@ from repro.data.loader import TrainLoader
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 from repro.seeding import seeded
-from tests.data.conftest import KAGGLE_IMAGES, MakeImages, folder_config
 
 WNIDS = ImageNetInfo().label_names()
 
@@ -112,10 +112,10 @@ def test_folder_errors_say_what_was_expected_where(flowers: Path) -> None:
         "data.root=null: data=imagefolder needs the folder that holds train/ and val/; set data.root"
     )
     assert error(folder_config(flowers / "no")).endswith("no: no such folder; expected one that holds train/ and val/")
-    assert error(folder_config(flowers, **{"model.in_chans": 1})) == (
+    assert error(folder_config(flowers, **{"backbone.local.in_chans": 1})) == (
         "model.in_chans=1: data=imagefolder has 3; set model.in_chans=3"
     )
-    assert error(folder_config(flowers, **{"model.num_classes": 5})) == (
+    assert error(folder_config(flowers, **{"backbone.local.num_classes": 5})) == (
         "model.num_classes=5: data=imagefolder has 2 classes; set model.num_classes=2"
     )
     assert error(folder_config(flowers, **{"data.images_per_epoch": 11})).endswith("set data.images_per_epoch=10")
@@ -157,12 +157,12 @@ def test_a_file_that_is_gone_is_named(flowers: Path) -> None:
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_an_image_that_cannot_be_decoded_is_named(flowers: Path, workers: int, is_cut: bool) -> None:
     path = flowers / "train/rose/2.JPEG"
-    path.write_bytes(path.read_bytes()[:400] if is_cut else b"not an image")
+    path.write_bytes(path.read_bytes()[:-200] if is_cut else b"not an image")
     train = load(folder_config(flowers)).train
     loader = TrainLoader(train, global_batch=5, micro_batch=5, seed=0, repeats=1, workers=workers)
     with pytest.raises(UserError) as caught:
         list(loader.batches(0))
-    reason = r"(broken data stream|image file is truncated|unrecognized data).*" if is_cut else "UnidentifiedImageError"
+    reason = r"image file is truncated.*" if is_cut else "UnidentifiedImageError"
     ending = r"; replace the file or take it away"
     assert re.fullmatch(
         rf"{re.escape(str(path))}: cannot be decoded as an image \({reason}\){ending}", str(caught.value)
@@ -221,7 +221,7 @@ def test_all_of_imagenet_has_timms_classes(tmp_path: Path, make_images: MakeImag
             path.parent.mkdir(parents=True, exist_ok=True)
             path.hardlink_to(tmp_path / "one.jpg")
     write_labels(tmp_path / imagenet.KAGGLE_LABELS, list(enumerate(reversed(WNIDS), start=1)))
-    config = imagenet_config(tmp_path, **{"model.num_classes": 1000})
+    config = imagenet_config(tmp_path, **{"backbone.local.num_classes": 1000})
     splits = load(config)
     assert splits.num_classes == 1000
     assert splits.train.labels.tolist() == list(range(1000))

@@ -16,13 +16,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_folders import folder_config
 from torch import Tensor
 
 from repro.data.loader import TrainLoader, epoch_order, evaluation_batches
 from repro.data.splits import Images, load_splits
 from repro.errors import UserError
 from repro.seeding import stream_seed
-from tests.data.conftest import folder_config
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,10 @@ def test_ranks_together_show_what_one_would(world: int, micro: int, accumulate: 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("first_update", [0, 1, 3, 5])
 def test_a_resumed_epoch_is_the_rest_of_the_epoch(workers: int, first_update: int) -> None:
-    whole = list(make(repeats=3).batches(4))
-    rest = list(make(repeats=3, workers=workers).batches(4, first_update))
-    assert same(rest, whole[2 * first_update :])
+    for rank, world, per_update in ((0, 1, 2), (1, 2, 1)):
+        whole = list(make(repeats=3, rank=rank, world=world).batches(4))
+        rest = list(make(repeats=3, rank=rank, world=world, workers=workers).batches(4, first_update))
+        assert same(rest, whole[per_update * first_update :])
 
 
 def test_a_place_beyond_the_epoch_is_refused() -> None:
@@ -254,9 +255,18 @@ def test_closing_ends_the_workers() -> None:
     assert list(stream) == []
 
 
+def test_a_stuck_worker_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    stream = make(size=200, workers=1).batches(0)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGSTOP)
+    stream.close()
+    assert worker.exitcode == -signal.SIGKILL
+
+
 SCRIPT = """
 import multiprocessing, os, sys
-from tests.data.test_loader import make
+from test_loader import make
 stream = make(size=200, workers=1).batches(0)
 next(stream)
 print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
@@ -265,12 +275,16 @@ print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
 
 
 @pytest.mark.parametrize(
-    ("ending", "code"), [("sys.exit(3)", 3), ("raise RuntimeError", 1), ("os.kill(os.getpid(), 9)", -signal.SIGKILL)]
+    ("ending", "code"),
+    [("kept = stream._batches; raise RuntimeError", 1), ("os.kill(os.getpid(), 9)", -signal.SIGKILL)],
 )
 def test_workers_leave_with_their_process(ending: str, code: int) -> None:
-    root = Path(__file__).parents[2]
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(ending=ending)], cwd=root, stdout=subprocess.PIPE, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT.format(ending=ending)],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == code
     (worker,) = ended.stdout.split()

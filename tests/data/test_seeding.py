@@ -18,7 +18,7 @@ def draw() -> tuple[float, float, float]:
 
 
 def test_a_seed_is_the_same_on_every_machine() -> None:
-    assert stream_seed("order", 0, 1) == 9172286498855463066
+    assert stream_seed("order", 0, 1) == 1747576171170989049
 
 
 @given(PARTS, PARTS)
@@ -28,7 +28,7 @@ def test_two_names_are_two_streams(one: list[int | str], other: list[int | str])
 
 
 def test_a_part_that_is_no_name_is_refused() -> None:
-    with pytest.raises(TypeError, match="not by 0.5"):
+    with pytest.raises(TypeError, match=r"not by 0\.5"):
         stream_seed("order", 0.5)  # type: ignore[arg-type]
 
 

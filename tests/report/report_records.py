@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from repro.runs.status import Status
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def write_record(root: Path, row: Row, scale: str, seed: int, state: str = "done", **changes: Any) -> Record:
+def write_record(
+    root: Path,
+    row: Row,
+    scale: str,
+    seed: int,
+    state: str = "done",
+    overrides: Sequence[str] = (),
+    **changes: Any,
+) -> Record:
     """Write the record of one run. `changes` go into result.json of a done run and into the status of another."""
     placeholder = ["data.root=images"] if scale == "paper" else []
-    config = compose([*row.overrides, f"scale={scale}", f"seed={seed}", *placeholder])
+    config = compose([*row.overrides, f"scale={scale}", f"seed={seed}", *placeholder, *overrides])
     record = record_for(root, config, row.table, row.id)
     record.create(config, row.table, row.id)
     if state != "done":

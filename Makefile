@@ -1,0 +1,65 @@
+# The two commands: `make table1` and `make test`. `make help` lists the rest.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+SCALE ?= local
+ROWS ?=
+SEEDS ?= 1
+LAUNCHER ?= inline
+DATA ?=
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/.ready
+# ROWS may hold * and !: quoted, so that only repro reads them.
+WHAT = --scale $(SCALE) --seeds $(SEEDS) '$(ROWS)' launcher=$(LAUNCHER) $(if $(DATA),data.root='$(DATA)')
+
+.PHONY: help setup table1 figure1 report test lint bench notebooks lock clean
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: SCALE=smoke|local|paper ROWS='deit_small/* !*/dense' SEEDS=3 LAUNCHER=inline DATA=/data/imagenet"
+
+setup: $(READY) ## make .venv from the lock; does nothing when nothing changed
+
+# uv comes from the machine, or by pip into the environment it fills. Bytecode is compiled once: importing torch without
+# it takes twice as long, for every run.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; set PYTHON=python3.12, say" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@echo "installing from requirements.lock (torch with its libraries is about 5.5 GB on Linux)"
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	$$UV pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock && \
+	$$UV pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(READY)
+
+table1: $(READY) ## run table 1 and write the table and its figure
+	@$(BIN)/repro launch table1 $(WHAT)
+
+figure1: $(READY) ## write figure 1 (and the table) from the records there are
+	@$(BIN)/repro report table1 $(WHAT)
+
+report: $(READY) ## write every table and figure from the records there are
+	@for table in $$($(BIN)/repro list --names); do $(BIN)/repro report $$table $(WHAT) || exit; done
+
+test: lint ## lint, types and all tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY) ## measure what the README claims about speed
+	@$(BIN)/python -m benchmarks
+
+notebooks: $(READY) ## execute the notebooks on the records there are
+	@$(BIN)/python -m notebooks
+
+lock: $(READY) ## compile requirements.lock anew from pyproject.toml
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	$$UV pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--no-header --all-extras pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and caches; records and reports stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,213 @@
+"""The frame: every row, in order, with what is known of it and nothing that is not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report_records import write_record
+
+from repro.config import groups
+from repro.errors import UserError
+from repro.report.collect import collect
+from repro.rows import Table
+from repro.runs.files import write_json, write_text
+
+REPORT_DIR = Path(__file__).resolve().parents[2] / "repro" / "report"
+FIXED = [
+    *("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds"),
+    *("params_m", "macs_g", "flops_saving_pct", "flops_saving_alt_pct", "time_saving_pct"),
+    *("top1_last_pct", "top1_best_pct", "top1_std_pct"),
+]
+CELL = ("published", "source", "kind", "delta", "verdict")
+SEEDS = (0, 1, 2)
+
+
+def line(frame: pd.DataFrame, row: str) -> pd.Series:
+    return frame.set_index("row").loc[row]
+
+
+def test_columns_are_the_fixed_ones_in_order(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    names = list(frames["local"].columns)
+    cells = [
+        f"{metric}_{part}" for metric in table.metrics for part in ["published", "source", "kind", "delta", "verdict"]
+    ]
+    assert names[: len(FIXED) + len(cells)] == [*FIXED, *cells]
+    assert names == list(frames["paper"].columns)
+
+
+@pytest.mark.parametrize("scale", ["local", "paper"])
+def test_42_rows_in_the_papers_order(frames: dict[str, pd.DataFrame], table: Table, scale: str) -> None:
+    assert list(frames[scale]["row"]) == [row.id for row in table.rows]
+    assert len(frames[scale]) == 42
+
+
+def test_without_a_record_there_are_still_42_counted_rows(table: Table, tmp_path: Path) -> None:
+    frame = collect(table, table.rows, "local", [0], tmp_path / "no runs yet")
+    assert len(frame) == 42
+    assert frame[["params_m", "macs_g", "flops_saving_pct"]].notna().all(axis=None)
+    assert set(frame["state"]) == {"missing"}
+    assert set(frame["top1_pct_verdict"]) == {"missing", "no published value"}
+    assert list(frame["params_m_verdict"]).count("reproduced") == sum(frame["params_m_published"].notna())
+
+
+def test_local_accuracies_are_never_in_columns_of_the_paper(frames: dict[str, pd.DataFrame]) -> None:
+    local, paper = frames["local"], frames["paper"]
+    top1 = ["top1_last_pct", "top1_best_pct", "top1_std_pct"]
+    assert local[[*top1, "top1_pct_delta", "top1_gain_pct_delta"]].isna().all(axis=None)
+    assert paper[[f"local_{name}" for name in top1]].isna().all(axis=None)
+    assert (set(local["local_data"]), set(paper["local_data"])) == ({"digits"}, {""})
+    assert line(local, "deit_small/dense")["local_top1_best_pct"] == pytest.approx(93.9)
+    assert line(paper, "deit_small/dense")["top1_best_pct"] == pytest.approx(79.9)
+
+
+def test_another_data_set_at_paper_scale_is_not_the_papers(table: Table, tmp_path: Path) -> None:
+    rows = [row for row in table.rows if row.id == "deit_tiny/dense"]
+    other = ["data=imagefolder", "data.root=photos"]
+    write_record(tmp_path, rows[0], "paper", 0, overrides=other)
+    frame = collect(table, rows, "paper", [0], tmp_path, other)
+    assert frame["top1_best_pct"].isna().all()
+    assert frame.loc[0, "local_top1_best_pct"] == 79.5
+    assert frame.loc[0, "local_data"] == "imagefolder"
+    assert frame.loc[0, "top1_pct_verdict"] == "other scale"
+
+
+@pytest.mark.parametrize(
+    ("row", "state", "reason", "at_paper", "at_local"),
+    [
+        ("deit_small/dense", "done", "", "reproduced", "other scale"),
+        ("deit_tiny/s2vite-30", "done", "", "below", "other scale"),
+        ("deit_small/svite-30", "done", "", "above", "other scale"),
+        (
+            "deit_small/svite-40",
+            "partial (1 of 3)",
+            "seed 1 failed: loss is nan at update 12; seed 2 missing",
+            "partial (1 of 3)",
+            "other scale",
+        ),
+        ("deit_small/svite-50", "running", "", "running", "running"),
+        ("deit_small/svite-60", "failed", "seed 0 failed: out of memory [31m<b>&_%$|", "failed", "failed"),
+        (
+            "deit_small/svite-70",
+            "interrupted",
+            "seed 0 interrupted: no heartbeat for more than 120 s",
+            "missing",
+            "missing",
+        ),
+        ("deit_base/svite-30", "cancelled", "", "missing", "missing"),
+        ("deit_base/svite-40", "submitted", "", "running", "running"),
+        ("deit_base/svite-50", "missing", "", "missing", "missing"),
+        ("deit_base/gmp-50", "missing", "no training for this method yet", "missing", "missing"),
+    ],
+)
+def test_states_are_named(
+    frames: dict[str, pd.DataFrame], row: str, state: str, reason: str, at_paper: str, at_local: str
+) -> None:
+    for scale, verdict in (("paper", at_paper), ("local", at_local)):
+        found = line(frames[scale], row)
+        assert (found["state"], found["reason"], found["top1_pct_verdict"]) == (state, reason, verdict)
+
+
+def test_accuracies_over_seeds_by_hand(frames: dict[str, pd.DataFrame]) -> None:
+    found = line(frames["paper"], "deit_small/svite_plus-5-50")
+    assert found["n_seeds"] == 3
+    assert found["top1_best_pct"] == pytest.approx(80.18)
+    assert found["top1_last_pct"] == pytest.approx(79.68)
+    assert found["top1_std_pct"] == pytest.approx(0.1)
+    assert found["top1_pct_delta"] == pytest.approx(0.0, abs=1e-9)
+    # Every seed gains 80.18 - 79.9 = 0.28 over its own reference, so the paired spread is zero.
+    assert found["top1_gain_pct_delta"] == pytest.approx(0.0, abs=1e-9)
+    assert found["top1_gain_pct_verdict"] == "reproduced"
+    assert pd.isna(line(frames["paper"], "deit_small/svite-40")["top1_std_pct"])
+
+
+def test_a_gain_reads_its_reference_even_when_that_row_is_not_asked_for(roots: dict[str, Path], table: Table) -> None:
+    rows = [row for row in table.rows if row.id == "deit_small/svite_plus-5-50"]
+    frame = collect(table, rows, "paper", SEEDS, roots["paper"])
+    assert list(frame["row"]) == ["deit_small/svite_plus-5-50"]
+    assert frame.loc[0, "top1_gain_pct_verdict"] == "reproduced"
+
+
+def test_a_gain_waits_for_its_reference(table: Table, tmp_path: Path) -> None:
+    rows = {row.id: row for row in table.rows}
+    write_record(tmp_path, rows["deit_small/svite_plus-5-50"], "paper", 0, top1_best_pct=80.2)
+    write_record(tmp_path, rows["deit_small/dense"], "paper", 0, "running")
+    frame = collect(table, [rows["deit_small/svite_plus-5-50"]], "paper", [0], tmp_path)
+    assert frame.loc[0, "top1_pct_verdict"] == "reproduced"
+    assert frame.loc[0, "top1_gain_pct_verdict"] == "running"
+
+
+def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> None:
+    row = next(row for row in table.rows if row.id == "deit_small/s2vite-40")
+    write_record(tmp_path, row, "local", 0, time_saving_pct=23.0)
+    frame = collect(table, [row], "local", [0, 1], tmp_path)
+    assert frame.loc[0, "time_saving_pct"] == 23.0
+    assert frame.loc[0, "time_saving_pct_verdict"] == "reproduced"
+    assert frame.loc[0, "time_note"] == ""
+
+
+def test_why_there_is_no_time(frames: dict[str, pd.DataFrame]) -> None:
+    notes = frames["local"].set_index("row")["time_note"]
+    assert notes["deit_small/dense"] == "reference"
+    assert notes["deit_small/svite-50"] == "masked-dense weights: no speed-up"
+    assert notes["deit_small/s2vite-40"] == "not measured"
+    assert notes["deit_small/svite_plus-5-50"] == "not measured; masked-dense weights: no speed-up"
+
+
+def test_a_result_counts_only_when_the_status_vouches_for_it(table: Table, tmp_path: Path) -> None:
+    row = table.rows[0]
+    record = write_record(tmp_path, row, "local", 0)
+    record.set_status(record.status().moved("running"))
+    assert collect(table, [row], "local", [0], tmp_path).loc[0, "n_seeds"] == 0
+    record.set_status(record.status().moved("done"))
+    (record.path / "result.json").unlink()
+    frame = collect(table, [row], "local", [0], tmp_path)
+    assert frame.loc[0, "state"] == "failed"
+    assert "no result.json" in frame.loc[0, "reason"]
+
+
+def test_damaged_records_are_one_line_that_names_the_file(table: Table, tmp_path: Path) -> None:
+    row = table.rows[0]
+    record = write_record(tmp_path, row, "local", 0, schema=9)
+    with pytest.raises(UserError, match=r"result\.json: schema 9"):
+        collect(table, [row], "local", [0], tmp_path)
+    write_json(record.path / "result.json", {"schema": 1})
+    with pytest.raises(UserError, match=r"result\.json: no top1_best_pct"):
+        collect(table, [row], "local", [0], tmp_path)
+    write_text(record.path / "result.json", '{"schema": ')
+    with pytest.raises(UserError, match="is not JSON"):
+        collect(table, [row], "local", [0], tmp_path)
+
+
+def test_no_seeds_is_a_users_error(table: Table, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no seeds"):
+        collect(table, table.rows, "local", [], tmp_path)
+
+
+def test_the_grid_has_lines_without_published_values(table: Table, tmp_path: Path) -> None:
+    rows = table.select(["grid"])
+    frame = collect(table, rows, "local", [0], tmp_path)
+    assert list(frame["row"]) == [row.id for row in rows]
+    assert "no published value" in set(frame["top1_pct_verdict"])
+
+
+def test_the_report_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, repro.report.build\n"
+        "heavy = {'torch', 'timm', 'wandb', 'submitit', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_method_is_named_in_the_code() -> None:
+    # `dense` is a word of the field as well (masked-dense weights).
+    names = "|".join(re.escape(name) for name in groups()["method"] if name != "dense")
+    for file in (*REPORT_DIR.glob("*.py"), *REPORT_DIR.glob("templates/*")):
+        found = re.findall(rf"\b({names})\b", file.read_text(encoding="utf-8"), flags=re.IGNORECASE)
+        assert not found, f"{file.name} names {found}"

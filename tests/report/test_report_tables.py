@@ -1,0 +1,223 @@
+"""The writers. Golden files: `REPRO_UPDATE_GOLDEN=1 pytest tests/report/test_report_tables.py` writes them anew; read
+the difference before committing it. They hold nothing of the machine: the records' commit is made up, no time is shown.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from repro.report import escaping
+from repro.report.build import build
+from repro.report.collect import collect
+from repro.report.tables import csv_text, html_text, latex_text, markdown_text, print_table, write_tables
+from repro.report.view import published_number, view
+from repro.rows import PublishedValue, Source, Table
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+NASTY = r"""<script>alert("x")</script> & | ` * _ ~ ^ # % $ \ { } [a](b) -- 'q' é 漢 ±"""
+
+
+def hold_to_golden(name: str, text: str) -> None:
+    path = GOLDEN / name
+    if os.environ.get("REPRO_UPDATE_GOLDEN") == "1":
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), f"{name} differs; see this module's docstring"
+
+
+@pytest.mark.parametrize("scale", ["local", "paper"])
+def test_golden_files(frames: dict[str, pd.DataFrame], table: Table, scale: str) -> None:
+    seen = view(frames[scale], table)
+    hold_to_golden(f"{scale}.csv", csv_text(frames[scale]))
+    hold_to_golden(f"{scale}.md", markdown_text(seen))
+    hold_to_golden(f"{scale}.tex", latex_text(seen))
+
+
+def test_the_csv_reads_back(frames: dict[str, pd.DataFrame]) -> None:
+    back = pd.read_csv(io.StringIO(csv_text(frames["paper"])))
+    assert list(back.columns) == list(frames["paper"].columns)
+    assert len(back) == 42
+    assert back["top1_best_pct"].to_numpy() == pytest.approx(frames["paper"]["top1_best_pct"].to_numpy(), nan_ok=True)
+
+
+def test_every_cell_has_a_column(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    for frame in frames.values():
+        seen = view(frame, table)
+        assert [section.label for section in seen.sections] == ["DeiT-Tiny", "DeiT-Small", "DeiT-Base"]
+        lines = [line for section in seen.sections for line in section.lines]
+        assert len(lines) == 42
+        assert {len(line) for line in lines} == {len(seen.columns)} == {sum(span for _, span in seen.spans)}
+
+
+def test_local_accuracies_have_a_column_that_says_so(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    name = "local top-1 (digits, not ImageNet)"
+    for scale, there in (("local", True), ("paper", False)):
+        seen = view(frames[scale], table)
+        heads = [column.title for column in seen.columns]
+        assert (name in heads) is there
+        measured = heads.index("Top-1 (%) measured")
+        words = {line[measured].text for section in seen.sections for line in section.lines}
+        assert words <= {"other scale", "–"} if scale == "local" else "79.90 ± 0.10" in words
+
+
+def test_notes_say_what_columns_cannot(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    notes = {note.title: "\n".join(note.items) for note in view(frames["paper"], table).notes}
+    assert "best epoch" in notes["Verdicts"]
+    assert "as long as before" in notes["Marks"]
+    assert (
+        "deit_base/dense, Top-1 (%): 81.8 (cited, deit_readme: DeiT-reported); also 80.98 ± 0.03 (digitised"
+        in (notes["Further published values"])
+    )
+    assert "deit_small/tp-50" in notes["Rows without a published value"]
+    assert "no training for this method yet (deit_tiny/ssp-30" in notes["Rows that are not finished"]
+    assert "measured 2.79: above" in notes["Published for single rows"]
+    assert "arXiv 2106.04533" in notes["Sources"]
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text"),
+    [(52.0, 0.05, "52.0"), (43.0, 0.5, "43"), (79.22, 0.0, "79.22"), (64.0, 0.4, "64.0"), (4.4, 0.005, "4.40")],
+)
+def test_published_numbers_keep_the_digits_of_their_source(value: float, uncertainty: float, text: str) -> None:
+    assert published_number(PublishedValue("top1_pct", value, uncertainty, "cited", "test")) == text
+
+
+@pytest.fixture
+def nasty(table: Table, tmp_path: Path) -> tuple[pd.DataFrame, Table]:
+    """A table whose every text is a trap."""
+    rows = tuple(
+        replace(
+            row,
+            id=f"{row.id} {NASTY.replace('/', '')}",
+            published=tuple(replace(value, note=NASTY) for value in row.published),
+        )
+        for row in table.rows[:12]
+    )
+    sources = {name: Source(name, NASTY, NASTY) for name in table.sources}
+    trapped = replace(table, title=NASTY, paper=NASTY, rows=rows, sources=sources, labels={"deit_tiny": NASTY})
+    frame = collect(trapped, rows, "local", [0], tmp_path)
+    frame["reason"] = NASTY
+    return frame, trapped
+
+
+class _Words(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_shows_traps_as_text_and_needs_no_other_file(nasty: tuple[pd.DataFrame, Table]) -> None:
+    text = html_text(view(*nasty, [NASTY]))
+    page = _Words()
+    page.feed(text)
+    assert not page.tags & {"script", "link", "img", "iframe", "a"}
+    assert page.text.count(NASTY) > 10
+    assert not re.search(r"(src|href)=|url\(|@import", text)
+
+
+def test_verdicts_in_html_are_coloured_and_worded(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    text = html_text(view(frames["paper"], table))
+    for tone, word in (("good", "reproduced"), ("off", "above"), ("off", "below"), ("bad", "failed")):
+        assert f'<span class="badge {tone}">{word}</span>' in text
+    assert "prefers-color-scheme: dark" in text
+    assert "position: sticky" in text
+
+
+def test_markdown_keeps_traps_in_their_cells(nasty: tuple[pd.DataFrame, Table]) -> None:
+    text = markdown_text(view(*nasty))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 12 + 2
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert "<script" not in text
+
+
+def test_latex_leaves_no_trap_bare(nasty: tuple[pd.DataFrame, Table]) -> None:
+    text = latex_text(view(*nasty))
+    assert escaping.latex(NASTY) in text
+    assert "U+6F22" in text
+    assert r"\textless{}script\textgreater{}" in text
+
+
+@given(st.text())
+def test_escaped_text_has_no_active_character(text: str) -> None:
+    escaped = escaping.latex(text)
+    assert not re.search(r"(?<!\\)[$&%#_]", escaped)
+    assert escaped.isascii() or set(re.findall(r"[^\x00-\x7f]", escaped)) <= {chr(code) for code in range(0xC0, 0x100)}
+    shown = escaping.markdown(text)
+    assert "<" not in shown
+    assert "\n" not in shown
+    assert not re.search(r"(?<!\\)(\\\\)*\|", re.sub(r"\\\|", "", shown))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("which", ["local", "paper", "nasty"])
+def test_latex_compiles_on_its_own(
+    frames: dict[str, pd.DataFrame], table: Table, nasty: tuple[pd.DataFrame, Table], tmp_path: Path, which: str
+) -> None:
+    frame, its_table = nasty if which == "nasty" else (frames[which], table)
+    write_tables(frame, its_table, tmp_path)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{table.name}.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+    output = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, output[-2000:]
+    assert (tmp_path / f"{table.name}.pdf").stat().st_size > 10_000
+    if which != "nasty":
+        assert "Overfull" not in output
+
+
+@pytest.mark.parametrize("scale", ["local", "paper"])
+def test_the_terminal_shows_all_rows_in_120_columns(frames: dict[str, pd.DataFrame], table: Table, scale: str) -> None:
+    out = io.StringIO()
+    print_table(frames[scale], table, Console(file=out, width=120, color_system=None))
+    text = out.getvalue()
+    lines = text.splitlines()
+    grid = lines[lines.index(next(line for line in lines if line.startswith("row"))) :]
+    assert all(len(line) <= 120 for line in grid)
+    assert "…" not in text
+    names = {line.split()[0] for line in grid if line.startswith(" ")}
+    assert names == {row.id.partition("/")[2] for row in table.rows}
+    assert sum(line.startswith(" ") for line in grid) == 42
+    assert ("ImageNet)" in text) is (scale == "local")
+
+
+def test_markup_in_names_is_not_read_by_the_terminal(nasty: tuple[pd.DataFrame, Table]) -> None:
+    out = io.StringIO()
+    print_table(*nasty, Console(file=out, width=400, color_system=None))
+    assert NASTY in out.getvalue()
+
+
+def test_a_report_is_all_its_files(roots: dict[str, Path], table: Table, tmp_path: Path) -> None:
+    report = build(table, table.rows, "local", (0, 1, 2), roots["local"], tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in report.paths]
+    tables = [f"table1/table1.{ending}" for ending in ("csv", "md", "tex", "html")]
+    assert names == [*tables, "figure1.svg", "figure1.png", "figure1.pdf"]
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(report.paths)
+    assert len(report.frame) == 42
+
+
+def test_a_selection_of_rows_and_an_override_are_told(table: Table, tmp_path: Path) -> None:
+    report = build(table, table.select(["deit_tiny/*"]), "smoke", [0], tmp_path, tmp_path, ["recipe.epochs=3"])
+    text = report.paths[1].read_text(encoding="utf-8")
+    assert "- Rows: 8, 0 of them finished in all seeds" in text
+    assert "- Overrides: recipe.epochs=3" in text
+    assert "- Commits: none: no finished record" in text
+    assert "smoke top-1 (digits, not ImageNet)" in text
