@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 something failed, 2 the user has to mend something, 130 stopped by Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        options = _parser().parse_args(arguments)
+        options = _parse(arguments)
         code = options.function(options)
     except UserError as error:
         print(f"repro: {error}", file=sys.stderr)
@@ -36,6 +36,17 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """Words may stand before and after options; argparse alone takes them in one place only."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "words") or any(word.startswith("-") for word in rest)):
+        parser.error(f"not understood: {' '.join(rest)}")
+    if rest:
+        options.words += rest
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="repro", description="Reproduce the published tables of sparse vision transformers, with a verdict."
@@ -44,8 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("list", help="tables, and the rows of one with their published values")
     command.add_argument("table", nargs="?")
-    command.add_argument("rows", nargs="*", help="patterns: 'deit_small/*' '!*/dense' grid")
+    command.add_argument("words", nargs="*", metavar="ROWS", help="patterns: 'deit_small/*' '!*/dense' grid")
     command.add_argument("--json", action="store_true")
+    command.add_argument("--names", action="store_true", help="the tables' names only")
     command.set_defaults(function=_list)
 
     for name, function, text in (
@@ -71,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
-    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(function=_train)
     return parser
 
@@ -79,19 +91,23 @@ def _parser() -> argparse.ArgumentParser:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # A log has no width of its own: wide enough for a table.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 def _list(options: argparse.Namespace) -> int:
     from repro.rows import load_table, table_names
 
+    if options.names:
+        print("\n".join(table_names()))
+        return 0
     if options.table is None:
         for name in table_names():
             table = load_table(name)
             print(f"{name:8} {len(table.rows):3} rows  {table.title}")
         return 0
     table = load_table(options.table)
-    rows = table.select(options.rows)
+    rows = table.select(options.words)
     if options.json:
         from dataclasses import asdict
 
@@ -205,7 +221,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 def _train(options: argparse.Namespace) -> int:
     from repro.launch.by_hand import train, train_many
 
-    return train_many(options.overrides) if options.multirun else train(options.overrides, _console())
+    return train_many(options.words) if options.multirun else train(options.words, _console())
 
 
 if __name__ == "__main__":

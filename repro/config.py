@@ -299,6 +299,8 @@ def _compose_groups(choices: tuple[tuple[str, str], ...]) -> DictConfig:
 
 def _apply(composed: DictConfig, values: Mapping[str, Any]) -> list[str]:
     errors = []
+    # The model is a copy of one of the backbone's geometries: its own keys may be set without changing the backbone.
+    composed.model = OmegaConf.to_container(composed.model, resolve=True)
     known = _leaves(OmegaConf.to_container(composed))
     for key, value in values.items():
         if key not in known:
