@@ -170,10 +170,10 @@ def _execute(name: str, runs: list[PlannedRun], starting: list[PlannedRun]) -> b
     if not starting:
         return True
     for run in starting:
-        run.record.create(run.config, run.row.table, run.row.id)
+        run.create()
     parallel = parallelism(starting[0].config.launcher.parallel)
     with TableProgress(name, runs, starting, _console()) as progress:
-        return run_all([run.record.path for run in starting], parallel, progress.watch)
+        return run_all(starting, parallel, progress.watch)
 
 
 def _report(options: argparse.Namespace) -> int:

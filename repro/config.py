@@ -112,11 +112,12 @@ class Part(BaseModel):
 
 
 class Method(_Section):
-    """A method: its nominal sparsities as fractions, and its parts."""
+    """A method: its nominal sparsities as fractions, its parts, and the method whose finished run it starts from."""
 
     name: str
     sparsity: float = Field(ge=0, lt=1)
     data_sparsity: float = Field(ge=0, lt=1)
+    starts_from: str | None = None
     weights: Part | None
     tokens: Part | None
 

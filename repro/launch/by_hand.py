@@ -42,11 +42,11 @@ def _run(config: Config, console: Console) -> int:
     if not method.is_trainable:
         raise UserError(f"method={method.name}: no training for this method yet")
     run = PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
-    run.record.create(config, TABLE, row.id)
+    run.create()
     finished = True
     if not run.is_done:
         with TableProgress(row.id, [run], [run], console) as progress:
-            finished = run_all([run.record.path], 1, progress.watch)
+            finished = run_all([run], 1, progress.watch)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
     for name, value in (result or {}).items():

@@ -10,12 +10,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
+from repro.launch.plan import PlannedRun
 from repro.runs.record import Record
 
 POLL_S = 0.25
@@ -30,8 +31,8 @@ def parallelism(wanted: int | str) -> int:
     return os.cpu_count() or 1
 
 
-def run_all(paths: Sequence[Path], parallel: int, watch: Callable[[list[Path]], None]) -> bool:
-    """Execute the runs at `paths`, `parallel` at once; returns False where Ctrl-C stopped it.
+def run_all(runs: Sequence[PlannedRun], parallel: int, watch: Callable[[list[Path]], None]) -> bool:
+    """Execute runs, `parallel` at once, none before the one it begins with; returns False where Ctrl-C stopped it.
 
     `watch` is called a few times a second with the runs at work. On Ctrl-C no run is started any more; those at work
     save and stop, and this waits for them. A process that dies without a word (killed, out of memory) leaves its run
@@ -39,13 +40,14 @@ def run_all(paths: Sequence[Path], parallel: int, watch: Callable[[list[Path]], 
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repro.launch.preload"])
-    waiting = list(paths)
+    waiting = list(runs)
     running: dict[int, tuple[BaseProcess, Path]] = {}
     stopped = False
-    while running or (waiting and not stopped):
+    while running or (not stopped and _next(waiting, running)):
         try:
-            while waiting and not stopped and len(running) < parallel:
-                path = waiting.pop(0)
+            while not stopped and len(running) < parallel and (run := _next(waiting, running)):
+                waiting.remove(run)
+                path = run.record.path
                 process = context.Process(target=execute_in_child, args=(path,), daemon=False)
                 process.start()
                 running[process.sentinel] = (process, path)
@@ -60,6 +62,17 @@ def run_all(paths: Sequence[Path], parallel: int, watch: Callable[[list[Path]], 
                     child.kill()
             stopped = True
     return not stopped
+
+
+def _next(waiting: Sequence[PlannedRun], running: Mapping[int, tuple[BaseProcess, Path]]) -> PlannedRun | None:
+    """The first run that can start now. One whose beginning has failed can never start: it fails for that reason."""
+    at_work = {path for _, path in running.values()}
+    waited_for = {run.record.path for run in waiting} | at_work
+    for run in waiting:
+        origin = run.starts_from
+        if origin is None or origin.is_done or origin.record.path not in waited_for:
+            return run
+    return None
 
 
 def execute_in_child(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.config import Config, compose
@@ -14,11 +14,17 @@ from repro.runs.record import Record, record_for
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a row: what it is, where its record is, and its state there."""
+    """One run of a row: what it is, where its record is, its state there, and the run whose weights it begins with."""
 
     row: Row
     config: Config
     record: Record
+    starts_from: PlannedRun | None = None
+
+    def create(self) -> None:
+        """Make its record, unless it is there."""
+        origin = self.starts_from.record.path if self.starts_from else None
+        self.record.create(self.config, self.row.table, self.row.id, origin)
 
     @property
     def is_done(self) -> bool:
@@ -36,24 +42,55 @@ class PlannedRun:
 def plan(
     table: Table, rows: Sequence[Row], scale: str, seeds: Iterable[int], root: Path, overrides: Sequence[str] = ()
 ) -> list[PlannedRun]:
-    """Every run of the rows and seeds, in the table's order.
+    """Every run of the rows and seeds, in the table's order, after the runs that they begin with.
 
     Raises `UserError`, once, with the errors of all rows, before anything starts.
     """
-    runs: list[PlannedRun] = []
+    runs: dict[Path, PlannedRun] = {}
     errors: dict[str, list[str]] = {}
+    common = [f"scale={scale}", f"run.root={root}", *overrides]
     for row in rows:
         try:
-            config = compose([*row.overrides, f"scale={scale}", f"run.root={root}", *overrides])
+            config = compose([*row.overrides, *common])
+            origin = origin_row(table, row, config)
+            first = compose([*origin.overrides, *without_method(common)]) if origin else None
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue
         for seed in seeds:
-            seeded = config.model_copy(update={"seed": seed})
-            runs.append(PlannedRun(row, seeded, record_for(root, seeded, table.name, row.id)))
+            begun = None
+            if origin is not None and first is not None:
+                begun = _run(table, origin, first, seed, root)
+                begun = runs.setdefault(begun.record.path, begun)
+            run = replace(_run(table, row, config, seed, root), starts_from=begun)
+            runs.setdefault(run.record.path, run)
     if errors:
         raise UserError("\n".join(f"{ids[0]}{_others(ids)}: {text}" for text, ids in errors.items()))
-    return runs
+    return list(runs.values())
+
+
+def origin_row(table: Table, row: Row, config: Config) -> Row | None:
+    """The row whose finished run this one begins with; None for a run from scratch.
+
+    Raises `UserError` where the table has no such row.
+    """
+    method = config.method.starts_from
+    if method is None:
+        return None
+    for other in table.rows:
+        if (other.backbone, other.method) == (row.backbone, method):
+            return other
+    raise UserError(f"method.starts_from={method}: {table.name} has no row {row.backbone}/{method} to begin with")
+
+
+def without_method(overrides: Sequence[str]) -> list[str]:
+    """Overrides that hold for another method too."""
+    return [text for text in overrides if not text.lstrip("+").startswith(("method=", "method."))]
+
+
+def _run(table: Table, row: Row, config: Config, seed: int, root: Path) -> PlannedRun:
+    seeded = config.model_copy(update={"seed": seed})
+    return PlannedRun(row, seeded, record_for(root, seeded, table.name, row.id))
 
 
 def to_start(runs: Iterable[PlannedRun], retry: bool) -> list[PlannedRun]:

@@ -2,5 +2,10 @@
 
 import importlib
 
-for name in ("repro.training.task", "repro.tracking.wandb_mirror", "repro.data.digits", "timm.models.vision_transformer"):
+for name in (
+    "repro.training.task",
+    "repro.tracking.wandb_mirror",
+    "repro.data.digits",
+    "timm.models.vision_transformer",
+):
     importlib.import_module(name)

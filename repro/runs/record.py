@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +37,21 @@ class Record:
         """Output of one process of the run."""
         return self.path / "attempts" / str(attempt)
 
-    def create(self, config: Config, table: str, row: str) -> None:
-        """Make the folder and write config.yaml and a planned status, unless they are there already."""
+    def create(self, config: Config, table: str, row: str, starts_from: Path | None = None) -> None:
+        """Make the folder and write config.yaml and a planned status, unless they are there already.
+
+        `starts_from` is the record whose trained weights this run begins with.
+        """
         if (self.path / "config.yaml").exists():
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: cannot make the run's folder ({error.strerror}); set run.root=") from None
-        about = {"table": table, "row": row, "signature": config.signature}
+        about: dict[str, Any] = {"table": table, "row": row, "signature": config.signature}
+        if starts_from is not None:
+            # Relative, so that the folder of all runs can be moved or mounted elsewhere.
+            about["starts_from"] = os.path.relpath(starts_from, self.path)
         write_json(self.path / "status.json", Status().as_json())
         write_text(
             self.path / "config.yaml",
@@ -62,6 +69,11 @@ class Record:
         """The run's config, as it was composed."""
         about = self.about()
         return Config.model_validate({key: about[key] for key in Config.model_fields})
+
+    def starts_from(self) -> Record | None:
+        """The record whose trained weights this run begins with; None for a run from scratch."""
+        place = self.about().get("starts_from")
+        return None if place is None else Record((self.path / place).resolve())
 
     def status(self) -> Status:
         """The run's state; planned where nothing has been written yet."""

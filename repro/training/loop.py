@@ -51,9 +51,14 @@ class Surroundings:
 
 
 class Trainer:
-    """One run, from its config and data to its result, resuming from the newest checkpoint that is whole."""
+    """One run, from its config and data to its result, resuming from the newest checkpoint that is whole.
 
-    def __init__(self, config: Config, splits: Splits, around: Surroundings) -> None:
+    `weights` are those of the finished run that this one begins with, if any.
+    """
+
+    def __init__(
+        self, config: Config, splits: Splits, around: Surroundings, weights: dict[str, Tensor] | None = None
+    ) -> None:
         self.config, self.splits, self.around = config, splits, around
         self.world = around.world
         recipe = config.recipe
@@ -71,6 +76,8 @@ class Trainer:
         self.length: Length = training_length(config, len(splits.train))
         factor = stretch(config, self.length)
         model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed))
+        if weights is not None:
+            model.load_state_dict(weights)
         parts = build_parts(config, model, self.length)
         model = model.to(self.world.device)
         for part in parts:

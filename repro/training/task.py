@@ -23,6 +23,7 @@ from repro.runs.status import Status
 from repro.schedule import paper_updates
 from repro.tracking.open import open_sinks
 from repro.tracking.sinks import Sinks
+from repro.training import checkpoint
 from repro.training.distributed import World, join_world, leave_world
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loop import RunFailed, Surroundings, Trainer
@@ -76,6 +77,7 @@ def _attempt(record: Record, config: Config, world: World, tell: Callable[[str],
                 config,
                 splits,
                 Surroundings(world, sinks, record.checkpoint_dir, beat.progress, lambda: stop.reason),
+                _weights_to_begin_with(record, world),
             )
             tell(_opening(record, config, trainer))
             result = _result(record, config, world, trainer.run())
@@ -122,6 +124,18 @@ class Heartbeat:
         self._written = time.monotonic()
         if self.world.is_first:
             self.record.set_status(self.status)
+
+
+def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | None:
+    """The trained weights of the run that this one begins with; None for a run from scratch."""
+    origin = record.starts_from()
+    if origin is None:
+        return None
+    saved = checkpoint.load_latest(origin.checkpoint_dir, world.device) if origin.result() is not None else None
+    if saved is None:
+        raise UserError(f"begins with the weights of {origin.path}, which is not finished; launch that row first")
+    weights: dict[str, Any] = saved["model"]
+    return weights
 
 
 def _opening(record: Record, config: Config, trainer: Trainer) -> str:
