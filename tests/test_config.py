@@ -127,7 +127,12 @@ def test_one_error_says_what_to_do(overrides: list[str], message: str) -> None:
 def test_levels_and_values_by_hand() -> None:
     assert compose(["method=s2vite", "method.sparsity=0.4"]).method.weights.heads_density == 0.7  # type: ignore[union-attr]
     by_hand = compose(
-        ["method=s2vite", "method.sparsity=0.45", "method.weights.heads_density=0.5", "method.weights.neurons_density=0.6"]
+        [
+            "method=s2vite",
+            "method.sparsity=0.45",
+            "method.weights.heads_density=0.5",
+            "method.weights.neurons_density=0.6",
+        ]
     )
     assert by_hand.method.weights is not None
     assert (by_hand.method.weights.heads_density, by_hand.method.weights.neurons_density) == (0.5, 0.6)
@@ -142,7 +147,14 @@ def test_model_keys_may_be_set() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["data.workers=3", "run.root=elsewhere", "run.log_every_updates=3", "run.device=cpu", "tracker=none", "launcher.parallel=7"],
+    [
+        "data.workers=3",
+        "run.root=elsewhere",
+        "run.log_every_updates=3",
+        "run.device=cpu",
+        "tracker=none",
+        "launcher.parallel=7",
+    ],
 )
 def test_what_cannot_change_a_result_is_not_in_the_signature(override: str) -> None:
     assert compose([override]).signature == compose().signature
@@ -150,8 +162,8 @@ def test_what_cannot_change_a_result_is_not_in_the_signature(override: str) -> N
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "recipe.epochs=13", "recipe.lr=0.02", "method=svite", "backbone=deit_tiny", "model.depth=5", "scale=smoke",
-     "recipe.micro_batch=32", "data.limit_test=100"],
+    ["seed=1", "recipe.epochs=13", "recipe.lr=0.02", "method=svite", "backbone=deit_tiny", "model.depth=5",
+     "scale=smoke", "recipe.micro_batch=32", "data.limit_test=100"],
 )  # fmt: skip
 def test_what_can_change_a_result_is_in_the_signature(override: str) -> None:
     assert compose([override]).signature != compose().signature

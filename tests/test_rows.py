@@ -105,9 +105,7 @@ def test_an_unknown_row_names_the_nearest() -> None:
         ("deit_huge/dense,top1_pct,72,,cited,savit,", "values for rows not in rows.csv: deit_huge/dense"),
     ],
 )
-def test_a_wrong_line_is_named(
-    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_line_is_named(line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(rows.TABLES_DIR, tmp_path / "tables")
     with (tmp_path / "tables" / "table1" / "published.csv").open("a") as stream:
         stream.write(line + "\n")

@@ -55,7 +55,8 @@ def test_flops_saving(row: str, saving_pct: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "saving_pct"), [("deit_tiny/s2vite-30", 28.43), ("deit_small/s2vite-40", 34.45), ("deit_base/s2vite-40", 34.70)]
+    ("row", "saving_pct"),
+    [("deit_tiny/s2vite-30", 28.43), ("deit_small/s2vite-40", 34.45), ("deit_base/s2vite-40", 34.70)],
 )
 def test_flops_saving_by_the_figure_convention(row: str, saving_pct: float) -> None:
     assert row_cost(compose(EVERY[row].overrides)).flops_saving_alt_pct == pytest.approx(saving_pct, abs=0.02)

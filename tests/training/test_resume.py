@@ -20,7 +20,9 @@ def interrupted_everywhere(folder: Path, overrides: list[str], stops: list[int])
     config = tiny(*overrides)
     for stop in stops:
         asked = itertools.count(1)
-        run = trainer(config, folder, lambda asked=asked, stop=stop, run=None: "a test" if next(asked) >= stop else None)
+        run = trainer(
+            config, folder, lambda asked=asked, stop=stop, run=None: "a test" if next(asked) >= stop else None
+        )
         begun = run.resumed_from
         with pytest.raises(Interrupted):
             run.run()
