@@ -49,6 +49,8 @@ def _run(config: Config, console: Console) -> int:
             finished = run_all([run], 1, progress.watch)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
+    if status.reason:
+        console.print(f"  {status.reason}", soft_wrap=True)
     for name, value in (result or {}).items():
         console.print(f"  {name}: {value}")
     if not finished:

@@ -64,9 +64,15 @@ class WandbMirror:
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Finish, with the measured and published values as the summary of a finished run."""
         if summary is not None:
-            values = {**summary, **self._against_published(summary)}
+            values = {self._summary_name(name): value for name, value in summary.items()}
+            values |= self._against_published(summary)
             self._best_effort(lambda: self._run.summary.update(values))
         self._best_effort(lambda: self._run.finish(exit_code=0 if summary is not None else 1))
+
+    def _summary_name(self, name: str) -> str:
+        """An accuracy of another scale gets a name that nobody takes for ImageNet's."""
+        is_accuracy = name.startswith(("top1_", "top5_", "loss_"))
+        return f"local_{name}" if is_accuracy and not self._is_paper_scale else name
 
     def _against_published(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         if self._row is None:
