@@ -390,9 +390,7 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        errors += [
-            f"{_key(item['loc'])}={item['input']!r}: {item['msg'].lower()}" for item in error.errors()
-        ]
+        errors += [f"{_key(item['loc'])}={item['input']!r}: {item['msg'].lower()}" for item in error.errors()]
         raise UserError(_message(errors)) from None
     errors += _cross_checks(config)
     if errors:

@@ -80,21 +80,30 @@ def execute_in_child(path: Path) -> None:
     from repro.training.task import execute
 
     record = Record(path)
-    folder = record.attempt_dir(record.status().attempt + 1)
-    folder.mkdir(parents=True, exist_ok=True)
+    if record.result() is not None:
+        sys.exit(execute(path))
+    attempt = record.claim_attempt()
+    output_into(record.attempt_dir(attempt))
+    sys.exit(execute(path, attempt))
+
+
+def output_into(folder: Path) -> None:
+    """From here on this process, and what it starts, writes to stdout and stderr in `folder`."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, number)
         os.close(file)
-    sys.exit(execute(path))
 
 
 def _note_sudden_death(process: BaseProcess, path: Path) -> None:
     code = process.exitcode
-    if code is None or code >= 0:
-        return
-    name = signal.Signals(-code).name
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
     record = Record(path)
-    if record.result() is None:
-        record.set_status(record.status().moved("failed", reason=f"the process was killed by {name}{hint}"))
+    status = record.status()
+    if not code or record.result() is not None:
+        return
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        record.set_status(status.moved("failed", reason=f"the process was killed by {name}{hint}"))
+    elif status.state == "running":  # it could not write how it ended: a full disk, say
+        record.set_status(status.moved("failed", reason=f"ended with exit code {code}; see its stderr"))
