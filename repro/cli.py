@@ -77,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true")
         if name == "launch":
             command.add_argument("--retry", action="store_true", help="start failed runs again")
+            command.add_argument("--yes", action="store_true", help="submit to Slurm without asking")
+            command.add_argument(
+                "--max-attempts",
+                type=int,
+                default=5,
+                metavar="N",
+                help="leave a run alone that was started N times without getting further (default 5)",
+            )
         if name != "plan":
             command.add_argument("--reports", type=Path, default=Path("reports"), help="where reports go")
         command.set_defaults(function=function)
@@ -124,7 +132,8 @@ def _list(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from collections import Counter
 
-    from repro.launch.plan import to_start
+    from repro.launch.launching import jobs_if_any
+    from repro.launch.reconcile import decide, starting
 
     table, runs = _planned(options)
     if options.json:
@@ -142,17 +151,18 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     for run in runs:
         print(f"{run.row.id:32} seed {run.config.seed}  {run.state:10} {run.record.path}")
+    would_start = len(starting(decide(runs, jobs_if_any(), retry=False, max_attempts=5)))
     counts = ", ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
-    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {len(to_start(runs, retry=False))}")
+    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {would_start}")
     return 0
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from repro.launch.plan import to_start
+    from repro.launch.launching import Wishes, launch
 
     table, runs = _planned(options)
-    starting = to_start(runs, options.retry)
-    finished = _execute(table.name, runs, starting)
+    wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs)
+    finished = launch(table.name, runs, wishes, _console())
     _write_report(options)
     if not finished:
         print("stopped; the same command goes on where it was", file=sys.stderr)
@@ -161,19 +171,6 @@ def _launch(options: argparse.Namespace) -> int:
     for run in failed:
         print(f"failed: {run.row.id}: {run.record.status().reason} ({run.record.path})", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _execute(name: str, runs: list[PlannedRun], starting: list[PlannedRun]) -> bool:
-    from repro.launch.inline import parallelism, run_all
-    from repro.launch.progress import TableProgress
-
-    if not starting:
-        return True
-    for run in starting:
-        run.create()
-    parallel = parallelism(starting[0].config.launcher.parallel)
-    with TableProgress(name, runs, starting, _console()) as progress:
-        return run_all(starting, parallel, progress.watch)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -186,7 +183,7 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
     from repro.rows import load_table
 
     table = load_table(options.table)
-    rows, overrides = _split(options.words)
+    rows, overrides = _split(options)
     return table, plan(table, table.select(rows), options.scale, range(options.seeds), options.runs, overrides)
 
 
@@ -196,7 +193,7 @@ def _write_report(options: argparse.Namespace) -> None:
     from repro.rows import load_table
 
     table = load_table(options.table)
-    rows, overrides = _split(options.words)
+    rows, overrides = _split(options)
     report = build(
         table,
         table.select(rows),
@@ -212,10 +209,19 @@ def _write_report(options: argparse.Namespace) -> None:
         console.print(str(path), soft_wrap=True)
 
 
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Row patterns and overrides: an override has an equals sign, a pattern never has."""
-    rows = [word for word in words if "=" not in word]
-    return rows, [word for word in words if "=" in word]
+def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Row patterns and overrides: an override has an equals sign, a pattern never has. `seeds=3` is `--seeds 3`."""
+    rows = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word]
+    for word in [word for word in overrides if word.startswith("seeds=")]:
+        overrides.remove(word)
+        try:
+            options.seeds = int(word.removeprefix("seeds="))
+        except ValueError:
+            raise UserError(f"{word}: how many seeds? seeds=3") from None
+    if options.seeds < 1:
+        raise UserError(f"seeds={options.seeds}: at least one")
+    return rows, overrides
 
 
 def _train(options: argparse.Namespace) -> int:

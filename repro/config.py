@@ -209,9 +209,6 @@ class LocalLauncher(_Section):
     parallel: PositiveInt | Literal["auto"]
     tasks_per_node: PositiveInt
     gpus_per_node: NonNegativeInt
-    time_min: PositiveInt
-    signal_lead_s: PositiveInt
-    max_timeouts: NonNegativeInt
     setup: tuple[str, ...]
 
 
@@ -238,7 +235,7 @@ class SlurmLauncher(_Section):
     mem_gb: PositiveFloat | None
     signal_lead_s: PositiveInt
     requeue: bool
-    max_timeouts: NonNegativeInt
+    max_requeues: NonNegativeInt
     array_size: PositiveInt | None
     setup: tuple[str, ...]
     container: tuple[str, ...]
@@ -425,7 +422,7 @@ def _cross_checks(config: Config) -> list[str]:
     if recipe.warmup_epochs >= recipe.epochs:
         errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
     launcher = config.launcher
-    if not isinstance(launcher, InlineLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
+    if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
         errors.append(
             f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
         )

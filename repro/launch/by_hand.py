@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from rich.console import Console
 
 from repro.config import CONF_DIR, Config, compose
 from repro.errors import UserError
-from repro.launch.inline import run_all
+from repro.launch.inline import Forked
+from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
 from repro.launch.progress import TableProgress
+from repro.launch.waiting import run_all
 from repro.rows import Row, row_id
 from repro.runs.record import record_for
 
@@ -43,10 +46,13 @@ def _run(config: Config, console: Console) -> int:
         raise UserError(f"method={method.name}: no training for this method yet")
     run = PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
     run.create()
+    alive = why_alive(run.record, run.record.status(), None, time.time())
+    if alive:
+        raise UserError(f"{run.record.path}: somebody is at this run ({alive})")
     finished = True
     if not run.is_done:
         with TableProgress(row.id, [run], [run], console) as progress:
-            finished = run_all([run], 1, progress.watch)
+            finished = run_all([run], 1, Forked, progress.watch)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
     if status.reason:

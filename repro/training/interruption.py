@@ -37,7 +37,7 @@ class StopFlag:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within the block a signal raises `Interrupted` where it arrives: there is nothing to save while data are read."""
+        """Within the block a signal raises `Interrupted` where it arrives: nothing is there to save yet."""
         self._at_once = True
         try:
             if self.reason is not None:
