@@ -70,8 +70,11 @@ class RunJob(Checkpointable):  # type: ignore[misc]
         try:
             state = slurm.state_of(job_id)
             print(f"Slurm says {state}", flush=True)
-            if state.startswith("CANCELLED"):
-                record.set_status(record.status().moved("cancelled", reason="cancelled with scancel; launch goes on"))
+            if state != "RUNNING":
+                # Already being ended, and scontrol hides what for. A requeue here would bring a cancelled job back;
+                # where Slurm requeues it by itself, the next attempt says that it is running.
+                why = "its job was ended: scancel, or a time limit without a warning; launch goes on with it"
+                record.set_status(record.status().moved("cancelled", reason=why))
             elif self.requeue and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < self.max_requeues:
                 slurm.requeue(job_id)
         except (OSError, subprocess.SubprocessError) as error:
