@@ -214,6 +214,11 @@ def _launch(options: argparse.Namespace) -> int:
     from repro.launch.launching import Wishes, launch
 
     table, runs = _planned(options)
+    if options.function is _retry:
+        runs = [run for run in runs if run.state not in ("planned", "done", "missing")]
+        if not runs:
+            print("nothing has failed")
+            return 0
     wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs)
     finished = launch(table.name, runs, wishes, _console())
     _write_report(options)

@@ -63,6 +63,7 @@ def _groups(runs: Sequence[PlannedRun]) -> Iterator[tuple[str | None, Sequence[P
 
 def _submit_array(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, after: str | None) -> None:
     import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     from repro.launch.job import RunJob
 
@@ -80,7 +81,7 @@ def _submit_array(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Pat
         )
     try:
         submitted = executor.submit_array(tasks)
-    except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, RuntimeError) as error:
+    except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError) as error:
         for run, status in zip(runs, before, strict=True):
             run.record.set_status(status)
         file.unlink()

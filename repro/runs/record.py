@@ -88,7 +88,7 @@ class Record:
         write_json(self.path / "status.json", Status().as_json())
         write_text(
             self.path / "config.yaml",
-            yaml.safe_dump({**about, **config.model_dump(mode="json")}, sort_keys=False),
+            yaml.dump({**about, **config.model_dump(mode="json")}, Dumper=_Dumper, sort_keys=False),
         )
 
     def about(self) -> dict[str, Any]:
@@ -158,3 +158,4 @@ def _parse_line(line: str) -> dict[str, Any] | None:
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -169,6 +169,15 @@ def test_nobody_to_ask_submits_nothing(lab: Lab) -> None:
     assert not lab.records()
 
 
+def test_what_sbatch_refuses_is_one_line_and_leaves_nothing_behind(lab: Lab) -> None:
+    answer = lab.launch(ROW, "launcher.partition=nowhere", code=2)
+    assert "repro: sbatch: " in answer.stderr
+    assert "invalid partition" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert lab.state(ROW) == "planned"
+    assert not list((lab.folder / "runs" / ".launch" / "tokens").iterdir())
+
+
 def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accounting: OneNode, tmp_path: Path) -> None:
     lab = Lab(cluster_with_accounting, tmp_path)
     lab.launch(f"{ROW} deit_tiny/dense", "recipe.warmup_epochs=0")
