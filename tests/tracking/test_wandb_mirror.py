@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from repro.config import Config, compose
 from repro.rows import load_table
 from repro.runs.record import Record, record_for
 from repro.tracking.open import open_sinks
-from repro.tracking.wandb_mirror import WandbMirror, mode, offline_runs, run_id, tags
+from repro.tracking.wandb_mirror import WandbMirror, offline_runs, run_id, tags
 
 ROW = load_table("table1").select(["deit_small/svite_plus-5-50"])[0]
 SUMMARY = {"top1_last_pct": 77.0, "top1_best_pct": 78.5, "updates": 8}
@@ -85,13 +86,26 @@ def test_paper_scale_says_the_difference_to_the_published_value(
     assert summary["top1_best_pct"] == 80.28
 
 
-def test_tags_and_mode() -> None:
+def test_tags() -> None:
     config = compose(ROW.overrides)
     assert tags("table1", config) == [
         "table1", "svite_plus", "deit_small", "sparsity=0.5", "data_sparsity=0.05", "scale=local",
     ]  # fmt: skip
-    assert mode("auto") == "offline"
-    assert mode("online") == "online"
+
+
+def test_a_server_that_cannot_be_reached_leaves_offline_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as unused:  # bound and not listening: connections are refused at once
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+        record, config = new_record(tmp_path)
+        write_run(record, config, range(1, 9))
+    assert "W&B cannot be reached" in capsys.readouterr().err
+    assert read_back(offline_runs(record.path)[0])["summary"]["train/loss"] == pytest.approx(0.25)
+    everything = b"".join(path.read_bytes() for path in record.path.rglob("*") if path.is_file())
+    assert b"0123456789" * 4 not in everything
 
 
 def test_a_client_that_fails_never_stops_a_training(
