@@ -28,6 +28,6 @@ class OMP(MaskedWeights):
         self.sparsity, self.distribution = sparsity, distribution
 
     def prepare(self, backward: Backward) -> None:
-        """Prune. Raises `UserError` where a layer would keep nothing."""
+        """Prune. Raises `UserError` where a layer's own share is nothing."""
         scores = {name: weight.detach().abs() for name, weight in self.masks.weights.items()}
         self.masks.restart(prune_to(self.masks, scores, self.distribution, 1 - self.sparsity))

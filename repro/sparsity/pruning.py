@@ -20,7 +20,8 @@ def prune_to(masks: Masks, scores: Mapping[str, Tensor], distribution: str, dens
     Args:
         masks: what is active now. Not changed.
         scores: by layer, of the weights' shapes; not NaN where active. Ties: the first in the model's order stay.
-        distribution: `global` (all layers compete), `erk` or `uniform` (each layer keeps its share).
+        distribution: `global` (all layers compete; the best weight of each stays whatever it is worth, so that no layer
+            is cut off), `erk` or `uniform` (each layer keeps its share).
         density: fraction of all entries that stay, in (0, 1]; rounded to a whole number of entries, of each layer
             where it has a share of its own. Where fewer than that are active, all of them stay.
 
@@ -42,14 +43,15 @@ def prune_to(masks: Masks, scores: Mapping[str, Tensor], distribution: str, dens
             kept[name] = highest(scores[name], masks[name], count)
         return kept
     names = masks.layers
-    count = min(round(density * masks.size), masks.active)
+    spared = {name: highest(scores[name], masks[name], 1) for name in names}
+    count = max(0, min(round(density * masks.size), masks.active) - len(names))
     flat = highest(
         torch.cat([scores[name].flatten() for name in names]),
-        torch.cat([masks[name].flatten() for name in names]),
+        torch.cat([(masks[name] & ~spared[name]).flatten() for name in names]),
         count,
     )
     parts = flat.split([masks.weights[name].numel() for name in names])
-    return {name: part.view(masks.weights[name].shape) for name, part in zip(names, parts, strict=True)}
+    return {name: part.view_as(spared[name]) | spared[name] for name, part in zip(names, parts, strict=True)}
 
 
 def check_scoring_batches(batches: int) -> None:

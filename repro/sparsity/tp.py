@@ -41,7 +41,7 @@ class TP(MaskedWeights):
         self.sparsity, self.distribution, self.scoring_batches = sparsity, distribution, scoring_batches
 
     def prepare(self, backward: Backward) -> None:
-        """Gather the gradient and prune. Raises `UserError` where a layer would keep nothing."""
+        """Gather the gradient and prune. Raises `UserError` where a layer's own share is nothing."""
         backward(self.scoring_batches)
         scores = {}
         for name, weight in self.masks.weights.items():
