@@ -329,14 +329,18 @@ def _compose_groups(choices: tuple[tuple[str, str], ...]) -> DictConfig:
 
 def _apply(composed: DictConfig, values: Mapping[str, Any]) -> list[str]:
     errors = []
-    # The model is a copy of one of the backbone's geometries: its own keys may be set without changing the backbone.
-    composed.model = OmegaConf.to_container(composed.model, resolve=True)
-    known = _leaves(OmegaConf.to_container(composed))
+    model_keys = [f"model.{name}" for name in composed.backbone.local]
+    known = [*_leaves(OmegaConf.to_container(composed)), *model_keys]
     for key, value in values.items():
         if key not in known:
             errors.append(f"{key}: no such key{did_you_mean(key, known)}")
-        else:
+        elif key not in model_keys:
             OmegaConf.update(composed, key, value, merge=False)
+    # The model starts as a copy of one of the backbone's geometries, which may have been overridden themselves.
+    composed.model = OmegaConf.to_container(composed.model, resolve=True)
+    for key in model_keys:
+        if key in values:
+            OmegaConf.update(composed, key, values[key], merge=False)
     return errors
 
 

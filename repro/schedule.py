@@ -67,13 +67,18 @@ def stretch(config: Config, length: Length) -> float:
     return length.updates * length.global_batch / (paper.epochs * paper.images_per_epoch)
 
 
-def update_schedule(config: Config, interval_iterations: int, end_iterations: int, length: Length) -> UpdateSchedule:
-    """The mask updates of a run, from iterations counted at the published global batch.
+def updates_per_iteration(config: Config, length: Length) -> float:
+    """How many optimizer updates of this training stand for one iteration of the published one.
 
-    The published interval is in iterations of `backbone.training.global_batch` images, so another global batch gets
-    another number of updates for the same images; at a stretched scale both also shrink with the training.
+    Another global batch makes it a ratio of batches, for the same images; a stretched schedule shrinks it with the
+    training.
     """
-    factor = config.backbone.training.global_batch / length.global_batch * stretch(config, length)
+    return config.backbone.training.global_batch / length.global_batch * stretch(config, length)
+
+
+def update_schedule(config: Config, interval_iterations: int, end_iterations: int, length: Length) -> UpdateSchedule:
+    """The mask updates of a run, from iterations counted at the published global batch."""
+    factor = updates_per_iteration(config, length)
     return UpdateSchedule(
         interval=max(1, round(interval_iterations * factor)),
         end=max(1, math.floor(end_iterations * factor + 0.5)),

@@ -1,4 +1,4 @@
-"""Real runs that take a second: two blocks, three heads, 128 digits, 12 updates with accumulation, masks moved at each."""
+"""Real runs that take a second: two blocks, 128 digits, 12 updates with accumulation, masks moved at each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "omp": ("method=omp",),
     "gmp": ("method=gmp",),
     "tp": ("method=tp", "method.weights.scoring_batches=3"),
-    "ssp": ("method=ssp", "method.weights.scoring_batches=3"),
+    "ssp": ("method=ssp", "method.sparsity=0.3", "method.weights.scoring_batches=3"),
 }
 SMALL = (
     *("backbone=deit_tiny", "scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2"),
@@ -82,9 +82,7 @@ class Kept:
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The entries of a kind, without what a clock said, the last one of each update."""
         latest = {
-            entry["update"]: {
-                key: value for key, value in entry.items() if key not in ("step_time_ms", "images_per_s")
-            }
+            entry["update"]: {key: value for key, value in entry.items() if key not in ("step_time_ms", "images_per_s")}
             for entry in self.entries
             if entry["kind"] == kind
         }

@@ -62,6 +62,8 @@ def _run(run: PlannedRun, console: Console) -> int:
             finished = run_all(runs, 1, progress.watch)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
+    if status.reason:
+        console.print(f"  {status.reason}", soft_wrap=True)
     for name, value in (result or {}).items():
         console.print(f"  {name}: {value}")
     if not finished:

@@ -18,7 +18,6 @@ from repro.errors import UserError
 from repro.rows import Row, load_table
 from repro.runs.record import Record
 
-Mode = Literal["online", "offline", "disabled"]
 INIT_TIMEOUT_S = 20.0
 
 
@@ -34,6 +33,21 @@ class WandbMirror:
 
     def _open(self, record: Record, config: Config, about: Mapping[str, Any]) -> None:
         (record.path / "wandb").mkdir(exist_ok=True)
+        wanted = config.tracker.mode
+        try:
+            if wanted == "online" or (wanted == "auto" and wandb.login(prompt=False)):
+                self._init(record, config, about, "online")
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            print(
+                f"warning: W&B cannot be reached ({reason}); writing offline, for `wandb sync` later", file=sys.stderr
+            )
+        if self._run is None:
+            self._init(record, config, about, "offline")
+
+    def _init(
+        self, record: Record, config: Config, about: Mapping[str, Any], mode: Literal["online", "offline"]
+    ) -> None:
         resolved = {key: value for key, value in about.items() if key != "signature"}
         self._run = wandb.init(
             id=run_id(about["signature"], about["table"], about["row"]),
@@ -43,7 +57,7 @@ class WandbMirror:
             tags=tags(about["table"], config),
             config={**resolved, "signature": about["signature"]},
             dir=str(record.path),
-            mode=mode(config.tracker.mode),
+            mode=mode,
             resume="allow",
             settings=wandb.Settings(
                 console="off",
@@ -64,9 +78,15 @@ class WandbMirror:
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Finish, with the measured and published values as the summary of a finished run."""
         if summary is not None:
-            values = {**summary, **self._against_published(summary)}
+            values = {self._summary_name(name): value for name, value in summary.items()}
+            values |= self._against_published(summary)
             self._best_effort(lambda: self._run.summary.update(values))
         self._best_effort(lambda: self._run.finish(exit_code=0 if summary is not None else 1))
+
+    def _summary_name(self, name: str) -> str:
+        """An accuracy of another scale gets a name that nobody takes for ImageNet's."""
+        is_accuracy = name.startswith(("top1_", "top5_", "loss_"))
+        return f"local_{name}" if is_accuracy and not self._is_paper_scale else name
 
     def _against_published(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         if self._row is None:
@@ -112,13 +132,6 @@ def tags(table: str, config: Config) -> list[str]:
         f"data_sparsity={method.data_sparsity:g}",
         f"scale={config.scale.name}",
     ]
-
-
-def mode(wanted: Mode | Literal["auto"]) -> Mode:
-    """online, offline or disabled; `auto` is online where the user is logged in."""
-    if wanted != "auto":
-        return wanted
-    return "online" if wandb.login(prompt=False) else "offline"
 
 
 def published_row(table: str, row: str) -> Row | None:

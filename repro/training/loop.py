@@ -20,7 +20,7 @@ from repro.data.loader import TrainLoader, evaluation_batches
 from repro.data.splits import Splits
 from repro.errors import UserError
 from repro.models.vit import build_vit
-from repro.schedule import Length, stretch, training_length
+from repro.schedule import Length, training_length, updates_per_iteration
 from repro.seeding import seeded, stream_seed
 from repro.sparsity.selection import NotANumber
 from repro.tracking.sinks import Sinks
@@ -76,7 +76,7 @@ class Trainer:
             pin_memory=self.world.device.type == "cuda",
         )
         self.length: Length = training_length(config, len(splits.train))
-        factor = stretch(config, self.length)
+        pace = updates_per_iteration(config, self.length)
         model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
         if (weights is None) != (config.method.starts_from is None):
             raise UserError(
@@ -89,7 +89,7 @@ class Trainer:
         model = model.to(self.world.device)
         for part in parts:
             part.constrain(model)
-        training = build_training(model, recipe, config.model.num_classes, self.length, factor)
+        training = build_training(model, recipe, config.model.num_classes, self.length, pace)
         self.state = TrainingState(model, training, parts)
         self.state.loss_sum = self.state.loss_sum.to(self.world.device)
         for part in parts:

@@ -37,10 +37,11 @@ class TrainingParts:
         return float(self.optimizer.param_groups[0]["lr"])
 
 
-def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: Length, stretch: float) -> TrainingParts:
+def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: Length, pace: float) -> TrainingParts:
     """The recipe for one model.
 
-    `stretch` is this training's length over the published one: the EMA's decay keeps its half-life as a share of it.
+    `pace` is the number of updates that stand for one published iteration: the EMA's decay, published per iteration,
+    keeps its half-life in images.
     """
     optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
     by_update = recipe.schedule_by == "update"
@@ -65,5 +66,5 @@ def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: L
             num_classes=num_classes,
         )
     loss = SoftTargetCrossEntropy() if mixing else LabelSmoothingCrossEntropy(recipe.label_smoothing)
-    ema = ModelEmaV3(model, decay=recipe.ema_decay ** (1 / stretch)) if recipe.ema_decay else None
+    ema = ModelEmaV3(model, decay=recipe.ema_decay ** (1 / pace)) if recipe.ema_decay else None
     return TrainingParts(optimizer, scheduler, mixup, loss, ema, by_update)

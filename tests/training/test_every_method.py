@@ -1,4 +1,4 @@
-"""Every method through the real loop: sparse after every update, the same after an interruption, told in the metrics."""
+"""Every method through the real loop: sparse after every update, bit for bit after an interruption, and logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from repro.sparsity.masks import prunable_weights
 from repro.training.interruption import Interrupted
 from repro.training.loop import RunFailed
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PRUNED_ONCE = ("omp", "tp", "ssp")
 SPARSE_WEIGHTS = [name for name in METHODS if name != "dense"]
 
@@ -81,7 +80,7 @@ def test_the_trained_model_is_as_sparse_as_the_row_says(name: str, tmp_path: Pat
         assert all(0 <= entry["churn"] <= 0.5 + 1e-3 for entry in history)
 
 
-@pytest.mark.parametrize("name", ["svite", "s2vite", "gmp", "omp", "ssp"])
+@pytest.mark.parametrize("name", ["s2vite", "gmp", "omp", "ssp"])
 def test_weights_stay_sparse_after_every_update_and_in_the_average(name: str, tmp_path: Path, dense: Weights) -> None:
     run = trainer(small_config(*METHODS[name]), tmp_path, dense)
     (part,) = run.state.parts
@@ -106,7 +105,9 @@ def test_the_gradient_that_is_scored_is_that_of_the_global_batch(micro: int, tmp
     plain = ("recipe.mixup=0", "recipe.drop_path=0", f"recipe.micro_batch={micro}")
     run = trainer(small_config("method=dense", *plain), tmp_path)
     run._backward_only(3)
-    scored = {name: weight.grad.clone() for name, weight in run.state.model.named_parameters() if weight.grad is not None}
+    scored = {
+        name: weight.grad.clone() for name, weight in run.state.model.named_parameters() if weight.grad is not None
+    }
     images, labels = [], []
     for number, (some, names) in enumerate(run.loader.batches(0, 0)):
         if number < 3 * run.loader.accumulate:

@@ -1,0 +1,27 @@
+"""What every test has: one torch thread, and a Weights & Biases client that knows no account."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from small_runs import Weights, dense_weights
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)  # the suite runs several processes at once
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+
+
+@pytest.fixture(scope="session")
+def dense() -> Weights:
+    """The weights of a finished small dense run."""
+    return dense_weights()

@@ -1,0 +1,113 @@
+"""Records on disk: whole files only, torn lines passed over, places that follow from what a run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repro.config import compose
+from repro.errors import UserError
+from repro.runs import provenance
+from repro.runs.files import read_json, replacing, write_json
+from repro.runs.record import Record, all_records, record_for
+from repro.runs.status import Status
+from repro.tracking.sinks import JsonlSink
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    config = compose(["method=svite", "seed=2"])
+    made = record_for(tmp_path, config, "table1", "deit_small/svite-50")
+    made.create(config, "table1", "deit_small/svite-50")
+    return made
+
+
+def test_place_and_round_trip(record: Record, tmp_path: Path) -> None:
+    config = compose(["method=svite", "seed=2"])
+    place = record.path.relative_to(tmp_path)
+    assert place == Path(f"table1/deit_small/svite-50/local/seed2-{config.signature[:8]}")
+    assert record.config() == config
+    assert record.config().signature == record.about()["signature"] == config.signature
+    assert record.status() == Status()
+    assert record.result() is None
+    assert [found.path for found in all_records(tmp_path)] == [record.path]
+
+
+def test_creating_again_changes_nothing(record: Record) -> None:
+    record.set_status(record.status().moved("running", attempt=1))
+    before = (record.path / "config.yaml").read_bytes()
+    record.create(compose(["seed=9"]), "other", "row")
+    assert (record.path / "config.yaml").read_bytes() == before
+    assert record.status().state == "running"
+
+
+def test_where_a_run_begins_is_kept_relative(tmp_path: Path) -> None:
+    config = compose()
+    origin = record_for(tmp_path / "runs", config, "table1", "deit_small/dense")
+    made = record_for(tmp_path / "runs", config, "table1", "deit_small/omp-50")
+    origin.create(config, "table1", "deit_small/dense")
+    made.create(config, "table1", "deit_small/omp-50", origin.path)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    begun = Record(tmp_path / "moved" / made.path.relative_to(tmp_path / "runs")).starts_from()
+    assert begun is not None
+    assert begun.about()["row"] == "deit_small/dense"
+    assert origin.path != begun.path
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    with pytest.raises(FileNotFoundError), replacing(path) as temporary:
+        temporary.with_name("nobody wrote the temporary file").touch()
+    (tmp_path / "nobody wrote the temporary file").unlink()
+    assert read_json(path) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
+    assert read_json(tmp_path / "none.json") is None
+
+
+def test_a_torn_line_is_passed_over_and_the_next_is_whole(record: Record) -> None:
+    record.metrics_file.write_bytes(b'{"kind": "train", "update": 1, "loss": 2.0}\n{"kind": "train", "update": 2, "lo')
+    sink = JsonlSink(record.metrics_file)
+    sink.write({"kind": "train", "update": 2, "loss": 1.5})
+    sink.write({"kind": "train", "update": 1, "loss": 2.0})  # a resumed run says some lines again
+    sink.close(None)
+    assert [(entry["update"], entry["loss"]) for entry in record.metrics()] == [(1, 2.0), (2, 1.5)]
+
+
+def test_metrics_refuse_what_is_no_number(record: Record) -> None:
+    sink = JsonlSink(record.metrics_file)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        sink.write({"kind": "train", "update": 1, "loss": float("inf")})
+    sink.close(None)
+
+
+def test_not_a_record(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run record"):
+        Record(tmp_path).about()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot make the run's folder"):
+        record_for(tmp_path / "file", compose(), "t", "r").create(compose(), "t", "r")
+
+
+def test_provenance_has_what_papers_leave_out_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef" * 3)
+    seen = provenance.collect("abc", "cpu")
+    assert {
+        "commit",
+        "dirty_diff_sha256",
+        "cpu",
+        "cpu_count",
+        "gpu",
+        "versions",
+        "os",
+        "data_fingerprint",
+    } <= seen.keys()
+    assert seen["versions"]["torch"]
+    assert seen["cpu"]
+    assert "0123456789abcdef" not in str(seen)

@@ -1,0 +1,193 @@
+"""Composition, validation and signature of a run's config."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from repro.config import CONF_DIR, NOT_IN_SIGNATURE, compose, groups, signature
+from repro.errors import UserError
+from repro.rows import TABLES_DIR, load_table
+from repro.schedule import training_length, update_schedule
+
+PAPER = ["scale=paper", "data.root=somewhere"]
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in groups() for option in groups()[group]])
+def test_every_option_of_every_group_composes(group: str, option: str) -> None:
+    config = compose([f"{group}={option}", *(["data.root=somewhere"] if group in ("data", "scale") else [])])
+    assert config.signature
+
+
+def test_every_config_file_says_what_it_is_and_how_to_run_it() -> None:
+    for path in CONF_DIR.glob("*/*.yaml"):
+        head = path.read_text().split("\n\n")[0]
+        assert head.startswith("#"), path
+        assert "repro " in head or "make " in head, f"{path}: the header does not say how to run it"
+
+
+def test_paper_configs_are_those_of_the_papers_training_table() -> None:
+    with (TABLES_DIR / "table1" / "training.csv").open(newline="") as stream:
+        records = list(csv.DictReader(stream))
+    assert [record["backbone"] for record in records] == ["deit_tiny", "deit_small", "deit_base"]
+    for record in records:
+        config = compose([*PAPER, f"backbone={record['backbone']}", "method=svite"])
+        assert config.recipe.epochs == int(record["epochs"])
+        assert config.recipe.global_batch == int(record["global_batch"])
+        assert config.method.weights is not None
+        options = config.method.weights.options
+        length = training_length(config, 1281167)
+        schedule = update_schedule(
+            config, options["update_interval_iterations"], options["update_end_iterations"], length
+        )
+        assert schedule.interval == int(record["update_interval_iterations"])
+        assert schedule.end == int(record["update_end_iterations"])
+        assert options["update_fraction"] == float(record["update_fraction"])
+        assert schedule.end / length.updates == pytest.approx(0.8, abs=0.001)
+
+
+def test_paper_recipe() -> None:
+    recipe = compose([*PAPER, "backbone=deit_base"]).recipe
+    assert recipe.peak_lr == pytest.approx(5e-4 * 1024 / 512)
+    assert (recipe.warmup_epochs, recipe.warmup_lr, recipe.min_lr) == (5, 1e-6, 1e-5)
+    assert (recipe.mixup, recipe.cutmix, recipe.mixup_switch_prob) == (0.8, 1.0, 0.5)
+    assert (recipe.rand_augment, recipe.random_erasing) == ("rand-m9-mstd0.5-inc1", 0.25)
+    assert (recipe.ema_decay, recipe.drop_path, recipe.repeated_augmentation) == (0.99996, 0.1, 3)
+
+
+def test_another_global_batch_keeps_the_schedule_in_images() -> None:
+    config = compose([*PAPER, "method=svite", "recipe.global_batch=2048"])
+    length = training_length(config, 1281167)
+    schedule = update_schedule(config, 15000, 1200000, length)
+    assert (schedule.interval, schedule.end) == (3750, 300000)
+    assert config.recipe.peak_lr == pytest.approx(5e-4 * 4)
+
+
+@pytest.mark.parametrize("backbone", ["deit_tiny", "deit_small", "deit_base"])
+def test_local_schedule_keeps_its_shape(backbone: str) -> None:
+    paper = compose([*PAPER, f"backbone={backbone}", "method=svite"])
+    local = compose([f"backbone={backbone}", "method=svite"])
+    options = (paper.backbone.training.update_interval_iterations, paper.backbone.training.update_end_iterations)
+    full = update_schedule(paper, *options, training_length(paper, 1281167))
+    short = update_schedule(local, *options, training_length(local, 1437))
+    assert short.end / short.total == pytest.approx(full.end / full.total, abs=0.01)
+    # Intervals are whole updates: the number of mask updates can only be near.
+    assert short.interval == max(1, round(full.interval * short.total / full.total))
+
+
+@pytest.mark.parametrize("row", load_table("table1").rows, ids=lambda row: row.id)
+def test_every_row_composes_to_itself(row) -> None:  # type: ignore[no-untyped-def]
+    config = compose(row.overrides)
+    assert config.backbone.name == row.backbone
+    assert config.method.name == row.method
+    assert config.method.sparsity == pytest.approx(row.arch_sparsity_pct / 100)
+    assert config.method.data_sparsity == pytest.approx(row.data_sparsity_pct / 100)
+
+
+def test_all_errors_at_once_with_the_nearest_names() -> None:
+    wrong = [
+        "backbone=deit_smal", "method=svite", "method.sparsty=0.5", "method.weights.growth=gradent",
+        "recipe.epochs=-1", "method.sparsity=1.0", "nonsense",
+    ]  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        compose(wrong)
+    text = str(caught.value)
+    assert text.startswith("config: 6 errors\n")
+    for part in (
+        "no backbone 'deit_smal'; nearest: deit_small", "method.sparsty: no such key; nearest: method.sparsity",
+        "method.weights.growth=gradent: not known; nearest: gradient", "recipe.epochs=-1: input should be greater",
+        "method.sparsity=1.0: input should be less than 1", "nonsense: not an override; write key=value",
+    ):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=svite", "method.sparsity=-0.1"], "method.sparsity=-0.1: input should be greater than or equal to 0"),
+        (["model.num_heads=5"], "model.num_heads=5: does not divide model.embed_dim=48"),
+        (["model.patch_size=3"], "model.patch_size=3: does not divide model.image_size=8"),
+        (["recipe.micro_batch=48"], "recipe.micro_batch=48: does not divide recipe.global_batch=64"),
+        (["recipe.epochs=1"], "recipe.warmup_epochs=1.0: not below recipe.epochs=1"),
+        (["scale=paper"], r"data.root: needs a value \(data.root=...\)"),
+        (["method=s2vite", "method.sparsity=0.45"], "s2vite has levels 0, 0.3, 0.4, 0.5, 0.6, 0.7; for another, set"),
+        (["method=svite", "method.weights.update_end_iterations=9000000"], "the training has 264"),
+        (["seed=0,1"], "a single run takes plain key=value"),
+        (["~method"], "a single run takes plain key=value"),
+    ],
+)
+def test_one_error_says_what_to_do(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose(overrides)
+
+
+def test_levels_and_values_by_hand() -> None:
+    assert compose(["method=s2vite", "method.sparsity=0.4"]).method.weights.heads_density == 0.7  # type: ignore[union-attr]
+    by_hand = compose(
+        [
+            "method=s2vite",
+            "method.sparsity=0.45",
+            "method.weights.heads_density=0.5",
+            "method.weights.neurons_density=0.6",
+        ]
+    )
+    assert by_hand.method.weights is not None
+    assert (by_hand.method.weights.heads_density, by_hand.method.weights.neurons_density) == (0.5, 0.6)
+    assert compose(["method=svite_plus", "method.data_sparsity=0.3"]).method.tokens.kept == 138  # type: ignore[union-attr]
+
+
+def test_model_keys_may_be_set() -> None:
+    config = compose(["model.num_classes=7"])
+    assert config.model.num_classes == 7
+    assert config.backbone.local.num_classes == 10
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.workers=3",
+        "run.root=elsewhere",
+        "run.log_every_updates=3",
+        "run.device=cpu",
+        "tracker=none",
+        "launcher.parallel=7",
+    ],
+)
+def test_what_cannot_change_a_result_is_not_in_the_signature(override: str) -> None:
+    assert compose([override]).signature == compose().signature
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "recipe.epochs=13", "recipe.lr=0.02", "method=svite", "backbone=deit_tiny", "model.depth=5",
+     "scale=smoke", "recipe.micro_batch=32", "data.limit_test=100"],
+)  # fmt: skip
+def test_what_can_change_a_result_is_in_the_signature(override: str) -> None:
+    assert compose([override]).signature != compose().signature
+
+
+def test_signature_refuses_what_json_cannot_hold_exactly() -> None:
+    resolved = compose().model_dump(mode="json")
+    resolved["recipe"]["lr"] = math.nan
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        signature(resolved)
+    resolved["recipe"]["lr"] = Path("x")
+    with pytest.raises(TypeError):
+        signature(resolved)
+
+
+def test_signature_does_not_depend_on_the_order_of_keys() -> None:
+    resolved = compose().model_dump(mode="json")
+    assert signature(dict(reversed(resolved.items()))) == compose().signature
+
+
+def test_the_named_list_names_real_keys() -> None:
+    resolved = compose().model_dump(mode="json")
+    for key in NOT_IN_SIGNATURE:
+        node = resolved
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
