@@ -46,7 +46,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 SMALL = (
     *("backbone=deit_tiny", "scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2"),
-    *("model.embed_dim=12", "model.depth=2", "data.limit_train=128", "data.limit_test=64"),
+    *("model.embed_dim=12", "model.depth=2", "model.weight_init=''", "data.limit_train=128", "data.limit_test=64"),
     *("recipe.epochs=3", "recipe.global_batch=32", "recipe.micro_batch=16"),
 )
 
