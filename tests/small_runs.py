@@ -120,3 +120,14 @@ def dense_weights() -> Weights:
         run = trainer(small_config("method=dense"), Path(folder))
         run.run()
     return run.state.model.state_dict()
+
+
+def same(left: object, right: object) -> bool:
+    """Bit for bit, through lists, dicts and tensors."""
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return isinstance(right, dict) and left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return isinstance(right, list | tuple) and len(left) == len(right) and all(map(same, left, right))
+    return left == right

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import METHODS, Kept, Weights, small_config, splits_of, trainer
+from small_runs import METHODS, Kept, Weights, same, small_config, splits_of, trainer
 from torch import nn
 
 from repro.errors import UserError
@@ -16,17 +16,6 @@ from repro.training.loop import RunFailed
 
 PRUNED_ONCE = ("omp", "tp", "ssp")
 SPARSE_WEIGHTS = [name for name in METHODS if name != "dense"]
-
-
-def same(left: object, right: object) -> bool:
-    """Bit for bit, through lists, dicts and tensors."""
-    if isinstance(left, torch.Tensor):
-        return isinstance(right, torch.Tensor) and left.dtype == right.dtype and torch.equal(left, right)
-    if isinstance(left, dict):
-        return isinstance(right, dict) and left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, list | tuple):
-        return isinstance(right, list | tuple) and len(left) == len(right) and all(map(same, left, right))
-    return left == right
 
 
 @pytest.mark.parametrize("name", METHODS)
