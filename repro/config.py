@@ -375,7 +375,7 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
 
 def _cross_checks(config: Config) -> list[str]:
     """What single fields cannot know."""
-    from repro.schedule import training_length, update_schedule
+    from repro.schedule import mask_schedule, training_length
 
     errors = []
     model, recipe = config.model, config.own_recipe
@@ -391,17 +391,17 @@ def _cross_checks(config: Config) -> list[str]:
         errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
     if recipe.warmup_epochs >= recipe.epochs:
         errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
-    options = config.method.weights.options if config.method.weights else {}
-    if config.data.images_per_epoch and "update_end_iterations" in options:
+    if config.data.images_per_epoch:
         length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
-        schedule = update_schedule(
-            config, options["update_interval_iterations"], options["update_end_iterations"], length
-        )
-        if schedule.end > schedule.total:
+        schedule = mask_schedule(config, length)
+        if schedule is not None and schedule.end > schedule.total:
             errors.append(
-                f"method.weights.update_end_iterations={options['update_end_iterations']}: mask updates would go on "
-                f"for {schedule.end} updates, the training has {schedule.total} (raise recipe.epochs or lower it)"
+                f"method.weights.update_end_iterations: masks would change until update {schedule.end}, the training "
+                f"has {schedule.total} (raise recipe.epochs or lower it)"
             )
+    mixing = recipe.mixup > 0 or recipe.cutmix > 0
+    if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
+        errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
     return errors
 
 

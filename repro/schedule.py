@@ -76,11 +76,14 @@ def updates_per_iteration(config: Config, length: Length) -> float:
     return config.backbone.training.global_batch / length.global_batch * stretch(config, length)
 
 
-def update_schedule(config: Config, interval_iterations: int, end_iterations: int, length: Length) -> UpdateSchedule:
-    """The mask updates of a run, from iterations counted at the published global batch."""
+def mask_schedule(config: Config, length: Length) -> UpdateSchedule | None:
+    """When masks change, from iterations counted at the published global batch; None where they never do."""
+    options = config.method.weights.options if config.method.weights else {}
+    if "update_interval_iterations" not in options:
+        return None
     factor = updates_per_iteration(config, length)
     return UpdateSchedule(
-        interval=max(1, round(interval_iterations * factor)),
-        end=max(1, math.floor(end_iterations * factor + 0.5)),
+        interval=max(1, round(options["update_interval_iterations"] * factor)),
+        end=max(1, math.floor(options["update_end_iterations"] * factor + 0.5)),
         total=length.updates,
     )

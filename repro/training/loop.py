@@ -20,7 +20,7 @@ from repro.data.loader import TrainLoader, evaluation_batches
 from repro.data.splits import Splits
 from repro.errors import UserError
 from repro.models.vit import build_vit
-from repro.schedule import Length, training_length, updates_per_iteration
+from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
 from repro.seeding import seeded, stream_seed
 from repro.sparsity.selection import NotANumber
 from repro.tracking.sinks import Sinks
@@ -321,6 +321,11 @@ class Trainer:
             checkpoint.save(self.around.checkpoints, self.state.update, self.state.state_dict())
         self.world.barrier()
 
+    def mask_schedule(self) -> dict[str, int]:
+        """Every how many optimizer updates masks change, and from which on they stay; empty where they never change."""
+        schedule = mask_schedule(self.config, self.length)
+        return {} if schedule is None else {"mask_interval_updates": schedule.interval, "mask_end_update": schedule.end}
+
     def _result(self) -> dict[str, float | None]:
         state = self.state
         return {
@@ -329,6 +334,7 @@ class Trainer:
             "global_batch": self.length.global_batch,
             "accumulation_steps": self.loader.accumulate,
             "peak_learning_rate": self.recipe.peak_lr,
+            **self.mask_schedule(),
             "wall_s": round(state.wall_s, 3),
             "top1_last_pct": state.last["top1_pct"],
             "top5_last_pct": state.last["top5_pct"],

@@ -145,9 +145,16 @@ def _opening(record: Record, config: Config, trainer: Trainer) -> str:
     return (
         f"{record.path}: {length.updates} updates of {length.global_batch} images "
         f"({trainer.world.size} ranks x {loader.accumulate} x {loader.micro}), "
-        f"peak learning rate {trainer.recipe.peak_lr:g}, "
+        f"peak learning rate {trainer.recipe.peak_lr:g}, {_mask_schedule(trainer)}"
         f"published training {paper_updates(config):.0f} updates{resumed}"
     )
+
+
+def _mask_schedule(trainer: Trainer) -> str:
+    schedule = trainer.mask_schedule()
+    if not schedule:
+        return ""
+    return f"masks change every {schedule['mask_interval_updates']} updates below {schedule['mask_end_update']}, "
 
 
 def _result(record: Record, config: Config, world: World, measured: dict[str, float | None]) -> dict[str, Any]:
