@@ -92,12 +92,16 @@ class Record:
         """Commit, hardware and versions behind the latest attempt; empty before the first."""
         return dict(read_json(self.path / "provenance.json") or {})
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike."""
+    def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
+
+        With `kind`, those of one kind; the others are not even parsed.
+        """
+        sought = "" if kind is None else json.dumps({"kind": kind})[1:-1]
         latest: dict[tuple[str, int], dict[str, Any]] = {}
         if self.metrics_file.exists():
             for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-                entry = _parse_line(line)
+                entry = _parse_line(line) if sought in line else None
                 if entry is not None:
                     latest[entry["kind"], entry["update"]] = entry
         yield from sorted(latest.values(), key=lambda entry: (entry["update"], entry["kind"]))

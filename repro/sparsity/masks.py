@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 from repro.seeding import generator
+from repro.sparsity.selection import count_true
 
 ACTIVE, EVER_ACTIVE = 1, 2  # bits of a mask's byte
 
@@ -75,7 +76,7 @@ class Masks:
 
     def __getitem__(self, name: str) -> Tensor:
         """The active entries of a layer: a bool tensor of its own."""
-        return (self._bytes[name] & ACTIVE).bool()
+        return (self._bytes[name] & ACTIVE).view(torch.bool)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -107,8 +108,8 @@ class Masks:
         """
         states = self._bytes[name]
         mask = mask.to(states.device)
+        grown = count_true(mask & ~self[name])
         new = mask.view(torch.uint8)
-        grown = int((new > (states & ACTIVE)).sum())
         states.bitwise_and_(EVER_ACTIVE).bitwise_or_(new).bitwise_or_(new << 1)
         self._count_layer(name)
         if not self.active_by_layer[name]:
@@ -168,5 +169,5 @@ class Masks:
     def _count_layer(self, name: str) -> None:
         """Counted when masks change: to count at every log entry would cost more than the entry."""
         states = self._bytes[name]
-        self.active_by_layer[name] = int((states & ACTIVE).sum())
-        self._ever_active_by_layer[name] = int((states >= EVER_ACTIVE).sum())
+        self.active_by_layer[name] = count_true(self[name])
+        self._ever_active_by_layer[name] = count_true(states >= EVER_ACTIVE)

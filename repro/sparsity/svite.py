@@ -18,7 +18,7 @@ from repro.sparsity.decay import update_fraction
 from repro.sparsity.erk import layer_densities
 from repro.sparsity.masked import MaskedWeights
 from repro.sparsity.masks import Masks, prunable_weights
-from repro.sparsity.selection import highest, lowest
+from repro.sparsity.selection import count_true, highest, lowest
 
 
 def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -> Tensor:
@@ -46,11 +46,11 @@ def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: fl
     """`prune_and_grow` for any two scores: the active of least `prune_score` leave, the highest `grow_score` come."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction={fraction}: must be in [0, 1]")
-    active = int(mask.sum())
+    active = count_true(mask)
     if active == mask.numel():
         return mask.clone()
     count = math.ceil(fraction * active)
-    kept = mask & ~lowest(prune_score, mask, count)
+    kept = mask ^ lowest(prune_score, mask, count)  # what is pruned is of the mask
     return kept | highest(grow_score, ~kept, count)
 
 
