@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.errors import UserError
+from repro.tracking.commands import add_wandb_commands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
     command.add_argument("words", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(function=_train)
+
+    add_wandb_commands(commands)
     return parser
 
 
