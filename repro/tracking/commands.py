@@ -40,6 +40,11 @@ def add_wandb_commands(commands: Any) -> None:
     command.add_argument("--reports", type=Path, default=Path("reports"), help="where the specification goes")
     command.set_defaults(function=_dashboard)
 
+    command = inner.add_parser("publish", help="publish a dashboard's specification that was written offline")
+    command.add_argument("specification", type=Path)
+    command.add_argument("--project", metavar="[ENTITY/]PROJECT", help="instead of the one it was written for")
+    command.set_defaults(function=_publish)
+
 
 def _push(options: argparse.Namespace) -> int:
     from repro.tracking.push import push, records_of
@@ -88,4 +93,11 @@ def _dashboard(options: argparse.Namespace) -> int:
             is_offline=options.offline,
         )
     )
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from repro.tracking.dashboard import publish_file
+
+    print(publish_file(options.specification, options.project))
     return 0

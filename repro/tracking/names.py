@@ -15,6 +15,7 @@ from repro.errors import UserError
 from repro.rows import Row, Table, load_table
 
 RESULT = "result/"
+PUBLISHED_TOP1 = "published_top1_pct"
 _ACCURACY = ("top1", "top5", "loss")
 _TRAIN = ("epoch", "loss", "learning_rate")
 _SPEED = ("step_time_ms", "images_per_s")
@@ -35,6 +36,7 @@ def step_of(entry: Mapping[str, Any]) -> int:
 class Names:
     """The names of one run: where its accuracies go, and the row that it is held against (None for one by hand)."""
 
+    backbone: str
     group: str
     row: Row | None
 
@@ -49,11 +51,19 @@ class Names:
         values = {
             self._metric(kind, name): value for name, value in entry.items() if name not in ("kind", "update", "epoch")
         }
-        if kind == "train" and "epoch" in entry:
-            values["train/epoch"] = entry["epoch"]
+        if kind == "train":
+            if "epoch" in entry:
+                values["train/epoch"] = entry["epoch"]
+            if "loss" in entry:
+                values[self.for_backbone("train_loss")] = entry["loss"]
         if kind == "eval":
             values |= self.target()
+            values[self.for_backbone("top1_pct")] = entry["top1_pct"]
         return {**values, "update": entry["update"]}
+
+    def for_backbone(self, name: str) -> str:
+        """A second name that only runs of this backbone have: a section of a workspace can choose metrics, not runs."""
+        return backbone_metric(self.backbone, self.group, name)
 
     def _metric(self, kind: str, name: str) -> str:
         if kind == "eval":
@@ -71,7 +81,9 @@ class Names:
     def target(self) -> dict[str, float]:
         """The published accuracy, logged with each evaluation: a flat line to hold the curve against."""
         published = self.row.best_published("top1_pct") if self.row else None
-        return {} if published is None else {"published/top1_pct": published.value}
+        if published is None:
+            return {}
+        return dict.fromkeys(("published/top1_pct", f"{self.backbone}/{PUBLISHED_TOP1}"), published.value)
 
     def summary(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """The cells of result.json; `result_of` is the way back."""
@@ -93,14 +105,24 @@ class Names:
         return values
 
 
+def backbone_metric(backbone: str, group: str, name: str) -> str:
+    """`deit_small/top1_pct`; `deit_small/local_top1_pct` at another scale than the paper's."""
+    return f"{backbone}/{name}" if group == "eval" else f"{backbone}/{group}_{name}"
+
+
+def accuracy_group(scale: str, is_published_data: bool) -> str:
+    """Where accuracies go: `eval` is the published training's alone."""
+    if scale != "paper":
+        return scale
+    return "eval" if is_published_data else "other_data"
+
+
 def names_of(table: str, row: str, config: Config) -> Names:
     """The names of a run. Only scale `paper` on the table's own data set is the published training."""
     published = published_table(table)
     found = None if published is None else next((r for r in _every_row(published) if r.id == row), None)
-    if config.scale.name != "paper":
-        return Names(config.scale.name, found)
-    is_published = published is not None and config.data.name == published.dataset
-    return Names("eval" if is_published else "other_data", found)
+    is_published_data = published is not None and config.data.name == published.dataset
+    return Names(config.backbone.name, accuracy_group(config.scale.name, is_published_data), found)
 
 
 def result_of(summary: Mapping[str, Any], names: Names) -> dict[str, Any]:

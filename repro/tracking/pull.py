@@ -8,6 +8,7 @@ runs for one record, and a record here that says something else are refused, all
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,8 +202,10 @@ def _against_local(candidate: Candidate) -> str:
 
 
 def _write(candidate: Candidate) -> None:
-    """The record, its status last: an interrupted pull leaves nothing that counts as done."""
-    record, remote = candidate.record, candidate.remote
+    """The record, renamed to its place when it is whole: an interrupted pull leaves none."""
+    remote, final = candidate.remote, candidate.record.path
+    record = Record(final.with_name(f".{final.name}.pull"))
+    shutil.rmtree(record.path, ignore_errors=True)  # of a pull that was cut off
     record.create(candidate.config, candidate.about["table"], candidate.about["row"])
     provenance = dict(remote.config.get("provenance") or {})
     write_json(record.path / "provenance.json", {**provenance, "pulled_from": remote.url})
@@ -210,3 +213,4 @@ def _write(candidate: Candidate) -> None:
     update = int(candidate.result["updates"])
     write_json(record.path / "result.json", dict(candidate.result))
     record.set_status(Status("done", heartbeat=time.time(), attempt=0, update=update, updates=update))
+    record.path.rename(final)
