@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.errors import UserError
+from repro.tracking.commands import add_wandb_commands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.set_defaults(function=_export)
+
+    add_wandb_commands(commands)
     return parser
 
 

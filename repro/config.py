@@ -210,6 +210,8 @@ class Tracker(_Section):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str | None
+    upload_weights: bool
+    finish_timeout_s: float = Field(gt=0)
 
 
 class Run(_Section):

@@ -33,6 +33,11 @@ class Record:
         """The last two checkpoints and the best one."""
         return self.path / "checkpoint"
 
+    @property
+    def weights_file(self) -> Path:
+        """The finished weights, zeros left out; written only where the run is asked to (`tracker.upload_weights`)."""
+        return self.path / "weights.safetensors"
+
     def attempt_dir(self, attempt: int) -> Path:
         """Output of one process of the run."""
         return self.path / "attempts" / str(attempt)
@@ -115,7 +120,8 @@ def record_for(root: Path, config: Config, table: str, row: str) -> Record:
 def all_records(root: Path) -> Iterator[Record]:
     """Every record below `root`, in the order of their paths."""
     for file in sorted(root.glob("**/config.yaml")):
-        yield Record(file.parent)
+        if (file.parent / "status.json").exists():  # W&B's client writes a config.yaml too, into folders of its own
+            yield Record(file.parent)
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ from repro.training import checkpoint
 from repro.training.distributed import World, join_world, leave_world
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loop import RunFailed, Surroundings, Trainer
+from repro.training.weights_file import write_weights
 
 HEARTBEAT_EVERY_S = 1.0
 EXIT_DONE, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75: EX_TEMPFAIL, start it again
@@ -82,6 +83,8 @@ def _attempt(record: Record, config: Config, world: World, tell: Callable[[str],
             tell(_opening(record, config, trainer))
             result = _result(record, config, world, trainer.run())
             if world.is_first:
+                if config.tracker.upload_weights:
+                    write_weights(record.weights_file, trainer.state.model.state_dict())
                 write_json(record.path / "result.json", result)
             beat.end("done", None)
         except Interrupted as interruption:
