@@ -23,7 +23,8 @@ BATCH = 16
 SPARSITY = 0.5
 ROUNDS = 7
 ALWAYS = UpdateSchedule(interval=1, end=1_000_000, total=1_000_001)
-STEPS_IN_CHILD = 3
+STEPS_IN_CHILD = 2
+MEMORY_ROUNDS = 3
 
 
 def deit_small() -> nn.Module:
@@ -136,9 +137,9 @@ def _grad(weight: nn.Parameter) -> Tensor:
 def memory() -> list[Figure]:
     """Peak memory of a process that trains, above that of one that trains densely, in bytes a masked weight."""
     peaks: dict[str, list[int]] = {"dense": [], "svite": [], "s2vite gate": [], "s2vite as_released": []}
-    for _ in range(3):
+    for _ in range(MEMORY_ROUNDS):
         for name in peaks:
-            command = [sys.executable, "-m", "benchmarks.masks", name]
+            command = [sys.executable, "-m", "benchmarks.masks", name, str(torch.get_num_threads())]
             peaks[name].append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     masked = sum(weight.numel() for weight in svite(deit_small()).masks.weights.values())
     figures = []
@@ -190,5 +191,5 @@ def train_and_tell_peak(name: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(sys.argv[2]))
     train_and_tell_peak(sys.argv[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ _DENSITY = "density/"
 class MaskHistory:
     """The mask updates of one run. `variant` says which options of the method differ from the row's, `""` for none.
 
-    `progress` is the share of the training done at each entry, 0 at the start; `entries` are as they were logged.
+    `options` are those of its weights; `progress` is the share of the training done at each entry, 0 at the start;
+    `entries` are as they were logged.
     """
 
     row: Row
     variant: str
+    options: Mapping[str, Any]
     progress: tuple[float, ...]
     entries: tuple[dict[str, Any], ...]
 
@@ -63,17 +65,19 @@ def read_histories(
             if config.recipe != own.recipe or config.model != own.model or config.data.name != own.data.name:
                 continue
             variant = _difference(config.method, own.method)
-            history = _read(record, row, variant, config.own_recipe.epochs)
+            history = _read(record, row, config.method, variant, config.own_recipe.epochs)
             if variant is not None and history is not None:
                 found.setdefault(variant, history)  # records come in the order of seeds
         yield from (found[variant] for variant in sorted(found))
 
 
-def _read(record: Record, row: Row, variant: str | None, epochs: int) -> MaskHistory | None:
+def _read(record: Record, row: Row, method: Method, variant: str | None, epochs: int) -> MaskHistory | None:
     entries = tuple(record.metrics("masks"))
     if variant is None or not entries:
         return None
-    return MaskHistory(row, variant, tuple(entry["epoch"] / epochs for entry in entries), entries)
+    assert method.weights is not None
+    progress = tuple(entry["epoch"] / epochs for entry in entries)
+    return MaskHistory(row, variant, method.weights.model_dump(), progress, entries)
 
 
 def _difference(method: Method, own: Method) -> str | None:

@@ -26,7 +26,7 @@ def mask_figure(
 ) -> list[Path]:
     """Write `masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
 
-    Shows one backbone: the one with most histories, the first of those in the table.
+    Shows one backbone: the one with most variants, then most histories; the first of those in the table.
     """
     histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
     if not histories:
@@ -39,7 +39,8 @@ def mask_figure(
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
     """The figure itself, a 2 x 2 of panels."""
     counts = [history.row.backbone for history in histories]
-    backbone = max(dict.fromkeys(counts), key=counts.count)
+    variants = [history.row.backbone for history in histories if history.variant]
+    backbone = max(dict.fromkeys(counts), key=lambda name: (variants.count(name), counts.count(name)))
     shown = _one_of_each_method([history for history in histories if history.row.backbone == backbone])
     references = {row.id for name in set(counts) if (row := reference_row(table, name))}
     look = looks(row.method for row in rows_by_order(table) if row.id not in references)
@@ -58,7 +59,6 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
 
 def _one_of_each_method(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
     """All variants of one row for each method: the row with most variants, in the middle of those."""
-    chosen: dict[str, MaskHistory] = {}
     kept: list[MaskHistory] = []
     for method in dict.fromkeys(history.row.method for history in histories):
         own = [history for history in histories if history.row.method == method]
@@ -66,7 +66,6 @@ def _one_of_each_method(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
         most = max(ids.count(id_) for id_ in ids)
         rows = [id_ for id_ in dict.fromkeys(ids) if ids.count(id_) == most]
         kept += [history for history in own if history.row.id == rows[len(rows) // 2]]
-        chosen[method] = kept[-1]
     return kept
 
 
@@ -100,24 +99,30 @@ def _draw_units(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
     axes.set_ylabel("units (%)")
     structured = [history for history in histories if history.values("neurons_ever_active")]
     variants = [history for history in structured if history.row.id == structured[0].row.id]
+    # The options that make the variants, with the default's own value too.
+    differing = [key for key in (structured[0].options if structured else {}) if _differs(key, variants)]
     for history in variants:
+        words = ", ".join(f"{key} {history.options[key]}" for key in differing)
         for kind in _UNITS:
             values = history.values(f"{kind}_ever_active")
             assert values is not None
-            words = f"{kind}, {history.variant or 'default'}"
             axes.plot(
-                history.progress,
-                [100 * value for value in values],
+                [*history.progress, 1.0],
+                [100 * value for value in [*values, values[-1]]],
                 drawstyle="steps-post",
                 color=look[history.row.method].colour if not history.variant else "#555555",
                 linestyle="-" if kind == "neurons" else _DASHED,
                 linewidth=1.4,
-                label=words,
+                label=f"{kind}, {words}" if words else kind,
             )
     if variants:
         axes.set_title(f"Units that were ever active: {_label(table, variants[0], plain=True)}")
     axes.set_ylim(0, 103)
     _finish(axes, "no structured run")
+
+
+def _differs(key: str, histories: Sequence[MaskHistory]) -> bool:
+    return any(history.options.get(key) != histories[0].options.get(key) for history in histories)
 
 
 def _draw_layers(axes: Axes, table: Table, histories: Sequence[MaskHistory], look: Mapping[str, Look]) -> None:
@@ -154,9 +159,14 @@ def _line(
     start: int = 0,
     dotted: bool = False,
 ) -> None:
+    progress = list(history.progress[start:])
+    percents = [100 * value for value in values[start:]]
+    if not start:  # what a mask is it stays, to the end
+        progress.append(1.0)
+        percents.append(percents[-1])
     axes.plot(
-        history.progress[start:],
-        [100 * value for value in values[start:]],
+        progress,
+        percents,
         color=look[history.row.method].colour,
         linestyle=":" if dotted else (_DASHED if history.variant else "-"),
         linewidth=1.2,
