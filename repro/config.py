@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -20,7 +20,16 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from repro import method_options
 from repro.errors import UserError, did_you_mean
@@ -197,11 +206,60 @@ class Scale(_Section):
     cpu_threads: NonNegativeInt
 
 
-class Launcher(_Section):
-    """Where runs run."""
+class InlineLauncher(_Section):
+    """Processes of this one; `parallel` runs at once."""
 
     name: Literal["inline"]
     parallel: PositiveInt | Literal["auto"]
+
+
+class LocalLauncher(_Section):
+    """submitit's local executor: jobs on this machine, each with a log of its own, of one or more ranks."""
+
+    name: Literal["local"]
+    parallel: PositiveInt | Literal["auto"]
+    tasks_per_node: PositiveInt
+    gpus_per_node: NonNegativeInt
+    setup: tuple[str, ...]
+
+
+class SlurmLauncher(_Section):
+    """What a run asks of Slurm. `parallel` caps how many tasks of an array run at once; null leaves a key to the site.
+
+    `time_min` in minutes, `mem_gb` per node, `signal_lead_s` the seconds before the end at which a job is told.
+    """
+
+    name: Literal["slurm"]
+    parallel: PositiveInt
+    account: str | None
+    partition: str | None
+    qos: str | None
+    gres: str | None
+    constraint: str | None
+    reservation: str | None
+    exclude: str | None
+    time_min: PositiveInt
+    nodes: PositiveInt
+    tasks_per_node: PositiveInt
+    gpus_per_node: NonNegativeInt | None
+    cpus_per_task: PositiveInt
+    mem_gb: PositiveFloat | None
+    signal_lead_s: PositiveInt
+    requeue: bool
+    max_requeues: NonNegativeInt
+    array_size: PositiveInt | None
+    setup: tuple[str, ...]
+    container: tuple[str, ...]
+    srun_args: tuple[str, ...]
+    extra: dict[str, str | int | bool]
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one run."""
+        return self.nodes * self.tasks_per_node
+
+
+Launcher = InlineLauncher | LocalLauncher | SlurmLauncher
 
 
 class Tracker(_Section):
@@ -233,7 +291,7 @@ class Config(_Section):
     data: Data
     recipe: Recipe
     scale: Scale
-    launcher: Launcher
+    launcher: Annotated[Launcher, Field(discriminator="name")]
     tracker: Tracker
     run: Run
 
@@ -364,15 +422,20 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        errors += [
-            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg'].lower()}"
-            for item in error.errors()
-        ]
+        errors += [f"{_key(item['loc'])}={item['input']!r}: {item['msg'].lower()}" for item in error.errors()]
         raise UserError(_message(errors)) from None
     errors += _cross_checks(config)
     if errors:
         raise UserError(_message(errors))
     return config
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """The key as it is written in an override: pydantic puts the launcher's name into the path of its fields."""
+    parts = [str(part) for part in place]
+    if parts[0] == "launcher" and len(parts) > 2:
+        del parts[1]
+    return ".".join(parts)
 
 
 def _cross_checks(config: Config) -> list[str]:
@@ -393,6 +456,11 @@ def _cross_checks(config: Config) -> list[str]:
         errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
     if recipe.warmup_epochs >= recipe.epochs:
         errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
+    launcher = config.launcher
+    if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
+        errors.append(
+            f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
+        )
     if config.data.images_per_epoch:
         length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
         schedule = mask_schedule(config, length)

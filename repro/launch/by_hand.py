@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from rich.console import Console
 
 from repro.config import CONF_DIR, Config, compose
 from repro.errors import UserError
-from repro.launch.inline import run_all
+from repro.launch.inline import Forked
+from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun, without_method
 from repro.launch.progress import TableProgress
+from repro.launch.waiting import run_all
 from repro.rows import Row, row_id
 from repro.runs.record import record_for
 
@@ -56,10 +59,13 @@ def _run(run: PlannedRun, console: Console) -> int:
     runs = [one for one in (run.starts_from, run) if one is not None and not one.is_done]
     for one in runs:
         one.create()
+        alive = why_alive(one.record, one.record.status(), None, time.time())
+        if alive:
+            raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
     finished = True
     if runs:
         with TableProgress(run.row.id, runs, runs, console) as progress:
-            finished = run_all(runs, 1, progress.watch)
+            finished = run_all(runs, 1, Forked, progress.watch)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
     if status.reason:
