@@ -145,9 +145,10 @@ class Record:
         yield from sorted(latest.values(), key=lambda entry: (entry["update"], entry["kind"]))
 
 
-def record_for(root: Path, config: Config, table: str, row: str) -> Record:
-    """The record of a run: its place follows from what it is."""
-    return Record(root / table / row / config.scale.name / f"seed{config.seed}-{config.signature[:8]}")
+def record_for(root: Path, config: Config, table: str, row: str, signature: str | None = None) -> Record:
+    """The record of a run: its place follows from what it is. `signature` is the config's, where known."""
+    start = (signature or config.signature)[:8]
+    return Record(root / table / row / config.scale.name / f"seed{config.seed}-{start}")
 
 
 def all_records(root: Path) -> Iterator[Record]:
