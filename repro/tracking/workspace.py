@@ -25,7 +25,9 @@ def build_workspace(table: Table, rows: Sequence[Row], scale: str, entity: str, 
         project=project,
         name=f"{table.name}, {scale} scale",
         sections=[
-            ws.Section(name="Accuracy against MACs", panels=against_macs(table, scale, group), is_open=True, pinned=True),
+            ws.Section(
+                name="Accuracy against MACs", panels=against_macs(table, scale, group), is_open=True, pinned=True
+            ),
             *(
                 ws.Section(
                     name=table.label(backbone), panels=backbone_curves(table, backbone, scale, group), is_open=True
@@ -76,7 +78,10 @@ def against_macs(table: Table, scale: str, group: str) -> list[Any]:
     measured = f"{dataset} top-1 (%), measured" if group == "eval" else f"{scale} scale top-1 (%), not {dataset}"
     return [
         scatter(title, accuracy)
-        for title, accuracy in ((measured, accuracy_cell(group)), (f"{dataset} top-1 (%), published", "published/top1_pct"))
+        for title, accuracy in (
+            (measured, accuracy_cell(group)),
+            (f"{dataset} top-1 (%), published", "published/top1_pct"),
+        )
     ]
 
 
