@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from repro.rows import Table
 
 SCALES = ("paper", "local", "smoke")
+MAX_ATTEMPTS = 5
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,28 +68,79 @@ def _parser() -> argparse.ArgumentParser:
         ("report", _report, "write the table and its figure from the records on disk"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("table")
-        command.add_argument(
-            "words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides"
-        )
-        command.add_argument("--scale", choices=SCALES, default="local")
-        command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
-        command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+        _add_selection(command)
         if name == "plan":
             command.add_argument("--json", action="store_true")
         if name == "launch":
             command.add_argument("--retry", action="store_true", help="start failed runs again")
+            _add_launching(command)
         if name != "plan":
             command.add_argument("--reports", type=Path, default=Path("reports"), help="where reports go")
         command.set_defaults(function=function)
+
+    for name, function, text in (
+        ("status", _status, "where the runs of a table stand"),
+        ("cancel", _cancel, "stop runs; they save first, and a launch goes on with them"),
+        ("retry", _retry, "start the failed runs again"),
+        ("logs", _logs, "what the latest attempt of a row wrote"),
+    ):
+        command = commands.add_parser(name, help=text)
+        _add_selection(command)
+        if name == "status":
+            command.add_argument("--watch", action="store_true", help="live, until Ctrl-C")
+            command.add_argument("--json", action="store_true")
+        if name == "retry":
+            _add_launching(command)
+            command.add_argument("--reports", type=Path, default=Path("reports"), help="where reports go")
+        if name == "logs":
+            command.add_argument("--seed", type=int, default=0)
+            command.add_argument("--attempt", type=int, help="its number (default: the latest)")
+            command.add_argument("--all", action="store_true", help="whole files, not only their ends")
+        command.set_defaults(function=function, retry=name == "retry")
+
+    command = commands.add_parser("doctor", help="is this machine, or this cluster, ready?")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE", help="launcher=slurm data.root=/data/imagenet")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(function=_doctor)
 
     command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
     command.add_argument("words", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(function=_train)
 
+    command = commands.add_parser("export", help="write a finished run's model, without heads and neurons it has lost")
+    command.add_argument("what", metavar="RECORD_OR_ROW", help="a record's folder, or a row: deit_small/s2vite-40")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides the row was launched with")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch (default last)")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.set_defaults(function=_export)
+
     add_wandb_commands(commands)
     return parser
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+
+
+def _add_launching(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--yes", action="store_true", help="submit to Slurm without asking")
+    command.add_argument(
+        "--max-attempts",
+        type=int,
+        default=MAX_ATTEMPTS,
+        metavar="N",
+        help=f"leave a run alone that was started N times without getting further (default {MAX_ATTEMPTS})",
+    )
 
 
 def _console() -> Console:
@@ -127,7 +179,8 @@ def _list(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from collections import Counter
 
-    from repro.launch.plan import to_start
+    from repro.launch.launching import jobs_if_any
+    from repro.launch.reconcile import decide, starting
 
     table, runs = _planned(options)
     if options.json:
@@ -145,17 +198,18 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     for run in runs:
         print(f"{run.row.id:32} seed {run.config.seed}  {run.state:10} {run.record.path}")
+    would_start = len(starting(decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)))
     counts = ", ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
-    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {len(to_start(runs, retry=False))}")
+    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {would_start}")
     return 0
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from repro.launch.plan import to_start
+    from repro.launch.launching import Wishes, launch
 
     table, runs = _planned(options)
-    starting = to_start(runs, options.retry)
-    finished = _execute(table.name, runs, starting)
+    wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs)
+    finished = launch(table.name, runs, wishes, _console())
     _write_report(options)
     if not finished:
         print("stopped; the same command goes on where it was", file=sys.stderr)
@@ -166,17 +220,74 @@ def _launch(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _execute(name: str, runs: list[PlannedRun], starting: list[PlannedRun]) -> bool:
-    from repro.launch.inline import parallelism, run_all
-    from repro.launch.progress import TableProgress
+def _retry(options: argparse.Namespace) -> int:
+    return _launch(options)
 
-    if not starting:
-        return True
-    for run in starting:
-        run.create()
-    parallel = parallelism(starting[0].config.launcher.parallel)
-    with TableProgress(name, runs, starting, _console()) as progress:
-        return run_all(starting, parallel, progress.watch)
+
+def _status(options: argparse.Namespace) -> int:
+    from repro.launch.failures import causes
+    from repro.launch.launching import jobs_if_any
+    from repro.launch.overview import as_json, lines, render
+
+    table, runs = _planned(options)
+    if options.json:
+        print(json.dumps(as_json(lines(runs, jobs_if_any())), indent=2))
+        return 0
+    title, console = f"{table.name} at scale {options.scale}", _console()
+    if options.watch:
+        from repro.launch.watching import watch
+
+        watch(lambda: render(title, lines(runs, jobs_if_any())), console)
+        return 0
+    entries = lines(runs, jobs_if_any())
+    console.print(render(title, entries))
+    for cause in causes(table.name, options.scale, entries):
+        console.print(f"\n{len(cause.rows)} failed alike: {cause.line}", soft_wrap=True, markup=False)
+        console.print(f"  {', '.join(cause.rows)}\n  {cause.show}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from repro.launch.failures import log_files, tail
+
+    options.seeds = options.seed + 1
+    _, runs = _planned(options)
+    run = next(run for run in reversed(runs) if run.config.seed == options.seed)
+    files = log_files(run.record, options.attempt)
+    if not files:
+        raise UserError(f"{run.row.id}: nothing was written yet ({run.record.path} is {run.state})")
+    for file in files:
+        print(f"==> {file}")
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if options.all else tail(file)[-100:]
+        print("\n".join(lines))
+    return 0
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from repro.launch.control import cancel
+    from repro.launch.launching import jobs_if_any
+
+    _, runs = _planned(options)
+    print("\n".join(cancel(runs, jobs_if_any(), options.runs) or ["nothing is running or waiting"]))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from repro.config import compose
+    from repro.launch.doctor import examine
+
+    config = compose([f"scale={options.scale}", *options.words])
+    checks = []
+    for check in examine(config, options.runs):
+        checks.append(check)
+        if not options.json:
+            advice = f"  -> {check.advice}" if check.advice else ""
+            print(f"{check.verdict:4}  {check.name:26} {check.found}{advice}")
+    if options.json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    return 1 if any(check.verdict == "fail" for check in checks) else 0
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -189,7 +300,7 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
     from repro.rows import load_table
 
     table = load_table(options.table)
-    rows, overrides = _split(options.words)
+    rows, overrides = _split(options)
     return table, plan(table, table.select(rows), options.scale, range(options.seeds), options.runs, overrides)
 
 
@@ -199,7 +310,7 @@ def _write_report(options: argparse.Namespace) -> None:
     from repro.rows import load_table
 
     table = load_table(options.table)
-    rows, overrides = _split(options.words)
+    rows, overrides = _split(options)
     report = build(
         table,
         table.select(rows),
@@ -215,16 +326,39 @@ def _write_report(options: argparse.Namespace) -> None:
         console.print(str(path), soft_wrap=True)
 
 
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Row patterns and overrides: an override has an equals sign, a pattern never has."""
-    rows = [word for word in words if "=" not in word]
-    return rows, [word for word in words if "=" in word]
+def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Row patterns and overrides: an override has an equals sign, a pattern never has. `seeds=3` is `--seeds 3`."""
+    rows = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word]
+    for word in [word for word in overrides if word.startswith("seeds=")]:
+        overrides.remove(word)
+        try:
+            options.seeds = int(word.removeprefix("seeds="))
+        except ValueError:
+            raise UserError(f"{word}: how many seeds? seeds=3") from None
+    if options.seeds < 1:
+        raise UserError(f"seeds={options.seeds}: at least one")
+    return rows, overrides
 
 
 def _train(options: argparse.Namespace) -> int:
     from repro.launch.by_hand import train, train_many
 
     return train_many(options.words) if options.multirun else train(options.words, _console())
+
+
+def _export(options: argparse.Namespace) -> int:
+    from repro.launch.finished import finished_record
+    from repro.training.finished import export_record
+
+    record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
+    description = export_record(record, options.weights, options.out)
+    count = description["parameters"]
+    print(
+        f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
+        f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -20,7 +20,16 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from repro import method_options
 from repro.errors import UserError, did_you_mean
@@ -111,6 +120,16 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Finetune(_Section):
+    """How a method that begins with trained weights goes on: its epochs and learning rate as shares of the recipe's.
+
+    The recipe itself stays that of the run it begins with, so that a change of it changes both.
+    """
+
+    epochs_fraction: float = Field(gt=0, le=1)
+    lr_factor: float = Field(gt=0)
+
+
 class Method(_Section):
     """A method: its nominal sparsities as fractions, its parts, and the method whose finished run it starts from."""
 
@@ -118,6 +137,7 @@ class Method(_Section):
     sparsity: float = Field(ge=0, lt=1)
     data_sparsity: float = Field(ge=0, lt=1)
     starts_from: str | None = None
+    finetune: Finetune | None = None
     weights: Part | None
     tokens: Part | None
 
@@ -186,11 +206,60 @@ class Scale(_Section):
     cpu_threads: NonNegativeInt
 
 
-class Launcher(_Section):
-    """Where runs run."""
+class InlineLauncher(_Section):
+    """Processes of this one; `parallel` runs at once."""
 
     name: Literal["inline"]
     parallel: PositiveInt | Literal["auto"]
+
+
+class LocalLauncher(_Section):
+    """submitit's local executor: jobs on this machine, each with a log of its own, of one or more ranks."""
+
+    name: Literal["local"]
+    parallel: PositiveInt | Literal["auto"]
+    tasks_per_node: PositiveInt
+    gpus_per_node: NonNegativeInt
+    setup: tuple[str, ...]
+
+
+class SlurmLauncher(_Section):
+    """What a run asks of Slurm. `parallel` caps how many tasks of an array run at once; null leaves a key to the site.
+
+    `time_min` in minutes, `mem_gb` per node, `signal_lead_s` the seconds before the end at which a job is told.
+    """
+
+    name: Literal["slurm"]
+    parallel: PositiveInt
+    account: str | None
+    partition: str | None
+    qos: str | None
+    gres: str | None
+    constraint: str | None
+    reservation: str | None
+    exclude: str | None
+    time_min: PositiveInt
+    nodes: PositiveInt
+    tasks_per_node: PositiveInt
+    gpus_per_node: NonNegativeInt | None
+    cpus_per_task: PositiveInt
+    mem_gb: PositiveFloat | None
+    signal_lead_s: PositiveInt
+    requeue: bool
+    max_requeues: NonNegativeInt
+    array_size: PositiveInt | None
+    setup: tuple[str, ...]
+    container: tuple[str, ...]
+    srun_args: tuple[str, ...]
+    extra: dict[str, str | int | bool]
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one run."""
+        return self.nodes * self.tasks_per_node
+
+
+Launcher = InlineLauncher | LocalLauncher | SlurmLauncher
 
 
 class Tracker(_Section):
@@ -222,9 +291,27 @@ class Config(_Section):
     data: Data
     recipe: Recipe
     scale: Scale
-    launcher: Launcher
+    launcher: Annotated[Launcher, Field(discriminator="name")]
     tracker: Tracker
     run: Run
+
+    @property
+    def own_recipe(self) -> Recipe:
+        """The recipe as this run trains with it: `recipe`, shortened where the method fine-tunes.
+
+        Warm-up keeps its share of the training; the learning rate ends where the recipe's does.
+        """
+        finetune = self.method.finetune
+        if finetune is None:
+            return self.recipe
+        epochs = max(1, round(self.recipe.epochs * finetune.epochs_fraction))
+        return self.recipe.model_copy(
+            update={
+                "epochs": epochs,
+                "warmup_epochs": self.recipe.warmup_epochs * epochs / self.recipe.epochs,
+                "lr": self.recipe.lr * finetune.lr_factor,
+            }
+        )
 
     @property
     def signature(self) -> str:
@@ -335,10 +422,7 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        errors += [
-            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg'].lower()}"
-            for item in error.errors()
-        ]
+        errors += [f"{_key(item['loc'])}={item['input']!r}: {item['msg'].lower()}" for item in error.errors()]
         raise UserError(_message(errors)) from None
     errors += _cross_checks(config)
     if errors:
@@ -346,12 +430,20 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
     return config
 
 
+def _key(place: tuple[int | str, ...]) -> str:
+    """The key as it is written in an override: pydantic puts the launcher's name into the path of its fields."""
+    parts = [str(part) for part in place]
+    if parts[0] == "launcher" and len(parts) > 2:
+        del parts[1]
+    return ".".join(parts)
+
+
 def _cross_checks(config: Config) -> list[str]:
     """What single fields cannot know."""
-    from repro.schedule import training_length, update_schedule
+    from repro.schedule import mask_schedule, training_length
 
     errors = []
-    model, recipe = config.model, config.recipe
+    model, recipe = config.model, config.own_recipe
     if model.embed_dim % model.num_heads:
         errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
     if model.image_size % model.patch_size:
@@ -364,17 +456,22 @@ def _cross_checks(config: Config) -> list[str]:
         errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
     if recipe.warmup_epochs >= recipe.epochs:
         errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
-    options = config.method.weights.options if config.method.weights else {}
-    if config.data.images_per_epoch and "update_end_iterations" in options:
-        length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
-        schedule = update_schedule(
-            config, options["update_interval_iterations"], options["update_end_iterations"], length
+    launcher = config.launcher
+    if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
+        errors.append(
+            f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
         )
-        if schedule.end > schedule.total:
+    if config.data.images_per_epoch:
+        length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
+        schedule = mask_schedule(config, length)
+        if schedule is not None and schedule.end > schedule.total:
             errors.append(
-                f"method.weights.update_end_iterations={options['update_end_iterations']}: mask updates would go on "
-                f"for {schedule.end} updates, the training has {schedule.total} (raise recipe.epochs or lower it)"
+                f"method.weights.update_end_iterations: masks would change until update {schedule.end}, the training "
+                f"has {schedule.total} (raise recipe.epochs or lower it)"
             )
+    mixing = recipe.mixup > 0 or recipe.cutmix > 0
+    if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
+        errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
     return errors
 
 

@@ -93,10 +93,5 @@ def _run(table: Table, row: Row, config: Config, seed: int, root: Path) -> Plann
     return PlannedRun(row, seeded, record_for(root, seeded, table.name, row.id))
 
 
-def to_start(runs: Iterable[PlannedRun], retry: bool) -> list[PlannedRun]:
-    """The runs that `launch` starts: not done, trainable, and failed ones only with `retry`."""
-    return [run for run in runs if run.state not in ("done", "missing") and (retry or run.state != "failed")]
-
-
 def _others(ids: list[str]) -> str:
     return f" and {len(ids) - 1} more rows" if len(ids) > 1 else ""

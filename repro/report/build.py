@@ -10,6 +10,7 @@ import pandas as pd
 
 from repro.report.collect import collect
 from repro.report.figures import figure1
+from repro.report.mask_figure import mask_figure
 from repro.report.tables import write_tables
 from repro.rows import Row, Table
 
@@ -33,8 +34,11 @@ def build(
 ) -> Report:
     """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` and `<reports_dir>/<figure>.{svg,png,pdf}`.
 
+    Where runs have moved masks, also `<reports_dir>/masks.{svg,png,pdf}`.
+
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
     frame = collect(table, rows, scale, seeds, runs_root, overrides)
     written = write_tables(frame, table, reports_dir / table.name, overrides)
-    return Report(frame, (*written, *figure1(frame, table, reports_dir)))
+    figures = [*figure1(frame, table, reports_dir), *mask_figure(table, rows, scale, runs_root, reports_dir, overrides)]
+    return Report(frame, (*written, *figures))

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from repro.errors import UserError, did_you_mean
+from repro.launch.plan import without_method
 from repro.measure.cost import Cost, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
 from repro.report.statistics import Summary, paired_differences, summarise
@@ -94,7 +95,9 @@ def collect(
 
     def evidence(row: Row) -> Evidence:
         if row.id not in known:
-            known[row.id] = read_evidence(table.name, row, scale, distinct, root, overrides, moment)
+            # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
+            own = overrides if row in rows else without_method(overrides)
+            known[row.id] = read_evidence(table.name, row, scale, distinct, root, own, moment)
         return known[row.id]
 
     lines = []

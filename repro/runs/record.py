@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from repro.config import Config
 from repro.errors import UserError
@@ -41,6 +42,38 @@ class Record:
     def attempt_dir(self, attempt: int) -> Path:
         """Output of one process of the run."""
         return self.path / "attempts" / str(attempt)
+
+    def latest_attempt(self) -> int:
+        """The number of the newest attempt; 0 before the first."""
+        folder = self.path / "attempts"
+        return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
+
+    def claim_attempt(self) -> int:
+        """Begin a new attempt: the next number, and a folder that no other attempt has.
+
+        Making the folder is the claim: of two processes one succeeds, on a shared file system too. An older attempt
+        that is still alive somewhere finds the newer folder and stops.
+        """
+        number = self.latest_attempt() + 1
+        while True:
+            try:
+                self.attempt_dir(number).mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            else:
+                return number
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process that can be seen from here is at this run. (A dead process holds no lock.)"""
+        lock = FileLock(self.path / "lock")
+        if not self.path.is_dir():
+            return False
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def create(self, config: Config, table: str, row: str, starts_from: Path | None = None) -> None:
         """Make the folder and write config.yaml and a planned status, unless they are there already.
@@ -97,12 +130,16 @@ class Record:
         """Commit, hardware and versions behind the latest attempt; empty before the first."""
         return dict(read_json(self.path / "provenance.json") or {})
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike."""
+    def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
+
+        With `kind`, those of one kind; the others are not even parsed.
+        """
+        sought = "" if kind is None else json.dumps({"kind": kind})[1:-1]
         latest: dict[tuple[str, int], dict[str, Any]] = {}
         if self.metrics_file.exists():
             for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-                entry = _parse_line(line)
+                entry = _parse_line(line) if sought in line else None
                 if entry is not None:
                     latest[entry["kind"], entry["update"]] = entry
         yield from sorted(latest.values(), key=lambda entry: (entry["update"], entry["kind"]))

@@ -12,7 +12,11 @@ STALE_AFTER_S = 120.0  # a heartbeat older than this is a run that died without 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run at `heartbeat` (Unix seconds), written by its latest attempt."""
+    """The state of a run at `heartbeat` (Unix seconds), written by its latest attempt.
+
+    `submissions` counts how often a launch has handed the run out since it last got further; `started` and
+    `update_at_start` are those of the latest attempt, so that what is left can be estimated.
+    """
 
     state: State = "planned"
     heartbeat: float = 0.0
@@ -23,6 +27,25 @@ class Status:
     host: str | None = None
     pid: int | None = None
     reason: str | None = None
+    submissions: int = 0
+    started: float = 0.0
+    update_at_start: int = 0
+    loss: float | None = None
+    top1_pct: float | None = None
+
+    def is_silent(self, now: float) -> bool:
+        """Whether an attempt that calls itself running has not been heard of for a while.
+
+        A heartbeat in the future is no sign of life either: a clock went backwards, and would hide a death for as long.
+        """
+        return abs(now - self.heartbeat) > STALE_AFTER_S
+
+    def eta_s(self) -> float | None:
+        """Seconds of training left at the pace of this attempt; None before there is a pace."""
+        updates, elapsed = self.update - self.update_at_start, self.heartbeat - self.started
+        if self.state != "running" or updates <= 0 or elapsed <= 0:
+            return None
+        return (self.updates - self.update) * elapsed / updates
 
     def moved(self, state: State, **changes: Any) -> Status:
         """The same run, in another state, with a fresh heartbeat."""

@@ -69,7 +69,9 @@ def join_world(device: str) -> World:
     if place.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError("run.device=cuda: torch sees no GPU here; take run.device=cpu or check the driver")
-        place = torch.device("cuda", local_rank if place.index is None else place.index)
+        # Where a job gives each task one GPU of its own, that is number 0 for all of them.
+        index = local_rank % torch.cuda.device_count() if place.index is None else place.index
+        place = torch.device("cuda", index)
         torch.cuda.set_device(place)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=size)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -13,10 +15,14 @@ class Interrupted(Exception):
 
 
 class StopFlag:
-    """Raised by a signal, looked at by the loop. A second Ctrl-C stops at once."""
+    """Raised by a signal, looked at by the loop. A second Ctrl-C stops at once.
+
+    `reason` says who asked: a signal's name, or `superseded`, which the heartbeat sets.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self._at_once = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopFlag:
@@ -29,7 +35,20 @@ class StopFlag:
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block a signal raises `Interrupted` where it arrives: nothing is there to save yet."""
+        self._at_once = True
+        try:
+            if self.reason is not None:
+                raise Interrupted(self.reason)
+            yield
+        finally:
+            self._at_once = False
+
     def _raise(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason is not None:
             raise KeyboardInterrupt
         self.reason = signal.Signals(number).name
+        if self._at_once:
+            raise Interrupted(self.reason)

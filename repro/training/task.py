@@ -7,6 +7,8 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,34 @@ from repro.errors import UserError
 from repro.runs import provenance
 from repro.runs.files import write_json
 from repro.runs.record import Record
-from repro.runs.status import Status
+from repro.runs.status import State
 from repro.schedule import paper_updates
 from repro.tracking.open import open_sinks
 from repro.tracking.sinks import Sinks
 from repro.training import checkpoint
 from repro.training.distributed import World, join_world, leave_world
+from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loop import RunFailed, Surroundings, Trainer
 from repro.training.weights_file import write_weights
 
-HEARTBEAT_EVERY_S = 1.0
 EXIT_DONE, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75: EX_TEMPFAIL, start it again
+TAKE_OVER_S = 300.0  # how long an older attempt may take to notice that it has been superseded, save and leave
 
 
-def execute(path: Path, tell: Callable[[str], None] = print) -> int:
+def execute(
+    path: Path,
+    attempt: int | None = None,
+    job_id: str | None = None,
+    tell: Callable[[str], None] = print,
+    take_over_s: float = TAKE_OVER_S,
+) -> int:
     """Bring the run at `path` to its end, or as far as it gets; returns the process's exit code.
 
-    Done runs are left alone. The record is locked for as long as this process lives, so two attempts at once cannot
-    happen on one file system. Every outcome is in status.json: done, requeued (stopped, goes on later) or failed.
+    Done runs are left alone. `attempt` is the number that this process has claimed, None: claims one. Where an older
+    attempt is still alive, this one waits for it to stop: a job that was requeued after its node was given up for lost
+    must not wait for that node. The record is locked for as long as this process lives. Every outcome is in
+    status.json: done, requeued (stopped, goes on later) or failed; the exit code says the same.
     """
     record = Record(path)
     if record.result() is not None:
@@ -45,58 +56,98 @@ def execute(path: Path, tell: Callable[[str], None] = print) -> int:
             record.set_status(record.status().moved("done", reason=None))
         return EXIT_DONE
     config = record.config()
-    world = join_world(config.run.device)
-    lock = FileLock(path / "lock")
-    try:
-        if world.is_first:
-            lock.acquire(timeout=0)
-        return _attempt(record, config, world, tell)
-    except Timeout:
-        tell(f"{path}: another process is at this run; left alone")
-        return EXIT_STOPPED
-    finally:
-        lock.release()
-        leave_world()
-
-
-def _attempt(record: Record, config: Config, world: World, tell: Callable[[str], None]) -> int:
-    if config.scale.cpu_threads:
-        torch.set_num_threads(config.scale.cpu_threads)
-    before = record.status()
-    status = before.moved("running", attempt=before.attempt + 1, host=platform.node(), pid=os.getpid(), reason=None)
-    beat = Heartbeat(record, status, world)
-    sinks: Sinks | None = None
-    result: dict[str, Any] | None = None
     with StopFlag() as stop:
         try:
-            beat.now()
-            splits = load_splits(config.data, config.recipe, config.model)
+            with stop.at_once():
+                world = join_world(config.run.device)
+        except Interrupted:
+            return EXIT_STOPPED
+        lock = FileLock(path / "lock")
+        try:
+            if world.is_first:
+                number = record.claim_attempt() if attempt is None else attempt
+                with stop.at_once():
+                    lock.acquire(timeout=take_over_s, poll_interval=0.2)
+                _remove_leftovers(record)
+            else:
+                number = 0
+            if world.any_of(record.result() is not None)[0]:  # the older attempt has finished it meanwhile
+                return EXIT_DONE
+            return _attempt(record, config, world, stop, _Identity(number, job_id), tell)
+        except Interrupted:
+            return EXIT_STOPPED
+        except Timeout:
+            tell(f"{path}: an older attempt is still at this run and has not left within {take_over_s:g} s")
+            return EXIT_STOPPED
+        finally:
+            lock.release()
+            leave_world()
+
+
+@dataclass(frozen=True)
+class _Identity:
+    attempt: int
+    job_id: str | None
+
+
+def _remove_leftovers(record: Record) -> None:
+    """Files that a killed attempt left half written. The lock is held: nobody is at them."""
+    for folder in (record.path, record.checkpoint_dir):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _attempt(
+    record: Record, config: Config, world: World, stop: StopFlag, who: _Identity, tell: Callable[[str], None]
+) -> int:
+    if config.scale.cpu_threads:
+        torch.set_num_threads(config.scale.cpu_threads)
+    status = record.status().moved(
+        "running",
+        attempt=who.attempt,
+        job_id=who.job_id,
+        host=platform.node(),
+        pid=os.getpid(),
+        reason=None,
+        started=time.time(),
+        updates=0,
+    )
+    sinks: Sinks | None = None
+    result: dict[str, Any] | None = None
+    with Heartbeat(record, status, stop) if world.is_first else nullcontext() as beat:
+        try:
+            with stop.at_once():
+                splits = load_splits(config.data, config.recipe, config.model)
+                weights = _weights_to_begin_with(record, world)
             if world.is_first:
                 write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
             sinks = open_sinks(record, config, world.is_first)
-            trainer = Trainer(
-                config,
-                splits,
-                Surroundings(world, sinks, record.checkpoint_dir, beat.progress, lambda: stop.reason),
-                _weights_to_begin_with(record, world),
+            around = Surroundings(
+                world,
+                Sinks([sinks, beat]) if beat else sinks,
+                record.checkpoint_dir,
+                beat.progress if beat else _no_progress,
+                lambda: stop.reason,
             )
+            trainer = Trainer(config, splits, around, weights)
             tell(_opening(record, config, trainer))
             result = _result(record, config, world, trainer.run())
             if world.is_first:
                 if config.tracker.upload_weights:
                     write_weights(record.weights_file, trainer.state.model.state_dict())
                 write_json(record.path / "result.json", result)
-            beat.end("done", None)
+            _end(beat, "done", None)
         except Interrupted as interruption:
-            beat.end("requeued", f"stopped by {interruption}; goes on from update {beat.status.update}")
+            at = beat.status.update if beat else 0
+            _end(beat, "requeued", f"stopped by {interruption}; goes on from update {at}")
             return EXIT_STOPPED
         except (RunFailed, UserError) as error:
-            beat.end("failed", str(error))
             tell(f"failed: {error}")
+            _end(beat, "failed", str(error))
             return EXIT_FAILED
         except Exception as error:
-            beat.end("failed", f"{type(error).__name__}: {error}")
             traceback.print_exc()
+            _end(beat, "failed", f"{type(error).__name__}: {error}")
             return EXIT_FAILED
         finally:
             if sinks is not None:
@@ -104,29 +155,13 @@ def _attempt(record: Record, config: Config, world: World, tell: Callable[[str],
     return EXIT_DONE
 
 
-class Heartbeat:
-    """Keeps status.json alive while the loop works; only the first rank writes."""
+def _end(beat: Heartbeat | None, state: State, reason: str | None) -> None:
+    if beat is not None:
+        beat.end(state, reason)
 
-    def __init__(self, record: Record, status: Status, world: World) -> None:
-        self.record, self.status, self.world = record, status, world
-        self._written = 0.0
 
-    def progress(self, update: int, updates: int) -> None:
-        """Note how far the run is; written at most once a second."""
-        self.status = self.status.moved("running", update=update, updates=updates)
-        if time.monotonic() - self._written > HEARTBEAT_EVERY_S:
-            self.now()
-
-    def end(self, state: Any, reason: str | None) -> None:
-        """Write how the attempt ended."""
-        self.status = self.status.moved(state, reason=reason)
-        self.now()
-
-    def now(self) -> None:
-        """Write the status as it is."""
-        self._written = time.monotonic()
-        if self.world.is_first:
-            self.record.set_status(self.status)
+def _no_progress(update: int, updates: int) -> None:
+    """Ranks other than the first tell nobody."""
 
 
 def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | None:
@@ -148,8 +183,16 @@ def _opening(record: Record, config: Config, trainer: Trainer) -> str:
     return (
         f"{record.path}: {length.updates} updates of {length.global_batch} images "
         f"({trainer.world.size} ranks x {loader.accumulate} x {loader.micro}), "
-        f"peak learning rate {config.recipe.peak_lr:g}, published training {paper_updates(config):.0f} updates{resumed}"
+        f"peak learning rate {trainer.recipe.peak_lr:g}, {_mask_schedule(trainer)}"
+        f"published training {paper_updates(config):.0f} updates{resumed}"
     )
+
+
+def _mask_schedule(trainer: Trainer) -> str:
+    schedule = trainer.mask_schedule()
+    if not schedule:
+        return ""
+    return f"masks change every {schedule['mask_interval_updates']} updates below {schedule['mask_end_update']}, "
 
 
 def _result(record: Record, config: Config, world: World, measured: dict[str, float | None]) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""Telling runs to stop: those of Slurm through scancel, those of this machine by a signal."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from repro.launch import slurm
+from repro.launch.liveness import why_alive
+from repro.launch.plan import PlannedRun
+from repro.launch.reconcile import launcher_lock
+
+SAVE_WAIT_S = 60.0
+
+
+def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:
+    """Stop runs that are waiting or at work; returns a line for each. They save first, and a launch goes on with them.
+
+    Runs on another machine that is not Slurm's cannot be reached from here: the line says so.
+    """
+    said, to_slurm, ours = [], [], []
+    for run in runs:
+        status = run.record.status()
+        if run.is_done or not run.record.path.is_dir() or why_alive(run.record, status, jobs, time.time()) is None:
+            continue
+        if jobs is not None and status.job_id in jobs:
+            to_slurm.append(run)
+            said.append(f"{run.row.id}: cancelling job {status.job_id}")
+        elif status.host == platform.node() and status.pid and status.state == "running":
+            ours.append(run)
+            said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
+        else:
+            where = f"on {status.host}" if status.host else "elsewhere"
+            said.append(f"{run.row.id}: is {status.state} {where}; stop its launch there (Ctrl-C)")
+    slurm.cancel([run.record.status().job_id or "" for run in to_slurm])
+    for run in ours:
+        pid = run.record.status().pid
+        if pid is not None and psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGTERM)
+    _wait_until_saved([*ours, *to_slurm])
+    with launcher_lock(root):
+        for run in [*to_slurm, *ours]:
+            status = run.record.status()
+            if not run.is_done and not run.record.is_locked:
+                run.record.set_status(status.moved("cancelled", reason="cancelled with repro cancel"))
+    return said
+
+
+def _wait_until_saved(runs: Sequence[PlannedRun]) -> None:
+    until = time.monotonic() + SAVE_WAIT_S
+    while any(run.record.is_locked for run in runs) and time.monotonic() < until:
+        time.sleep(0.25)

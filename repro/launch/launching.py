@@ -1,0 +1,131 @@
+"""One launch: decide under the lock, show and ask where it costs other people's machines, start, and wait or leave."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from repro.config import InlineLauncher, LocalLauncher, SlurmLauncher
+from repro.errors import UserError
+from repro.launch import slurm
+from repro.launch.plan import PlannedRun
+from repro.launch.progress import TableProgress
+from repro.launch.reconcile import Decision, decide, launcher_lock, starting
+from repro.launch.submit import mend, submit
+from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the person at the command line said."""
+
+    retry: bool
+    yes: bool
+    max_attempts: int
+    root: Path
+
+
+def launch(name: str, runs: Sequence[PlannedRun], wishes: Wishes, console: Console) -> bool:
+    """Start what is to be started; returns False where Ctrl-C stopped it.
+
+    Waits for runs on this machine; leaves those of Slurm to Slurm. Raises `UserError` where it may not ask.
+    """
+    launcher = runs[0].config.launcher
+    if isinstance(launcher, SlurmLauncher):
+        _to_slurm(runs, launcher, wishes, console)
+        return True
+    with launcher_lock(wishes.root):
+        decisions = decide(runs, jobs_if_any(), wishes.retry, wishes.max_attempts)
+        chosen = starting(decisions)
+        prepare(chosen, wishes.retry)
+        put_in_line(chosen)
+    explain(decisions, console)
+    if not chosen:
+        return True
+    with TableProgress(name, list(runs), chosen, console) as progress:
+        return run_all(chosen, parallelism(launcher.parallel), _starter(launcher, wishes.root), progress.watch)
+
+
+def jobs_if_any() -> Mapping[str, slurm.Job] | None:
+    """Slurm's queue; None on a machine that cannot ask: runs that Slurm has are then taken for alive."""
+    try:
+        return slurm.queue() if slurm.is_here() else None
+    except UserError:
+        return None  # its client is installed, and no cluster behind it
+
+
+def _starter(launcher: InlineLauncher | LocalLauncher, root: Path) -> Callable[[PlannedRun], Worker]:
+    if isinstance(launcher, LocalLauncher):
+        from repro.launch.local import LocalJobs
+
+        return LocalJobs(launcher, root).start
+    from repro.launch.inline import Forked
+
+    return Forked
+
+
+def prepare(runs: Sequence[PlannedRun], retry: bool) -> None:
+    """Make the records; a retry starts counting submissions anew."""
+    for run in runs:
+        run.create()
+        if retry:
+            status = run.record.status()
+            run.record.set_status(status.moved(status.state, submissions=0))
+
+
+def explain(decisions: Sequence[Decision], console: Console) -> None:
+    """Say what is not started although it is not done, with the reason; runs with the same reason in one line."""
+    reasons: dict[str, list[str]] = {}
+    for decision in decisions:
+        if decision.action != "start" and decision.why != "done":
+            reasons.setdefault(decision.why, []).append(decision.run.row.id)
+    for why, ids in reasons.items():
+        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        console.print(f"not started: {ids[0]}{more}: {why}", soft_wrap=True)
+
+
+def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishes, console: Console) -> None:
+    if not slurm.is_here():
+        raise UserError("launcher=slurm: no sbatch on this machine; launch from a login node, or with launcher=local")
+    decisions = decide(runs, slurm.queue(), wishes.retry, wishes.max_attempts)
+    explain(decisions, console)
+    if starting(decisions) and not wishes.yes:
+        _ask(starting(decisions), launcher, console)
+    # Time has passed at the question, and another launch may have been quicker: only what is decided here counts.
+    with launcher_lock(wishes.root):
+        jobs = slurm.queue()
+        for line in mend(wishes.root, jobs):
+            console.print(line, soft_wrap=True)
+            jobs = slurm.queue()
+        chosen = starting(decide(runs, jobs, wishes.retry, wishes.max_attempts))
+        prepare(chosen, wishes.retry)
+        if not chosen:
+            console.print("nothing to submit")
+            return
+        arrays = submit(chosen, launcher, wishes.root)
+    console.print(
+        f"submitted {len(chosen)} runs in {arrays} arrays; repro status {runs[0].row.table} --watch shows them"
+    )
+
+
+def _ask(runs: Sequence[PlannedRun], launcher: SlurmLauncher, console: Console) -> None:
+    """Show what would be submitted and wait for a yes. Raises `UserError` for a no, or where nobody can answer."""
+    scales = ", ".join(
+        f"{number} at scale {scale}" for scale, number in Counter(r.config.scale.name for r in runs).items()
+    )
+    gpus = (launcher.gpus_per_node or 0) * launcher.nodes
+    text = (
+        f"{len(runs)} runs ({scales}), each on {launcher.nodes} nodes with {gpus} GPUs and "
+        f"{launcher.ranks * launcher.cpus_per_task} CPUs for at most {launcher.time_min} min at a time, "
+        f"{launcher.parallel} at once, partition {launcher.partition or 'of the site'}"
+    )
+    if not sys.stdin.isatty():
+        raise UserError(f"{text}: say --yes to submit (nobody is there to ask); repro plan shows what it costs")
+    console.print(text, soft_wrap=True)
+    if input("submit? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("nothing was submitted")

@@ -1,0 +1,77 @@
+"""Runs as jobs of submitit's local executor: several ranks, GPUs of their own, logs as on a cluster."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import submitit
+
+from repro.config import LocalLauncher
+from repro.launch.inline import note_death
+from repro.launch.job import RunJob
+from repro.launch.plan import PlannedRun
+from repro.launch.request import python
+from repro.launch.submit import jobs_folder
+
+A_YEAR_MIN = 60 * 24 * 365  # submitit gives a job two minutes by default
+
+
+class LocalJobs:
+    """Starts jobs, each on GPUs that no other one of them has."""
+
+    def __init__(self, launcher: LocalLauncher, root: Path) -> None:
+        self.launcher, self.root = launcher, root
+        self._taken: set[int] = set()
+
+    def start(self, run: PlannedRun) -> LocalJob:
+        """Start one run."""
+        launcher = self.launcher
+        place = next(number for number in range(len(self._taken) + 1) if number not in self._taken)
+        self._taken.add(place)
+        executor = submitit.LocalExecutor(jobs_folder(self.root), python=python(launcher))
+        gpus = launcher.gpus_per_node
+        executor.update_parameters(
+            timeout_min=A_YEAR_MIN,
+            tasks_per_node=launcher.tasks_per_node,
+            gpus_per_node=gpus,
+            visible_gpus=tuple(range(place * gpus, (place + 1) * gpus)),
+            setup=list(launcher.setup),
+        )
+        # A Ctrl-C reaches every process of the terminal. submitit's controller would answer it by killing the tasks
+        # while they save; it inherits that this process ignores it at this moment, and the tasks take it themselves.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            job = executor.submit(RunJob(run.record.path))
+        finally:
+            signal.signal(signal.SIGINT, before)
+        return LocalJob(run.record.path, job, lambda: self._taken.discard(place))
+
+
+class LocalJob:
+    """One run at work."""
+
+    def __init__(self, path: Path, job: submitit.LocalJob, release: Callable[[], None]) -> None:
+        self.path, self._job, self._release = path, job, release
+
+    def has_ended(self) -> bool:
+        """Whether the job is over; its GPUs are free then."""
+        if not self._job.done():
+            return False
+        self._release()
+        note_death(self.path, None)
+        return True
+
+    def kill(self) -> None:
+        """End it now, its ranks too: the controller ignores SIGINT, and hands a SIGTERM on as a wish."""
+        try:
+            controller = psutil.Process(int(self._job.job_id))
+            family = [*controller.children(recursive=True), controller]
+        except psutil.NoSuchProcess:
+            return
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

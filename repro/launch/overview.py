@@ -1,0 +1,128 @@
+"""Where the runs of a table stand, from their records and Slurm's queue: for `repro status`, live or as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from repro.launch.liveness import why_alive
+from repro.launch.plan import PlannedRun
+from repro.launch.slurm import Job
+
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "dead": "red",
+    "submitted": "yellow",
+    "requeued": "yellow",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run. `state` is the status's, or `dead` for one that nobody is at any more; times in seconds."""
+
+    row: str
+    seed: int
+    state: str
+    update: int
+    updates: int
+    eta_s: float | None
+    silent_s: float | None
+    top1_pct: float | None
+    loss: float | None
+    job_id: str | None
+    host: str | None
+    attempts: int
+    reason: str | None
+    record: str
+
+
+def lines(runs: Sequence[PlannedRun], jobs: Mapping[str, Job] | None, now: float | None = None) -> list[Line]:
+    """One line for each run, in order."""
+    moment = time.time() if now is None else now
+    return [_line(run, jobs, moment) for run in runs]
+
+
+def _line(run: PlannedRun, jobs: Mapping[str, Job] | None, now: float) -> Line:
+    status = run.record.status()
+    state, reason = run.state, status.reason
+    job = jobs.get(status.job_id) if jobs is not None and status.job_id else None
+    if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
+        state = "dead"
+        reason = reason or "nobody is at it any more; launch goes on with it"
+    elif job is not None and state in ("submitted", "requeued"):
+        reason = " ".join(filter(None, [reason, f"({job.state.lower()}: {job.reason})" if job.reason else ""]))
+    return Line(
+        row=run.row.id,
+        seed=run.config.seed,
+        state=state,
+        update=status.update,
+        updates=status.updates,
+        eta_s=status.eta_s() if state == "running" else None,
+        silent_s=round(now - status.heartbeat, 1) if state in ("running", "dead") else None,
+        top1_pct=status.top1_pct,
+        loss=status.loss,
+        job_id=status.job_id,
+        host=status.host,
+        attempts=status.attempt,
+        reason=reason,
+        record=str(run.record.path),
+    )
+
+
+def as_json(entries: Sequence[Line]) -> list[dict[str, Any]]:
+    """Plain values."""
+    return [asdict(entry) for entry in entries]
+
+
+def render(title: str, entries: Sequence[Line]) -> RenderableType:
+    """The table that a person reads."""
+    table = RichTable(box=None, header_style="bold", pad_edge=False)
+    for column in ("row", "seed", "state", "progress", "ETA", "last", "job", "node", "attempts", "why"):
+        right = column in ("seed", "progress", "ETA", "attempts")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "why", overflow="ellipsis")
+    for entry in entries:
+        table.add_row(
+            entry.row,
+            str(entry.seed),
+            Text(entry.state, STYLES.get(entry.state, "")),
+            f"{100 * entry.update // entry.updates} %" if entry.updates else "",
+            duration(entry.eta_s),
+            _last(entry),
+            entry.job_id or "",
+            entry.host or "",
+            str(entry.attempts or ""),
+            Text(entry.reason or ""),
+        )
+    counts = ", ".join(f"{number} {state}" for state, number in Counter(entry.state for entry in entries).items())
+    return Group(table, Text(f"{title}: {counts}"))
+
+
+def _last(entry: Line) -> str:
+    if entry.top1_pct is not None:
+        return f"top-1 {entry.top1_pct:.2f} %"
+    return "" if entry.loss is None else f"loss {entry.loss:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`3 d 4 h`, `2 h 5 min`, `40 s`; nothing for None."""
+    if seconds is None:
+        return ""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = max(0, round(seconds))
+    for number, (name, size) in enumerate(units):
+        if left >= size or name == "s":
+            whole, rest = divmod(left, size)
+            smaller = units[number + 1] if number + 1 < len(units) else None
+            more = f" {rest // smaller[1]} {smaller[0]}" if smaller and rest >= smaller[1] else ""
+            return f"{whole} {name}{more}"
+    raise AssertionError("seconds are the last unit")

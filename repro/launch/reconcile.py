@@ -1,0 +1,96 @@
+"""What a launch does about each run: start it, keep it, leave it. The records and Slurm decide, not a memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from repro.errors import UserError
+from repro.launch.liveness import why_alive
+from repro.launch.plan import PlannedRun
+from repro.launch.slurm import Job
+from repro.launch.submit import FOLDER
+
+LOCK_WAIT_S = 60
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one run, and why."""
+
+    run: PlannedRun
+    action: Literal["start", "keep", "leave"]
+    why: str
+
+
+def decide(
+    runs: Sequence[PlannedRun], jobs: Mapping[str, Job] | None, retry: bool, max_attempts: int, now: float | None = None
+) -> list[Decision]:
+    """One decision for each run, in order; a run comes after the one whose weights it begins with."""
+    moment = time.time() if now is None else now
+    decisions: dict[Path, Decision] = {}
+    for run in runs:
+        decision = _decide(run, jobs, retry, max_attempts, moment)
+        origin = run.starts_from
+        if decision.action == "start" and origin is not None and not origin.is_done:
+            first = decisions.get(origin.record.path)
+            if first is None or first.action == "leave":
+                why = f": {first.why}" if first else ""
+                decision = Decision(run, "leave", f"begins with {origin.row.id}, which is not finished{why}")
+        decisions[run.record.path] = decision
+    return list(decisions.values())
+
+
+def _decide(run: PlannedRun, jobs: Mapping[str, Job] | None, retry: bool, max_attempts: int, now: float) -> Decision:
+    state = run.state
+    if state == "done":
+        return Decision(run, "leave", "done")
+    if state == "missing":
+        return Decision(run, "leave", "no training for this method yet")
+    status = run.record.status()
+    alive = why_alive(run.record, status, jobs, now)
+    if alive:
+        return Decision(run, "keep", alive)
+    if state == "failed":
+        return Decision(run, "start", "failed before") if retry else Decision(run, "leave", "failed; --retry")
+    if status.submissions >= max_attempts and not retry:
+        return Decision(
+            run, "leave", f"started {status.submissions} times without getting anywhere; repro logs, then --retry"
+        )
+    words = {
+        "planned": "not started yet",
+        "requeued": "stopped; goes on",
+        "cancelled": "cancelled before",
+        "running": "died without a word",
+        "submitted": "its job is gone",
+    }
+    return Decision(run, "start", words[state])
+
+
+def starting(decisions: Sequence[Decision]) -> list[PlannedRun]:
+    """The runs to start."""
+    return [decision.run for decision in decisions if decision.action == "start"]
+
+
+@contextmanager
+def launcher_lock(root: Path) -> Iterator[None]:
+    """Held by one launch at a time, while it decides and until what it starts can be seen by the next."""
+    folder = root / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        lock.acquire(timeout=LOCK_WAIT_S)
+    except Timeout:
+        raise UserError(f"{root}: another launch has been deciding for {LOCK_WAIT_S} s; try again") from None
+    except OSError as error:
+        raise UserError(f"{root}: cannot write there ({error.strerror}); set --runs") from None
+    try:
+        yield
+    finally:
+        lock.release()

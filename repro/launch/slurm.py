@@ -1,0 +1,99 @@
+"""What Slurm says and is told, through its own commands: squeue, scontrol, sacct, scancel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from repro.errors import UserError
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that Slurm has in its queue: waiting, running or ending. `id` is `16`, or `16_3` within an array."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    nodes: str
+
+
+def is_here() -> bool:
+    """Whether this machine can submit jobs."""
+    return shutil.which("sbatch") is not None
+
+
+def ask(*command: str) -> str:
+    """What a command of Slurm's answers. Raises `UserError` with its own words where it fails."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        words = (error.stderr or error.stdout or "").strip().splitlines()
+        raise UserError(f"{command[0]}: {words[-1] if words else 'failed'}") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]}: no answer within {TIMEOUT_S} s; is the controller up?") from None
+    except FileNotFoundError:
+        raise UserError(f"{command[0]}: not found; this is no machine of a Slurm cluster") from None
+    return answer.stdout
+
+
+def queue() -> dict[str, Job]:
+    """This user's jobs in the queue by id, every task of an array for itself.
+
+    squeue, not sacct: it works without accounting, where submitit's own states stay UNKNOWN.
+    """
+    jobs = {}
+    text = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%j|%T|%N|%r")
+    for line in text.splitlines():
+        id_, name, state, nodes, reason = line.strip().split("|", 4)
+        jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
+    return jobs
+
+
+def state_of(job_id: str) -> str:
+    """The state of one job, in Slurm's words. For a job itself to ask: raises what `subprocess` raises."""
+    answer = subprocess.run(
+        ["scontrol", "--oneliner", "show", "job", job_id], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    fields = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+    return fields.get("JobState", "UNKNOWN")
+
+
+def requeue(job_id: str) -> None:
+    """Put a running job back into the queue. For a job itself: raises what `subprocess` raises."""
+    subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs, a few hundred at a time."""
+    for start in range(0, len(job_ids), 200):
+        ask("scancel", *job_ids[start : start + 200])
+
+
+def configuration() -> dict[str, str]:
+    """`scontrol show config` as a mapping."""
+    pairs = [line.split("=", 1) for line in ask("scontrol", "show", "config").splitlines() if "=" in line]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def ended(job_ids: Iterable[str]) -> dict[str, str]:
+    """How jobs ended, by id, as accounting tells it; empty where there is no accounting."""
+    ids = sorted(set(job_ids))
+    if not ids or shutil.which("sacct") is None:
+        return {}
+    answer = subprocess.run(
+        ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs", ",".join(ids)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if answer.returncode:  # "Slurm accounting storage is disabled"
+        return {}
+    return dict(line.split("|", 1) for line in answer.stdout.splitlines() if "|" in line)

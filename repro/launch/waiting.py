@@ -1,0 +1,103 @@
+"""Working through runs on this machine, a few at once, until all are done or somebody presses Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from repro.launch.plan import PlannedRun
+
+POLL_S = 0.1
+WATCH_EVERY_S = 0.25
+
+
+class Worker(Protocol):
+    """A process, or several, at one run."""
+
+    def has_ended(self) -> bool:
+        """Whether it is over. Called until it says so once."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+
+def parallelism(wanted: int | str) -> int:
+    """How many runs at once; `auto` is one for each core that this process may use."""
+    if wanted != "auto":
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):  # Linux; a container may have fewer than the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def put_in_line(runs: Sequence[PlannedRun]) -> None:
+    """Note in the records that this process will start these runs. The caller holds the launcher's lock."""
+    for run in runs:
+        status = run.record.status()
+        count = status.submissions + 1
+        run.record.set_status(
+            status.moved(
+                "submitted", submissions=count, host=platform.node(), pid=os.getpid(), job_id=None, reason=None
+            )
+        )
+
+
+def take_out_of_line(runs: Sequence[PlannedRun]) -> None:
+    """Note that this process will not start these runs after all."""
+    for run in runs:
+        status = run.record.status()
+        if status.state == "submitted" and status.pid == os.getpid():
+            state = "requeued" if status.update else "planned"
+            run.record.set_status(status.moved(state, submissions=status.submissions - 1, pid=None))  # type: ignore[arg-type]
+
+
+def run_all(
+    runs: Sequence[PlannedRun],
+    parallel: int,
+    start: Callable[[PlannedRun], Worker],
+    watch: Callable[[list[Path]], None],
+) -> bool:
+    """Execute runs, `parallel` at once, none before the one it begins with; returns False where Ctrl-C stopped it.
+
+    `watch` is called a few times a second with the runs at work. On Ctrl-C no run is started any more; those at work
+    save and stop, and this waits for them; a second Ctrl-C ends them.
+    """
+    waiting = list(runs)
+    running: dict[Path, Worker] = {}
+    stopped = False
+    watched = 0.0
+    try:
+        while running or (not stopped and waiting):
+            try:
+                while not stopped and len(running) < parallel and (run := _next(waiting, running)):
+                    waiting.remove(run)
+                    running[run.record.path] = start(run)
+                time.sleep(POLL_S)
+                for path in [path for path, worker in running.items() if worker.has_ended()]:
+                    del running[path]
+                if time.monotonic() - watched > WATCH_EVERY_S:
+                    watched = time.monotonic()
+                    watch(list(running))
+            except KeyboardInterrupt:
+                if stopped:
+                    for worker in running.values():
+                        worker.kill()
+                stopped = True
+    finally:
+        take_out_of_line(waiting)
+    watch([])
+    return not stopped
+
+
+def _next(waiting: Sequence[PlannedRun], running: Mapping[Path, Worker]) -> PlannedRun | None:
+    """The first run that can start now. One whose beginning has failed can never start: it fails for that reason."""
+    waited_for = {run.record.path for run in waiting} | set(running)
+    for run in waiting:
+        origin = run.starts_from
+        if origin is None or origin.is_done or origin.record.path not in waited_for:
+            return run
+    return None

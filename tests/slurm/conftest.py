@@ -1,0 +1,42 @@
+"""A Slurm for these tests; one line where there is none, unless REPRO_REQUIRE_SLURM=1 demands one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from one_node import OneNode, missing
+
+
+def _cluster(accounting: bool) -> Iterator[OneNode]:
+    lacking = missing(accounting)
+    if lacking:
+        packages = "slurm-wlm munge slurmdbd mariadb-server"
+        text = f"no Slurm to test with (lacking: {', '.join(lacking)}); apt-get install {packages}"
+        if os.environ.get("REPRO_REQUIRE_SLURM") == "1":
+            pytest.fail(text)
+        pytest.skip(text)
+    # Not below pytest's own folder: the path of a socket may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    node = OneNode(folder, accounting)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[OneNode]:
+    yield from _cluster(accounting=False)
+
+
+@pytest.fixture(scope="session")
+def cluster_with_accounting() -> Iterator[OneNode]:
+    yield from _cluster(accounting=True)

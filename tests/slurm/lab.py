@@ -1,0 +1,88 @@
+"""What a person does on a cluster, for tests: launch rows, look at their records."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from one_node import OneNode
+
+from repro.runs.record import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
+SMALL = ["launcher=slurm", "launcher.gpus_per_node=0", "launcher.cpus_per_task=1", "tracker=none"]
+
+
+class Lab:
+    """A folder of runs on a cluster."""
+
+    def __init__(self, node: OneNode, folder: Path) -> None:
+        self.node, self.folder = node, folder
+        self.environment = {**node.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def repro(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """A command of ours; `code` is what it should exit with, None: any."""
+        answer = subprocess.run(
+            [sys.executable, "-m", "repro", *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert code is None or answer.returncode == code, answer.stdout + answer.stderr
+        return answer
+
+    def launch(self, rows: str, *overrides: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """`repro launch table1 --yes` at scale smoke."""
+        return self.repro("launch", "table1", rows, "--scale", "smoke", "--yes", *SMALL, *overrides, code=code)
+
+    def records(self) -> dict[str, Record]:
+        """The records there are, by row."""
+        found = {}
+        for file in sorted(self.folder.glob("runs/table1/**/config.yaml")):
+            found["/".join(file.parts[-5:-3])] = Record(file.parent)
+        return found
+
+    def record(self, row: str) -> Record:
+        """The only record of a row."""
+        return self.records()[row]
+
+    def state(self, row: str) -> str:
+        """What its status says."""
+        return self.record(row).status().state
+
+    def wait_state(self, row: str, *states: str, timeout_s: float = 90) -> None:
+        """Until a run is in one of these states, letting requeued jobs start at once."""
+
+        def there() -> bool:
+            self.node.release()
+            return self.state(row) in states
+
+        self.node.wait(there, timeout_s)
+
+    def wait_update(self, row: str, update: int) -> None:
+        """Until a run has made so many updates."""
+        self.node.wait(lambda: self.state(row) == "running" and self.record(row).status().update >= update, 90)
+
+    def wait_empty(self, timeout_s: float = 90) -> None:
+        """Until the queue is empty."""
+
+        def empty() -> bool:
+            self.node.release()
+            return not self.node.run("squeue", "-h", check=False).stdout.strip()
+
+        self.node.wait(empty, timeout_s)
+
+
+def outcome(record: Record) -> tuple[Any, Any]:
+    """What must not depend on what happened to a run on its way."""
+    result = {key: value for key, value in (record.result() or {}).items() if key not in WALL_CLOCK}
+    metrics = [{key: value for key, value in line.items() if key not in WALL_CLOCK} for line in record.metrics()]
+    return json.loads(json.dumps(result)), metrics
