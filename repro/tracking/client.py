@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import netrc
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-
-# Before the client is imported: its own error reports go to the same server, and wait for one that does not answer.
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+from urllib.parse import urlsplit
 
 import wandb
 
 from repro.config import Config
+from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.runs.record import Record
 
@@ -125,5 +125,26 @@ def tags(table: str, config: Config) -> list[str]:
 
 
 def is_logged_in() -> bool:
-    """Whether the client finds a key for its server, without asking anybody."""
-    return bool(wandb.login(prompt=False))
+    """Whether there is a key for the client's server, in the environment or in netrc; asks nobody.
+
+    `wandb.login` would ask the server whose key it is, and wait for one that does not answer.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(wandb.setup().settings.base_url).hostname
+    given = os.environ.get("NETRC")
+    for path in [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        try:
+            if host and netrc.netrc(path).authenticators(host):
+                return True
+        except FileNotFoundError:
+            continue
+        except netrc.NetrcParseError as error:
+            raise UserError(f"{path}: not read ({error.msg}, line {error.lineno}); it may hold W&B's key") from None
+    return False
+
+
+def require_login() -> None:
+    """Raise `UserError`, with what to do, where there is no key."""
+    if not is_logged_in():
+        raise UserError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")

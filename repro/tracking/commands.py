@@ -15,9 +15,7 @@ def add_wandb_commands(commands: Any) -> None:
     inner = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = inner.add_parser("push", help="bring W&B up to date from records; again sends nothing twice")
-    command.add_argument(
-        "words", nargs="+", metavar="TABLE_OR_RECORD", help="a record, a folder above records, a table"
-    )
+    command.add_argument("words", nargs="+", metavar="TABLE_OR_RECORD", help="a record, a folder of records, a table")
     command.add_argument("--project", help="instead of WANDB_PROJECT or the run's own tracker.project")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.set_defaults(function=_push)

@@ -1,4 +1,4 @@
-"""MACs of the model as it is at this moment of its training, from the densities that an entry holds. Imports no torch."""
+"""MACs of the model as it is at this moment of its training, from the densities that an entry holds."""
 
 from __future__ import annotations
 

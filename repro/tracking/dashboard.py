@@ -18,7 +18,7 @@ from repro.report.view import view
 from repro.rows import Row, Table
 from repro.runs.files import write_json
 from repro.runs.record import record_for
-from repro.tracking.client import is_logged_in
+from repro.tracking.client import is_logged_in, require_login
 from repro.tracking.mirror_file import one_line, read_mirror
 
 try:
@@ -31,7 +31,7 @@ try:
     from repro.tracking.workspace import build_workspace
 except ModuleNotFoundError as error:
     raise UserError(
-        f"dashboards need the extra `dashboards` ({error.name} is not installed): pip install 'repro-sparse-vit[dashboards]'"
+        f"dashboards need {error.name}, which is not installed: pip install 'repro-sparse-vit[dashboards]'"
     ) from None
 
 SCHEMA = 1
@@ -93,8 +93,7 @@ def publish_file(path: Path, project: str | None) -> str:
         raise UserError(
             f"{path}: not a specification ({one_line(error)}); repro wandb dashboard TABLE writes one"
         ) from None
-    if not is_logged_in():
-        raise UserError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")
+    require_login()
     entity, name = project_of(project, []) if project else (workspace.entity, workspace.project)
     for page in (workspace, report):
         page.entity, page.project = entity or _default_entity(), name

@@ -15,6 +15,7 @@ from repro.errors import UserError
 from repro.rows import Row, Table, load_table
 
 RESULT = "result/"
+EMPTY = "result/cells_without_value"
 PUBLISHED_TOP1 = "published_top1_pct"
 _ACCURACY = ("top1", "top5", "loss")
 _TRAIN = ("epoch", "loss", "learning_rate")
@@ -88,7 +89,10 @@ class Names:
     def summary(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """The cells of result.json; `result_of` is the way back."""
         prefix = "" if self.is_published_training else f"{self.group}_"
-        return {f"{RESULT}{prefix if is_accuracy(name) else ''}{name}": value for name, value in result.items()}
+        cells = {f"{RESULT}{prefix if is_accuracy(name) else ''}{name}": value for name, value in result.items()}
+        empty = sorted(name for name, value in cells.items() if value is None)
+        full = {name: value for name, value in cells.items() if value is not None}
+        return {**full, EMPTY: " ".join(empty)} if empty else full  # the client drops a value of None
 
     def against_published(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Every published value of the row; the difference to the accuracy only where the two may be compared."""
@@ -128,7 +132,10 @@ def names_of(table: str, row: str, config: Config) -> Names:
 def result_of(summary: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """result.json from a summary: what `Names.summary` made of it, undone."""
     prefix = "" if names.is_published_training else f"{names.group}_"
-    cells = {name.removeprefix(RESULT): value for name, value in summary.items() if name.startswith(RESULT)}
+    every = {**summary, **dict.fromkeys(str(summary.get(EMPTY, "")).split())}
+    cells = {
+        name.removeprefix(RESULT): value for name, value in every.items() if name.startswith(RESULT) and name != EMPTY
+    }
     return {name.removeprefix(prefix) if prefix else name: value for name, value in cells.items()}
 
 

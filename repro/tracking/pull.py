@@ -23,7 +23,7 @@ from repro.errors import UserError
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
-from repro.tracking.client import CONFIG_TEXT
+from repro.tracking.client import CONFIG_TEXT, require_login
 from repro.tracking.mirror_file import Mirror, one_line, write_mirror
 from repro.tracking.names import names_of, result_of
 
@@ -67,6 +67,7 @@ class Pulled:
 
 def remote_runs(project: str) -> list[RemoteRun]:
     """Every run of `[entity/]project`. Raises `UserError` where the server cannot be read."""
+    require_login()
     try:
         api = wandb.Api(timeout=_API_TIMEOUT_S)
         return [
@@ -101,7 +102,8 @@ def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_si
     problems += _duplicates(candidates)
     if not any_signature:
         problems += _conflicts(candidates, root)
-    new, here = [], []
+    new: list[Candidate] = []
+    here: list[Candidate] = []
     for candidate in candidates:
         problem = _against_local(candidate)
         if problem:
@@ -142,8 +144,8 @@ def _candidate(remote: RemoteRun, about: Mapping[str, Any], root: Path) -> Candi
     if claims != {config.signature}:
         wrong = next(claim for claim in claims if claim != config.signature)
         raise UserError(
-            f"{remote.id}: conflicting signatures: it claims {str(wrong)[:8]}, its config gives {config.signature[:8]}; "
-            f"one of them was edited or belongs to another version of the code ({remote.url})"
+            f"{remote.id}: conflicting signatures: it claims {str(wrong)[:8]}, its config gives "
+            f"{config.signature[:8]}; one of them was edited or belongs to another version of the code ({remote.url})"
         )
     return Candidate(remote, config, about, result, record_for(root, config, about["table"], about["row"]))
 
@@ -155,7 +157,7 @@ def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
         by_path.setdefault(candidate.record.path, []).append(candidate)
     return [
         f"{same[0].about['row']} seed {same[0].config.seed}: {len(same)} runs with the signature "
-        f"{same[0].config.signature[:8]}: {', '.join(c.remote.url for c in same)}; delete all but one, or pull projects apart"
+        f"{same[0].config.signature[:8]}: {', '.join(c.remote.url for c in same)}; delete all but one"
         for same in by_path.values()
         if len(same) > 1
     ]
@@ -179,8 +181,8 @@ def _conflicts(candidates: Sequence[Candidate], root: Path) -> list[str]:
         if others:
             known = ", ".join(f"{name} ({where})" for name, where in sorted(others.items()))
             problems.append(
-                f"{table}/{row} {scale} seed {seed}: conflicting signatures: {mine} ({candidate.remote.url}) and {known}; "
-                "their configs differ, so one table cannot hold both; --any-signature takes them all"
+                f"{table}/{row} {scale} seed {seed}: conflicting signatures: {mine} ({candidate.remote.url}) and "
+                f"{known}; their configs differ, so one table cannot hold both; --any-signature takes them all"
             )
     return problems
 
@@ -193,7 +195,7 @@ def _against_local(candidate: Candidate) -> str:
     local = record.result()
     if local is None:
         state = record.status().state
-        return f"{record.path}: is here and {state}, {candidate.remote.url} is finished; remove the folder to take that one"
+        return f"{record.path}: is here and {state}, {candidate.remote.url} is finished; remove the folder to take it"
     different = [key for key in sorted({*local, *candidate.result}) if local.get(key) != candidate.result.get(key)]
     if not different:
         return ""

@@ -18,7 +18,7 @@ from repro.errors import UserError
 from repro.rows import table_names
 from repro.runs.record import Record, all_records
 from repro.runs.status import STALE_AFTER_S
-from repro.tracking.client import is_logged_in, start_run
+from repro.tracking.client import require_login, start_run
 from repro.tracking.mirror_file import Mirror, one_line, push_command, write_mirror
 from repro.tracking.names import names_of, step_of
 from repro.tracking.wandb_mirror import finish, log_entry
@@ -56,8 +56,7 @@ def push(records: Sequence[Record], project: str | None = None) -> Iterator[Push
 
     Raises `UserError` where the client has no key.
     """
-    if not is_logged_in():
-        raise UserError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")
+    require_login()
     for record in records:
         yield push_one(record, project)
 

@@ -46,17 +46,17 @@ def build_report(
             wr.H1(text="Table"),
             wr.MarkdownBlock(text=markdown),
             wr.H1(text="Accuracy against MACs"),
-            _grid(table, scale, entity, project, against_macs(table, scale, group)),
+            _grid(table, scale, against_macs(table, scale, group)),
             *(
                 block
                 for backbone in backbones
                 for block in (
                     wr.H1(text=table.label(backbone)),
-                    _grid(table, scale, entity, project, backbone_curves(table, backbone, scale, group), backbone),
+                    _grid(table, scale, backbone_curves(table, backbone, scale, group), backbone),
                 )
             ),
             wr.H1(text="Sparsity and churn"),
-            _grid(table, scale, entity, project, sparsity()),
+            _grid(table, scale, sparsity()),
             wr.H1(text="Runs"),
             wr.MarkdownBlock(text=run_links(rows, urls)),
         ],
@@ -81,14 +81,11 @@ def run_links(rows: Sequence[Row], urls: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _grid(
-    table: Table, scale: str, entity: str, project: str, panels: Sequence[Any], backbone: str | None = None
-) -> Any:
+def _grid(table: Table, scale: str, panels: Sequence[Any], backbone: str | None = None) -> Any:
     """Panels two in a row over the runs of the table, or of one backbone of it."""
     for place, panel in enumerate(panels):
         panel.layout = wr.Layout(x=12 * (place % 2), y=8 * (place // 2), w=12, h=8)
     name = table.label(backbone) if backbone else table.name
-    runset = wr.Runset(
-        entity=entity, project=project, name=name, filters=filters(table, scale, backbone), groupby=["config.row"]
-    )
+    # Without a project it is the report's own; with one, the library would ask the server for it here.
+    runset = wr.Runset(name=name, filters=filters(table, scale, backbone), groupby=["config.row"])
     return wr.PanelGrid(runsets=[runset], panels=list(panels))

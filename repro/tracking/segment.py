@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from wandb.proto.wandb_internal_pb2 import Record as WandbRecord
@@ -13,11 +14,22 @@ _FILE_HEADER = 7
 _PIECE_HEADER = 7
 _WHOLE, _FIRST, _LAST = 1, 2, 4
 _LOOK_BACK_BLOCKS = 64
+_POLL_S = 0.02
 
 
 def offline_runs(record: Path) -> list[Path]:
     """The offline segments that attempts have left, oldest first."""
     return sorted((record / "wandb").glob("offline-run-*"))
+
+
+def becomes_whole(segment: Path, wait_s: float) -> bool:
+    """Whether the segment is whole within `wait_s`: the client ends a run a moment before its file is written."""
+    until = time.monotonic() + wait_s
+    while not is_whole(segment):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def is_whole(segment: Path) -> bool:

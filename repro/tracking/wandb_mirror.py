@@ -17,13 +17,15 @@ from typing import Any, Literal
 import wandb
 
 from repro.config import Config
+from repro.errors import UserError
 from repro.runs.record import Record
 from repro.tracking.client import INIT_TIMEOUT_S, add_weights, is_logged_in, run_id, start_run
 from repro.tracking.current_cost import current_macs_g
 from repro.tracking.mirror_file import Mirror, State, one_line, push_command, write_mirror
 from repro.tracking.names import Names, names_of, step_of
-from repro.tracking.segment import is_whole, offline_runs
+from repro.tracking.segment import becomes_whole, offline_runs
 
+_FLUSH_S = 3.0  # for the client's offline file, after the end of a run
 _GRACE_S = 5.0  # beyond the client's own time limits
 
 
@@ -85,19 +87,17 @@ class WandbMirror:
     def _open(self) -> Any:
         (self._record.path / "wandb").mkdir(exist_ok=True)
         wanted = self._config.tracker.mode
-        if wanted == "online" or (wanted == "auto" and is_logged_in()):
-            try:
+        self._why_offline = "not logged in to W&B" if wanted == "auto" else "tracker.mode=offline"
+        try:
+            if wanted == "online" or (wanted == "auto" and is_logged_in()):
                 run = start_run(self._record, self._config, "online", self._record.path)
-            except wandb.Error as error:
-                self._why_offline = f"W&B cannot be reached ({one_line(error)})"
-                self._warn(f"{self._why_offline}; writing offline")
-                wandb.teardown()  # the client keeps the id of the run that it could not start
-            else:
                 self._mode, self._url = "online", run.url
                 self._note("live")
                 return run
-        else:
-            self._why_offline = "not logged in to W&B" if wanted == "auto" else "tracker.mode=offline"
+        except (wandb.Error, UserError) as error:
+            self._why_offline = f"W&B cannot be reached ({one_line(error)})"
+            self._warn(f"{self._why_offline}; writing offline")
+            wandb.teardown()  # the client keeps the id of the run that it could not start
         run = start_run(self._record, self._config, "offline", self._record.path)
         self._mode = "offline"
         self._note("behind", self._why_offline)
@@ -117,7 +117,7 @@ class WandbMirror:
             self._note("current")
             return
         segments = offline_runs(self._record.path)
-        if not segments or not is_whole(segments[-1]):
+        if not segments or not becomes_whole(segments[-1], _FLUSH_S):
             self._give_up("the offline files are incomplete: is the disk full?")
             return
         self._note("behind", self._why_offline)

@@ -38,6 +38,7 @@ class Server:
     hang_after: int | None = None
     port: int = 0
     runs: dict[str, StoredRun] = field(default_factory=dict)
+    views: list[dict[str, Any]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
@@ -74,6 +75,24 @@ class Server:
                 "internalId": base64.b64encode(b"Project:v1:proj:me").decode(), "readOnly": False,
                 "runCount": len(edges), "runs": {"edges": edges, "pageInfo": page, "totalCount": len(edges)},
             }  # fmt: skip
+        elif "upsertView" in query:
+            self.views.append(values)
+            data["upsertView"] = {
+                "view": {
+                    "id": f"view{len(self.views)}", "name": values["name"], "displayName": values["displayName"],
+                    "description": values.get("description") or "", "type": values.get("type"),
+                    "spec": values["spec"], "project": {"id": "1", "name": "proj", "entityName": "me"},
+                    "createdAt": None, "updatedAt": None,
+                },
+                "inserted": True,
+            }  # fmt: skip
+        elif re.search(r"query \w*Projects\b", query):
+            page = {"hasNextPage": False, "endCursor": None}
+            node = {
+                "id": "1", "name": "proj", "entityName": "me", "createdAt": "2026-01-01T00:00:00Z",
+                "isBenchmark": False, "user": None,
+            }  # fmt: skip
+            data["models"] = {"edges": [{"node": node, "cursor": "1"}], "pageInfo": page}
         elif "viewer" in query or "serverInfo" in query:
             data["viewer"] = {
                 "id": "u", "entity": "me", "username": "me", "name": "me", "email": "", "flags": "{}",
@@ -92,7 +111,8 @@ class Server:
             "jobType": run.about.get("jobType"), "createdAt": "2026-01-01T00:00:00Z", "heartbeatAt": None,
             "projectId": "1", "tags": run.about.get("tags") or [], "user": {"name": "me", "username": "me"},
             "config": json.dumps({key: {"value": value} for key, value in run.config.items()}),
-            "wandbConfig": json.dumps(run.config.get("_wandb", {})), "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}",
+            "wandbConfig": json.dumps(run.config.get("_wandb", {})), "systemMetrics": "{}",
+            "summaryMetrics": json.dumps(run.summary),
             "historyLineCount": len(run.history), "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
             "historyKeys": None, "lastHistoryStep": run.history[-1]["_step"] if run.history else -1,
             "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
