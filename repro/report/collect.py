@@ -13,6 +13,7 @@ import pandas as pd
 from repro.errors import UserError, did_you_mean
 from repro.measure.cost import Cost, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
+from repro.report.seeds import SEED_COLUMNS, seed_values
 from repro.report.statistics import Summary, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
@@ -30,6 +31,7 @@ MEASURED_COLUMNS = (
 )
 STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
+LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
@@ -56,7 +58,8 @@ def columns(table: Table) -> list[str]:
     cells = [
         f"{metric}_{part}" for metric in table.metrics for part in ("published", "source", "kind", "delta", "verdict")
     ]
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS]
+    seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *seeds]
 
 
 def collect(
@@ -116,8 +119,6 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
     row, config = evidence.row, evidence.config
     cost = row_cost(config)
     is_published_training = scale == DECIDING_SCALE and config.data.name == table.dataset
-    best = summarise(evidence.values("top1_best_pct").values())
-    last = summarise(evidence.values("top1_last_pct").values())
     timed = summarise(evidence.values("time_saving_pct", optional=True).values())
     line: dict[str, Any] = {
         "table": table.name,
@@ -141,10 +142,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "time_note": "" if timed.n else _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
-    prefix = "" if is_published_training else "local_"
-    line[f"{prefix}top1_last_pct"] = last.mean
-    line[f"{prefix}top1_best_pct"] = best.mean
-    line[f"{prefix}top1_std_pct"] = best.std
+    line |= seed_values(evidence, reference, "" if is_published_training else "local_")
     for metric in table.metrics.values():
         published = row.best_published(metric.name)
         measured = _MEASURES[metric.name](cost, evidence, reference)
