@@ -192,7 +192,7 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
 
 def _write_report(options: argparse.Namespace) -> None:
     from repro.report.build import build
-    from repro.report.tables import print_table
+    from repro.report.tables import print_claims, print_table
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -208,6 +208,7 @@ def _write_report(options: argparse.Namespace) -> None:
     )
     console = _console()
     print_table(report.frame, table, console)
+    print_claims(report.frame, table, console)
     for path in report.paths:
         console.print(str(path), soft_wrap=True)
 

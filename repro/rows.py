@@ -150,6 +150,15 @@ def table_names() -> list[str]:
     return sorted(path.parent.name for path in TABLES_DIR.glob("*/table.yaml"))
 
 
+@functools.cache
+def load_sources() -> Mapping[str, Source]:
+    """Every source that a published value or a claim may name."""
+    return {
+        record["source"]: Source(record["source"], record["citation"], record["where"])
+        for _, record in _read_csv(TABLES_DIR / "sources.csv")
+    }
+
+
 @functools.lru_cache(maxsize=8)
 def load_table(name: str) -> Table:
     """Read and check one table.
@@ -162,10 +171,7 @@ def load_table(name: str) -> Table:
         raise UserError(f"no table {name!r} in {TABLES_DIR.name}/{did_you_mean(name, table_names())}")
     about: dict[str, Any] = yaml.safe_load((folder / "table.yaml").read_text(encoding="utf-8"))
     metrics = {key: Metric(name=key, **values) for key, values in about["metrics"].items()}
-    sources = {
-        record["source"]: Source(record["source"], record["citation"], record["where"])
-        for _, record in _read_csv(TABLES_DIR / "sources.csv")
-    }
+    sources = load_sources()
     published = _read_published(folder / "published.csv", metrics, sources)
     rows: dict[str, Row] = {}
     for place, record in _read_csv(folder / "rows.csv"):
