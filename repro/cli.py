@@ -85,6 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
     command.add_argument("words", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(function=_train)
+
+    command = commands.add_parser("export", help="write a finished run's model, without heads and neurons it has lost")
+    command.add_argument("what", metavar="RECORD_OR_ROW", help="a record's folder, or a row: deit_small/s2vite-40")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides the row was launched with")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch (default last)")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.set_defaults(function=_export)
     return parser
 
 
@@ -223,6 +233,20 @@ def _train(options: argparse.Namespace) -> int:
     from repro.launch.by_hand import train, train_many
 
     return train_many(options.words) if options.multirun else train(options.words, _console())
+
+
+def _export(options: argparse.Namespace) -> int:
+    from repro.launch.finished import finished_record
+    from repro.training.finished import export_record
+
+    record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
+    description = export_record(record, options.weights, options.out)
+    count = description["parameters"]
+    print(
+        f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
+        f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -111,6 +111,16 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Finetune(_Section):
+    """How a method that begins with trained weights goes on: its epochs and learning rate as shares of the recipe's.
+
+    The recipe itself stays that of the run it begins with, so that a change of it changes both.
+    """
+
+    epochs_fraction: float = Field(gt=0, le=1)
+    lr_factor: float = Field(gt=0)
+
+
 class Method(_Section):
     """A method: its nominal sparsities as fractions, its parts, and the method whose finished run it starts from."""
 
@@ -118,6 +128,7 @@ class Method(_Section):
     sparsity: float = Field(ge=0, lt=1)
     data_sparsity: float = Field(ge=0, lt=1)
     starts_from: str | None = None
+    finetune: Finetune | None = None
     weights: Part | None
     tokens: Part | None
 
@@ -223,6 +234,24 @@ class Config(_Section):
     launcher: Launcher
     tracker: Tracker
     run: Run
+
+    @property
+    def own_recipe(self) -> Recipe:
+        """The recipe as this run trains with it: `recipe`, shortened where the method fine-tunes.
+
+        Warm-up keeps its share of the training; the learning rate ends where the recipe's does.
+        """
+        finetune = self.method.finetune
+        if finetune is None:
+            return self.recipe
+        epochs = max(1, round(self.recipe.epochs * finetune.epochs_fraction))
+        return self.recipe.model_copy(
+            update={
+                "epochs": epochs,
+                "warmup_epochs": self.recipe.warmup_epochs * epochs / self.recipe.epochs,
+                "lr": self.recipe.lr * finetune.lr_factor,
+            }
+        )
 
     @property
     def signature(self) -> str:
@@ -349,7 +378,7 @@ def _cross_checks(config: Config) -> list[str]:
     from repro.schedule import training_length, update_schedule
 
     errors = []
-    model, recipe = config.model, config.recipe
+    model, recipe = config.model, config.own_recipe
     if model.embed_dim % model.num_heads:
         errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
     if model.image_size % model.patch_size:

@@ -37,6 +37,11 @@ class UpdateSchedule:
         return update % self.interval == 0 and update < self.end
 
     @property
+    def last(self) -> int:
+        """The last update that masks change after; 0 where there is none."""
+        return self.interval * self.count
+
+    @property
     def count(self) -> int:
         """How many mask updates there are in the whole training."""
         return max(0, (min(self.end, self.total + 1) - 1) // self.interval)
@@ -44,8 +49,8 @@ class UpdateSchedule:
 
 def training_length(config: Config, images_per_epoch: int) -> Length:
     """The length of a run on `images_per_epoch` images; an incomplete last batch of an epoch is dropped."""
-    per_epoch = images_per_epoch // config.recipe.global_batch
-    return Length(max(per_epoch, 1), config.recipe.epochs, config.recipe.global_batch)
+    recipe = config.own_recipe
+    return Length(max(images_per_epoch // recipe.global_batch, 1), recipe.epochs, recipe.global_batch)
 
 
 def paper_updates(config: Config) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -16,7 +17,7 @@ from rich.console import Console
 from repro.config import CONF_DIR, Config, compose
 from repro.errors import UserError
 from repro.launch.inline import run_all
-from repro.launch.plan import PlannedRun
+from repro.launch.plan import PlannedRun, without_method
 from repro.launch.progress import TableProgress
 from repro.rows import Row, row_id
 from repro.runs.record import record_for
@@ -25,11 +26,18 @@ TABLE = "by_hand"
 
 
 def train(overrides: Sequence[str], console: Console) -> int:
-    """Compose, run and show one run; the same command again goes on where it was, or shows what came out."""
-    return _run(compose(overrides), console)
+    """Compose, run and show one run, after the run that it begins with, if any.
+
+    The same command again goes on where it was, or shows what came out.
+    """
+    config = compose(overrides)
+    begun = None
+    if config.method.starts_from is not None:
+        begun = _planned(compose([*without_method(overrides), f"method={config.method.starts_from}"]))
+    return _run(replace(_planned(config), starts_from=begun), console)
 
 
-def _run(config: Config, console: Console) -> int:
+def _planned(config: Config) -> PlannedRun:
     method = config.method
     row = Row(
         table=TABLE,
@@ -41,12 +49,17 @@ def _run(config: Config, console: Console) -> int:
     )
     if not method.is_trainable:
         raise UserError(f"method={method.name}: no training for this method yet")
-    run = PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
-    run.create()
+    return PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
+
+
+def _run(run: PlannedRun, console: Console) -> int:
+    runs = [one for one in (run.starts_from, run) if one is not None and not one.is_done]
+    for one in runs:
+        one.create()
     finished = True
-    if not run.is_done:
-        with TableProgress(row.id, [run], [run], console) as progress:
-            finished = run_all([run], 1, progress.watch)
+    if runs:
+        with TableProgress(run.row.id, runs, runs, console) as progress:
+            finished = run_all(runs, 1, progress.watch)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
     if status.reason:

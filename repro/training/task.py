@@ -145,7 +145,8 @@ def _opening(record: Record, config: Config, trainer: Trainer) -> str:
     return (
         f"{record.path}: {length.updates} updates of {length.global_batch} images "
         f"({trainer.world.size} ranks x {loader.accumulate} x {loader.micro}), "
-        f"peak learning rate {config.recipe.peak_lr:g}, published training {paper_updates(config):.0f} updates{resumed}"
+        f"peak learning rate {trainer.recipe.peak_lr:g}, "
+        f"published training {paper_updates(config):.0f} updates{resumed}"
     )
 
 

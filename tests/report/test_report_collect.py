@@ -101,7 +101,7 @@ def test_another_data_set_at_paper_scale_is_not_the_papers(table: Table, tmp_pat
         ("deit_base/svite-30", "cancelled", "", "missing", "missing"),
         ("deit_base/svite-40", "submitted", "", "running", "running"),
         ("deit_base/svite-50", "missing", "", "missing", "missing"),
-        ("deit_base/gmp-50", "missing", "no training for this method yet", "missing", "missing"),
+        ("deit_base/gmp-50", "missing", "", "missing", "missing"),
     ],
 )
 def test_states_are_named(

@@ -81,7 +81,7 @@ def test_notes_say_what_columns_cannot(frames: dict[str, pd.DataFrame], table: T
         in (notes["Further published values"])
     )
     assert "deit_small/tp-50" in notes["Rows without a published value"]
-    assert "no training for this method yet (deit_tiny/ssp-30" in notes["Rows that are not finished"]
+    assert "missing (deit_tiny/svite-30, deit_tiny/svite-40, deit_tiny/ssp-30" in notes["Rows that are not finished"]
     assert "measured 2.79: above" in notes["Published for single rows"]
     assert "arXiv 2106.04533" in notes["Sources"]
 
