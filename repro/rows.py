@@ -105,6 +105,11 @@ class Table:
         """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
         return self.labels.get(name, name)
 
+    def reference(self, backbone: str) -> Row | None:
+        """The row that savings and gains are counted from: the backbone's with nothing removed; None without one."""
+        rows = (row for row in self.rows if row.backbone == backbone)
+        return next((row for row in rows if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0), None)
+
     def select(self, patterns: Iterable[str] = ()) -> tuple[Row, ...]:
         """Rows by shell-style patterns (`deit_small/*`, `!*/dense`) and row-set names (`grid`).
 

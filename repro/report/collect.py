@@ -102,24 +102,16 @@ def collect(
 
     lines = []
     for row in rows:
-        reference = reference_row(table, row.backbone)
+        reference = table.reference(row.backbone)
         lines.append(_line(table, scale, evidence(row), evidence(reference) if reference else None))
     return _typed(pd.DataFrame(lines, columns=columns(table)))
-
-
-def reference_row(table: Table, backbone: str) -> Row | None:
-    """The row that gains are counted from: the backbone's with nothing removed; None where the table has none."""
-    return next(
-        (r for r in table.rows if r.backbone == backbone and r.arch_sparsity_pct == 0 and r.data_sparsity_pct == 0),
-        None,
-    )
 
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
     cost = row_cost(config)
     is_published_training = scale == DECIDING_SCALE and config.data.name == table.dataset
-    timed = summarise(evidence.values("time_saving_pct", optional=True).values())
+    timing = evidence.timing
     line: dict[str, Any] = {
         "table": table.name,
         "row": row.id,
@@ -133,13 +125,13 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "macs_g": cost.macs_g,
         "flops_saving_pct": cost.flops_saving_pct,
         "flops_saving_alt_pct": cost.flops_saving_alt_pct,
-        "time_saving_pct": timed.mean,
+        "time_saving_pct": timing.time_saving_pct if timing else None,
         "state": evidence.state,
         "reason": evidence.reason,
         "n_records": evidence.n_records,
         "commits": " ".join(evidence.commits),
         "cost_note": "" if cost.is_exact else SPLIT_BY_TRAINING,
-        "time_note": "" if timed.n else _time_note(evidence),
+        "time_note": _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
@@ -167,13 +159,21 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
 
 
 def _time_note(evidence: Evidence) -> str:
-    """Why a row has no time: masked-dense weights run as long as dense ones; the rest waits for a stopwatch."""
-    row, method = evidence.row, evidence.config.method
+    """How a row's time was measured, or why it has none: masked-dense weights run as long as dense ones."""
+    row, method, timing = evidence.row, evidence.config.method, evidence.timing
     if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0:
         return "reference"
-    if method.weights is None or method.weights.distribution is None:
+    is_masked = method.weights is not None and method.weights.distribution is not None
+    if timing is None:
+        if is_masked:
+            return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
         return NOT_TIMED
-    return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
+    low, high = timing.range_pct
+    words = (
+        f"{timing.faster_by}; median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
+        f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
+    )
+    return f"{words}; {MASKED_DENSE}" if is_masked else words
 
 
 def _gain(_: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
@@ -196,14 +196,17 @@ def _counted(value: float, evidence: Evidence) -> Measured:
     return Measured(value, evidence.n_done, None, evidence.state)
 
 
+def _timed(evidence: Evidence) -> Measured:
+    timing = evidence.timing
+    return Measured(timing.time_saving_pct if timing else None, len(timing.pairs) if timing else 0, None, "done")
+
+
 _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {
     "params_m": lambda cost, evidence, _: _counted(cost.params_m, evidence),
     "macs_g": lambda cost, evidence, _: _counted(cost.macs_g, evidence),
     "flops_saving_pct": lambda cost, evidence, _: _counted(cost.flops_saving_pct, evidence),
     "flops_saving_alt_pct": lambda cost, evidence, _: _counted(cost.flops_saving_alt_pct, evidence),
-    "time_saving_pct": lambda _, evidence, __: _over_seeds(
-        summarise(evidence.values("time_saving_pct", optional=True).values()), evidence.state
-    ),
+    "time_saving_pct": lambda _, evidence, __: _timed(evidence),
     "top1_pct": lambda _, evidence, __: _over_seeds(
         summarise(evidence.values("top1_best_pct").values()), evidence.state
     ),

@@ -38,6 +38,7 @@ def notes(
         Note("Conventions and tolerances", tuple(_conventions(table))),
         Note("Verdicts", tuple(_verdicts())),
         Note("Accuracy over seeds", tuple(_over_seeds(lines))),
+        Note("Time saving as measured here", tuple(_timings(lines))),
         Note("Published for single rows", tuple(_told(lines, rows, told))),
         Note("Further published values", tuple(_further(shown, table))),
         Note("Rows without a published value", _listed(row.id for row in shown if not row.published)),
@@ -83,6 +84,12 @@ def _verdicts() -> Iterable[str]:
     )
     yield "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper"
     yield "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed"
+
+
+def _timings(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for line in lines:
+        if not math.isnan(line["time_saving_pct"]):
+            yield f"{line['row']}: {line['time_saving_pct']:.1f} %: {line['time_note']}"
 
 
 def _over_seeds(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:

@@ -224,10 +224,11 @@ def _measured(line: Mapping[str, Any], metric: Metric) -> Cell:
             return Cell(number(line[f"{metric.name}_published"] + line[f"{metric.name}_delta"]))
         return Cell(with_spread(line[column], line["top1_std_pct"]))
     value = line[metric.name]
-    if metric.needs == "device" and math.isnan(value):
+    if metric.needs == "device":
         note = line["time_note"]
-        if note == MASKED_DENSE:
-            return Cell("no speed-up", MASKED_MARK, "quiet")
-        return Cell(note.partition(";")[0], MASKED_MARK if MASKED_DENSE in note else "", "quiet")
+        mark = MASKED_MARK if MASKED_DENSE in note else ""
+        if not math.isnan(value):
+            return Cell(number(value, 1), mark)
+        return Cell("no speed-up" if note == MASKED_DENSE else note.partition(";")[0], mark, "quiet")
     is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and metric.name not in _EXACT_IN_TOTAL
     return Cell(number(value), ESTIMATED_MARK if is_estimate else "")
