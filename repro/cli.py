@@ -96,6 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where timings go (default runs/)")
     command.set_defaults(function=_bench)
 
+    command = commands.add_parser(
+        "extract", help="take what figures need from finished checkpoints: heads, kept patches"
+    )
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--again", action="store_true", help="from records that have it, too")
+    command.set_defaults(function=_extract)
+
     command = commands.add_parser("card", help="the reproducibility card: nine variables, from the records' provenance")
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
@@ -267,6 +278,15 @@ def _bench(options: argparse.Namespace) -> int:
     if left_out:
         names = ", ".join(row.id for row in left_out)
         print(f"  not timed within {options.budget:g} s: {names}; the same command goes on with these")
+    return 0
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from repro.training.extract import extract
+
+    _, runs = _planned(options)
+    written = extract((run.record for run in runs), again=options.again)
+    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
     return 0
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from repro.report.collect import collect
+from repro.report.collect import gather
 from repro.report.figures import figure1
+from repro.report.more_figures import more_figures
 from repro.report.tables import write_tables
 from repro.rows import Row, Table
 
@@ -35,6 +36,8 @@ def build(
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
-    frame = collect(table, rows, scale, seeds, runs_root, overrides)
+    frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
     written = write_tables(frame, table, reports_dir / table.name, overrides)
-    return Report(frame, (*written, *figure1(frame, table, reports_dir)))
+    written += figure1(frame, table, reports_dir)
+    written += more_figures(frame, table, every, reports_dir)
+    return Report(frame, tuple(written))

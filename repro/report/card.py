@@ -163,7 +163,8 @@ def _setup(
         for one in dict.fromkeys(settings):
             yield (
                 f"recipe {one.name}: {one.optimizer}, {one.epochs} epochs, batch {one.global_batch}, "
-                f"peak learning rate {one.peak_lr:g}, weight decay {one.weight_decay:g}, {one.warmup_epochs:g} warm-up epochs"
+                f"peak learning rate {one.peak_lr:g}, weight decay {one.weight_decay:g}, "
+                f"{one.warmup_epochs:g} warm-up epochs"
             )
     wall_s = math.fsum(float(result["wall_s"]) for result in results)
     yield f"{len(finished)} finished runs, {wall_s / 3600:.2f} hours of training in all; configs in the records"

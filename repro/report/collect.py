@@ -84,6 +84,20 @@ def collect(
 
     Raises `UserError` for no seeds, a wrong override, a metric that nothing measures, or a damaged record.
     """
+    return gather(table, rows, scale, seeds, root, overrides, now=now)[0]
+
+
+def gather(
+    table: Table,
+    rows: Sequence[Row],
+    scale: str,
+    seeds: Sequence[int],
+    root: Path,
+    overrides: Sequence[str] = (),
+    *,
+    now: float | None = None,
+) -> tuple[pd.DataFrame, list[Evidence]]:
+    """The frame of `collect` and the evidence behind each of its lines, in the same order."""
     distinct = tuple(dict.fromkeys(seeds))
     if not distinct:
         raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=0)")
@@ -104,7 +118,7 @@ def collect(
     for row in rows:
         reference = table.reference(row.backbone)
         lines.append(_line(table, scale, evidence(row), evidence(reference) if reference else None))
-    return _typed(pd.DataFrame(lines, columns=columns(table)))
+    return _typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in rows]
 
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_timings_are_written_shared_and_left_alone(table: Table, tmp_path: Path)
     assert first.pairs == second.pairs
     assert len(first.pairs) == 3
     assert (first.setting.batch, first.setting.threads, first.setting.dtype) == (1, 1, "float32")
-    assert first.macs_saving_pct == pytest.approx(30.66, abs=0.01)
+    assert first.macs_saving_pct == pytest.approx(30.75, abs=0.01)
     time_rows(table, rows, tmp_path, tell=said.append)
     assert len(said) == 2
 

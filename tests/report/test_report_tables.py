@@ -214,7 +214,8 @@ def test_a_report_is_all_its_files(roots: dict[str, Path], table: Table, tmp_pat
     report = build(table, table.rows, "local", (0, 1, 2), roots["local"], tmp_path)
     names = [str(path.relative_to(tmp_path)) for path in report.paths]
     tables = [f"table1/table1.{ending}" for ending in ("csv", "md", "tex", "html")]
-    assert names == [*tables, "figure1.svg", "figure1.png", "figure1.pdf"]
+    figures = [f"{name}.{ending}" for name in ("figure1", "table1_sparsity") for ending in ("svg", "png", "pdf")]
+    assert names == [*tables, *figures]
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(report.paths)
     assert len(report.frame) == 42
 
