@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from repro.report.card import card_of
 from repro.report.collect import gather
 from repro.report.figures import figure1
 from repro.report.more_figures import more_figures
+from repro.report.page import write_page
 from repro.report.tables import write_tables
 from repro.rows import Row, Table
 
@@ -32,7 +34,7 @@ def build(
     reports_dir: Path,
     overrides: Sequence[str] = (),
 ) -> Report:
-    """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` and `<reports_dir>/<figure>.{svg,png,pdf}`.
+    """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` its figures and `index.html`.
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
@@ -40,4 +42,6 @@ def build(
     written = write_tables(frame, table, reports_dir / table.name, overrides)
     written += figure1(frame, table, reports_dir)
     written += more_figures(frame, table, every, reports_dir)
-    return Report(frame, tuple(written))
+    filled = card_of(table, every, scale, seeds, overrides)
+    page = write_page(frame, table, every, filled, written, reports_dir, overrides)
+    return Report(frame, (*written, page))

@@ -67,9 +67,24 @@ def card(
 ) -> Card:
     """The card of a table's finished runs. Raises `UserError` where none is finished: there is nothing to describe."""
     every = read_table(table, rows, scale, seeds, root, overrides)
+    filled = card_of(table, every, scale, seeds, overrides, affiliation)
+    if filled is None:
+        raise UserError(f"{table.name}: no finished run at scale {scale} below {root}; repro launch {table.name} first")
+    return filled
+
+
+def card_of(
+    table: Table,
+    every: Sequence[Evidence],
+    scale: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    affiliation: str = "",
+) -> Card | None:
+    """The card of evidence that has been read already; None where no run is finished."""
     finished = [(evidence, run) for evidence in every for run in evidence.runs.values() if run.state == "done"]
     if not finished:
-        raise UserError(f"{table.name}: no finished run at scale {scale} below {root}; repro launch {table.name} first")
+        return None
     origins = [Record(run.path).provenance() for _, run in finished if run.path is not None]
     variables = (
         Variable("Research type", (f"experimental: a reproduction of {table.paper}",)),
