@@ -105,6 +105,42 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.set_defaults(function=_doctor)
 
+    command = commands.add_parser("bench", help="measure on this machine: `bench time table1` fills the time column")
+    command.add_argument("what", choices=("time",))
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    command.add_argument("--batch", type=int, metavar="N", help="images (default 1 on a CPU, 256 on a GPU)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default float32, bfloat16 on a GPU"
+    )
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default 1)")
+    command.add_argument("--budget", type=float, default=90, metavar="S", help="seconds in all (default 90)")
+    command.add_argument("--again", action="store_true", help="measure rows that have a timing of this setting, too")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where timings go (default runs/)")
+    command.set_defaults(function=_bench)
+
+    command = commands.add_parser(
+        "extract", help="take what figures need from finished checkpoints: heads, kept patches"
+    )
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--again", action="store_true", help="from records that have it, too")
+    command.set_defaults(function=_extract)
+
+    command = commands.add_parser("card", help="the reproducibility card: nine variables, from the records' provenance")
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--reports", type=Path, default=Path("reports"), help="where the card goes")
+    command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
+    command.set_defaults(function=_card)
+
     command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
     command.add_argument("words", nargs="*", metavar="KEY=VALUE")
@@ -306,7 +342,7 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
 
 def _write_report(options: argparse.Namespace) -> None:
     from repro.report.build import build
-    from repro.report.tables import print_table
+    from repro.report.tables import print_claims, print_table
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -322,6 +358,7 @@ def _write_report(options: argparse.Namespace) -> None:
     )
     console = _console()
     print_table(report.frame, table, console)
+    print_claims(report.frame, table, console)
     for path in report.paths:
         console.print(str(path), soft_wrap=True)
 
@@ -339,6 +376,58 @@ def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     if options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
     return rows, overrides
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from repro.measure.timed_rows import time_rows
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    left_out = time_rows(
+        table,
+        table.select(options.words),
+        options.runs,
+        device=options.device,
+        batch=options.batch,
+        dtype=options.dtype,
+        threads=options.threads,
+        budget_s=options.budget,
+        again=options.again,
+    )
+    if left_out:
+        names = ", ".join(row.id for row in left_out)
+        print(f"  not timed within {options.budget:g} s: {names}; the same command goes on with these")
+    return 0
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from repro.training.extract import extract
+
+    _, runs = _planned(options)
+    written = extract((run.record for run in runs), again=options.again)
+    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from repro.report.card import card, markdown_card, write_card
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = _split(options)
+    filled = card(
+        table,
+        table.select(rows),
+        options.scale,
+        range(options.seeds),
+        options.runs,
+        overrides,
+        options.affiliation,
+    )
+    print(markdown_card(filled))
+    for path in write_card(filled, options.reports / table.name):
+        print(path)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 from repro.config import Config, compose
 from repro.errors import UserError
 from repro.report.verdicts import partial
-from repro.rows import Row
+from repro.rows import Row, Table
 from repro.runs.record import Record, record_for
 from repro.runs.status import STALE_AFTER_S
+from repro.runs.timing import Timing, read_timing
 
 RESULT_SCHEMA = 1
 # The state of a row without a finished seed is the first of these that one of its seeds is in.
@@ -35,11 +37,12 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of a row at one scale: its config and its runs by seed."""
+    """All that is known of a row at one scale: its config, its runs by seed, and how fast its model is here."""
 
     row: Row
     config: Config
     runs: Mapping[int, SeedRun]
+    timing: Timing | None = None
 
     @property
     def n_done(self) -> int:
@@ -75,17 +78,16 @@ class Evidence:
             return next((run.reason for run in self.runs.values()), "")
         return "; ".join(f"seed {', '.join(map(str, seeds))} {words}" for words, seeds in reasons.items())
 
-    def values(self, key: str, *, optional: bool = False) -> dict[int, float]:
+    def values(self, key: str) -> dict[int, float]:
         """A number of result.json by seed, for the finished seeds. Raises `UserError` where it is not there."""
         found = {}
         for seed, run in self.runs.items():
             if run.result is None:
                 continue
             value = run.result.get(key)
-            if value is not None:
-                found[seed] = float(value)
-            elif not optional:
+            if value is None:
                 raise UserError(f"{run.path}/result.json: no {key}; remove the folder to run it again")
+            found[seed] = float(value)
         return found
 
 
@@ -107,7 +109,14 @@ def read_evidence(
     for seed in seeds:
         config = first.model_copy(update={"seed": seed})
         runs[seed] = _read_run(record_for(root, config, table, row.id), now)
-    return Evidence(row, first, runs)
+    return Evidence(row, first, runs, read_timing(root, table, row.id))
+
+
+def read_table(
+    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str] = ()
+) -> list[Evidence]:
+    """What there is of each of `rows`, in their order, now."""
+    return [read_evidence(table.name, row, scale, seeds, root, overrides, time.time()) for row in rows]
 
 
 def _read_run(record: Record, now: float) -> SeedRun:

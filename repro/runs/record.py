@@ -130,6 +130,11 @@ class Record:
         """Commit, hardware and versions behind the latest attempt; empty before the first."""
         return dict(read_json(self.path / "provenance.json") or {})
 
+    def anatomy(self) -> dict[str, Any] | None:
+        """What `repro extract` took from the finished model; None where it has not been there."""
+        found = read_json(self.path / "anatomy.json")
+        return None if found is None else dict(found)
+
     def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
         """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
 
