@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from repro.rows import Table
 
 SCALES = ("paper", "local", "smoke")
+# What makes a row that row, or has an option of its own: a table's runs may not have it otherwise.
+SAID_BY_THE_ROW = (
+    *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
+    *("scale", "scale.name", "seed", "run.root"),
+)
 MAX_ATTEMPTS = 5
 
 
@@ -253,7 +258,10 @@ def _launch(options: argparse.Namespace) -> int:
     failed = [run for run in runs if run.state == "failed"]
     for run in failed:
         print(f"failed: {run.row.id}: {run.record.status().reason} ({run.record.path})", file=sys.stderr)
-    return 1 if failed else 0
+    open_ends = [run for run in runs if run.state not in ("done", "failed", "missing")]
+    if open_ends and open_ends[0].config.launcher.name != "slurm":
+        print(f"not finished: {len(open_ends)} runs; the same command goes on with them", file=sys.stderr)
+    return 1 if failed or (open_ends and open_ends[0].config.launcher.name != "slurm") else 0
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -375,6 +383,9 @@ def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             raise UserError(f"{word}: how many seeds? seeds=3") from None
     if options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
+            raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
     return rows, overrides
 
 

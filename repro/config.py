@@ -277,7 +277,7 @@ class Run(_Section):
     """What cannot change a result: places, devices, cadences."""
 
     root: str
-    device: str
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     checkpoint_every_s: float = Field(gt=0)
     log_every_updates: PositiveInt
 
@@ -504,6 +504,11 @@ def _cross_checks(config: Config) -> list[str]:
 
     errors = []
     model, recipe = config.model, config.own_recipe
+    method = config.method
+    if method.weights is None and method.sparsity:
+        errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
+    if method.tokens is None and method.data_sparsity:
+        errors.append(f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0")
     if model.embed_dim % model.num_heads:
         errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
     if model.image_size % model.patch_size:

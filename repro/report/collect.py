@@ -101,7 +101,7 @@ def gather(
     """The frame of `collect` and the evidence behind each of its lines, in the same order."""
     distinct = tuple(dict.fromkeys(seeds))
     if not distinct:
-        raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=0)")
+        raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=1)")
     unknown = [name for name in table.metrics if name not in _MEASURES]
     if unknown:
         raise UserError(
@@ -127,7 +127,7 @@ def gather(
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
     cost = row_cost(config)
-    is_published_training = scale == DECIDING_SCALE and config.data.name == table.dataset
+    is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and config.data.name == table.dataset
     timing = evidence.timing
     line: dict[str, Any] = {
         "table": table.name,

@@ -117,6 +117,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     rows = rows_by_id(table)
     local = local_title(frame, table)
     costs = [m for m in table.metrics.values() if m.needs == "analysis" and has_columns(table, m)]
+    counted = [m for m in table.metrics.values() if m.needs == "analysis"]
     trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
@@ -142,7 +143,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
             cells.append(Text(number(line[metric.name])))
             if metric.name.endswith("_pct"):
                 cells.append(_published(row, metric))
-        cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in costs])))
+        cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in counted])))
         prefix = "local_" if local else ""
         for metric in trained:
             cells.append(Text(with_spread(line[f"{prefix}top1_best_pct"], line[f"{prefix}top1_std_pct"])))

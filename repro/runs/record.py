@@ -76,17 +76,23 @@ class Record:
             return True
 
     def create(self, config: Config, table: str, row: str, starts_from: Path | None = None) -> None:
-        """Make the folder and write config.yaml and a planned status, unless they are there already.
+        """Make the folder and write config.yaml and a planned status.
 
-        `starts_from` is the record whose trained weights this run begins with.
+        `starts_from` is the record whose trained weights this run begins with. Where the record is there already and
+        not finished, what cannot change its result (paths, workers, device, launcher, tracker) is taken from `config`:
+        a folder of images that was wrong, or has moved, is mended by launching again.
         """
         if (self.path / "config.yaml").exists():
+            about = self.about()
+            now = {**about, **config.model_dump(mode="json")}
+            if about["signature"] == config.signature and now != about and self.result() is None:
+                write_text(self.path / "config.yaml", yaml.safe_dump(now, sort_keys=False))
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: cannot make the run's folder ({error.strerror}); set run.root=") from None
-        about: dict[str, Any] = {"table": table, "row": row, "signature": config.signature}
+        about = {"table": table, "row": row, "signature": config.signature}
         if starts_from is not None:
             # Relative, so that the folder of all runs can be moved or mounted elsewhere.
             about["starts_from"] = os.path.relpath(starts_from, self.path)
