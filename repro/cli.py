@@ -12,9 +12,13 @@ from repro.errors import UserError
 from repro.tracking.commands import add_wandb_commands
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
+    from repro.config import Config
     from repro.launch.plan import PlannedRun
+    from repro.measure.rate import Throughput
     from repro.rows import Table
 
 SCALES = ("paper", "local", "smoke")
@@ -24,6 +28,7 @@ SAID_BY_THE_ROW = (
     *("scale", "scale.name", "seed", "run.root"),
 )
 MAX_ATTEMPTS = 5
+PROBE_S = 45.0
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_selection(command)
         if name == "plan":
             command.add_argument("--json", action="store_true")
+            command.add_argument("--probe", action="store_true", help="measure throughput here, in less than a minute")
+            command.add_argument("--watts", type=float, metavar="W", help="power of one device, for the energy")
         if name == "launch":
             command.add_argument("--retry", action="store_true", help="start failed runs again")
             _add_launching(command)
@@ -218,31 +225,43 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from collections import Counter
-
+    from repro.launch.costing import as_json, costs, published
     from repro.launch.launching import jobs_if_any
-    from repro.launch.reconcile import decide, starting
+    from repro.launch.reconcile import decide
+    from repro.launch.showing import print_plan
 
     table, runs = _planned(options)
+    decisions = decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)
+    source = _probe(runs) if options.probe else published
+    prices = costs(runs, source, options.watts)
     if options.json:
         entries = [
             {
                 "row": run.row.id,
                 "seed": run.config.seed,
                 "state": run.state,
+                "action": decision.action,
+                "why": decision.why,
                 "signature": run.config.signature,
                 "record": str(run.record.path),
+                **as_json(price),
             }
-            for run in runs
+            for run, decision, price in zip(runs, decisions, prices, strict=True)
         ]
         print(json.dumps(entries, indent=2))
         return 0
-    for run in runs:
-        print(f"{run.row.id:32} seed {run.config.seed}  {run.state:10} {run.record.path}")
-    would_start = len(starting(decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)))
-    counts = ", ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
-    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {would_start}")
+    print_plan(f"{table.name} at scale {options.scale}", decisions, prices, _console())
     return 0
+
+
+def _probe(runs: list[PlannedRun]) -> Callable[[Config], Throughput | None]:
+    """Measure each geometry here, all of them in less than a minute."""
+    from functools import partial
+
+    from repro.measure.throughput import probe
+
+    geometries = len({(run.config.backbone.name, run.config.model, run.config.recipe.micro_batch) for run in runs})
+    return partial(probe, budget_s=PROBE_S / max(1, geometries))
 
 
 def _launch(options: argparse.Namespace) -> int:
