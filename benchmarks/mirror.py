@@ -1,4 +1,4 @@
-"""What the W&B mirror costs a run: when it starts, and for each entry that is logged. Offline, as without an account."""
+"""What the W&B mirror costs a run: when it starts, and for each entry. Offline, as without an account."""
 
 from __future__ import annotations
 
