@@ -1,7 +1,8 @@
 """What a file of conf/method declares beside its values: `choices`, `ranges` and `levels`.
 
-`choices` lists what a word may be, `ranges` the least and the largest of a number. `levels` turns a nominal sparsity into what it stands for: S2ViTE's 40 % means 0.7
-of the heads and 0.6 of the neurons. All are data, so that a wrong word is found before torch is imported.
+`choices` lists what a word may be, `ranges` the least and the largest of a number. `levels` turns a nominal sparsity
+into what it stands for: S2ViTE's 40 % means 0.7 of the heads and 0.6 of the neurons. All are data, so that a wrong word
+is found before torch is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from repro.errors import did_you_mean
 
 
 def settle(method: dict[str, Any]) -> list[str]:
-    """Apply `levels`, check `choices` and `ranges` of a resolved method section, in place; the keys are gone afterwards.
+    """Apply `levels`, check `choices` and `ranges` of a resolved method section, in place; all three are gone then.
 
     Returns one message for each wrong value.
     """

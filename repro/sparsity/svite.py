@@ -37,7 +37,7 @@ def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) 
         The new mask, bool, with as many active entries as `mask`. A fully dense layer is left alone.
 
     Raises:
-        ValueError: for a fraction outside [0, 1], a mask that is not bool, or a weight or gradient that is not a number.
+        ValueError: for a fraction outside [0, 1], a mask that is not bool, or a score that is not a number.
     """
     return exchange(mask, weight.abs(), grad.abs(), fraction)
 

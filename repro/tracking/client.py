@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import netrc
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import psutil
 import wandb
 
 from repro.config import Config
@@ -122,6 +124,15 @@ def tags(table: str, config: Config) -> list[str]:
         f"data_sparsity={method.data_sparsity:g}",
         f"scale={config.scale.name}",
     ]
+
+
+def stop_client() -> None:
+    """End the client's service process: at the exit of this one the client would wait for it, as long as it takes."""
+    for child in psutil.Process().children():
+        if child.name().startswith("wandb-core"):
+            child.kill()
+    with contextlib.suppress(ConnectionError):  # the client's complaint that its process is gone
+        wandb.teardown()
 
 
 def is_logged_in() -> bool:

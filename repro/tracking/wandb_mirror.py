@@ -19,13 +19,14 @@ import wandb
 from repro.config import Config
 from repro.errors import UserError
 from repro.runs.record import Record
-from repro.tracking.client import INIT_TIMEOUT_S, add_weights, is_logged_in, run_id, start_run
+from repro.tracking.client import INIT_TIMEOUT_S, add_weights, is_logged_in, run_id, start_run, stop_client
 from repro.tracking.current_cost import current_macs_g
 from repro.tracking.mirror_file import Mirror, State, one_line, push_command, write_mirror
 from repro.tracking.names import Names, names_of, step_of
 from repro.tracking.segment import becomes_whole, offline_runs
 
 _FLUSH_S = 3.0  # for the client's offline file, after the end of a run
+_STOPPED_S = 5.0  # a run that was asked to stop has little time left, and its next attempt makes up for it
 _GRACE_S = 5.0  # beyond the client's own time limits
 
 
@@ -62,16 +63,20 @@ class WandbMirror:
         """Wait until all is written or sent, no longer than the time limits of the client and of the config."""
         self._queue.put(_End(summary))
         limit_s = 2 * INIT_TIMEOUT_S + self._config.tracker.finish_timeout_s + _GRACE_S
+        if summary is None:
+            limit_s = min(limit_s, _STOPPED_S)
         self._thread.join(limit_s)
         if self._thread.is_alive():
             self._give_up(f"not through after {limit_s:g} s")
+            stop_client()
 
     def _work(self) -> None:
         """The thread, and the one place where an error of the client ends: mirroring stops, training does not."""
         try:
             self._mirror()
         except Exception as error:
-            self._give_up(one_line(error))
+            if not self._gave_up:  # else `close` has said why
+                self._give_up(one_line(error))
 
     def _mirror(self) -> None:
         run = self._open()

@@ -183,8 +183,8 @@ def _check_same_data(record: Record, fingerprint: str) -> None:
     before = record.provenance().get("data_fingerprint")
     if before not in (None, fingerprint) and any(record.checkpoint_dir.glob("update-*.pt")):
         raise UserError(
-            f"{record.path}: began with data of fingerprint {before}, now it is {fingerprint}; give it the data it began "
-            "with, or remove that folder to begin anew"
+            f"{record.path}: began with data of fingerprint {before}, now it is {fingerprint}; give it the data it "
+            "began with, or remove that folder to begin anew"
         )
 
 

@@ -90,6 +90,29 @@ def test_a_server_that_falls_silent_in_the_middle(
     assert len(list(record.metrics())) == 9
 
 
+STOPPED = """
+import sys, time
+from pathlib import Path
+from mirrored import new_record, write_run
+record, config = new_record(Path(sys.argv[1]))
+write_run(record, config, range(1, 9), finished=False)
+"""
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_silent_server(tmp_path: Path) -> None:
+    with serving(hang_after=0) as server:
+        started = time.monotonic()
+        answer = subprocess.run(
+            [sys.executable, "-c", STOPPED, str(tmp_path / "runs")],
+            capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
+            env={**os.environ, **server.environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )  # fmt: skip
+        assert time.monotonic() - started < 20, "tracker.finish_timeout_s is 30"
+    assert "W&B mirror is behind (not through after 5 s)" in answer.stderr
+    assert answer.stderr.count("warning:") == 1
+    assert "Traceback" not in answer.stderr
+
+
 def test_a_client_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
