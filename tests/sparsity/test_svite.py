@@ -145,5 +145,5 @@ def test_a_schedule_longer_than_the_training_is_refused() -> None:
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(UserError, match="does not divide model.embed_dim"):
+    with pytest.raises(UserError, match=r"does not divide model\.embed_dim"):
         small_config("method=s2vite", "method.sparsity=0.4", "model.num_heads=5")
