@@ -124,7 +124,7 @@ def _distinct(facts: Iterable[str]) -> list[str]:
 
 def _methods(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
     """The file of each part that trained, with its own first sentence."""
-    for evidence, _ in finished:
+    for evidence in {id(evidence): evidence for evidence, _ in finished}.values():
         for part in (evidence.config.method.weights, evidence.config.method.tokens):
             if part is not None and part.target:
                 path = Path(*part.target.split(".")[:-1]).with_suffix(".py")

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.report.style import REFERENCE_COLOUR, STYLE, Look, looks, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
 from repro.report.view import rows_by_id
 from repro.rows import Row, Table
 
@@ -41,9 +40,7 @@ def figure1(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
     a published point stands where its published saving puts it, any other where its count does. Accuracies of another
     scale or data set than the paper's have a second row of panels to themselves.
     """
-    with mpl.rc_context(STYLE):
-        figure = draw_figure1(frame, table)
-    return write_figure(figure, folder, table.figure)
+    return write_figure(folder, table.figure, f"{frame.to_csv()}{table}", lambda: draw_figure1(frame, table))
 
 
 def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:

@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.report.figures import rows_by_order
 from repro.report.histories import MaskHistory, read_histories
-from repro.report.style import STYLE, Look, looks, write_figure
+from repro.report.style import Look, looks, write_figure
 from repro.rows import Row, Table
 
 NAME = "masks"
@@ -30,9 +29,7 @@ def mask_figure(
     histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
     if not histories:
         return []
-    with mpl.rc_context(STYLE):
-        figure = draw_mask_figure(table, histories, scale)
-    return write_figure(figure, folder, NAME)
+    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from repro.report.evidence import Evidence
 from repro.report.figures import rows_by_order
-from repro.report.style import REFERENCE_COLOUR, STYLE, Look, looks, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
 
@@ -30,31 +30,33 @@ _MOST_ROWS = 4  # of patches kept: one strip of images each
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure's name and how it is drawn; `draw` gives None where there is nothing to draw yet."""
+    """A figure's name, what it shows (`frame`, `runs` or `anatomy`), how it is drawn; None for nothing to draw yet."""
 
     name: str
-    caption: str
+    reads: str
     draw: Callable[[], Figure | None]
 
 
 def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Path]:
     """Write the figures that there are data for into `folder`; returns their paths."""
     written = []
-    with mpl.rc_context(STYLE):
-        for one in drawings(frame, table, every):
-            figure = one.draw()
-            if figure is not None:
-                written += write_figure(figure, folder, f"{table.name}_{one.name}")
+    results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
+    finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
+    for one in drawings(frame, table, every):
+        # A finished run's files do not change, but for what is extracted of it later.
+        shows = frame.to_csv() if one.reads == "frame" else finished
+        shows += str(list(_anatomies(every))) if one.reads == "anatomy" else ""
+        written += write_figure(folder, f"{table.name}_{one.name}", shows, one.draw)
     return written
 
 
 def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tuple[Drawn, ...]:
     """Every figure of a table, in the order in which a page shows them."""
     return (
-        Drawn("sparsity", "Accuracy against sparsity", lambda: draw_sparsity(frame, table)),
-        Drawn("curves", "Accuracy over training", lambda: draw_curves(table, every)),
-        Drawn("heads", "Heads left in each layer", lambda: draw_heads(table, every)),
-        Drawn("tokens", "Patches kept of test images", lambda: draw_tokens(table, every)),
+        Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
+        Drawn("curves", "runs", lambda: draw_curves(table, every)),
+        Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
+        Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
     )
 
 

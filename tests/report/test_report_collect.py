@@ -164,11 +164,12 @@ def test_why_there_is_no_time(frames: dict[str, pd.DataFrame]) -> None:
     assert notes["deit_small/svite_plus-5-50"] == "not measured; masked-dense weights: no speed-up"
 
 
-def test_a_result_counts_only_when_the_status_vouches_for_it(table: Table, tmp_path: Path) -> None:
+def test_a_result_is_what_done_means(table: Table, tmp_path: Path) -> None:
     row = table.rows[0]
     record = write_record(tmp_path, row, "local", 0)
     record.set_status(record.status().moved("running"))
-    assert collect(table, [row], "local", [0], tmp_path).loc[0, "n_seeds"] == 0
+    # Killed between writing its result, which comes last, and saying so.
+    assert collect(table, [row], "local", [0], tmp_path).loc[0, "n_seeds"] == 1
     record.set_status(record.status().moved("done"))
     (record.path / "result.json").unlink()
     frame = collect(table, [row], "local", [0], tmp_path)
@@ -185,7 +186,7 @@ def test_damaged_records_are_one_line_that_names_the_file(table: Table, tmp_path
     with pytest.raises(UserError, match=r"result\.json: no top1_best_pct"):
         collect(table, [row], "local", [0], tmp_path)
     write_text(record.path / "result.json", '{"schema": ')
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match=r"result\.json: damaged"):
         collect(table, [row], "local", [0], tmp_path)
 
 
