@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.errors import UserError
+from repro.tracking.commands import add_wandb_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from repro.rows import Table
 
 SCALES = ("paper", "local", "smoke")
+# What makes a row that row, or has an option of its own: a table's runs may not have it otherwise.
+SAID_BY_THE_ROW = (
+    *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
+    *("scale", "scale.name", "seed", "run.root"),
+)
 MAX_ATTEMPTS = 5
 PROBE_S = 45.0
 
@@ -111,10 +117,58 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.set_defaults(function=_doctor)
 
+    command = commands.add_parser("bench", help="measure on this machine: `bench time table1` fills the time column")
+    command.add_argument("what", choices=("time",))
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    command.add_argument("--batch", type=int, metavar="N", help="images (default 1 on a CPU, 256 on a GPU)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default float32, bfloat16 on a GPU"
+    )
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default 1)")
+    command.add_argument("--budget", type=float, default=90, metavar="S", help="seconds in all (default 90)")
+    command.add_argument("--again", action="store_true", help="measure rows that have a timing of this setting, too")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where timings go (default runs/)")
+    command.set_defaults(function=_bench)
+
+    command = commands.add_parser(
+        "extract", help="take what figures need from finished checkpoints: heads, kept patches"
+    )
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--again", action="store_true", help="from records that have it, too")
+    command.set_defaults(function=_extract)
+
+    command = commands.add_parser("card", help="the reproducibility card: nine variables, from the records' provenance")
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--reports", type=Path, default=Path("reports"), help="where the card goes")
+    command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
+    command.set_defaults(function=_card)
+
     command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
     command.add_argument("words", nargs="*", metavar="KEY=VALUE")
     command.set_defaults(function=_train)
+
+    command = commands.add_parser("export", help="write a finished run's model, without heads and neurons it has lost")
+    command.add_argument("what", metavar="RECORD_OR_ROW", help="a record's folder, or a row: deit_small/s2vite-40")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides the row was launched with")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch (default last)")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.set_defaults(function=_export)
+
+    add_wandb_commands(commands)
     return parser
 
 
@@ -228,7 +282,10 @@ def _launch(options: argparse.Namespace) -> int:
     failed = [run for run in runs if run.state == "failed"]
     for run in failed:
         print(f"failed: {run.row.id}: {run.record.status().reason} ({run.record.path})", file=sys.stderr)
-    return 1 if failed else 0
+    open_ends = [run for run in runs if run.state not in ("done", "failed", "missing")]
+    if open_ends and open_ends[0].config.launcher.name != "slurm":
+        print(f"not finished: {len(open_ends)} runs; the same command goes on with them", file=sys.stderr)
+    return 1 if failed or (open_ends and open_ends[0].config.launcher.name != "slurm") else 0
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -317,7 +374,7 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
 
 def _write_report(options: argparse.Namespace) -> None:
     from repro.report.build import build
-    from repro.report.tables import print_table
+    from repro.report.tables import print_claims, print_table
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -333,6 +390,7 @@ def _write_report(options: argparse.Namespace) -> None:
     )
     console = _console()
     print_table(report.frame, table, console)
+    print_claims(report.frame, table, console)
     for path in report.paths:
         console.print(str(path), soft_wrap=True)
 
@@ -349,13 +407,82 @@ def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             raise UserError(f"{word}: how many seeds? seeds=3") from None
     if options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
+            raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
     return rows, overrides
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from repro.measure.timed_rows import time_rows
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    left_out = time_rows(
+        table,
+        table.select(options.words),
+        options.runs,
+        device=options.device,
+        batch=options.batch,
+        dtype=options.dtype,
+        threads=options.threads,
+        budget_s=options.budget,
+        again=options.again,
+    )
+    if left_out:
+        names = ", ".join(row.id for row in left_out)
+        print(f"  not timed within {options.budget:g} s: {names}; the same command goes on with these")
+    return 0
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from repro.training.extract import extract
+
+    _, runs = _planned(options)
+    written = extract((run.record for run in runs), again=options.again)
+    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from repro.report.card import card, markdown_card, write_card
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = _split(options)
+    filled = card(
+        table,
+        table.select(rows),
+        options.scale,
+        range(options.seeds),
+        options.runs,
+        overrides,
+        options.affiliation,
+    )
+    print(markdown_card(filled))
+    for path in write_card(filled, options.reports / table.name):
+        print(path)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:
     from repro.launch.by_hand import train, train_many
 
     return train_many(options.words) if options.multirun else train(options.words, _console())
+
+
+def _export(options: argparse.Namespace) -> int:
+    from repro.launch.finished import finished_record
+    from repro.training.finished import export_record
+
+    record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
+    description = export_record(record, options.weights, options.out)
+    count = description["parameters"]
+    print(
+        f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
+        f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
+    )
+    return 0
 
 
 if __name__ == "__main__":

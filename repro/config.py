@@ -121,6 +121,16 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Finetune(_Section):
+    """How a method that begins with trained weights goes on: its epochs and learning rate as shares of the recipe's.
+
+    The recipe itself stays that of the run it begins with, so that a change of it changes both.
+    """
+
+    epochs_fraction: float = Field(gt=0, le=1)
+    lr_factor: float = Field(gt=0)
+
+
 class Method(_Section):
     """A method: its nominal sparsities as fractions, its parts, and the method whose finished run it starts from."""
 
@@ -128,6 +138,7 @@ class Method(_Section):
     sparsity: float = Field(ge=0, lt=1)
     data_sparsity: float = Field(ge=0, lt=1)
     starts_from: str | None = None
+    finetune: Finetune | None = None
     weights: Part | None
     tokens: Part | None
 
@@ -258,13 +269,15 @@ class Tracker(_Section):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str | None
+    upload_weights: bool
+    finish_timeout_s: float = Field(gt=0)
 
 
 class Run(_Section):
     """What cannot change a result: places, devices, cadences."""
 
     root: str
-    device: str
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     checkpoint_every_s: float = Field(gt=0)
     log_every_updates: PositiveInt
 
@@ -282,6 +295,24 @@ class Config(_Section):
     launcher: Annotated[Launcher, Field(discriminator="name")]
     tracker: Tracker
     run: Run
+
+    @property
+    def own_recipe(self) -> Recipe:
+        """The recipe as this run trains with it: `recipe`, shortened where the method fine-tunes.
+
+        Warm-up keeps its share of the training; the learning rate ends where the recipe's does.
+        """
+        finetune = self.method.finetune
+        if finetune is None:
+            return self.recipe
+        epochs = max(1, round(self.recipe.epochs * finetune.epochs_fraction))
+        return self.recipe.model_copy(
+            update={
+                "epochs": epochs,
+                "warmup_epochs": self.recipe.warmup_epochs * epochs / self.recipe.epochs,
+                "lr": self.recipe.lr * finetune.lr_factor,
+            }
+        )
 
     @property
     def signature(self) -> str:
@@ -415,14 +446,18 @@ def _groups_set_elsewhere() -> frozenset[str]:
 
 def _apply(composed: DictConfig, values: Mapping[str, Any]) -> list[str]:
     errors = []
-    # The model is a copy of one of the backbone's geometries: its own keys may be set without changing the backbone.
-    composed.model = OmegaConf.to_container(composed.model, resolve=True)
-    known = dict(_leaves(OmegaConf.to_container(composed)))
+    model_keys = [f"model.{name}" for name in composed.backbone.local]
+    known = {*model_keys, *(key for key, _ in _leaves(OmegaConf.to_container(composed)))}
     for key, value in values.items():
         if key not in known:
             errors.append(f"{key}: no such key{did_you_mean(key, known)}")
-        else:
+        elif key not in model_keys:
             OmegaConf.update(composed, key, value, merge=False)
+    # The model starts as a copy of one of the backbone's geometries, which may have been overridden themselves.
+    composed.model = OmegaConf.to_container(composed.model, resolve=True)
+    for key in model_keys:
+        if key in values:
+            OmegaConf.update(composed, key, values[key], merge=False)
     return errors
 
 
@@ -465,10 +500,15 @@ def _key(place: tuple[int | str, ...]) -> str:
 
 def _cross_checks(config: Config) -> list[str]:
     """What single fields cannot know."""
-    from repro.schedule import training_length, update_schedule
+    from repro.schedule import mask_schedule, training_length
 
     errors = []
-    model, recipe = config.model, config.recipe
+    model, recipe = config.model, config.own_recipe
+    method = config.method
+    if method.weights is None and method.sparsity:
+        errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
+    if method.tokens is None and method.data_sparsity:
+        errors.append(f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0")
     if model.embed_dim % model.num_heads:
         errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
     if model.image_size % model.patch_size:
@@ -486,17 +526,17 @@ def _cross_checks(config: Config) -> list[str]:
         errors.append(
             f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
         )
-    options = config.method.weights.options if config.method.weights else {}
-    if config.data.images_per_epoch and "update_end_iterations" in options:
+    if config.data.images_per_epoch:
         length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
-        schedule = update_schedule(
-            config, options["update_interval_iterations"], options["update_end_iterations"], length
-        )
-        if schedule.end > schedule.total:
+        schedule = mask_schedule(config, length)
+        if schedule is not None and schedule.end > schedule.total:
             errors.append(
-                f"method.weights.update_end_iterations={options['update_end_iterations']}: mask updates would go on "
-                f"for {schedule.end} updates, the training has {schedule.total} (raise recipe.epochs or lower it)"
+                f"method.weights.update_end_iterations: masks would change until update {schedule.end}, the training "
+                f"has {schedule.total} (raise recipe.epochs or lower it)"
             )
+    mixing = recipe.mixup > 0 or recipe.cutmix > 0
+    if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
+        errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
     return errors
 
 

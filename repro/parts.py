@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+Backward = Callable[[int], None]
+
 
 class MethodPart:
     """One half of a method: how weights become sparse, or which tokens are dropped.
 
-    Created after the model and before the optimizer; may replace modules of the model. The loop calls, for each
-    optimizer update `update` (counted from 1): `before_update`, then forward and backward of all micro-batches,
-    then the optimizer, then `after_step` with the gradients of the whole global batch still in place.
+    Created after the model and before the optimizer; may replace modules of the model. In a run that begins (not one
+    that goes on), the loop calls `prepare` once. Then, for each optimizer update `update` (counted from 1):
+    `before_update`, forward and backward of all micro-batches, the optimizer, `after_step` with the gradients of the
+    whole global batch still in place, and `mask_history`.
     """
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
         """Once, before the first update and before a state is taken back."""
+
+    def prepare(self, backward: Backward) -> None:
+        """Once, before update 1: make the weights given sparse, in one shot, by what they are or by what they do.
+
+        `backward(n)` leaves in every parameter's `grad` the mean, over n global batches of the training data, of the
+        gradient that an update would use: averaged over micro-batches and ranks, in the parameter's precision. No
+        weight is changed by it.
+        """
 
     def before_update(self, update: int) -> None:
         """Before the first forward of an update: temperatures, recording of activations."""
@@ -31,6 +43,10 @@ class MethodPart:
     def metrics(self) -> dict[str, float]:
         """Numbers to log: densities, churn, temperatures. Names carry units; values are plain floats."""
         return {}
+
+    def mask_history(self, update: int) -> dict[str, float] | None:
+        """What to write down of the masks after `update` (0: at the start); None where they have not changed."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """All that chooses, as tensors and plain values, so that a resumed run goes on bit for bit."""

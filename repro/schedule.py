@@ -37,6 +37,11 @@ class UpdateSchedule:
         return update % self.interval == 0 and update < self.end
 
     @property
+    def last(self) -> int:
+        """The last update that masks change after; 0 where there is none."""
+        return self.interval * self.count
+
+    @property
     def count(self) -> int:
         """How many mask updates there are in the whole training."""
         return max(0, (min(self.end, self.total + 1) - 1) // self.interval)
@@ -44,8 +49,8 @@ class UpdateSchedule:
 
 def training_length(config: Config, images_per_epoch: int) -> Length:
     """The length of a run on `images_per_epoch` images; an incomplete last batch of an epoch is dropped."""
-    per_epoch = images_per_epoch // config.recipe.global_batch
-    return Length(max(per_epoch, 1), config.recipe.epochs, config.recipe.global_batch)
+    recipe = config.own_recipe
+    return Length(max(images_per_epoch // recipe.global_batch, 1), recipe.epochs, recipe.global_batch)
 
 
 def paper_updates(config: Config) -> float:
@@ -71,11 +76,14 @@ def updates_per_iteration(config: Config, length: Length) -> float:
     return config.backbone.training.global_batch / length.global_batch * stretch(config, length)
 
 
-def update_schedule(config: Config, interval_iterations: int, end_iterations: int, length: Length) -> UpdateSchedule:
-    """The mask updates of a run, from iterations counted at the published global batch."""
+def mask_schedule(config: Config, length: Length) -> UpdateSchedule | None:
+    """When masks change, from iterations counted at the published global batch; None where they never do."""
+    options = config.method.weights.options if config.method.weights else {}
+    if "update_interval_iterations" not in options:
+        return None
     factor = updates_per_iteration(config, length)
     return UpdateSchedule(
-        interval=max(1, round(interval_iterations * factor)),
-        end=max(1, math.floor(end_iterations * factor + 0.5)),
+        interval=max(1, round(options["update_interval_iterations"] * factor)),
+        end=max(1, math.floor(options["update_end_iterations"] * factor + 0.5)),
         total=length.updates,
     )

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from small_runs import Weights, dense_weights
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,3 +19,9 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+
+
+@pytest.fixture(scope="session")
+def dense() -> Weights:
+    """The weights of a finished small dense run."""
+    return dense_weights()

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from repro.config import CONF_DIR, NOT_IN_SIGNATURE, compose, groups, signature
+from repro.config import CONF_DIR, NOT_IN_SIGNATURE, Config, compose, groups, signature
 from repro.errors import UserError
 from repro.rows import TABLES_DIR, load_table
-from repro.schedule import training_length, update_schedule
+from repro.schedule import UpdateSchedule, mask_schedule, training_length
 
 PAPER = ["scale=paper", "data.root=somewhere"]
+
+
+def schedule_of(config: Config, images_per_epoch: int) -> UpdateSchedule:
+    schedule = mask_schedule(config, training_length(config, images_per_epoch))
+    assert schedule is not None
+    return schedule
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in groups() for option in groups()[group]])
@@ -40,9 +46,7 @@ def test_paper_configs_are_those_of_the_papers_training_table() -> None:
         assert config.method.weights is not None
         options = config.method.weights.options
         length = training_length(config, 1281167)
-        schedule = update_schedule(
-            config, options["update_interval_iterations"], options["update_end_iterations"], length
-        )
+        schedule = schedule_of(config, 1281167)
         assert schedule.interval == int(record["update_interval_iterations"])
         assert schedule.end == int(record["update_end_iterations"])
         assert options["update_fraction"] == float(record["update_fraction"])
@@ -60,8 +64,7 @@ def test_paper_recipe() -> None:
 
 def test_another_global_batch_keeps_the_schedule_in_images() -> None:
     config = compose([*PAPER, "method=svite", "recipe.global_batch=2048"])
-    length = training_length(config, 1281167)
-    schedule = update_schedule(config, 15000, 1200000, length)
+    schedule = schedule_of(config, 1281167)
     assert (schedule.interval, schedule.end) == (3750, 300000)
     assert config.recipe.peak_lr == pytest.approx(5e-4 * 4)
 
@@ -70,9 +73,7 @@ def test_another_global_batch_keeps_the_schedule_in_images() -> None:
 def test_local_schedule_keeps_its_shape(backbone: str) -> None:
     paper = compose([*PAPER, f"backbone={backbone}", "method=svite"])
     local = compose([f"backbone={backbone}", "method=svite"])
-    options = (paper.backbone.training.update_interval_iterations, paper.backbone.training.update_end_iterations)
-    full = update_schedule(paper, *options, training_length(paper, 1281167))
-    short = update_schedule(local, *options, training_length(local, 1437))
+    full, short = schedule_of(paper, 1281167), schedule_of(local, 1437)
     assert short.end / short.total == pytest.approx(full.end / full.total, abs=0.01)
     # Intervals are whole updates: the number of mask updates can only be near.
     assert short.interval == max(1, round(full.interval * short.total / full.total))
@@ -110,6 +111,7 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["method=svite", "method.sparsity=-0.1"], "method.sparsity=-0.1: input should be greater than or equal to 0"),
         (["model.num_heads=5"], "model.num_heads=5: does not divide model.embed_dim=48"),
         (["model.patch_size=3"], "model.patch_size=3: does not divide model.image_size=8"),
+        (["recipe.global_batch=63", "recipe.micro_batch=21"], "mixing takes images in pairs; make it even"),
         (["recipe.micro_batch=48"], "recipe.micro_batch=48: does not divide recipe.global_batch=64"),
         (["recipe.epochs=1"], "recipe.warmup_epochs=1.0: not below recipe.epochs=1"),
         (["scale=paper"], r"data.root: needs a value \(data.root=...\)"),

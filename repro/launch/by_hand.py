@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -18,7 +19,7 @@ from repro.config import CONF_DIR, Config, compose
 from repro.errors import UserError
 from repro.launch.inline import Forked
 from repro.launch.liveness import why_alive
-from repro.launch.plan import PlannedRun
+from repro.launch.plan import PlannedRun, without_method
 from repro.launch.progress import TableProgress
 from repro.launch.waiting import run_all
 from repro.rows import Row, row_id
@@ -28,11 +29,18 @@ TABLE = "by_hand"
 
 
 def train(overrides: Sequence[str], console: Console) -> int:
-    """Compose, run and show one run; the same command again goes on where it was, or shows what came out."""
-    return _run(compose(overrides), console)
+    """Compose, run and show one run, after the run that it begins with, if any.
+
+    The same command again goes on where it was, or shows what came out.
+    """
+    config = compose(overrides)
+    begun = None
+    if config.method.starts_from is not None:
+        begun = _planned(compose([*without_method(overrides), f"method={config.method.starts_from}"]))
+    return _run(replace(_planned(config), starts_from=begun), console)
 
 
-def _run(config: Config, console: Console) -> int:
+def _planned(config: Config) -> PlannedRun:
     method = config.method
     row = Row(
         table=TABLE,
@@ -44,21 +52,26 @@ def _run(config: Config, console: Console) -> int:
     )
     if not method.is_trainable:
         raise UserError(f"method={method.name}: no training for this method yet")
-    run = PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
-    run.create()
-    alive = why_alive(run.record, run.record.status(), None, time.time())
-    if alive:
-        raise UserError(f"{run.record.path}: somebody is at this run ({alive})")
+    return PlannedRun(row, config, record_for(Path(config.run.root), config, TABLE, row.id))
+
+
+def _run(run: PlannedRun, console: Console) -> int:
+    runs = [one for one in (run.starts_from, run) if one is not None and not one.is_done]
+    for one in runs:
+        one.create()
+        alive = why_alive(one.record, one.record.status(), None, time.time())
+        if alive:
+            raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
     finished = True
-    if not run.is_done:
-        with TableProgress(row.id, [run], [run], console) as progress:
-            finished = run_all([run], 1, Forked, progress.watch)
+    if runs:
+        with TableProgress(run.row.id, runs, runs, console) as progress:
+            finished = run_all(runs, 1, Forked, progress.watch)
     status, result = run.record.status(), run.record.result()
-    console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
+    console.print(f"{status.state}: {run.record.path}", soft_wrap=True, markup=False)
     if status.reason:
-        console.print(f"  {status.reason}", soft_wrap=True)
+        console.print(f"  {status.reason}", soft_wrap=True, markup=False)
     for name, value in (result or {}).items():
-        console.print(f"  {name}: {value}")
+        console.print(f"  {name}: {value}", markup=False)
     if not finished:
         return 130
     return 0 if result is not None else 1

@@ -40,7 +40,7 @@ def print_plan(title: str, decisions: Sequence[Decision], costs: Sequence[Cost],
     if not starting:
         return
     config = starting[0][0].config
-    places = parallelism(config.launcher.parallel)
+    places = parallelism(config.launcher.parallel, config.scale.cpu_threads)
     every = total([cost for _, cost in starting], places)
     if every.unknown < len(starting):
         energy = "energy unknown (--watts)" if every.energy_kwh is None else f"{every.energy_kwh:.1f} kWh"

@@ -34,6 +34,11 @@ class Record:
         """The last two checkpoints and the best one."""
         return self.path / "checkpoint"
 
+    @property
+    def weights_file(self) -> Path:
+        """The finished weights, zeros left out; written only where the run is asked to (`tracker.upload_weights`)."""
+        return self.path / "weights.safetensors"
+
     def attempt_dir(self, attempt: int) -> Path:
         """Output of one process of the run."""
         return self.path / "attempts" / str(attempt)
@@ -71,17 +76,23 @@ class Record:
             return True
 
     def create(self, config: Config, table: str, row: str, starts_from: Path | None = None) -> None:
-        """Make the folder and write config.yaml and a planned status, unless they are there already.
+        """Make the folder and write config.yaml and a planned status.
 
-        `starts_from` is the record whose trained weights this run begins with.
+        `starts_from` is the record whose trained weights this run begins with. Where the record is there already and
+        not finished, what cannot change its result (paths, workers, device, launcher, tracker) is taken from `config`:
+        a folder of images that was wrong, or has moved, is mended by launching again.
         """
         if (self.path / "config.yaml").exists():
+            about = self.about()
+            now = {**about, **config.model_dump(mode="json")}
+            if about["signature"] == config.signature and now != about and self.result() is None:
+                write_text(self.path / "config.yaml", yaml.safe_dump(now, sort_keys=False))
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: cannot make the run's folder ({error.strerror}); set run.root=") from None
-        about: dict[str, Any] = {"table": table, "row": row, "signature": config.signature}
+        about = {"table": table, "row": row, "signature": config.signature}
         if starts_from is not None:
             # Relative, so that the folder of all runs can be moved or mounted elsewhere.
             about["starts_from"] = os.path.relpath(starts_from, self.path)
@@ -125,12 +136,21 @@ class Record:
         """Commit, hardware and versions behind the latest attempt; empty before the first."""
         return dict(read_json(self.path / "provenance.json") or {})
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike."""
+    def anatomy(self) -> dict[str, Any] | None:
+        """What `repro extract` took from the finished model; None where it has not been there."""
+        found = read_json(self.path / "anatomy.json")
+        return None if found is None else dict(found)
+
+    def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
+
+        With `kind`, those of one kind; the others are not even parsed.
+        """
+        sought = "" if kind is None else json.dumps({"kind": kind})[1:-1]
         latest: dict[tuple[str, int], dict[str, Any]] = {}
         if self.metrics_file.exists():
             for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-                entry = _parse_line(line)
+                entry = _parse_line(line) if sought in line else None
                 if entry is not None:
                     latest[entry["kind"], entry["update"]] = entry
         yield from sorted(latest.values(), key=lambda entry: (entry["update"], entry["kind"]))
@@ -145,7 +165,8 @@ def record_for(root: Path, config: Config, table: str, row: str, signature: str 
 def all_records(root: Path) -> Iterator[Record]:
     """Every record below `root`, in the order of their paths."""
     for file in sorted(root.glob("**/config.yaml")):
-        yield Record(file.parent)
+        if (file.parent / "status.json").exists():  # W&B's client writes a config.yaml too, into folders of its own
+            yield Record(file.parent)
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

@@ -1,4 +1,7 @@
-"""Masks over the weights of a model: which entries may be nonzero."""
+"""Masks over the weights of a model: which entries may be nonzero, and which ever were.
+
+Both facts share one byte a weight, so that knowing which weights were ever active costs no memory.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 from repro.seeding import generator
+from repro.sparsity.selection import count_true
+
+ACTIVE, EVER_ACTIVE = 1, 2  # bits of a mask's byte
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -28,12 +34,25 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class Masks:
-    """One bool tensor for each prunable weight. The weights they belong to are kept zero where a mask is false."""
+    """One byte for each prunable weight. The weights they belong to are kept zero where a mask is false.
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    Args:
+        weights: the weights, by layer.
+        masks: bool, by layer, of the weights' shapes: what is active at first; all of it when None.
+
+    Raises:
+        UserError: for a layer without an active weight.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor] | None = None) -> None:
         self.weights = dict(weights)
-        self.by_layer = {name: masks[name].to(weight.device) for name, weight in self.weights.items()}
-        self.apply()
+        self._bytes = {
+            name: torch.full(weight.shape, ACTIVE | EVER_ACTIVE, dtype=torch.uint8, device=weight.device)
+            for name, weight in self.weights.items()
+        }
+        self._count()
+        if masks is not None:
+            self.restart(masks)
 
     @classmethod
     def random(cls, weights: Mapping[str, nn.Parameter], densities: Mapping[str, float], seed: int) -> Masks:
@@ -48,53 +67,107 @@ class Masks:
             else:
                 draw = torch.rand(weight.shape, generator=generator("mask", seed, name))
                 masks[name] = draw < densities[name]
-            if not masks[name].any():
-                raise UserError(
-                    f"layer {name} with {weight.numel()} weights keeps none at density {densities[name]:.2g}; "
-                    "lower method.sparsity or choose another method.weights.distribution"
-                )
         return cls(weights, masks)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in the model's order."""
+        return list(self.weights)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The active entries of a layer: a bool tensor of its own."""
+        return (self._bytes[name] & ACTIVE).view(torch.bool)
 
     @torch.no_grad()
     def apply(self) -> None:
         """Set the weights outside the masks to zero, in place."""
-        torch._foreach_mul_([weight.data for weight in self.weights.values()], self._factors())
+        self._apply(self.weights)
 
     @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
         """The same for another copy of the model."""
-        copies = prunable_weights(model)
-        torch._foreach_mul_([copies[name].data for name in self.by_layer], self._factors())
+        self._apply(prunable_weights(model))
 
-    def _factors(self) -> list[Tensor]:
-        # The same bytes read as uint8: a foreach product with bool falls back to one slow kernel per tensor (3x here).
-        return [mask.view(torch.uint8) for mask in self.by_layer.values()]
+    def _apply(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """Layer by layer through one small buffer: the factors are then read from the cache, not from memory."""
+        sparse = [name for name, active in self.active_by_layer.items() if active < self.weights[name].numel()]
+        if not sparse:
+            return
+        largest = max(self._bytes[name].numel() for name in sparse)
+        buffer = torch.empty(largest, dtype=torch.uint8, device=self._bytes[sparse[0]].device)
+        for name in sparse:
+            states = self._bytes[name]
+            factor = torch.bitwise_and(states, ACTIVE, out=buffer[: states.numel()].view(states.shape))
+            weights[name].data.mul_(factor)
 
+    @torch.no_grad()
     def replace(self, name: str, mask: Tensor) -> int:
-        """Take a new mask for one layer; returns how many entries became active."""
-        grown = int((mask & ~self.by_layer[name]).sum())
-        self.by_layer[name].copy_(mask)
+        """Take a new mask for one layer; returns how many entries became active. The weights are left as they are.
+
+        Raises `UserError` for a mask without an active weight.
+        """
+        states = self._bytes[name]
+        mask = mask.to(states.device)
+        grown = count_true(mask & ~self[name])
+        new = mask.view(torch.uint8)
+        states.bitwise_and_(EVER_ACTIVE).bitwise_or_(new).bitwise_or_(new << 1)
+        self._count_layer(name)
+        if not self.active_by_layer[name]:
+            raise UserError(
+                f"layer {name} with {mask.numel()} weights keeps none; lower method.sparsity or choose another "
+                "method.weights.distribution"
+            )
         return grown
 
-    @property
-    def density(self) -> float:
-        """Active entries over all entries."""
-        return self.active / sum(mask.numel() for mask in self.by_layer.values())
+    def restart(self, masks: Mapping[str, Tensor]) -> None:
+        """Take these as the masks that training starts with: nothing else was ever active."""
+        for name in self.weights:
+            self._bytes[name].zero_()
+            self.replace(name, masks[name])
+        self.apply()
 
     @property
     def active(self) -> int:
         """Number of active entries."""
-        return sum(int(mask.sum()) for mask in self.by_layer.values())
+        return sum(self.active_by_layer.values())
+
+    @property
+    def size(self) -> int:
+        """Number of all entries."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+    @property
+    def density(self) -> float:
+        """Active entries over all entries."""
+        return self.active / self.size
+
+    @property
+    def ever_active(self) -> float:
+        """Share of all entries that are or were active: the fired weights."""
+        return sum(self._ever_active_by_layer.values()) / self.size
 
     def layer_density(self) -> dict[str, float]:
         """Active entries over all entries, by layer."""
-        return {name: int(mask.sum()) / math.prod(mask.shape) for name, mask in self.by_layer.items()}
+        return {name: active / math.prod(self.weights[name].shape) for name, active in self.active_by_layer.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of the masks, by layer."""
-        return {name: mask.cpu().clone() for name, mask in self.by_layer.items()}
+        """Copies of the bytes, by layer."""
+        return {name: states.cpu().clone() for name, states in self._bytes.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave."""
-        for name, mask in state.items():
-            self.by_layer[name].copy_(mask)
+        for name, states in state.items():
+            self._bytes[name].copy_(states)
+        self._count()
+
+    def _count(self) -> None:
+        self.active_by_layer: dict[str, int] = {}
+        self._ever_active_by_layer: dict[str, int] = {}
+        for name in self.weights:
+            self._count_layer(name)
+
+    def _count_layer(self, name: str) -> None:
+        """Counted when masks change: to count at every log entry would cost more than the entry."""
+        states = self._bytes[name]
+        self.active_by_layer[name] = count_true(self[name])
+        self._ever_active_by_layer[name] = count_true(states >= EVER_ACTIVE)

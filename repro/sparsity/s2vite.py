@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.errors import UserError
 from repro.measure.cost import units_kept
-from repro.parts import MethodPart
 from repro.schedule import UpdateSchedule
 from repro.seeding import generator
 from repro.sparsity.decay import update_fraction
 from repro.sparsity.ranks import mean_over_ranks
+from repro.sparsity.structured import StructuredUnits
 from repro.sparsity.svite import exchange
-from repro.sparsity.units import OutputProbe, UnitGroup, unit_groups
+from repro.sparsity.units import OutputProbe, UnitGroup
 
 
 def prune_and_grow_units(prune_score: Tensor, grow_score: Tensor, active: Tensor, fraction: float) -> Tensor:
@@ -44,7 +43,7 @@ def prune_and_grow_units(prune_score: Tensor, grow_score: Tensor, active: Tensor
     return exchange(active, prune_score, grow_score, fraction)
 
 
-class S2ViTE(MethodPart):
+class S2ViTE(StructuredUnits):
     """Keeps a share of the heads and neurons of every block active and exchanges some at every mask update.
 
     Args:
@@ -73,19 +72,15 @@ class S2ViTE(MethodPart):
         schedule: UpdateSchedule,
         seed: int,
     ) -> None:
+        densities = {"heads": heads_density, "neurons": neurons_density}
+        super().__init__(model, densities)
         self.growth, self.decay = growth, decay
         self.alpha, self.schedule = update_fraction, schedule
-        self.groups = list(unit_groups(model))
-        self.exchanged = 0
-        self.mask_updates = 0
         self._probes: list[OutputProbe] = []
         # What inactive units own, kept aside for the gate; order of `owned`, over the units inactive at present.
         self._aside: dict[str, list[Tensor]] = {}
-        densities = {"heads": heads_density, "neurons": neurons_density}
         for group in self.groups:
             total = len(group.active)
-            if total * densities[group.kind] < 1 - 1e-9:
-                raise UserError(f"{group.name}: {densities[group.kind]:g} of {total} {group.kind} leaves none")
             order = torch.randperm(total, generator=generator("units", seed, group.name))
             group.active[order[units_kept(total, densities[group.kind]) :]] = False
             group.ever_active = group.active.clone()
@@ -108,22 +103,21 @@ class S2ViTE(MethodPart):
         """Keep inactive units at zero; exchange units where it is due."""
         if self._probes:
             self._exchange(update)
-        for group in self.groups:
-            group.zero_inactive()
+        super().after_step(update)
 
     @torch.no_grad()
     def _exchange(self, update: int) -> None:
         fraction = update_fraction(self.decay, self.alpha, update, self.schedule)
-        self.exchanged = 0
-        self.mask_updates += 1
+        exchanged = 0
         for probe in self._probes:
             probe.close()
             group = probe.group
             prune_score, grow_score = self._scores(probe)
             active = prune_and_grow_units(prune_score, grow_score, group.active, fraction)
-            self.exchanged += int((active & ~group.active).sum())
+            exchanged += int((active & ~group.active).sum())
             self._switch(group, active)
         self._probes = []
+        self.note_update(update, exchanged)
 
     def _scores(self, probe: OutputProbe) -> tuple[Tensor, Tensor]:
         """Heads are pruned by Taylor score, neurons by L1 of what they own; the same on every rank."""
@@ -148,39 +142,15 @@ class S2ViTE(MethodPart):
         group.active = active
         group.ever_active |= active
 
-    def constrain(self, model: nn.Module) -> None:
-        """Set inactive units of another copy of the model to zero."""
-        for group, copy in zip(self.groups, unit_groups(model), strict=True):
-            copy.active = group.active
-            copy.zero_inactive()
-
-    def metrics(self) -> dict[str, float]:
-        """Shares of heads and neurons active now and ever, and the share exchanged by the last mask update."""
-        values = {"churn": self.exchanged / sum(int(group.active.sum()) for group in self.groups)}
-        for kind in ("heads", "neurons"):
-            groups = [group for group in self.groups if group.kind == kind]
-            units = sum(len(group.active) for group in groups)
-            values[f"{kind}_density"] = sum(int(group.active.sum()) for group in groups) / units
-            values[f"{kind}_ever_active"] = sum(int(group.ever_active.sum()) for group in groups) / units
-        return {**values, "mask_updates": float(self.mask_updates)}
-
     def state_dict(self) -> dict[str, Any]:
-        """Active units, units ever active, weights kept aside, counters."""
-        return {
-            "active": {group.name: group.active.clone() for group in self.groups},
-            "ever_active": {group.name: group.ever_active.clone() for group in self.groups},
-            "aside": {name: [value.cpu().clone() for value in values] for name, values in self._aside.items()},
-            "exchanged": self.exchanged,
-            "mask_updates": self.mask_updates,
-        }
+        """Units, counters, and the weights kept aside."""
+        aside = {name: [value.cpu().clone() for value in values] for name, values in self._aside.items()}
+        return {**super().state_dict(), "aside": aside}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        for group in self.groups:
-            group.active = state["active"][group.name].clone()
-            group.ever_active = state["ever_active"][group.name].clone()
+        super().load_state_dict(state)
         self._aside = {name: list(values) for name, values in state["aside"].items()}
-        self.exchanged, self.mask_updates = state["exchanged"], state["mask_updates"]
 
 
 def sum_over(scores: Any) -> Tensor:

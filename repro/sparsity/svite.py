@@ -6,19 +6,19 @@ Source: SViTE paper, section 3.1 and Algorithm 1; where the released code differ
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from repro.errors import UserError
-from repro.parts import MethodPart
 from repro.schedule import UpdateSchedule
 from repro.seeding import generator
 from repro.sparsity.decay import update_fraction
 from repro.sparsity.erk import layer_densities
+from repro.sparsity.masked import MaskedWeights
 from repro.sparsity.masks import Masks, prunable_weights
-from repro.sparsity.selection import highest, lowest
+from repro.sparsity.selection import count_true, highest, lowest
 
 
 def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -> Tensor:
@@ -37,7 +37,7 @@ def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) 
         The new mask, bool, with as many active entries as `mask`. A fully dense layer is left alone.
 
     Raises:
-        ValueError: for a fraction outside [0, 1] or a weight or gradient that is not a number.
+        ValueError: for a fraction outside [0, 1], a mask that is not bool, or a score that is not a number.
     """
     return exchange(mask, weight.abs(), grad.abs(), fraction)
 
@@ -46,14 +46,17 @@ def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: fl
     """`prune_and_grow` for any two scores: the active of least `prune_score` leave, the highest `grow_score` come."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction={fraction}: must be in [0, 1]")
-    if bool(mask.all()):
+    if mask.dtype is not torch.bool:
+        raise ValueError(f"a mask of {mask.dtype}: must be bool")
+    active = count_true(mask)
+    if active == mask.numel():
         return mask.clone()
-    count = math.ceil(fraction * int(mask.sum()))
-    kept = mask & ~lowest(prune_score, mask, count)
+    count = math.ceil(fraction * active)
+    kept = mask ^ lowest(prune_score, mask, count)  # what is pruned is of the mask
     return kept | highest(grow_score, ~kept, count)
 
 
-class SViTE(MethodPart):
+class SViTE(MaskedWeights):
     """Keeps a model's weights sparse and exchanges part of the active ones every `schedule.interval` updates.
 
     Args:
@@ -82,11 +85,9 @@ class SViTE(MethodPart):
     ) -> None:
         weights = prunable_weights(model)
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        self.masks = Masks.random(weights, layer_densities(distribution, shapes, 1 - sparsity), seed)
+        super().__init__(Masks.random(weights, layer_densities(distribution, shapes, 1 - sparsity), seed))
         self.distribution, self.prune, self.growth, self.decay = distribution, prune, growth, decay
         self.alpha, self.schedule, self.seed = update_fraction, schedule, seed
-        self.exchanged = 0
-        self.mask_updates = 0
         self.optimizer: torch.optim.Optimizer | None = None
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
@@ -106,28 +107,30 @@ class SViTE(MethodPart):
     @torch.no_grad()
     def _exchange(self, update: int) -> None:
         fraction = update_fraction(self.decay, self.alpha, update, self.schedule)
-        self.exchanged = 0
-        self.mask_updates += 1
-        if self.distribution == "global":
-            self._exchange_together(update, fraction)
-            return
-        for name, mask in self.masks.by_layer.items():
-            prune_score, grow_score = self._scores(name, update)
-            self.exchanged += self.masks.replace(name, exchange(mask, prune_score, grow_score, fraction))
+        changed = self._exchange_together if self.distribution == "global" else self._exchange_by_layer
+        exchanged = sum(self.masks.replace(name, mask) for name, mask in changed(update, fraction))
+        self.note_update(update, exchanged)
 
-    def _exchange_together(self, update: int, fraction: float) -> None:
+    def _exchange_by_layer(self, update: int, fraction: float) -> Iterator[tuple[str, Tensor]]:
+        """Each layer keeps its density. One that is fully dense has nothing to exchange and is not looked at."""
+        for name, active in self.masks.active_by_layer.items():
+            if active < self.masks.weights[name].numel():
+                prune_score, grow_score = self._scores(name, update)
+                yield name, exchange(self.masks[name], prune_score, grow_score, fraction)
+
+    def _exchange_together(self, update: int, fraction: float) -> Iterator[tuple[str, Tensor]]:
         """All layers compete: one exchange over their concatenation."""
-        names = list(self.masks.by_layer)
+        names = self.masks.layers
         scores = [self._scores(name, update) for name in names]
         new = exchange(
-            torch.cat([self.masks.by_layer[name].flatten() for name in names]),
+            torch.cat([self.masks[name].flatten() for name in names]),
             torch.cat([prune_score.flatten() for prune_score, _ in scores]),
             torch.cat([grow_score.flatten() for _, grow_score in scores]),
             fraction,
         )
-        parts = new.split([self.masks.by_layer[name].numel() for name in names])
+        parts = new.split([self.masks.weights[name].numel() for name in names])
         for name, part in zip(names, parts, strict=True):
-            self.exchanged += self.masks.replace(name, part.view_as(self.masks.by_layer[name]))
+            yield name, part.view_as(self.masks.weights[name])
 
     def _scores(self, name: str, update: int) -> tuple[Tensor, Tensor]:
         """What an entry is worth keeping, and worth growing."""
@@ -154,24 +157,3 @@ class SViTE(MethodPart):
         weight = self.masks.weights[name]
         draw = torch.rand(weight.shape, generator=generator(purpose, self.seed, name, update))
         return draw.to(weight.device)
-
-    def constrain(self, model: nn.Module) -> None:
-        """Apply the masks to another copy of the model."""
-        self.masks.apply_to(model)
-
-    def metrics(self) -> dict[str, float]:
-        """Density over all prunable weights, and the share of active weights exchanged by the last mask update."""
-        return {
-            "density": self.masks.density,
-            "churn": self.exchanged / max(1, self.masks.active),
-            "mask_updates": float(self.mask_updates),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks and counters."""
-        return {"masks": self.masks.state_dict(), "exchanged": self.exchanged, "mask_updates": self.mask_updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        self.masks.load_state_dict(state["masks"])
-        self.exchanged, self.mask_updates = state["exchanged"], state["mask_updates"]

@@ -1,140 +1,160 @@
 """Weights & Biases as a mirror of the record: one W&B run per run, across all its attempts.
 
-Nothing here may stop a training: the first error of the client ends the mirroring of this attempt with a warning, and
-the record stays complete.
+Nothing here may stop or slow a training: a thread of its own talks to the client, the loop only hands it entries. The
+first error of the client ends the mirroring of this attempt, mirror.json and stderr say so, and the record stays
+complete; `repro wandb push` makes up for it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import wandb
 
 from repro.config import Config
 from repro.errors import UserError
-from repro.rows import Row, load_table
 from repro.runs.record import Record
+from repro.tracking.client import INIT_TIMEOUT_S, add_weights, is_logged_in, run_id, start_run, stop_client
+from repro.tracking.current_cost import current_macs_g
+from repro.tracking.mirror_file import Mirror, State, one_line, push_command, write_mirror
+from repro.tracking.names import Names, names_of, step_of
+from repro.tracking.segment import becomes_whole, offline_runs
 
-Mode = Literal["online", "offline", "disabled"]
-INIT_TIMEOUT_S = 20.0
+_FLUSH_S = 3.0  # for the client's offline file, after the end of a run
+_STOPPED_S = 5.0  # a run that was asked to stop has little time left, and its next attempt makes up for it
+_GRACE_S = 5.0  # beyond the client's own time limits
+
+
+@dataclass(frozen=True)
+class _End:
+    """The last thing in the queue: the result of a finished run, or None for one that stops here for now."""
+
+    result: Mapping[str, Any] | None
 
 
 class WandbMirror:
     """Writes entries to W&B: offline files beside the record, or the server when the user is logged in."""
 
     def __init__(self, record: Record, config: Config) -> None:
-        self._run: Any = None
         about = record.about()
-        self._row = published_row(about["table"], about["row"])
-        self._is_paper_scale = config.scale.name == "paper"
-        self._best_effort(lambda: self._open(record, config, about))
-
-    def _open(self, record: Record, config: Config, about: Mapping[str, Any]) -> None:
-        (record.path / "wandb").mkdir(exist_ok=True)
-        resolved = {key: value for key, value in about.items() if key != "signature"}
-        self._run = wandb.init(
-            id=run_id(about["signature"], about["table"], about["row"]),
-            name=f"{about['row']} {config.scale.name} seed{config.seed}",
-            project=config.tracker.project,
-            group=about["row"],
-            tags=tags(about["table"], config),
-            config={**resolved, "signature": about["signature"]},
-            dir=str(record.path),
-            mode=mode(config.tracker.mode),
-            resume="allow",
-            settings=wandb.Settings(
-                console="off",
-                quiet=True,
-                silent=True,
-                init_timeout=INIT_TIMEOUT_S,
-                x_disable_stats=config.scale.name != "paper",
-            ),
-        )
-        self._run.define_metric("update")
-        self._run.define_metric("*", step_metric="update")
+        self._record, self._config = record, config
+        self._names = names_of(about["table"], about["row"], config)
+        self._id = run_id(about["signature"], about["table"], about["row"])
+        self._mode: Literal["online", "offline", "none"] = "none"
+        self._url: str | None = None
+        self._why_offline = ""
+        self._update = 0
+        self._gave_up = False
+        self._queue: SimpleQueue[Mapping[str, Any] | _End] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
+        self._thread.start()
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Log one entry; its names get the entry's kind in front, so that W&B groups them."""
-        values = {f"{entry['kind']}/{key}": value for key, value in entry.items() if key not in ("kind", "update")}
-        self._best_effort(lambda: self._run.log({**values, "update": entry["update"]}))
+        """Hand one entry over; returns at once."""
+        if not self._gave_up:
+            self._queue.put(dict(entry))
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
-        """Finish, with the measured and published values as the summary of a finished run."""
-        if summary is not None:
-            values = {self._summary_name(name): value for name, value in summary.items()}
-            values |= self._against_published(summary)
-            self._best_effort(lambda: self._run.summary.update(values))
-        self._best_effort(lambda: self._run.finish(exit_code=0 if summary is not None else 1))
+        """Wait until all is written or sent, no longer than the time limits of the client and of the config."""
+        self._queue.put(_End(summary))
+        limit_s = 2 * INIT_TIMEOUT_S + self._config.tracker.finish_timeout_s + _GRACE_S
+        if summary is None:
+            limit_s = min(limit_s, _STOPPED_S)
+        self._thread.join(limit_s)
+        if self._thread.is_alive():
+            self._give_up(f"not through after {limit_s:g} s")
+            stop_client()
 
-    def _summary_name(self, name: str) -> str:
-        """An accuracy of another scale gets a name that nobody takes for ImageNet's."""
-        is_accuracy = name.startswith(("top1_", "top5_", "loss_"))
-        return f"local_{name}" if is_accuracy and not self._is_paper_scale else name
-
-    def _against_published(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        if self._row is None:
-            return {}
-        values: dict[str, Any] = {}
-        for metric in dict.fromkeys(value.metric for value in self._row.published):
-            published = self._row.best_published(metric)
-            assert published is not None
-            values[f"published/{metric}"] = published.value
-        accuracy = values.get("published/top1_pct")
-        if accuracy is not None and self._is_paper_scale:
-            values["delta/top1_pct"] = summary["top1_best_pct"] - accuracy
-        return values
-
-    def _best_effort(self, action: Callable[[], object]) -> None:
-        """The one place where an error of the client ends: mirroring stops, training does not."""
-        if self._run is None and getattr(self, "_gave_up", False):
-            return
+    def _work(self) -> None:
+        """The thread, and the one place where an error of the client ends: mirroring stops, training does not."""
         try:
-            action()
+            self._mirror()
         except Exception as error:
-            self._gave_up = True
-            self._run = None
-            print(
-                f"warning: W&B mirror is behind ({type(error).__name__}: {error}); the record is complete",
-                file=sys.stderr,
-            )
+            if not self._gave_up:  # else `close` has said why
+                self._give_up(one_line(error))
+
+    def _mirror(self) -> None:
+        run = self._open()
+        last = run.starting_step - 1  # a run that is resumed on the server goes on after its last step
+        # The record first: a killed attempt may have kept lines that never reached the client.
+        for entry in sorted(self._record.metrics(), key=step_of):
+            last = self._log(run, entry, last)
+        while not isinstance(item := self._queue.get(), _End):
+            last = self._log(run, item, last)
+        finish(run, self._record, self._config, self._names, item.result)
+        self._say_how_it_ended()
+
+    def _open(self) -> Any:
+        (self._record.path / "wandb").mkdir(exist_ok=True)
+        wanted = self._config.tracker.mode
+        self._why_offline = "not logged in to W&B" if wanted == "auto" else "tracker.mode=offline"
+        try:
+            if wanted == "online" or (wanted == "auto" and is_logged_in()):
+                run = start_run(self._record, self._config, "online", self._record.path)
+                self._mode, self._url = "online", run.url
+                self._note("live")
+                return run
+        except (wandb.Error, UserError) as error:
+            self._why_offline = f"W&B cannot be reached ({one_line(error)})"
+            self._warn(f"{self._why_offline}; writing offline")
+            wandb.teardown()  # the client keeps the id of the run that it could not start
+        run = start_run(self._record, self._config, "offline", self._record.path)
+        self._mode = "offline"
+        self._note("behind", self._why_offline)
+        return run
+
+    def _log(self, run: Any, entry: Mapping[str, Any], last: int) -> int:
+        """Log one entry unless that step is there already; returns the last step that is."""
+        step = step_of(entry)
+        if step <= last:
+            return last
+        log_entry(run, self._config, self._names, entry)
+        self._update = int(entry["update"])
+        return step
+
+    def _say_how_it_ended(self) -> None:
+        if self._mode == "online":
+            self._note("current")
+            return
+        segments = offline_runs(self._record.path)
+        if not segments or not becomes_whole(segments[-1], _FLUSH_S):
+            self._give_up("the offline files are incomplete: is the disk full?")
+            return
+        self._note("behind", self._why_offline)
+
+    def _give_up(self, reason: str) -> None:
+        self._gave_up = True
+        self._warn(f"W&B mirror is behind ({reason}); the record is complete")
+        try:
+            self._note("behind", reason)
+        except OSError as error:  # the disk that is full may be the record's too
+            self._warn(f"mirror.json cannot be written ({one_line(error)})")
+
+    def _warn(self, text: str) -> None:
+        print(f"warning: {text}; send it later: {push_command(self._record.path)}", file=sys.stderr, flush=True)
+
+    def _note(self, state: State, reason: str = "") -> None:
+        push = push_command(self._record.path) if state == "behind" else ""
+        mirror = Mirror(state, self._mode, self._id, self._url, self._update, reason, push)
+        write_mirror(self._record.path, mirror)
 
 
-def run_id(signature: str, table: str, row: str) -> str:
-    """The id of the W&B run: a function of what the run is, so that every attempt writes to the same one."""
-    return f"{table}-{row.replace('/', '-')}-{signature[:16]}"
+def log_entry(run: Any, config: Config, names: Names, entry: Mapping[str, Any]) -> None:
+    """Log one entry of metrics.jsonl, with the MACs of the model as it then was."""
+    if entry["kind"] in ("train", "masks"):
+        entry = {**entry, "model_macs_g": current_macs_g(config, entry)}
+    run.log(names.logged(entry), step=step_of(entry))
 
 
-def tags(table: str, config: Config) -> list[str]:
-    """What the W&B table can be filtered by."""
-    method = config.method
-    return [
-        table,
-        method.name,
-        config.backbone.name,
-        f"sparsity={method.sparsity:g}",
-        f"data_sparsity={method.data_sparsity:g}",
-        f"scale={config.scale.name}",
-    ]
-
-
-def mode(wanted: Mode | Literal["auto"]) -> Mode:
-    """online, offline or disabled; `auto` is online where the user is logged in."""
-    if wanted != "auto":
-        return wanted
-    return "online" if wandb.login(prompt=False) else "offline"
-
-
-def published_row(table: str, row: str) -> Row | None:
-    """The row of a published table; None for a run started by hand."""
-    try:
-        return load_table(table).select([row])[0]
-    except UserError:
-        return None
-
-
-def offline_runs(record: Path) -> list[Path]:
-    """The offline segments that attempts have left, oldest first."""
-    return sorted((record / "wandb").glob("offline-run-*"))
+def finish(run: Any, record: Record, config: Config, names: Names, result: Mapping[str, Any] | None) -> None:
+    """End the W&B run: with its result as the summary, or as one that is not finished."""
+    if result is not None:
+        run.summary.update(names.summary(result))
+        run.summary.update(names.against_published(result))
+        add_weights(run, record, config)
+    run.finish(exit_code=0 if result is not None else 1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from repro.config import Config
 from repro.data.loader import TrainLoader, evaluation_batches
 from repro.data.splits import Splits
+from repro.errors import UserError
 from repro.models.vit import build_vit
-from repro.schedule import Length, training_length, updates_per_iteration
+from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
 from repro.seeding import seeded, stream_seed
 from repro.sparsity.selection import NotANumber
 from repro.tracking.sinks import Sinks
@@ -61,7 +63,7 @@ class Trainer:
     ) -> None:
         self.config, self.splits, self.around = config, splits, around
         self.world = around.world
-        recipe = config.recipe
+        self.recipe = recipe = config.own_recipe
         self.loader = TrainLoader(
             splits.train,
             global_batch=recipe.global_batch,
@@ -75,9 +77,14 @@ class Trainer:
         )
         self.length: Length = training_length(config, len(splits.train))
         pace = updates_per_iteration(config, self.length)
-        model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed))
+        model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
+        if (weights is None) != (config.method.starts_from is None):
+            raise UserError(
+                f"method={config.method.name} begins with the weights of {config.method.starts_from or 'no other run'}"
+            )
         if weights is not None:
             model.load_state_dict(weights)
+        # Masks live where their weights do, so the model moves first; modules that parts add move after.
         parts = build_parts(config, model, self.length)
         model = model.to(self.world.device)
         for part in parts:
@@ -95,7 +102,17 @@ class Trainer:
         saved = checkpoint.load_latest(self.around.checkpoints, self.world.device)
         if saved is not None:
             self.state.load_state_dict(saved)
+        else:
+            self._prepare()
         return self.state.update
+
+    def _prepare(self) -> None:
+        try:
+            for part in self.state.parts:
+                part.prepare(self._backward_only)
+        except NotANumber as error:
+            raise RunFailed(f"pruning before the first update: {error}") from error
+        self._write_mask_history()
 
     def run(self) -> dict[str, float | None]:
         """Train to the end and return the measured cells, with units in their names.
@@ -137,20 +154,13 @@ class Trainer:
         update = state.update + 1
         learning_rate = training.set_learning_rate(update, self.length)
         training.optimizer.zero_grad(set_to_none=True)
-        names = ("update", self.config.seed, update, self.world.rank)
-        with seeded(*names):
-            if self.world.device.type == "cuda":
-                torch.cuda.manual_seed(stream_seed(*names))
+        with self._seeded("update", update):
             for part in state.parts:
                 part.before_update(update)
-            for micro in range(self.loader.accumulate):
-                with self._synchronised(micro == self.loader.accumulate - 1):
-                    loss = self._loss(*next(batches)) / self.loader.accumulate
-                    loss.backward()
-                state.loss_sum += loss.detach()  # on the device: reading it here would stall a GPU
+            state.loss_sum += self._backward(batches)
         state.loss_updates += 1
-        if self.config.recipe.clip_grad_norm:
-            nn.utils.clip_grad_norm_(state.model.parameters(), self.config.recipe.clip_grad_norm)
+        if self.recipe.clip_grad_norm:
+            nn.utils.clip_grad_norm_(state.model.parameters(), self.recipe.clip_grad_norm)
         training.optimizer.step()
         state.update = update
         try:
@@ -160,7 +170,40 @@ class Trainer:
             raise RunFailed(f"mask update after update {update}: {error}") from error
         if training.ema is not None:
             training.ema.update(state.model)
+        self._write_mask_history()
         return learning_rate
+
+    def _backward(self, batches: Iterator[tuple[Tensor, Tensor]], updates: int = 1) -> Tensor:
+        """Add the gradient of the mean loss over `updates` global batches to the parameters'; returns that loss."""
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        micros = updates * self.loader.accumulate
+        for micro in range(micros):
+            with self._synchronised(micro == micros - 1):
+                loss = self._loss(*next(batches)) / micros
+                loss.backward()
+            total += loss.detach()  # on the device: reading it here would stall a GPU
+        return total
+
+    def _backward_only(self, global_batches: int) -> None:
+        """What `MethodPart.prepare` is given: gradients, and no update. Its batches are the first of the training."""
+        self.state.model.train()
+        self.state.training.optimizer.zero_grad(set_to_none=True)
+        with closing(self._batches_of_all_epochs()) as batches, self._seeded("prepare", 0):
+            self._backward(batches, global_batches)
+
+    def _batches_of_all_epochs(self) -> Generator[tuple[Tensor, Tensor]]:
+        for epoch in itertools.count():
+            with closing(self.loader.batches(epoch, 0)) as stream:
+                yield from stream
+
+    @contextmanager
+    def _seeded(self, purpose: str, number: int) -> Iterator[None]:
+        """Random draws that depend on what they are for, on every device, and on the rank."""
+        names = (purpose, self.config.seed, number, self.world.rank)
+        with seeded(*names):
+            if self.world.device.type == "cuda":
+                torch.cuda.manual_seed(stream_seed(*names))
+            yield
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         training = self.state.training
@@ -168,7 +211,7 @@ class Trainer:
         labels = labels.to(self.world.device, non_blocking=True)
         if training.mixup is not None:
             images, labels = training.mixup(images, labels)
-        mixed = self.config.recipe.amp == "bfloat16" and self.world.device.type == "cuda"
+        mixed = self.recipe.amp == "bfloat16" and self.world.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
             loss: Tensor = training.loss(self._wrapped(images), labels)
         return loss
@@ -199,12 +242,21 @@ class Trainer:
         if self.world.is_first:
             self.around.sinks.write(entry)
 
+    def _write_mask_history(self) -> None:
+        """One entry for each update that changed masks, so that a record tells how they moved."""
+        update = self.state.update
+        found = [entry for part in self.state.parts if (entry := part.mask_history(update)) is not None]
+        if found and self.world.is_first:
+            epoch = update / self.length.updates_per_epoch
+            values = {name: value for entry in found for name, value in entry.items()}
+            self.around.sinks.write({"kind": "masks", "update": update, "epoch": epoch, **values})
+
     def _part_metrics(self) -> dict[str, float]:
         return {name: value for part in self.state.parts for name, value in part.metrics().items()}
 
     def _evaluate(self, epoch: int) -> None:
         """Evaluate after `epoch` epochs, where the recipe says so; log, remember the best, save."""
-        state, every = self.state, self.config.recipe.evaluate_every_epochs
+        state, every = self.state, self.recipe.evaluate_every_epochs
         if epoch % every == 0 or epoch == self.length.epochs:
             started = time.monotonic()
             raw = self._accuracy(state.model)
@@ -234,16 +286,13 @@ class Trainer:
         self._save()
 
     def _accuracy(self, model: nn.Module) -> Accuracy:
-        recipe, world, test = self.config.recipe, self.world, self.splits.test
-        names = ("evaluate", self.config.seed, self.state.update, world.rank)
+        recipe, world, test = self.recipe, self.world, self.splits.test
         with (
             closing(
                 evaluation_batches(test, recipe.eval_batch, self.config.data.workers, world.rank, world.size)
             ) as batches,
-            seeded(*names),
+            self._seeded("evaluate", self.state.update),
         ):
-            if world.device.type == "cuda":
-                torch.cuda.manual_seed(stream_seed(*names))
             # Ranks may have one batch more or fewer; they may only talk to each other where all have one.
             return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // recipe.eval_batch)
 
@@ -272,6 +321,11 @@ class Trainer:
             checkpoint.save(self.around.checkpoints, self.state.update, self.state.state_dict())
         self.world.barrier()
 
+    def mask_schedule(self) -> dict[str, int]:
+        """Every how many optimizer updates masks change, and from which on they stay; empty where they never change."""
+        schedule = mask_schedule(self.config, self.length)
+        return {} if schedule is None else {"mask_interval_updates": schedule.interval, "mask_end_update": schedule.end}
+
     def _result(self) -> dict[str, float | None]:
         state = self.state
         return {
@@ -279,7 +333,8 @@ class Trainer:
             "epochs": self.length.epochs,
             "global_batch": self.length.global_batch,
             "accumulation_steps": self.loader.accumulate,
-            "peak_learning_rate": self.config.recipe.peak_lr,
+            "peak_learning_rate": self.recipe.peak_lr,
+            **self.mask_schedule(),
             "wall_s": round(state.wall_s, 3),
             "top1_last_pct": state.last["top1_pct"],
             "top5_last_pct": state.last["top5_pct"],

@@ -11,7 +11,7 @@ from repro.config import Config, Part
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
 from repro.parts import MethodPart
-from repro.schedule import Length, update_schedule
+from repro.schedule import Length, mask_schedule
 
 
 def build_parts(config: Config, model: nn.Module, length: Length) -> list[MethodPart]:
@@ -30,10 +30,10 @@ def build_parts(config: Config, model: nn.Module, length: Length) -> list[Method
             "neurons_density": method.weights.neurons_density,
         }
         options = {**method.weights.options, **{key: value for key, value in given.items() if value is not None}}
-        if "update_interval_iterations" in options:
-            options["schedule"] = update_schedule(
-                config, options.pop("update_interval_iterations"), options.pop("update_end_iterations"), length
-            )
+        schedule = mask_schedule(config, length)
+        if schedule is not None:
+            del options["update_interval_iterations"], options["update_end_iterations"]
+            options["schedule"] = schedule
         parts.append(_load(method.weights)(model, sparsity=method.sparsity, seed=config.seed, **options))
     if method.tokens is not None:
         parts.append(

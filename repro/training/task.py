@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from repro.config import Config
 from repro.data.splits import load_splits
 from repro.errors import UserError
+from repro.measure.cost import row_cost
 from repro.runs import provenance
 from repro.runs.files import write_json
 from repro.runs.record import Record
@@ -30,6 +31,7 @@ from repro.training.distributed import World, join_world, leave_world
 from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loop import RunFailed, Surroundings, Trainer
+from repro.training.weights_file import write_weights
 
 EXIT_DONE, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75: EX_TEMPFAIL, start it again
 TAKE_OVER_S = 300.0  # how long an older attempt may take to notice that it has been superseded, save and leave
@@ -118,6 +120,7 @@ def _attempt(
             with stop.at_once():
                 splits = load_splits(config.data, config.recipe, config.model)
                 weights = _weights_to_begin_with(record, world)
+            _check_same_data(record, splits.fingerprint)
             if world.is_first:
                 write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
             sinks = open_sinks(record, config, world.is_first)
@@ -132,6 +135,8 @@ def _attempt(
             tell(_opening(record, config, trainer))
             result = _result(record, config, world, trainer.run())
             if world.is_first:
+                if config.tracker.upload_weights:
+                    write_weights(record.weights_file, trainer.state.model.state_dict())
                 write_json(record.path / "result.json", result)
             _end(beat, "done", None)
         except Interrupted as interruption:
@@ -173,6 +178,16 @@ def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | Non
     return weights
 
 
+def _check_same_data(record: Record, fingerprint: str) -> None:
+    """Raise `UserError` where a run that has begun would go on with other data than it began with."""
+    before = record.provenance().get("data_fingerprint")
+    if before not in (None, fingerprint) and any(record.checkpoint_dir.glob("update-*.pt")):
+        raise UserError(
+            f"{record.path}: began with data of fingerprint {before}, now it is {fingerprint}; give it the data it "
+            "began with, or remove that folder to begin anew"
+        )
+
+
 def _opening(record: Record, config: Config, trainer: Trainer) -> str:
     """What a log should say first."""
     length, loader = trainer.length, trainer.loader
@@ -180,8 +195,16 @@ def _opening(record: Record, config: Config, trainer: Trainer) -> str:
     return (
         f"{record.path}: {length.updates} updates of {length.global_batch} images "
         f"({trainer.world.size} ranks x {loader.accumulate} x {loader.micro}), "
-        f"peak learning rate {config.recipe.peak_lr:g}, published training {paper_updates(config):.0f} updates{resumed}"
+        f"peak learning rate {trainer.recipe.peak_lr:g}, {_mask_schedule(trainer)}"
+        f"published training {paper_updates(config):.0f} updates{resumed}"
     )
+
+
+def _mask_schedule(trainer: Trainer) -> str:
+    schedule = trainer.mask_schedule()
+    if not schedule:
+        return ""
+    return f"masks change every {schedule['mask_interval_updates']} updates below {schedule['mask_end_update']}, "
 
 
 def _result(record: Record, config: Config, world: World, measured: dict[str, float | None]) -> dict[str, Any]:
@@ -196,5 +219,6 @@ def _result(record: Record, config: Config, world: World, measured: dict[str, fl
         "dataset": config.data.name,
         "device": str(world.device),
         "world_size": world.size,
+        **{name: value for name, value in asdict(row_cost(config)).items() if name != "is_exact"},
         **measured,
     }

@@ -1,47 +1,20 @@
-"""The mirror with the real client: offline files read back by the client's own reader, and a client that fails."""
+"""The mirror with the real client: offline files read back by the client's own reader, online runs by a server."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import wandb
+from loopback import KEY, serving
+from mirrored import ROW, bytes_below, eval_entry, new_record, read_back, train_entry, write_run
 
-from repro.config import Config, compose
-from repro.rows import load_table
-from repro.runs.record import Record, record_for
+from repro.config import compose
+from repro.tracking.client import run_id, tags
+from repro.tracking.mirror_file import read_mirror
 from repro.tracking.open import open_sinks
-from repro.tracking.wandb_mirror import WandbMirror, mode, offline_runs, run_id, tags
-
-ROW = load_table("table1").select(["deit_small/svite_plus-5-50"])[0]
-SUMMARY = {"top1_last_pct": 77.0, "top1_best_pct": 78.5, "updates": 8}
-
-
-def new_record(folder: Path, *overrides: str) -> tuple[Record, Config]:
-    config = compose([*ROW.overrides, "scale=smoke", *overrides])
-    record = record_for(folder, config, "table1", ROW.id)
-    record.create(config, "table1", ROW.id)
-    return record, config
-
-
-def read_back(run: Path) -> dict[str, Any]:
-    """What `wandb leet` reads from an offline run."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return dict(json.loads(answer.stdout))
-
-
-def write_run(record: Record, config: Config, updates: range) -> None:
-    sinks = open_sinks(record, config, is_first=True)
-    for update in updates:
-        sinks.write({"kind": "train", "update": update, "loss": 2.0 / update, "learning_rate": 0.001})
-    sinks.write({"kind": "eval", "update": updates[-1], "top1_pct": 77.0})
-    sinks.close(SUMMARY)
+from repro.tracking.segment import is_whole, offline_runs
 
 
 def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
@@ -49,65 +22,104 @@ def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
     write_run(record, config, range(1, 9))
     (segment,) = offline_runs(record.path)
     seen = read_back(segment)
-    text = json.dumps(seen)
-    assert run_id(config.signature, "table1", ROW.id) in text
+    assert run_id(config.signature, "table1", ROW.id) in json.dumps(seen)
     summary = seen["summary"]
     assert summary["train/loss"] == pytest.approx(0.25)
-    assert summary["eval/top1_pct"] == 77.0
+    assert summary["train/learning_rate"] == 0.001
+    assert summary["sparsity/density"] == 0.5
+    assert summary["tokens/token_keep_rate"] == 0.9
+    assert summary["speed/step_time_ms"] == 10.0
+    assert summary["cost/flops_saving_pct"] == pytest.approx(49.24, abs=0.02)
     assert summary["published/top1_pct"] == 80.18
     assert summary["published/flops_saving_pct"] == 49.32
     # At another scale than the paper's an accuracy has another name, and no difference to the published one.
-    assert summary["local_top1_best_pct"] == 78.5
-    assert not [name for name in summary if name.startswith(("top1_", "delta/"))]
+    assert summary["smoke/top1_pct"] == summary["deit_small/smoke_top1_pct"] == 77.0
+    assert summary["result/smoke_top1_best_pct"] == 78.5
+    assert not [name for name in summary if name.startswith(("eval/", "result/top1", "delta/", "deit_small/top1"))]
     assert [entry["loss"] for entry in record.metrics() if entry["kind"] == "train"] == [2.0 / n for n in range(1, 9)]
+    config_seen = json.dumps(seen["config"])
+    assert "c0ffee" in config_seen
+    assert config.signature in config_seen
+    files = {path.name for path in (segment / "files").rglob("*")}
+    assert {"resolved_config.yaml", "provenance.json", "requirements.txt"} <= files
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.mode, mirror.through_update) == ("behind", "offline", 8)
+    assert mirror.push == f"repro wandb push '{record.path}'"
 
 
-def test_two_attempts_are_two_segments_of_one_run(tmp_path: Path) -> None:
+def test_every_attempt_is_a_segment_of_one_run_and_the_last_holds_all(tmp_path: Path) -> None:
     record, config = new_record(tmp_path)
-    write_run(record, config, range(1, 5))
+    write_run(record, config, range(1, 5), finished=False)
     begun = int(time.time())
     while int(time.time()) == begun:  # the client names a segment by the second
         time.sleep(0.02)
-    write_run(record, config, range(5, 9))
+    write_run(record, config, range(4, 9))  # from the checkpoint after update 3
     segments = offline_runs(record.path)
-    assert len(segments) == 2
     assert len({segment.name.split("-", 3)[-1] for segment in segments}) == 1
+    assert [is_whole(segment) for segment in segments] == [True, True]
+    assert read_back(segments[1])["summary"]["_step"] == 4 * 8 + 2
 
 
-def test_paper_scale_says_the_difference_to_the_published_value(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_online_a_requeued_run_is_one_run_with_every_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, config = new_record(tmp_path)
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        sinks = open_sinks(record, config, is_first=True)
+        for update in range(1, 5):
+            sinks.write(train_entry(update))
+        sinks.close(None)  # stopped while it evaluates: the evaluation comes with the next attempt
+        sinks = open_sinks(record, config, is_first=True)
+        sinks.write(train_entry(4))  # repeated, alike, by a resume from an older checkpoint
+        sinks.write(eval_entry(4))
+        sinks.close(None)
+        write_run(record, config, range(5, 9))
+        (run,) = server.runs.values()
+    steps = [line["_step"] for line in run.history]
+    assert steps == [5, 9, 13, 17, 18, 21, 25, 29, 33, 34]
+    assert [line["update"] for line in run.history if "smoke/top1_pct" in line] == [4, 8]
+    assert run.exit_code == 0
+    assert run.about["groupName"] == ROW.id
+    assert run.about["commit"].startswith("c0ffee")
+    assert "scale=smoke" in run.about["tags"]
+    assert run.summary["result/smoke_top1_best_pct"] == 78.5
+    assert b"deit_small/svite_plus-5-50" in run.files["record/resolved_config.yaml"]
+    assert b"wandb==" in run.files["requirements.txt"]
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.push) == ("current", "")
+    assert mirror.url is not None
+    assert KEY.encode() not in bytes_below(record.path)
+
+
+def test_paper_scale_says_the_difference_to_the_published_value(tmp_path: Path) -> None:
     record, config = new_record(tmp_path, "scale=paper", "data.root=somewhere")
-    mirror = WandbMirror(record, config)
-    mirror.close({"top1_last_pct": 80.0, "top1_best_pct": 80.28})
+    write_run(record, config, range(1, 3))
     summary = read_back(offline_runs(record.path)[0])["summary"]
-    assert summary["delta/top1_pct"] == pytest.approx(0.1)
-    assert summary["top1_best_pct"] == 80.28
+    assert summary["delta/top1_pct"] == pytest.approx(78.5 - 80.18)
+    assert summary["result/top1_best_pct"] == 78.5
+    assert summary["eval/top1_pct"] == summary["deit_small/top1_pct"] == 77.0
 
 
-def test_tags_and_mode() -> None:
+def test_weights_are_an_artifact_where_asked_for(tmp_path: Path) -> None:
+    for name, asked in (("no", "false"), ("yes", "true")):
+        record, config = new_record(tmp_path / name, f"tracker.upload_weights={asked}")
+        record.weights_file.write_bytes(b"weights of this run")
+        write_run(record, config, range(1, 3))
+        log = next(offline_runs(record.path)[0].glob("*.wandb")).read_bytes()
+        assert (b"weights.safetensors" in log) == (name == "yes")
+
+
+def test_tags() -> None:
     config = compose(ROW.overrides)
     assert tags("table1", config) == [
         "table1", "svite_plus", "deit_small", "sparsity=0.5", "data_sparsity=0.05", "scale=local",
     ]  # fmt: skip
-    assert mode("auto") == "offline"
-    assert mode("online") == "online"
-
-
-def test_a_client_that_fails_never_stops_a_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(**_: object) -> None:
-        raise wandb.errors.CommError("no server")
-
-    monkeypatch.setattr(wandb, "init", refuse)
-    record, config = new_record(tmp_path)
-    write_run(record, config, range(1, 9))
-    assert capsys.readouterr().err.count("W&B mirror is behind (CommError: no server)") == 1
-    assert len(list(record.metrics())) == 9
 
 
 def test_no_mirror_means_no_folder(tmp_path: Path) -> None:
     record, config = new_record(tmp_path, "tracker=none")
     write_run(record, config, range(1, 3))
     assert not (record.path / "wandb").exists()
+    assert read_mirror(record.path) is None

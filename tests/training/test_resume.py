@@ -1,69 +1,50 @@
-"""A run that was stopped at any update and resumed ends as if nothing had happened, bit for bit."""
+"""What a training depends on, and what it does not: stops, workers, seeds."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
 import torch
-from trainings import metrics, tensors, tiny, trainer
+from small_runs import METHODS, Kept, same, small_config, trainer
 
 from repro.training.interruption import Interrupted
 
-METHODS = ["dense", "svite", "s2vite", "svite_plus", "s2vite_plus"]
-UPDATES = 8  # 2 epochs of 4
 
-
-def interrupted_everywhere(folder: Path, overrides: list[str], stops: list[int]) -> object:
-    """Train with a stop after each of `stops` updates; the state at the end."""
-    config = tiny(*overrides)
-    for stop in stops:
-        asked = itertools.count(1)
-        run = trainer(
-            config, folder, lambda asked=asked, stop=stop, run=None: "a test" if next(asked) >= stop else None
-        )
-        begun = run.resumed_from
+@pytest.mark.parametrize("name", ["dense", "s2vite_plus"])
+def test_a_run_stopped_after_every_single_update_is_bit_identical(name: str, tmp_path: Path) -> None:
+    config = small_config(*METHODS[name])
+    whole, pieces = Kept(), Kept()
+    straight = trainer(config, tmp_path / "whole", kept=whole)
+    straight.run()
+    for update in range(1, 13):
         with pytest.raises(Interrupted):
-            run.run()
-        assert run.state.update > begun
-    run = trainer(config, folder)
-    assert run.resumed_from > 0
-    run.run()
-    return run.state.state_dict()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_run_is_bit_identical(method: str, tmp_path: Path) -> None:
-    overrides = [f"method={method}", "run.log_every_updates=3"]
-    config = tiny(*overrides)
-    whole = trainer(config, tmp_path / "whole")
-    result = whole.run()
-    # One update at a time: stopped after every single update, in the middle of epochs and at their ends.
-    state = interrupted_everywhere(tmp_path / "pieces", overrides, [1] * (UPDATES - 1))
-    expected, got = tensors(whole.state.state_dict()), tensors(state)
-    assert expected.keys() == got.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(tensor, got[name]), name
-    assert metrics(tmp_path / "pieces", config) == metrics(tmp_path / "whole", config)
-    assert result["updates"] == UPDATES
+            trainer(config, tmp_path / "pieces", kept=pieces, stop_at=update).run()
+    resumed = trainer(config, tmp_path / "pieces", kept=pieces)
+    resumed.run()
+    left, right = straight.state.state_dict(), resumed.state.state_dict()
+    for key in left.keys() - {"wall_s"}:
+        assert same(left[key], right[key]), key
+    for kind in ("train", "eval", "masks"):
+        assert whole.of(kind) == pieces.of(kind)
 
 
 def test_workers_do_not_change_a_training(tmp_path: Path) -> None:
-    alone, helped = tiny("method=svite"), tiny("method=svite", "data.workers=2")
+    alone, helped = (small_config("method=svite", f"data.workers={workers}") for workers in (0, 2))
     assert alone.signature == helped.signature
-    results = []
+    states = []
     for config, name in ((alone, "alone"), (helped, "helped")):
         run = trainer(config, tmp_path / name)
         run.run()
-        results.append(tensors(run.state.state_dict()))
-    for name, tensor in results[0].items():
-        assert torch.equal(tensor, results[1][name]), name
+        states.append(run.state.state_dict())
+    assert same(states[0]["model"], states[1]["model"])
+    assert same(states[0]["parts"], states[1]["parts"])
 
 
 def test_a_seed_changes_everything_that_is_drawn(tmp_path: Path) -> None:
-    first, second = (trainer(tiny("method=svite", f"seed={seed}"), tmp_path) for seed in (0, 1))
-    a, b = tensors(first.state.state_dict()), tensors(second.state.state_dict())
-    assert not torch.equal(a["/model/blocks.0.attn.proj.weight"], b["/model/blocks.0.attn.proj.weight"])
-    mask = "/parts/0/masks/blocks.0.attn.qkv"
-    assert not torch.equal(a[mask], b[mask])
+    runs = [trainer(small_config("method=svite", f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1)]
+    weights = [run.state.model.state_dict()["blocks.0.attn.proj.weight"] for run in runs]
+    assert not torch.equal(weights[0] != 0, weights[1] != 0)
+    assert not torch.equal(weights[0], weights[1])
+    batches = [next(run.loader.batches(0)) for run in runs]
+    assert not torch.equal(batches[0][0], batches[1][0])

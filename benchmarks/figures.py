@@ -1,0 +1,83 @@
+"""One measured figure against its target, and the files that a run of the benchmarks writes."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from repro.runs.files import write_json, write_text
+from repro.runs.provenance import collect
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio with the bound that it must keep; `is_met` is None for what is told without a target."""
+
+    name: str
+    target: str
+    measured: str
+    is_met: bool | None
+    details: dict[str, Any]
+
+
+def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[tuple[float, float]]:
+    """Seconds of two actions, A B A B, after one round that is thrown away."""
+    pairs = []
+    for number in range(rounds + 1):
+        pair = (_seconds(first), _seconds(second))
+        if number:
+            pairs.append(pair)
+    return pairs
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """The median of first / second over the pairs."""
+    return statistics.median(first / second for first, second in pairs)
+
+
+def milliseconds(seconds: Sequence[float]) -> list[float]:
+    """Rounded for a result file."""
+    return [round(1000 * value, 3) for value in seconds]
+
+
+def hardware() -> dict[str, Any]:
+    """Where and with what it was measured."""
+    about = collect("none", "cpu")
+    kept = {key: about[key] for key in ("commit", "cpu", "cpu_count")}
+    return {
+        **kept,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def write(name: str, figures: Sequence[Figure]) -> list[Path]:
+    """Write `results/<name>.json` and `.md`; returns their paths."""
+    about = hardware()
+    json_file, table = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
+    write_json(json_file, {"hardware": about, "figures": [asdict(figure) for figure in figures]})
+    words = {True: "met", False: "missed", None: "–"}
+    lines = ["| figure | target | measured | |", "| --- | --- | --- | --- |"]
+    lines += [f"| {figure.name} | {figure.target} | {figure.measured} | {words[figure.is_met]} |" for figure in figures]
+    where = "; ".join(f"{key} {value}" for key, value in about.items() if value not in (None, [], {}))
+    write_text(table, "\n".join(lines) + f"\n\n{where}.\n")
+    return [json_file, table]

@@ -1,0 +1,190 @@
+"""How masks moved while training: churn, fired weights, units found, densities of layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from repro.report.figures import rows_by_order
+from repro.report.histories import MaskHistory, read_histories
+from repro.report.style import Look, looks, write_figure
+from repro.rows import Row, Table
+
+NAME = "masks"
+_DASHED = (0, (4, 2))
+_UNITS = ("neurons", "heads")
+
+
+def mask_figure(
+    table: Table, rows: Sequence[Row], scale: str, root: Path, folder: Path, overrides: Sequence[str] = ()
+) -> list[Path]:
+    """Write `masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
+
+    Shows one backbone: the one with most variants, then most histories; the first of those in the table.
+    """
+    histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
+    if not histories:
+        return []
+    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
+
+
+def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
+    """The figure itself, a 2 x 2 of panels."""
+    counts = [history.row.backbone for history in histories]
+    variants = [history.row.backbone for history in histories if history.variant]
+    backbone = max(dict.fromkeys(counts), key=lambda name: (variants.count(name), counts.count(name)))
+    shown = _one_of_each_method([history for history in histories if history.row.backbone == backbone])
+    references = {row.id for name in set(counts) if (row := table.reference(name))}
+    look = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    figure = Figure(figsize=(7.6, 5.8), layout="constrained")
+    (churn, fired), (units, layers) = figure.subplots(2, 2)
+    figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move", fontsize=9, fontweight="bold")
+    _draw_churn(churn, table, shown, look)
+    _draw_fired(fired, table, shown, look)
+    _draw_units(units, table, shown, look)
+    _draw_layers(layers, table, shown, look)
+    for axes in (churn, fired, units):
+        axes.set_xlabel("share of the training done")
+        axes.set_xlim(0, 1)
+    return figure
+
+
+def _one_of_each_method(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
+    """All variants of one row for each method: the row with most variants, in the middle of those."""
+    kept: list[MaskHistory] = []
+    for method in dict.fromkeys(history.row.method for history in histories):
+        own = [history for history in histories if history.row.method == method]
+        ids = [history.row.id for history in own]
+        most = max(ids.count(id_) for id_ in ids)
+        rows = [id_ for id_ in dict.fromkeys(ids) if ids.count(id_) == most]
+        kept += [history for history in own if history.row.id == rows[len(rows) // 2]]
+    return kept
+
+
+def _draw_churn(axes: Axes, table: Table, histories: Sequence[MaskHistory], look: Mapping[str, Look]) -> None:
+    axes.set_title("Churn of a mask update")
+    axes.set_ylabel("active entries that came in (%)")
+    for history in histories:
+        values = history.values("churn")
+        if values is not None and any(values):
+            _line(axes, history, values, look, _label(table, history), start=1)
+    _finish(axes, "no run grows anything")
+
+
+def _draw_fired(axes: Axes, table: Table, histories: Sequence[MaskHistory], look: Mapping[str, Look]) -> None:
+    axes.set_title("Fired weights and density")
+    axes.set_ylabel("weights (%)")
+    for history in histories:
+        ever, density = history.values("ever_active"), history.values("density")
+        if ever is None or density is None:
+            continue
+        if ever != density and min(ever) < 1:
+            _line(axes, history, ever, look, f"{_label(table, history)}: ever active")
+        _line(axes, history, density, look, f"{_label(table, history)}: active", dotted=True)
+    axes.set_ylim(0, 103)
+    _finish(axes, "no unstructured run")
+
+
+def _draw_units(axes: Axes, table: Table, histories: Sequence[MaskHistory], look: Mapping[str, Look]) -> None:
+    """One row only, in all its variants: the point is what they differ in."""
+    axes.set_title("Units that were ever active")
+    axes.set_ylabel("units (%)")
+    structured = [history for history in histories if history.values("neurons_ever_active")]
+    variants = [history for history in structured if history.row.id == structured[0].row.id]
+    # The options that make the variants, with the default's own value too.
+    differing = [key for key in (structured[0].options if structured else {}) if _differs(key, variants)]
+    for history in variants:
+        words = ", ".join(f"{key} {history.options[key]}" for key in differing)
+        for kind in _UNITS:
+            values = history.values(f"{kind}_ever_active")
+            assert values is not None
+            axes.plot(
+                [*history.progress, 1.0],
+                [100 * value for value in [*values, values[-1]]],
+                drawstyle="steps-post",
+                color=look[history.row.method].colour if not history.variant else "#555555",
+                linestyle="-" if kind == "neurons" else _DASHED,
+                linewidth=1.4,
+                label=f"{kind}, {words}" if words else kind,
+            )
+    if variants:
+        axes.set_title(f"Units that were ever active: {_label(table, variants[0], plain=True)}")
+    axes.set_ylim(0, 103)
+    _finish(axes, "no structured run")
+
+
+def _differs(key: str, histories: Sequence[MaskHistory]) -> bool:
+    return any(history.options.get(key) != histories[0].options.get(key) for history in histories)
+
+
+def _draw_layers(axes: Axes, table: Table, histories: Sequence[MaskHistory], look: Mapping[str, Look]) -> None:
+    axes.set_title("Density of each layer at the end")
+    axes.set_ylabel("active weights (%)")
+    drawn = [history for history in histories if history.values("density") is not None and not history.variant]
+    names: list[str] = []
+    for history in drawn:
+        density = history.layer_density
+        names = names or [_short(name) for name in density]
+        style = look[history.row.method]
+        axes.plot(
+            range(len(density)),
+            [100 * value for value in density.values()],
+            color=style.colour,
+            marker=style.marker,
+            markersize=3,
+            linewidth=0.7,
+            label=_label(table, history),
+        )
+    step = max(1, len(names) // 18)
+    axes.set_xticks(range(0, len(names), step), names[::step], rotation=90, fontsize=6)
+    axes.set_ylim(0, 103)
+    _finish(axes, "no unstructured run")
+
+
+def _line(
+    axes: Axes,
+    history: MaskHistory,
+    values: Sequence[float],
+    look: Mapping[str, Look],
+    label: str,
+    *,
+    start: int = 0,
+    dotted: bool = False,
+) -> None:
+    progress = list(history.progress[start:])
+    percents = [100 * value for value in values[start:]]
+    if not start:  # what a mask is it stays, to the end
+        progress.append(1.0)
+        percents.append(percents[-1])
+    axes.plot(
+        progress,
+        percents,
+        color=look[history.row.method].colour,
+        linestyle=":" if dotted else (_DASHED if history.variant else "-"),
+        linewidth=1.2,
+        label=label,
+    )
+
+
+def _label(table: Table, history: MaskHistory, *, plain: bool = False) -> str:
+    row = history.row
+    levels = [f"{pct:g}" for pct in (row.data_sparsity_pct, row.arch_sparsity_pct) if pct]
+    name = f"{table.label(row.method)} {', '.join(levels)} %"
+    return f"{name}, {history.variant}" if history.variant and not plain else name
+
+
+def _short(layer: str) -> str:
+    """`blocks.3.attn.qkv` as `3 qkv`."""
+    found = re.fullmatch(r"blocks\.(\d+)\.\w+\.(\w+)", layer)
+    return f"{found[1]} {found[2]}" if found else layer.removesuffix(".proj")
+
+
+def _finish(axes: Axes, nothing: str) -> None:
+    if axes.lines:
+        axes.legend(fontsize=6.5, loc="best")
+    else:
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center")

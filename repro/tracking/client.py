@@ -1,0 +1,161 @@
+"""The W&B client as this project uses it: which run, with what about it. The only file that calls `wandb.init`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import netrc
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import psutil
+import wandb
+
+from repro.config import Config
+from repro.errors import UserError
+from repro.measure.cost import row_cost
+from repro.runs.record import Record
+
+INIT_TIMEOUT_S = 10.0
+CONFIG_TEXT = "resolved_config"  # the config as text: numbers come back as they were (10.0, not 10)
+_PROVENANCE = ("commit", "dirty_diff_sha256", "time", "cpu", "gpu", "device", "python", "versions", "data_fingerprint")
+_RUN_ID_CHARACTERS = 128
+
+
+def start_run(
+    record: Record, config: Config, mode: Literal["online", "offline"], folder: Path, project: str | None = None
+) -> Any:
+    """The W&B run of a record: new, or the same one again. Raises what the client raises.
+
+    `folder` is where the client writes; `project` goes before WANDB_PROJECT, which goes before `tracker.project`.
+    """
+    about = record.about()
+    provenance = record.provenance()
+    run = wandb.init(
+        id=run_id(about["signature"], about["table"], about["row"]),
+        name=f"{about['row']} {config.scale.name} seed{config.seed}",
+        project=project or os.environ.get("WANDB_PROJECT") or config.tracker.project,
+        group=about["row"],
+        job_type=config.scale.name,
+        tags=tags(about["table"], config),
+        config=config_of(about, provenance),
+        dir=str(folder),
+        mode=mode,
+        resume="allow",
+        settings=wandb.Settings(
+            console="off",
+            quiet=True,
+            silent=True,
+            init_timeout=INIT_TIMEOUT_S,
+            login_timeout=INIT_TIMEOUT_S,
+            finish_timeout=config.tracker.finish_timeout_s,
+            finish_timeout_raises=True,
+            # Provenance has the commit; the client's own look at git would run git again and note the remote.
+            disable_git=True,
+            git_commit=provenance.get("commit"),
+            x_disable_stats=config.scale.name != "paper",
+        ),
+    )
+    run.define_metric("update")
+    run.define_metric("*", step_metric="update")
+    cost = row_cost(config)
+    run.summary.update(
+        {
+            "cost/params_m": cost.params_m,
+            "cost/macs_g": cost.macs_g,
+            "cost/flops_saving_pct": cost.flops_saving_pct,
+            "cost/flops_saving_alt_pct": cost.flops_saving_alt_pct,
+        }
+    )
+    _add_files(run, record)
+    return run
+
+
+def config_of(about: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's config in W&B holds: the resolved config, where it stands in a table, and what code made it."""
+    known = {name: provenance[name] for name in _PROVENANCE if provenance.get(name) is not None}
+    text = json.dumps(about, sort_keys=True, allow_nan=False)
+    return {**about, "provenance": known, CONFIG_TEXT: text}
+
+
+def _add_files(run: Any, record: Record) -> None:
+    """The resolved config and the provenance with its versions, as files (the client adds requirements.txt itself)."""
+    folder = Path(run.dir) / "record"
+    folder.mkdir(exist_ok=True)
+    # Not config.yaml: this folder may lie below the runs' own, where a folder with that file is a record.
+    for name, copy in (("config.yaml", "resolved_config.yaml"), ("provenance.json", "provenance.json")):
+        if (record.path / name).is_file():
+            shutil.copyfile(record.path / name, folder / copy)
+            run.save(str(folder / copy), base_path=run.dir, policy="now")
+
+
+def add_weights(run: Any, record: Record, config: Config) -> None:
+    """The finished weights as an artifact, where the run was asked to keep them (`tracker.upload_weights=true`)."""
+    if not config.tracker.upload_weights or not record.weights_file.is_file():
+        return
+    about = record.about()
+    artifact = wandb.Artifact(
+        name=f"{run.id}-weights",
+        type="model",
+        description="finished weights, zeros left out; repro.training.weights_file.read_weights reads them",
+        metadata={name: about[name] for name in ("table", "row", "signature")},
+    )
+    artifact.add_file(str(record.weights_file))
+    run.log_artifact(artifact)
+
+
+def run_id(signature: str, table: str, row: str) -> str:
+    """The id of the W&B run: a function of what the run is, so that every attempt writes to the same one."""
+    return f"{table}-{row.replace('/', '-')}-{signature[:16]}"[:_RUN_ID_CHARACTERS]
+
+
+def tags(table: str, config: Config) -> list[str]:
+    """What the W&B table can be filtered by."""
+    method = config.method
+    return [
+        table,
+        method.name,
+        config.backbone.name,
+        f"sparsity={method.sparsity:g}",
+        f"data_sparsity={method.data_sparsity:g}",
+        f"scale={config.scale.name}",
+    ]
+
+
+def stop_client() -> None:
+    """End the client's service process: at the exit of this one the client would wait for it, as long as it takes."""
+    for child in psutil.Process().children():
+        if child.name().startswith("wandb-core"):
+            child.kill()
+    with contextlib.suppress(ConnectionError):  # the client's complaint that its process is gone
+        wandb.teardown()
+
+
+def is_logged_in() -> bool:
+    """Whether there is a key for the client's server, in the environment or in netrc; asks nobody.
+
+    `wandb.login` would ask the server whose key it is, and wait for one that does not answer.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(wandb.setup().settings.base_url).hostname
+    given = os.environ.get("NETRC")
+    for path in [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        try:
+            if host and netrc.netrc(path).authenticators(host):
+                return True
+        except FileNotFoundError:
+            continue
+        except netrc.NetrcParseError as error:
+            raise UserError(f"{path}: not read ({error.msg}, line {error.lineno}); it may hold W&B's key") from None
+    return False
+
+
+def require_login() -> None:
+    """Raise `UserError`, with what to do, where there is no key."""
+    if not is_logged_in():
+        raise UserError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")

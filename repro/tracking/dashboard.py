@@ -1,0 +1,138 @@
+"""`repro wandb dashboard`: a table's workspace and report, published, or written to a file to be published later."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from repro.config import compose
+from repro.errors import UserError
+from repro.report.collect import collect
+from repro.report.tables import markdown_text
+from repro.report.view import view
+from repro.rows import Row, Table
+from repro.runs.files import write_json
+from repro.runs.record import record_for
+from repro.tracking.client import is_logged_in, require_login
+from repro.tracking.mirror_file import one_line, read_mirror
+
+try:
+    from wandb_workspaces.reports.v2 import Report
+    from wandb_workspaces.reports.v2.internal import ReportViewspec
+    from wandb_workspaces.workspaces import Workspace
+    from wandb_workspaces.workspaces.internal import View
+
+    from repro.tracking.report_page import build_report
+    from repro.tracking.workspace import build_workspace
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"dashboards need {error.name}, which is not installed: pip install 'repro-sparse-vit[dashboards]'"
+    ) from None
+
+SCHEMA = 1
+
+
+def make(
+    table: Table,
+    *,
+    rows: Sequence[str],
+    overrides: Sequence[str],
+    scale: str,
+    seeds: Sequence[int],
+    runs: Path,
+    reports: Path,
+    project: str | None,
+    is_offline: bool,
+) -> str:
+    """Write the specification, publish it where the client is logged in, and say what was done, in lines.
+
+    Raises `UserError` for a wrong row or override, and for a server that refuses.
+    """
+    chosen = table.select(rows)
+    entity, name = project_of(project, [f"scale={scale}", *overrides])
+    frame = collect(table, chosen, scale, seeds, runs, overrides)
+    markdown = markdown_text(view(frame, table, overrides))
+    urls = _urls(table, chosen, scale, seeds, runs, overrides)
+    is_online = not is_offline and is_logged_in()
+    if is_online:
+        entity = entity or _default_entity()
+    workspace = build_workspace(table, chosen, scale, entity, name)
+    report = build_report(table, chosen, scale, frame, markdown, urls, entity, name)
+    path = reports / table.name / f"{table.name}.wandb.json"
+    write_json(path, specification(workspace, report))
+    if is_online:
+        return f"{path}\n{publish(workspace, report)}"
+    why = "asked not to" if is_offline else "not logged in to W&B"
+    return f"{path}\nnot published ({why}); where there is a network and a key: repro wandb publish {path}"
+
+
+def specification(workspace: Any, report: Any) -> dict[str, Any]:
+    """Workspace and report as the JSON that W&B's server takes."""
+    return {
+        "schema": SCHEMA,
+        "workspace": workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"),
+        "report": report._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"),
+    }
+
+
+def publish_file(path: Path, project: str | None) -> str:
+    """Publish a specification that was written earlier, perhaps elsewhere.
+
+    Raises `UserError` for a file that is none, without a key, and for a server that refuses.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        workspace = Workspace._from_model(View.model_validate(read["workspace"]))
+        report = Report._from_model(ReportViewspec.model_validate(read["report"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a specification ({one_line(error)}); repro wandb dashboard TABLE writes one"
+        ) from None
+    require_login()
+    entity, name = project_of(project, []) if project else (workspace.entity, workspace.project)
+    for page in (workspace, report):
+        page.entity, page.project = entity or _default_entity(), name
+    return publish(workspace, report)
+
+
+def publish(workspace: Any, report: Any) -> str:
+    """Save both on the server and say where they are. Raises `UserError` where it refuses."""
+    try:
+        workspace.save()
+        report.save()
+    except (wandb.Error, ValueError, OSError) as error:
+        raise UserError(f"W&B did not take the dashboard ({one_line(error)})") from None
+    return f"workspace {workspace.url}\nreport {report.url}"
+
+
+def project_of(project: str | None, overrides: Sequence[str]) -> tuple[str, str]:
+    """Entity (empty: the user's own) and project, from `[entity/]project`, the environment or the config."""
+    given = project or os.environ.get("WANDB_PROJECT") or compose(["data.root=unused", *overrides]).tracker.project
+    entity, _, name = str(given or "").rpartition("/")
+    if not name:
+        raise UserError("no project to make a dashboard in; give --project [ENTITY/]PROJECT")
+    return entity or os.environ.get("WANDB_ENTITY", ""), name
+
+
+def _default_entity() -> str:
+    return str(wandb.Api().default_entity)
+
+
+def _urls(
+    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], runs: Path, overrides: Sequence[str]
+) -> Mapping[str, list[str]]:
+    """The addresses that the records' mirrors know, by row."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        first = compose(["data.root=unused", *row.overrides, f"scale={scale}", *overrides])
+        for seed in seeds:
+            config = first.model_copy(update={"seed": seed})
+            mirror = read_mirror(record_for(runs, config, table.name, row.id).path)
+            if mirror is not None and mirror.url:
+                found.setdefault(row.id, []).append(mirror.url)
+    return found

@@ -1,0 +1,63 @@
+"""mirror.json: how far the W&B mirror of a record is, why it is behind, and what to type to bring it up to date."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from repro.runs.files import read_json, write_json
+
+State = Literal["live", "current", "behind"]
+# A key, a token in an address: what an error of a client or a proxy might quote.
+_SECRETS = re.compile(r"(?<=//)[^/@\s]+@|\b[A-Za-z0-9_]{36,}\b")
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The mirror of one record.
+
+    Attributes:
+        state: `live` while an attempt is writing to the server, `current` when the server has all, else `behind`.
+        mode: where the latest attempt wrote: `online`, `offline` (files in the record) or `none`.
+        through_update: the last optimizer update that was handed to W&B.
+        reason: why it is behind; one line, without secrets.
+        push: the command that brings the server up to date; empty when it is.
+    """
+
+    state: State
+    mode: Literal["online", "offline", "none"]
+    run_id: str
+    url: str | None = None
+    through_update: int = 0
+    reason: str = ""
+    push: str = ""
+
+
+def mirror_file(record: Path) -> Path:
+    """Where it is."""
+    return record / "mirror.json"
+
+
+def read_mirror(record: Path) -> Mirror | None:
+    """What the record says of its mirror; None before anything has mirrored it."""
+    values = read_json(mirror_file(record))
+    return None if values is None else Mirror(**values)
+
+
+def write_mirror(record: Path, mirror: Mirror) -> None:
+    """Write it, atomically."""
+    write_json(mirror_file(record), asdict(mirror))
+
+
+def push_command(record: Path) -> str:
+    """What to type to push one record."""
+    return f"repro wandb push {shlex.quote(str(record))}"
+
+
+def one_line(error: BaseException) -> str:
+    """An error as the first line of its message, without anything that looks like a key or a password."""
+    lines = str(error).strip().splitlines()
+    return _SECRETS.sub("***", f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

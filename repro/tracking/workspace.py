@@ -1,0 +1,140 @@
+"""The W&B workspace of a table: accuracy against MACs, a section for each backbone, sparsity, speed, system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import wandb_workspaces.expr as expr
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+
+from repro.rows import Row, Table
+from repro.tracking.names import PUBLISHED_TOP1, RESULT, accuracy_group, backbone_metric
+
+_MACS = "cost/macs_g"
+_CURVES = 100  # runs in one chart: every row of a table
+
+
+def build_workspace(table: Table, rows: Sequence[Row], scale: str, entity: str, project: str) -> Any:
+    """The object tree of the workspace; nothing is sent before its `save`."""
+    group = accuracy_group(scale, is_published_data=True)
+    backbones = list(dict.fromkeys(row.backbone for row in rows))
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{table.name}, {scale} scale",
+        sections=[
+            ws.Section(
+                name="Accuracy against MACs", panels=against_macs(table, scale, group), is_open=True, pinned=True
+            ),
+            *(
+                ws.Section(
+                    name=table.label(backbone), panels=backbone_curves(table, backbone, scale, group), is_open=True
+                )
+                for backbone in backbones
+            ),
+            ws.Section(name="Sparsity and churn", panels=sparsity(), is_open=True),
+            ws.Section(name="Training and speed", panels=training()),
+            ws.Section(name="System", panels=[curve("", regex="system/.*", x="RelativeTime(Wall)")]),
+        ],
+        settings=ws.WorkspaceSettings(x_axis="update", max_runs=_CURVES, group_by_prefix="first"),
+        runset_settings=ws.RunsetSettings(
+            filters=filters(table, scale),
+            groupby=[expr.Config("row")],
+            order=[expr.Ordering(expr.Config("row"), ascending=True)],
+            pinned_columns=["run:displayName", *(f"summary:{name}" for name in columns(table, scale, group))],
+        ),
+    )
+
+
+def filters(table: Table, scale: str, backbone: str | None = None) -> str:
+    """Which runs: those of the table at one scale, as the filter language of wandb-workspaces says it."""
+    text = f"Config('table') = '{table.name}' and Config('scale.name') = '{scale}'"
+    return text if backbone is None else f"{text} and Config('backbone.name') = '{backbone}'"
+
+
+def columns(table: Table, scale: str, group: str) -> list[str]:
+    """The summary columns that a table of runs opens with."""
+    return [
+        accuracy_cell(group),
+        *(["delta/top1_pct"] if scale == "paper" else []),
+        "cost/params_m",
+        _MACS,
+        "cost/flops_saving_pct",
+        *(f"published/{metric}" for metric in table.metrics if metric != "top1_gain_pct"),
+    ]
+
+
+def accuracy_cell(group: str) -> str:
+    """The summary key of the best accuracy."""
+    return f"{RESULT}top1_best_pct" if group == "eval" else f"{RESULT}{group}_top1_best_pct"
+
+
+def against_macs(table: Table, scale: str, group: str) -> list[Any]:
+    """Measured and published accuracy over the MACs of the real backbone; two charts, for they are two data sets
+    at any scale but the paper's."""
+    dataset = table.label(table.dataset)
+    measured = f"{dataset} top-1 (%), measured" if group == "eval" else f"{scale} scale top-1 (%), not {dataset}"
+    return [
+        scatter(title, accuracy)
+        for title, accuracy in (
+            (measured, accuracy_cell(group)),
+            (f"{dataset} top-1 (%), published", "published/top1_pct"),
+        )
+    ]
+
+
+def scatter(title: str, accuracy: str) -> Any:
+    """One point a run: MACs across, accuracy up."""
+    return wr.ScatterPlot(
+        title=title, x=wr.SummaryMetric(_MACS), y=wr.SummaryMetric(accuracy), legend_template="${run:displayName}"
+    )
+
+
+def backbone_curves(table: Table, backbone: str, scale: str, group: str) -> list[Any]:
+    """Curves of one backbone, averaged over the seeds of each row, with the published accuracy as a flat line."""
+    own = f"{scale} scale, not {table.label(table.dataset)}" if group != "eval" else table.label(table.dataset)
+    accuracy = [backbone_metric(backbone, group, "top1_pct")]
+    if group == "eval":
+        accuracy.append(f"{backbone}/{PUBLISHED_TOP1}")
+    return [
+        curve(f"Top-1 (%), {own}", accuracy),
+        curve("Training loss", [backbone_metric(backbone, group, "train_loss")]),
+    ]
+
+
+def sparsity() -> list[Any]:
+    """What the masks and the token selector do."""
+    return [
+        curve("Density of all prunable weights", ["sparsity/density"]),
+        curve("Density per layer", regex="density/.*"),
+        curve("Churn: share of active weights exchanged by a mask update", ["sparsity/churn"]),
+        curve("Share of weights ever active", ["sparsity/ever_active"]),
+        curve("Tokens kept", ["tokens/token_keep_rate"]),
+        curve("MACs of the model in training (G)", ["cost/model_macs_g"]),
+    ]
+
+
+def training() -> list[Any]:
+    """How the training goes, whatever the method."""
+    return [
+        curve("Training loss", ["train/loss"]),
+        curve("Learning rate", ["train/learning_rate"]),
+        curve("Step time (ms)", ["speed/step_time_ms"]),
+        curve("Images per second", ["speed/images_per_s"]),
+    ]
+
+
+def curve(title: str, metrics: Sequence[str] = (), regex: str | None = None, x: str = "update") -> Any:
+    """A line for each row: the mean over its seeds, with their standard deviation as a band."""
+    return wr.LinePlot(
+        title=title or None,
+        x=x,
+        y=list(metrics),
+        metric_regex=regex,
+        groupby=wr.Config("row"),
+        groupby_aggfunc="mean",
+        groupby_rangefunc="stddev",
+        max_runs_to_show=_CURVES,
+    )

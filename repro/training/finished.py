@@ -1,0 +1,36 @@
+"""What is done with a finished run: its model, taken from its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from repro.errors import UserError
+from repro.models.export import export
+from repro.runs.record import Record
+from repro.training import checkpoint
+
+
+def finished_weights(record: Record, which: Literal["last", "best"]) -> dict[str, Any]:
+    """The weights of a finished run after its last epoch, or of the evaluation that was best.
+
+    Raises `UserError` where its checkpoints are gone.
+    """
+    device, best = torch.device("cpu"), record.checkpoint_dir / "best.pt"
+    if which == "best":
+        saved = checkpoint.load(best, device) if best.is_file() else None
+    else:
+        saved = checkpoint.load_latest(record.checkpoint_dir, device)
+    if saved is None:
+        raise UserError(f"{record.checkpoint_dir}: no {which} checkpoint; remove the record to run it again")
+    weights: dict[str, Any] = saved["model"]
+    return weights
+
+
+def export_record(record: Record, which: Literal["last", "best"], folder: Path) -> dict[str, Any]:
+    """Write the model of a finished run into `folder`; returns its description."""
+    about = record.about()
+    origin = {"table": about["table"], "row": about["row"], "signature": about["signature"], "weights": which}
+    return export(record.config(), finished_weights(record, which), folder, origin)

@@ -1,0 +1,102 @@
+"""A finished model, made smaller, written and read: the same logits for every method."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import METHODS, Weights, small_config, trainer
+from torch import nn
+
+from repro.errors import UserError
+from repro.models.export import export, load_exported, masked_model
+from repro.models.shrink import Sizes, cut_to, shrink, sizes
+from repro.models.vit import build_vit
+
+STRUCTURED = ("s2vite", "s2vite as released", "s2vite_plus", "ssp")
+
+
+def logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(0)  # a selection as released samples in evaluation too
+    with torch.inference_mode():
+        out: torch.Tensor = model(images)
+    return out
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_exported_model_says_what_the_masked_one_says(name: str, tmp_path: Path, dense: Weights) -> None:
+    config = small_config(*METHODS[name])
+    run = trainer(config, tmp_path / "run", dense)
+    run.run()
+    weights = run.state.model.state_dict()
+    masked = masked_model(config, weights)
+    description = export(config, weights, tmp_path / "out", {"row": name})
+    exported = load_exported(tmp_path / "out")
+    images = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    trained = logits(run.state.model.eval(), images)
+    torch.testing.assert_close(logits(masked, images), trained, rtol=0, atol=0)
+    torch.testing.assert_close(logits(exported, images), trained, rtol=0, atol=1e-5)
+    full, small = (sum(weight.numel() for weight in model.parameters()) for model in (masked, exported))
+    assert description["parameters"]["stored"] == small
+    assert json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8")) == description
+    if name in STRUCTURED:
+        kept = run._part_metrics()
+        assert sizes(exported) == Sizes((2, 2), (33, 33))
+        assert kept["heads_density"] == pytest.approx(2 / 3)
+        dim = 12
+        # Of each block: one head (qkv rows with biases, columns of proj) and 15 neurons (row, bias, column) leave.
+        assert full - small == 2 * (4 * (3 * dim + 3) + dim * 4 + 15 * (2 * dim + 1))
+    elif name == "dense":
+        assert small == full
+    nonzero = sum(int(weight.count_nonzero()) for weight in masked.parameters())
+    assert description["parameters"]["nonzero"] <= nonzero
+
+
+def full_model() -> nn.Module:
+    return build_vit(small_config().model, 0.0, 1)
+
+
+def test_what_says_nothing_leaves_whatever_made_it_so() -> None:
+    model = full_model().eval()
+    block = model.blocks[1]  # type: ignore[index]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.rand_like(weight) * 0.01)  # biases too
+        block.mlp.fc2.weight[:, 3] = 0  # its bias speaks, but nobody listens  # type: ignore[union-attr]
+        block.attn.qkv.weight[24:28] = 0  # values of head 0  # type: ignore[union-attr]
+        block.attn.qkv.bias[24:28] = 0  # type: ignore[union-attr]
+        block.mlp.fc1.weight[5] = 0  # a constant: stays  # type: ignore[union-attr]
+    images = torch.randn(4, 1, 8, 8)
+    before = logits(model, images)
+    assert shrink(model) == Sizes((3, 2), (48, 47))
+    torch.testing.assert_close(logits(model, images), before, rtol=0, atol=1e-5)
+
+
+def test_a_block_that_says_nothing_keeps_one_of_each() -> None:
+    model = full_model().eval()
+    with torch.no_grad():
+        for weight in model.blocks[0].parameters():  # type: ignore[index]
+            weight.zero_()
+    images = torch.randn(4, 1, 8, 8)
+    before = logits(model, images)
+    assert shrink(model) == Sizes((1, 3), (1, 48))
+    torch.testing.assert_close(logits(model, images), before, rtol=0, atol=1e-5)
+
+
+def test_what_is_not_an_export_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no exported model"):
+        load_exported(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": 9}', encoding="utf-8")
+    with pytest.raises(UserError, match="format 9, this code reads 1"):
+        load_exported(tmp_path)
+
+
+def test_sizes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UserError, match="sizes of 1 blocks for a model of 2"):
+        cut_to(full_model(), Sizes((2,), (2,)))
+    with pytest.raises(UserError, match="cannot have 4 heads"):
+        cut_to(full_model(), Sizes((4, 4), (2, 2)))
+    with pytest.raises(UserError, match="nothing to shrink"):
+        shrink(nn.Linear(2, 2))

@@ -1,0 +1,74 @@
+"""The figure of masks: what it is drawn from, and when there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_records import write_record
+
+from repro.report.collect import collect
+from repro.report.histories import read_histories
+from repro.report.mask_figure import draw_mask_figure, mask_figure
+from repro.rows import Table
+from repro.runs.record import Record
+
+
+def write_history(record: Record, entries: list[dict[str, Any]]) -> None:
+    lines = [json.dumps({"kind": "train", "update": 1, "loss": 1.0})]
+    lines += [json.dumps({"kind": "masks", "update": 3 * i, "epoch": float(i), **e}) for i, e in enumerate(entries)]
+    record.metrics_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def root(table: Table, tmp_path: Path) -> Path:
+    rows = {row.id: row for row in table.rows}
+    unstructured = [
+        {"churn": c, "density": 0.5, "ever_active": e, "density/blocks.0.attn.qkv": 0.4, "density/head": 1.0}
+        for c, e in ((0.0, 0.5), (0.3, 0.7), (0.1, 0.75))
+    ]
+    write_history(write_record(tmp_path, rows["deit_small/svite-50"], "local", 0), unstructured)
+    for overrides, found in (((), 0.9), (("method.weights.growth=as_released",), 0.6)):
+        record = write_record(tmp_path, rows["deit_small/s2vite-40"], "local", 0, overrides=overrides)
+        units = {"neurons_density": 0.6, "heads_density": 0.67, "churn": 0.2}
+        write_history(
+            record,
+            [{**units, "neurons_ever_active": v, "heads_ever_active": 0.67} for v in (0.6, found, found)],
+        )
+    write_record(tmp_path, rows["deit_base/omp-50"], "local", 0)  # from before histories were kept
+    return tmp_path
+
+
+def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) -> None:
+    histories = list(read_histories(table, table.rows, "local", root))
+    assert [(history.row.id, history.variant) for history in histories] == [
+        ("deit_small/svite-50", ""),
+        ("deit_small/s2vite-40", ""),
+        ("deit_small/s2vite-40", "growth=as_released"),
+    ]
+    assert histories[0].progress == (0, 1 / 12, 2 / 12)
+    assert histories[0].layer_density == {"blocks.0.attn.qkv": 0.4, "head": 1.0}
+    figure = draw_mask_figure(table, histories, "local")
+    units = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[2].lines}
+    assert set(units) == {f"{kind}, growth {name}" for kind in ("neurons", "heads") for name in ("gate", "as_released")}
+    assert units["neurons, growth gate"] == pytest.approx([60, 90, 90, 90])
+    assert units["neurons, growth as_released"] == pytest.approx([60, 60, 60, 60])
+    fired = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[1].lines}
+    assert fired["SViTE 50 %: ever active"] == pytest.approx([50, 70, 75, 75])
+
+
+def test_it_is_written_the_same_twice_and_not_at_all_without_a_history(root: Path, table: Table) -> None:
+    first = mask_figure(table, table.rows, "local", root, root / "a")
+    assert [path.name for path in first] == ["masks.svg", "masks.png", "masks.pdf"]
+    second = mask_figure(table, table.rows, "local", root, root / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert mask_figure(table, table.rows, "paper", root, root / "c", ["data.root=x"]) == []
+
+
+def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:
+    rows = table.select(["deit_small/s2vite-40"])
+    frame = collect(table, rows, "local", [0], root, ["method.weights.growth=as_released"])
+    assert list(frame["state"]) == ["done"]

@@ -1,0 +1,133 @@
+"""Real runs that take a second: two blocks, 128 digits, 12 updates with accumulation, masks moved at each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.config import Config, compose
+from repro.data.splits import Splits, load_splits
+from repro.tracking.sinks import Sinks
+from repro.training.distributed import World
+from repro.training.loop import Surroundings, Trainer
+
+Weights = dict[str, Tensor]
+
+# Every method of table 1 and every choice that has code of its own.
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "dense": ("method=dense",),
+    "svite": ("method=svite",),
+    "svite global": ("method=svite", "method.weights.distribution=global", "method.weights.decay=as_released"),
+    "svite random": ("method=svite", "method.weights.prune=random", "method.weights.growth=random"),
+    "svite momentum": (
+        "method=svite",
+        "method.weights.growth=momentum",
+        "method.weights.distribution=uniform",
+    ),
+    "s2vite": ("method=s2vite", "method.sparsity=0.3"),
+    "s2vite as released": ("method=s2vite", "method.sparsity=0.3", "method.weights.growth=as_released"),
+    "svite_plus": ("method=svite_plus", "method.data_sparsity=0.3"),
+    "svite_plus as released": (
+        "method=svite_plus",
+        "method.data_sparsity=0.3",
+        "method.tokens.selection=as_released",
+    ),
+    "s2vite_plus": ("method=s2vite_plus", "method.sparsity=0.3", "method.data_sparsity=0.3"),
+    "omp": ("method=omp",),
+    "gmp": ("method=gmp",),
+    "tp": ("method=tp", "method.weights.scoring_batches=3"),
+    "ssp": ("method=ssp", "method.sparsity=0.3", "method.weights.scoring_batches=3"),
+}
+SMALL = (
+    *("backbone=deit_tiny", "scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2"),
+    *("model.embed_dim=12", "model.depth=2", "model.weight_init=''", "data.limit_train=128", "data.limit_test=64"),
+    *("recipe.epochs=3", "recipe.global_batch=32", "recipe.micro_batch=16"),
+)
+
+
+def small_config(*overrides: str) -> Config:
+    """The config of a small run."""
+    return compose([*SMALL, *overrides])
+
+
+_splits: dict[str, Splits] = {}
+
+
+def splits_of(config: Config) -> Splits:
+    """The images of a small run, read once."""
+    key = config.data.model_dump_json()
+    if key not in _splits:
+        _splits[key] = load_splits(config.data, config.recipe, config.model)
+    return _splits[key]
+
+
+@dataclass
+class Kept:
+    """A sink that keeps entries in a list."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        self.entries.append(dict(entry))
+
+    def close(self, summary: Mapping[str, Any] | None) -> None:
+        pass
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The entries of a kind, without what a clock said, the last one of each update."""
+        latest = {
+            entry["update"]: {key: value for key, value in entry.items() if key not in ("step_time_ms", "images_per_s")}
+            for entry in self.entries
+            if entry["kind"] == kind
+        }
+        return [latest[update] for update in sorted(latest)]
+
+
+def trainer(
+    config: Config,
+    checkpoints: Path,
+    weights: Weights | None = None,
+    kept: Kept | None = None,
+    stop_at: int | None = None,
+    world: World | None = None,
+) -> Trainer:
+    """A trainer that is told to stop after update `stop_at`."""
+    reached = [0]
+
+    def progress(update: int, _: int) -> None:
+        reached[0] = update
+
+    around = Surroundings(
+        world or World(0, 1, torch.device("cpu")),
+        Sinks([kept] if kept is not None else []),
+        checkpoints,
+        progress,
+        lambda: "the test" if stop_at is not None and reached[0] >= stop_at else None,
+    )
+    begins = weights if config.method.starts_from is not None else None
+    return Trainer(config, splits_of(config), around, begins)
+
+
+def dense_weights() -> Weights:
+    """The weights of a finished small dense run."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = trainer(small_config("method=dense"), Path(folder))
+        run.run()
+    return run.state.model.state_dict()
+
+
+def same(left: object, right: object) -> bool:
+    """Bit for bit, through lists, dicts and tensors."""
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return isinstance(right, dict) and left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return isinstance(right, list | tuple) and len(left) == len(right) and all(map(same, left, right))
+    return left == right

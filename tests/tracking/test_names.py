@@ -1,0 +1,72 @@
+"""What a metric is called: nothing of another scale can be taken for the published data set's."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from mirrored import ROW, eval_entry, result_of_run, train_entry
+
+from repro.config import compose
+from repro.rows import load_table
+from repro.tracking.current_cost import current_macs_g
+from repro.tracking.names import names_of, result_of, step_of
+
+
+@pytest.mark.parametrize(
+    ("overrides", "group"),
+    [
+        (["scale=local"], "local"),
+        (["scale=smoke"], "smoke"),
+        (["scale=local", "data=imagenet", "data.root=x"], "local"),
+        (["scale=paper", "data.root=x"], "eval"),
+        (["scale=paper", "data=imagefolder", "data.root=x"], "other_data"),
+    ],
+)
+def test_accuracies_of_other_scales_have_names_of_their_own(overrides: list[str], group: str) -> None:
+    config = compose([*ROW.overrides, *overrides])
+    names = names_of("table1", ROW.id, config)
+    result = result_of_run(config)
+    logged = {**names.logged(train_entry(4)), **names.logged(eval_entry(4))}
+    every = {**logged, **names.summary(result), **names.against_published(result)}
+    plain = [name for name in every if re.fullmatch(r"(eval|result|delta|deit_small)/(top|loss|train_loss).*", name)]
+    assert bool(plain) == (group == "eval")
+    assert f"{group}/top1_pct" in every
+    assert f"{group}/top1_ema_pct" in every
+    assert result_of(names.summary(result), names) == result
+
+
+def test_names_are_grouped() -> None:
+    names = names_of("by_hand", "deit_small/svite-50", compose(["method=svite"]))
+    entry = {**train_entry(8), "temperature": 1.0, "density/blocks.0.attn.qkv": 0.3, "model_macs_g": 0.1}
+    assert set(names.logged(entry)) == {
+        "train/loss", "train/learning_rate", "train/epoch", "sparsity/density", "sparsity/churn",
+        "tokens/token_keep_rate", "tokens/temperature", "speed/step_time_ms", "speed/images_per_s",
+        "density/blocks.0.attn.qkv", "cost/model_macs_g", "deit_small/local_train_loss", "update",
+    }  # fmt: skip
+    assert "published/top1_pct" not in names.logged(eval_entry(8))  # a run by hand has no published row
+
+
+def test_the_published_accuracy_is_a_flat_line() -> None:
+    names = names_of("table1", ROW.id, compose(ROW.overrides))
+    lines = [names.logged(eval_entry(update)) for update in (4, 8)]
+    assert [line["published/top1_pct"] for line in lines] == [80.18, 80.18]
+
+
+def test_steps_rise_with_the_training_and_never_meet() -> None:
+    order = [(0, "masks"), (4, "masks"), (4, "train"), (4, "eval"), (4, "other"), (5, "train")]
+    steps = [step_of({"update": update, "kind": kind}) for update, kind in order]
+    assert steps == sorted(set(steps))
+
+
+def test_macs_of_the_model_follow_its_density() -> None:
+    config = compose(["method=svite", "method.sparsity=0.5"])
+    dense, half = (current_macs_g(config, {"density": density}) for density in (1.0, 0.5))
+    assert half < dense
+    # With every layer's own density: the dense model's MACs when all are 1.
+    from repro.measure.cost import vit_layers
+
+    layers = {f"density/{layer.name}": 1.0 for layer in vit_layers(config.model, config.model.tokens)}
+    assert current_macs_g(config, {**layers, "density": 0.5}) == pytest.approx(dense)
+    fixed = compose(load_table("table1").select(["deit_small/s2vite-40"])[0].overrides)
+    assert current_macs_g(fixed, {}) < current_macs_g(compose(["backbone=deit_small", "method=dense"]), {})

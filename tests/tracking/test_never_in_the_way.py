@@ -1,0 +1,196 @@
+"""Whatever W&B, its server or its disk does: the training goes on, the record is complete, and somebody says so."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from loopback import KEY, serving
+from mirrored import bytes_below, new_record, read_back, write_run
+
+from repro.tracking import client
+from repro.tracking.mirror_file import one_line, read_mirror
+from repro.tracking.open import open_sinks
+from repro.tracking.segment import is_whole, offline_runs
+from repro.tracking.sinks import Sinks
+
+
+def use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 2.0)
+
+
+@pytest.mark.parametrize("behaviour", ["500", "401"])
+def test_a_server_that_does_not_serve_leaves_offline_files(
+    behaviour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(behaviour) as server:
+        use(monkeypatch, server.url)
+        record, config = new_record(tmp_path)
+        write_run(record, config, range(1, 9))
+        assert server.requests
+    said = capsys.readouterr().err
+    assert "W&B cannot be reached" in said
+    assert f"repro wandb push {record.path}" in said
+    assert len(list(record.metrics())) == 9
+    segment = offline_runs(record.path)[-1]
+    assert is_whole(segment)
+    assert read_back(segment)["summary"]["train/loss"] == pytest.approx(0.25)
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.mode) == ("behind", "offline")
+    assert KEY not in said
+    assert KEY.encode() not in bytes_below(record.path)
+
+
+def test_a_server_that_refuses_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as unused:  # bound and not listening
+        unused.bind(("127.0.0.1", 0))
+        use(monkeypatch, f"http://127.0.0.1:{unused.getsockname()[1]}")
+        record, config = new_record(tmp_path)
+        write_run(record, config, range(1, 9))
+    assert "W&B cannot be reached" in capsys.readouterr().err
+    assert read_back(offline_runs(record.path)[0])["summary"]["train/loss"] == pytest.approx(0.25)
+
+
+def test_online_without_a_key_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, config = new_record(tmp_path, "tracker.mode=online")
+    write_run(record, config, range(1, 9))
+    assert "W&B cannot be reached" in capsys.readouterr().err
+    assert is_whole(offline_runs(record.path)[0])
+
+
+def test_a_server_that_falls_silent_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(hang_after=0) as server:  # takes the run, and then nothing more
+        use(monkeypatch, server.url)
+        record, config = new_record(tmp_path, "tracker.finish_timeout_s=1")
+        started = time.monotonic()
+        write_run(record, config, range(1, 9))
+        assert time.monotonic() - started < 10
+    assert "W&B mirror is behind (TimeoutError" in capsys.readouterr().err
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.mode) == ("behind", "online")
+    assert mirror.push == f"repro wandb push {record.path}"
+    assert len(list(record.metrics())) == 9
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+from mirrored import new_record, write_run
+record, config = new_record(Path(sys.argv[1]))
+write_run(record, config, range(1, 9), finished=False)
+"""
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_silent_server(tmp_path: Path) -> None:
+    with serving(hang_after=0) as server:
+        started = time.monotonic()
+        answer = subprocess.run(
+            [sys.executable, "-c", STOPPED, str(tmp_path / "runs")],
+            capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
+            env={**os.environ, **server.environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )  # fmt: skip
+        assert time.monotonic() - started < 20, "tracker.finish_timeout_s is 30"
+    assert "W&B mirror is behind (not through after 5 s)" in answer.stderr
+    assert answer.stderr.count("warning:") == 1
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_client_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError(f"http://me:{KEY}@host says no to {KEY}\nand more")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    record, config = new_record(tmp_path)
+    write_run(record, config, range(1, 9))
+    said = capsys.readouterr().err
+    assert said.count("W&B mirror is behind (RuntimeError: http://***host says no to ***)") == 1
+    assert KEY.encode() not in bytes_below(record.path)
+    assert len(list(record.metrics())) == 9
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record, config = new_record(tmp_path)
+    (record.path / "wandb").write_text("in the way")
+    write_run(record, config, range(1, 9))
+    assert "W&B mirror is behind (FileExistsError" in capsys.readouterr().err
+    assert len(list(record.metrics())) == 9
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (160 * 1024, 160 * 1024))  # each file, as a full disk would end it
+from mirrored import new_record, write_run
+record, config = new_record(Path(sys.argv[1]))
+write_run(record, config, range(1, 501))
+"""
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    # The client itself says nothing: it finishes the run as if all had been written.
+    answer = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "runs")],
+        capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert "W&B mirror is behind (the offline files are incomplete: is the disk full?)" in answer.stderr
+    (path,) = (tmp_path / "runs").glob("**/mirror.json")
+    mirror = read_mirror(path.parent)
+    assert mirror is not None
+    assert mirror.state == "behind"
+    assert "repro wandb push" in mirror.push
+    assert len((path.parent / "metrics.jsonl").read_text().splitlines()) == 501
+    assert (path.parent / "result.json").is_file()
+
+
+def test_a_training_with_a_server_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from repro.training import task
+    from repro.training.task import EXIT_DONE, execute
+
+    with serving("hang") as server:
+        use(monkeypatch, server.url)
+        record, _ = new_record(tmp_path, "tracker.finish_timeout_s=1")
+        opened: list[float] = []
+
+        def timed(*words: Any, **named: Any) -> Sinks:
+            started = time.monotonic()
+            sinks = open_sinks(*words, **named)
+            opened.append(time.monotonic() - started)
+            return sinks
+
+        monkeypatch.setattr(task, "open_sinks", timed)
+        assert execute(record.path, tell=lambda _: None) == EXIT_DONE
+    assert opened[0] < 0.5, "opening waits for the server"
+    assert record.status().state == "done"
+    assert record.result() is not None
+    assert "W&B cannot be reached" in capsys.readouterr().err
+    assert is_whole(offline_runs(record.path)[0])
+    assert KEY.encode() not in bytes_below(record.path)
+
+
+def test_messages_hold_no_secrets() -> None:
+    text = one_line(ValueError(f"401 for https://user:secret@host/ with {KEY} and wandb_v1_{KEY}"))
+    assert not re.search(r"secret|0123456789", text)
+    assert text == "ValueError: 401 for https://***host/ with *** and ***"

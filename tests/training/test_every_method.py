@@ -1,0 +1,156 @@
+"""Every method through the real loop: sparse after every update, bit for bit after an interruption, and logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import METHODS, Kept, Weights, same, small_config, splits_of, trainer
+from torch import nn
+
+from repro.errors import UserError
+from repro.sparsity.masks import prunable_weights
+from repro.training.interruption import Interrupted
+from repro.training.loop import RunFailed
+
+PRUNED_ONCE = ("omp", "tp", "ssp")
+SPARSE_WEIGHTS = [name for name in METHODS if name != "dense"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_interrupted_at_some_update_and_resumed_is_bit_identical(name: str, tmp_path: Path, dense: Weights) -> None:
+    config = small_config(*METHODS[name])
+    whole = Kept()
+    straight = trainer(config, tmp_path / "straight", dense, whole)
+    result = straight.run()
+    # In the middle of an epoch, at the end of one, and after the first update of all; and again while going on.
+    pieces, stops = Kept(), [1, 4, 6, 11] if straight.length.updates == 12 else [1, 4, 7]
+    for stop in stops:
+        with pytest.raises(Interrupted):
+            trainer(config, tmp_path / "pieces", dense, pieces, stop).run()
+    resumed = trainer(config, tmp_path / "pieces", dense, pieces)
+    assert resumed.resumed_from == stops[-1]
+    again = resumed.run()
+    left, right = straight.state.state_dict(), resumed.state.state_dict()
+    assert left.keys() == right.keys()
+    for key in left.keys() - {"wall_s"}:
+        assert same(left[key], right[key]), key
+    assert {k: v for k, v in result.items() if k != "wall_s"} == {k: v for k, v in again.items() if k != "wall_s"}
+    for kind in ("train", "eval", "masks"):
+        assert whole.of(kind) == pieces.of(kind), kind
+
+
+@pytest.mark.parametrize("name", SPARSE_WEIGHTS)
+def test_the_trained_model_is_as_sparse_as_the_row_says(name: str, tmp_path: Path, dense: Weights) -> None:
+    config = small_config(*METHODS[name])
+    kept = Kept()
+    run = trainer(config, tmp_path, dense, kept)
+    result = run.run()
+    weights = prunable_weights(run.state.model)
+    zero = sum(int((weight == 0).sum()) for weight in weights.values())
+    density = 1 - zero / sum(weight.numel() for weight in weights.values())
+    history = kept.of("masks")
+    if config.method.weights is not None and config.method.weights.distribution is not None:
+        drawn = name.startswith("svite") and "global" not in name
+        assert density == pytest.approx(1 - config.method.sparsity, abs=0.02 if drawn else 0.01)
+        assert result["density"] == pytest.approx(density, abs=1e-3)
+        assert result["ever_active"] >= result["density"]
+        assert {key for key in history[-1] if key.startswith("density/")} == {f"density/{layer}" for layer in weights}
+    else:
+        assert result["heads_density"] == pytest.approx(2 / 3)
+        assert result["neurons_density"] == pytest.approx(33 / 48)
+        assert density < 0.8
+    assert history[0]["update"] == 0
+    if name in PRUNED_ONCE:
+        assert len(history) == 1
+    else:
+        assert [entry["update"] for entry in history] == list(range(10)), "T_end is 0.8 of the training"
+        assert all(0 <= entry["churn"] <= 0.5 + 1e-3 for entry in history)
+
+
+@pytest.mark.parametrize("name", ["s2vite", "gmp", "omp", "ssp"])
+def test_weights_stay_sparse_after_every_update_and_in_the_average(name: str, tmp_path: Path, dense: Weights) -> None:
+    run = trainer(small_config(*METHODS[name]), tmp_path, dense)
+    (part,) = run.state.parts
+    batches = iter(run.loader.batches(0, 0))
+    for _ in range(4):
+        run._update(batches)
+        state = {key: value.clone() for key, value in run.state.model.state_dict().items()}
+        part.constrain(run.state.model)
+        assert same(state, dict(run.state.model.state_dict()))
+    assert run.state.training.ema is not None
+    average = run.state.training.ema.module
+    part.constrain(average)
+    for trained, averaged in zip(
+        prunable_weights(run.state.model).values(), prunable_weights(average).values(), strict=True
+    ):
+        assert not averaged[trained == 0].any()
+
+
+@pytest.mark.parametrize("micro", [8, 16, 32])
+def test_the_gradient_that_is_scored_is_that_of_the_global_batch(micro: int, tmp_path: Path, dense: Weights) -> None:
+    """Whatever the accumulation: against one pass over all images at once."""
+    plain = ("recipe.mixup=0", "recipe.drop_path=0", f"recipe.micro_batch={micro}")
+    run = trainer(small_config("method=dense", *plain), tmp_path)
+    run._backward_only(3)
+    scored = {
+        name: weight.grad.clone() for name, weight in run.state.model.named_parameters() if weight.grad is not None
+    }
+    images, labels = [], []
+    for number, (some, names) in enumerate(run.loader.batches(0, 0)):
+        if number < 3 * run.loader.accumulate:
+            images.append(some)
+            labels.append(names)
+    run.state.model.zero_grad()
+    loss: nn.Module = run.state.training.loss
+    loss(run.state.model(torch.cat(images)), torch.cat(labels)).backward()
+    for name, weight in run.state.model.named_parameters():
+        assert weight.grad is not None
+        torch.testing.assert_close(scored[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_preparation_changes_no_weight_by_itself(tmp_path: Path) -> None:
+    run = trainer(small_config("method=dense"), tmp_path)
+    before = {key: value.clone() for key, value in run.state.model.state_dict().items()}
+    run._backward_only(9)  # more than two epochs of batches
+    assert same(before, dict(run.state.model.state_dict()))
+
+
+def test_fine_tuning_is_half_as_long_at_half_the_rate(tmp_path: Path, dense: Weights) -> None:
+    config = small_config("method=omp", "recipe.epochs=8")
+    assert config.own_recipe.epochs == 4
+    assert config.own_recipe.warmup_epochs == 0.5
+    assert config.own_recipe.peak_lr == config.recipe.peak_lr / 2
+    assert small_config("method=gmp").own_recipe is not None
+    assert small_config("method=gmp").own_recipe.epochs == 3
+
+
+def test_a_method_that_begins_with_trained_weights_refuses_to_begin_without(tmp_path: Path, dense: Weights) -> None:
+    with pytest.raises(UserError, match="begins with the weights of dense"):
+        trainer(small_config("method=omp"), tmp_path)
+    config = small_config("method=svite")
+    around = trainer(config, tmp_path).around
+    from repro.training.loop import Trainer
+
+    with pytest.raises(UserError, match="no other run"):
+        Trainer(config, splits_of(config), around, dense)
+
+
+@pytest.mark.parametrize("name", ["svite", "s2vite", "s2vite as released", "gmp"])
+def test_a_gradient_that_is_not_a_number_fails_the_run_with_a_reason(name: str, tmp_path: Path) -> None:
+    run = trainer(small_config(*METHODS[name]), tmp_path)
+    batches = iter(run.loader.batches(0, 0))
+    images, labels = next(batches)
+    poisoned = iter([(images * float("nan"), labels)] * 4)
+    with pytest.raises(RunFailed, match="after update 1: a score is not a number"):
+        run._update(poisoned)
+
+
+@pytest.mark.parametrize("name", ["tp", "ssp", "omp"])
+def test_trained_weights_that_are_not_numbers_fail_the_run_with_a_reason(
+    name: str, tmp_path: Path, dense: Weights
+) -> None:
+    broken = {key: value * float("nan") for key, value in dense.items()}
+    with pytest.raises(RunFailed, match="pruning before the first update: a score is not a number"):
+        trainer(small_config(*METHODS[name]), tmp_path, broken)

@@ -1,0 +1,51 @@
+"""`repro export` from the command line: by record and by row, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_runs import SMALL
+
+from repro.cli import main
+from repro.launch.finished import finished_record
+from repro.launch.plan import plan
+from repro.models.export import load_exported
+from repro.models.shrink import Sizes, sizes
+from repro.rows import load_table
+from repro.training.task import execute
+
+ROW = "deit_tiny/s2vite-30"
+CHANGES = [text for text in SMALL if not text.startswith(("backbone=", "scale="))]
+
+
+def test_a_row_and_its_record_export_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = load_table("table1")
+    root = tmp_path / "runs"
+    (run,) = plan(table, table.select([ROW]), "smoke", [0], root, CHANGES)
+    command = ["export", ROW, *CHANGES, "--scale", "smoke", "--runs", str(root), "--out"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, str(tmp_path / "early")])
+    assert ended.value.code == 2
+    assert "not done" in capsys.readouterr().err
+    run.create()
+    assert execute(run.record.path, tell=lambda _: None) == 0
+    for words in ([*command, str(tmp_path / "a")], ["export", str(run.record.path), "--out", str(tmp_path / "b")]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+    assert "parameters" in capsys.readouterr().out
+    assert sizes(load_exported(tmp_path / "a")) == Sizes((2, 2), (33, 33))
+    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert written[0] == written[1]
+    with pytest.raises(SystemExit):
+        main(["export", str(run.record.path), "--weights", "best", "--out", str(tmp_path / "best")])
+    assert sizes(load_exported(tmp_path / "best")) == Sizes((2, 2), (33, 33))
+    assert finished_record(str(run.record.path), "local", 0, root, []).path == run.record.path
+
+
+def test_what_is_neither_a_record_nor_a_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "deit_tiny/s2vit-30", "--out", "x"])
+    assert ended.value.code == 2
+    assert "nearest: deit_tiny/s2vite-30" in capsys.readouterr().err

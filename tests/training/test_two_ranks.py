@@ -1,0 +1,60 @@
+"""Two processes, gloo: every method chooses the same on both ranks, after every update, with accumulation."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import METHODS, Weights
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranks(dense: Weights, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Any]]]:
+    """What both ranks saw: all methods in one pair of processes, because starting one takes longer than training."""
+    folder = tmp_path_factory.mktemp("two ranks")
+    torch.save(dense, folder / "dense.pt")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    started = []
+    for rank in range(2):
+        log = (folder / f"log{rank}").open("w")
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(SCRIPT), str(folder)],
+                env={**os.environ, **world, "RANK": str(rank), "PYTHONPATH": path},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        log.close()
+    try:
+        codes = [process.wait(timeout=300) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert codes == [0, 0], "\n".join((folder / f"log{rank}").read_text()[-3000:] for rank in range(2))
+    return [json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_ranks_choose_the_same_after_every_update(name: str, ranks: list[dict[str, list[Any]]]) -> None:
+    first, second = (rank[name] for rank in ranks)
+    updates = 4 if name in ("omp", "tp", "ssp") else 8  # fine-tuning is half as long
+    assert [entry[0] for entry in first] == [*range(updates + 1), "accuracy", "entries"]
+    assert first[:-1] == second[:-1]
+    if name in ("svite", "s2vite", "gmp"):
+        assert len({entry[1] for entry in first[:9]}) >= 6, "masks moved"

@@ -1,0 +1,77 @@
+"""One rank of a world of two: trains every method and writes what it saw after every update.
+
+    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python two_ranks.py FOLDER
+
+FOLDER holds dense.pt; `rank<k>.json` is written there: {method: [digest of what chooses, digest of weights, ...]}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_runs import METHODS, Kept, small_config, splits_of
+
+from repro.tracking.sinks import Sinks
+from repro.training.distributed import World, join_world, leave_world
+from repro.training.loop import Surroundings, Trainer
+
+
+def digest(state: Any) -> str:
+    """A hash of nested tensors and plain values, bit for bit."""
+    seen = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            seen.update(value.detach().contiguous().cpu().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in value:
+                seen.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            seen.update(repr(value).encode())
+
+    add(state)
+    return seen.hexdigest()
+
+
+def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor]) -> list[list[Any]]:
+    """What chooses and the weights, at the start and after every update."""
+    config = small_config(*METHODS[name], "recipe.micro_batch=8", "recipe.epochs=2")
+    kept = Kept()
+    seen: list[list[Any]] = []
+    runs: list[Trainer] = []
+
+    def note(update: int, _: int) -> None:
+        state = runs[0].state
+        seen.append([update, digest([part.state_dict() for part in state.parts]), digest(state.model.state_dict())])
+
+    around = Surroundings(world, Sinks([kept]), folder / name, note, lambda: None)
+    runs.append(Trainer(config, splits_of(config), around, dense if config.method.starts_from else None))
+    assert runs[0].loader.accumulate == 2
+    note(0, 0)
+    result = runs[0].run()
+    seen.append(["accuracy", result["top1_last_pct"], result["loss_last"]])
+    seen.append(["entries", [entry["kind"] for entry in kept.entries]])
+    return seen
+
+
+def main(folder: Path) -> None:
+    """Train every method and write what was seen."""
+    torch.set_num_threads(1)
+    world = join_world("cpu")
+    dense = torch.load(folder / "dense.pt", weights_only=True)
+    found = {name: train(name, folder, world, dense) for name in METHODS}
+    leave_world()
+    (folder / f"rank{world.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
