@@ -7,17 +7,18 @@ ROWS ?=
 SEEDS ?= 1
 LAUNCHER ?= inline
 DATA ?=
+ARGS ?=
 PYTHON ?= python3
 
 BIN := .venv/bin
 READY := .venv/.ready
 # ROWS may hold * and !: quoted, so that only repro reads them.
-WHAT = --scale $(SCALE) --seeds $(SEEDS) '$(ROWS)' launcher=$(LAUNCHER) $(if $(DATA),data.root='$(DATA)')
+WHAT = --scale $(SCALE) --seeds $(SEEDS) '$(ROWS)' launcher=$(LAUNCHER) $(if $(DATA),data.root='$(DATA)') $(ARGS)
 
-.PHONY: help setup table1 figure1 report test lint bench notebooks lock clean
+.PHONY: help setup table1 status figures figure1 report test lint bench notebooks lock clean
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SCALE=smoke|local|paper ROWS='deit_small/* !*/dense' SEEDS=3 LAUNCHER=inline DATA=/data/imagenet"
+	@echo "  Variables: SCALE=smoke|local|paper ROWS='deit_small/* !*/dense' SEEDS=3 LAUNCHER=inline|local|slurm DATA=/data/imagenet ARGS='--yes launcher.partition=gpu'"
 
 setup: $(READY) ## make .venv from the lock; does nothing when nothing changed
 
@@ -33,14 +34,24 @@ $(READY): requirements.lock pyproject.toml
 	$$UV pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(READY)
 
-table1: $(READY) ## run table 1 and write the table and its figure
+# The stopwatch goes first, while the machine is quiet; what it has measured before it leaves alone. (A login node of
+# Slurm is not the device that runs.)
+table1: $(READY) ## run table 1 and write the table and its figures
+	@$(if $(filter slurm,$(LAUNCHER)),:,$(BIN)/repro bench time table1 '$(ROWS)' --budget $(if $(filter smoke,$(SCALE)),10,90))
 	@$(BIN)/repro launch table1 $(WHAT)
 
-figure1: $(READY) ## write figure 1 (and the table) from the records there are
+figures: $(READY) ## write every figure, those of heads and kept patches too, from the records there are
+	@$(BIN)/repro extract table1 $(filter-out --yes --retry,$(WHAT))
 	@$(BIN)/repro report table1 $(WHAT)
 
+status: $(READY) ## where the runs of table 1 stand
+	@$(BIN)/repro status table1 $(filter-out --yes,$(WHAT))
+
+figure1: $(READY) ## write figure 1 (and the table) from the records there are
+	@$(BIN)/repro report table1 $(filter-out --yes --retry,$(WHAT))
+
 report: $(READY) ## write every table and figure from the records there are
-	@for table in $$($(BIN)/repro list --names); do $(BIN)/repro report $$table $(WHAT) || exit; done
+	@for table in $$($(BIN)/repro list --names); do $(BIN)/repro report $$table $(filter-out --yes --retry,$(WHAT)) || exit; done
 
 test: lint ## lint, types and all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -12,13 +12,23 @@ from repro.errors import UserError
 from repro.tracking.commands import add_wandb_commands
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
+    from repro.config import Config
     from repro.launch.plan import PlannedRun
+    from repro.measure.rate import Throughput
     from repro.rows import Table
 
 SCALES = ("paper", "local", "smoke")
+# What makes a row that row, or has an option of its own: a table's runs may not have it otherwise.
+SAID_BY_THE_ROW = (
+    *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
+    *("scale", "scale.name", "seed", "run.root"),
+)
 MAX_ATTEMPTS = 5
+PROBE_S = 45.0
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -71,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_selection(command)
         if name == "plan":
             command.add_argument("--json", action="store_true")
+            command.add_argument("--probe", action="store_true", help="measure throughput here, in less than a minute")
+            command.add_argument("--watts", type=float, metavar="W", help="power of one device, for the energy")
         if name == "launch":
             command.add_argument("--retry", action="store_true", help="start failed runs again")
             _add_launching(command)
@@ -104,6 +116,42 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.add_argument("--json", action="store_true")
     command.set_defaults(function=_doctor)
+
+    command = commands.add_parser("bench", help="measure on this machine: `bench time table1` fills the time column")
+    command.add_argument("what", choices=("time",))
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    command.add_argument("--batch", type=int, metavar="N", help="images (default 1 on a CPU, 256 on a GPU)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default float32, bfloat16 on a GPU"
+    )
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default 1)")
+    command.add_argument("--budget", type=float, default=90, metavar="S", help="seconds in all (default 90)")
+    command.add_argument("--again", action="store_true", help="measure rows that have a timing of this setting, too")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where timings go (default runs/)")
+    command.set_defaults(function=_bench)
+
+    command = commands.add_parser(
+        "extract", help="take what figures need from finished checkpoints: heads, kept patches"
+    )
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--again", action="store_true", help="from records that have it, too")
+    command.set_defaults(function=_extract)
+
+    command = commands.add_parser("card", help="the reproducibility card: nine variables, from the records' provenance")
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    command.add_argument("--reports", type=Path, default=Path("reports"), help="where the card goes")
+    command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
+    command.set_defaults(function=_card)
 
     command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
     command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
@@ -177,31 +225,43 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from collections import Counter
-
+    from repro.launch.costing import as_json, costs, published
     from repro.launch.launching import jobs_if_any
-    from repro.launch.reconcile import decide, starting
+    from repro.launch.reconcile import decide
+    from repro.launch.showing import print_plan
 
     table, runs = _planned(options)
+    decisions = decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)
+    source = _probe(runs) if options.probe else published
+    prices = costs(runs, source, options.watts)
     if options.json:
         entries = [
             {
                 "row": run.row.id,
                 "seed": run.config.seed,
                 "state": run.state,
+                "action": decision.action,
+                "why": decision.why,
                 "signature": run.config.signature,
                 "record": str(run.record.path),
+                **as_json(price),
             }
-            for run in runs
+            for run, decision, price in zip(runs, decisions, prices, strict=True)
         ]
         print(json.dumps(entries, indent=2))
         return 0
-    for run in runs:
-        print(f"{run.row.id:32} seed {run.config.seed}  {run.state:10} {run.record.path}")
-    would_start = len(starting(decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)))
-    counts = ", ".join(f"{number} {state}" for state, number in Counter(run.state for run in runs).items())
-    print(f"{table.name} at scale {options.scale}: {counts}; a launch would start {would_start}")
+    print_plan(f"{table.name} at scale {options.scale}", decisions, prices, _console())
     return 0
+
+
+def _probe(runs: list[PlannedRun]) -> Callable[[Config], Throughput | None]:
+    """Measure each geometry here, all of them in less than a minute."""
+    from functools import partial
+
+    from repro.measure.throughput import probe
+
+    geometries = len({(run.config.backbone.name, run.config.model, run.config.recipe.micro_batch) for run in runs})
+    return partial(probe, budget_s=PROBE_S / max(1, geometries))
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -217,7 +277,10 @@ def _launch(options: argparse.Namespace) -> int:
     failed = [run for run in runs if run.state == "failed"]
     for run in failed:
         print(f"failed: {run.row.id}: {run.record.status().reason} ({run.record.path})", file=sys.stderr)
-    return 1 if failed else 0
+    open_ends = [run for run in runs if run.state not in ("done", "failed", "missing")]
+    if open_ends and open_ends[0].config.launcher.name != "slurm":
+        print(f"not finished: {len(open_ends)} runs; the same command goes on with them", file=sys.stderr)
+    return 1 if failed or (open_ends and open_ends[0].config.launcher.name != "slurm") else 0
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -306,7 +369,7 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
 
 def _write_report(options: argparse.Namespace) -> None:
     from repro.report.build import build
-    from repro.report.tables import print_table
+    from repro.report.tables import print_claims, print_table
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -322,6 +385,7 @@ def _write_report(options: argparse.Namespace) -> None:
     )
     console = _console()
     print_table(report.frame, table, console)
+    print_claims(report.frame, table, console)
     for path in report.paths:
         console.print(str(path), soft_wrap=True)
 
@@ -338,7 +402,62 @@ def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             raise UserError(f"{word}: how many seeds? seeds=3") from None
     if options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
+            raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
     return rows, overrides
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from repro.measure.timed_rows import time_rows
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    left_out = time_rows(
+        table,
+        table.select(options.words),
+        options.runs,
+        device=options.device,
+        batch=options.batch,
+        dtype=options.dtype,
+        threads=options.threads,
+        budget_s=options.budget,
+        again=options.again,
+    )
+    if left_out:
+        names = ", ".join(row.id for row in left_out)
+        print(f"  not timed within {options.budget:g} s: {names}; the same command goes on with these")
+    return 0
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from repro.training.extract import extract
+
+    _, runs = _planned(options)
+    written = extract((run.record for run in runs), again=options.again)
+    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from repro.report.card import card, markdown_card, write_card
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = _split(options)
+    filled = card(
+        table,
+        table.select(rows),
+        options.scale,
+        range(options.seeds),
+        options.runs,
+        overrides,
+        options.affiliation,
+    )
+    print(markdown_card(filled))
+    for path in write_card(filled, options.reports / table.name):
+        print(path)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

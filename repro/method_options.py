@@ -1,7 +1,8 @@
-"""What a file of conf/method declares beside its values: `choices` and `levels`.
+"""What a file of conf/method declares beside its values: `choices`, `ranges` and `levels`.
 
-`choices` lists what a word may be. `levels` turns a nominal sparsity into what it stands for: S2ViTE's 40 % means 0.7
-of the heads and 0.6 of the neurons. Both are data, so that a wrong word is found before torch is imported.
+`choices` lists what a word may be, `ranges` the least and the largest of a number. `levels` turns a nominal sparsity
+into what it stands for: S2ViTE's 40 % means 0.7 of the heads and 0.6 of the neurons. All are data, so that a wrong word
+is found before torch is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from repro.errors import did_you_mean
 
 
 def settle(method: dict[str, Any]) -> list[str]:
-    """Apply `levels` and check `choices` of a resolved method section, in place; both keys are gone afterwards.
+    """Apply `levels`, check `choices` and `ranges` of a resolved method section, in place; all three are gone then.
 
     Returns one message for each wrong value.
     """
@@ -24,7 +25,21 @@ def settle(method: dict[str, Any]) -> list[str]:
         value = _get(method, key)
         if value is not None and value not in valid:
             errors.append(f"method.{key}={value}: not known{did_you_mean(str(value), valid)}")
+    for key, (least, largest) in (method.pop("ranges", None) or {}).items():
+        errors += _check_range(key, _get(method, key), least, largest)
     return errors
+
+
+def _check_range(key: str, value: Any, least: float | None, largest: float | None) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return [f"method.{key}={value}: not a number"]
+    if (least is not None and value < least) or (largest is not None and value > largest):
+        words = [f"at least {least:g}"] if least is not None else []
+        words += [f"at most {largest:g}"] if largest is not None else []
+        return [f"method.{key}={value}: must be {' and '.join(words)}"]
+    return []
 
 
 def _apply_levels(method: dict[str, Any], key: str, levels: dict[float, dict[str, Any]]) -> list[str]:

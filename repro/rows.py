@@ -105,6 +105,11 @@ class Table:
         """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
         return self.labels.get(name, name)
 
+    def reference(self, backbone: str) -> Row | None:
+        """The row that savings and gains are counted from: the backbone's with nothing removed; None without one."""
+        rows = (row for row in self.rows if row.backbone == backbone)
+        return next((row for row in rows if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0), None)
+
     def select(self, patterns: Iterable[str] = ()) -> tuple[Row, ...]:
         """Rows by shell-style patterns (`deit_small/*`, `!*/dense`) and row-set names (`grid`).
 
@@ -150,6 +155,15 @@ def table_names() -> list[str]:
     return sorted(path.parent.name for path in TABLES_DIR.glob("*/table.yaml"))
 
 
+@functools.cache
+def load_sources() -> Mapping[str, Source]:
+    """Every source that a published value or a claim may name."""
+    return {
+        record["source"]: Source(record["source"], record["citation"], record["where"])
+        for _, record in _read_csv(TABLES_DIR / "sources.csv")
+    }
+
+
 @functools.lru_cache(maxsize=8)
 def load_table(name: str) -> Table:
     """Read and check one table.
@@ -162,10 +176,7 @@ def load_table(name: str) -> Table:
         raise UserError(f"no table {name!r} in {TABLES_DIR.name}/{did_you_mean(name, table_names())}")
     about: dict[str, Any] = yaml.safe_load((folder / "table.yaml").read_text(encoding="utf-8"))
     metrics = {key: Metric(name=key, **values) for key, values in about["metrics"].items()}
-    sources = {
-        record["source"]: Source(record["source"], record["citation"], record["where"])
-        for _, record in _read_csv(TABLES_DIR / "sources.csv")
-    }
+    sources = load_sources()
     published = _read_published(folder / "published.csv", metrics, sources)
     rows: dict[str, Row] = {}
     for place, record in _read_csv(folder / "rows.csv"):

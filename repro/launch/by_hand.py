@@ -67,11 +67,11 @@ def _run(run: PlannedRun, console: Console) -> int:
         with TableProgress(run.row.id, runs, runs, console) as progress:
             finished = run_all(runs, 1, Forked, progress.watch)
     status, result = run.record.status(), run.record.result()
-    console.print(f"{status.state}: {run.record.path}", soft_wrap=True)
+    console.print(f"{status.state}: {run.record.path}", soft_wrap=True, markup=False)
     if status.reason:
-        console.print(f"  {status.reason}", soft_wrap=True)
+        console.print(f"  {status.reason}", soft_wrap=True, markup=False)
     for name, value in (result or {}).items():
-        console.print(f"  {name}: {value}")
+        console.print(f"  {name}: {value}", markup=False)
     if not finished:
         return 130
     return 0 if result is not None else 1

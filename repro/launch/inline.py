@@ -27,7 +27,7 @@ class Forked:
         self._process.start()
 
     def has_ended(self) -> bool:
-        """Whether the process is gone. One that died without a word leaves its run as failed, with the reason."""
+        """Whether the process is gone. One that died without a word leaves the reason in its run."""
         if self._process.is_alive():
             return False
         self._process.join()
@@ -60,7 +60,10 @@ def output_into(folder: Path) -> None:
 
 
 def note_death(path: Path, code: int | None) -> None:
-    """Write how a process ended that could not do so itself. `code` is None where nobody knows."""
+    """Write how a process ended that could not do so itself. `code` is None where nobody knows.
+
+    A run that was killed from outside goes on with the next launch, as often as launches may try (`--max-attempts`).
+    """
     record = Record(path)
     status = record.status()
     if code == 0 or record.result() is not None:
@@ -68,7 +71,7 @@ def note_death(path: Path, code: int | None) -> None:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
-        record.set_status(status.moved("failed", reason=f"the process was killed by {name}{hint}"))
+        record.set_status(status.moved("requeued", reason=f"the process was killed by {name}{hint}"))
     elif status.state in ("running", "submitted"):  # it could not write how it ended: a full disk, say
         how = "without a word" if code is None else f"with exit code {code}"
         record.set_status(status.moved("failed", reason=f"the process ended {how}; see its stderr"))

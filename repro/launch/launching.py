@@ -48,7 +48,12 @@ def launch(name: str, runs: Sequence[PlannedRun], wishes: Wishes, console: Conso
     if not chosen:
         return True
     with TableProgress(name, list(runs), chosen, console) as progress:
-        return run_all(chosen, parallelism(launcher.parallel), _starter(launcher, wishes.root), progress.watch)
+        return run_all(
+            chosen,
+            parallelism(launcher.parallel, runs[0].config.scale.cpu_threads),
+            _starter(launcher, wishes.root),
+            progress.watch,
+        )
 
 
 def jobs_if_any() -> Mapping[str, slurm.Job] | None:

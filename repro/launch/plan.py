@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.config import Config, compose
+from repro.config import Config, compose, signatures
 from repro.errors import UserError
 from repro.rows import Row, Table
 from repro.runs.record import Record, record_for
@@ -40,7 +40,7 @@ class PlannedRun:
 
 
 def plan(
-    table: Table, rows: Sequence[Row], scale: str, seeds: Iterable[int], root: Path, overrides: Sequence[str] = ()
+    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str] = ()
 ) -> list[PlannedRun]:
     """Every run of the rows and seeds, in the table's order, after the runs that they begin with.
 
@@ -57,12 +57,14 @@ def plan(
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue
+        places = signatures(config, seeds)
+        first_places = signatures(first, seeds) if first else {}
         for seed in seeds:
             begun = None
             if origin is not None and first is not None:
-                begun = _run(table, origin, first, seed, root)
+                begun = _run(table, origin, first, seed, root, first_places[seed])
                 begun = runs.setdefault(begun.record.path, begun)
-            run = replace(_run(table, row, config, seed, root), starts_from=begun)
+            run = replace(_run(table, row, config, seed, root, places[seed]), starts_from=begun)
             runs.setdefault(run.record.path, run)
     if errors:
         raise UserError("\n".join(f"{ids[0]}{_others(ids)}: {text}" for text, ids in errors.items()))
@@ -88,9 +90,9 @@ def without_method(overrides: Sequence[str]) -> list[str]:
     return [text for text in overrides if not text.lstrip("+").startswith(("method=", "method."))]
 
 
-def _run(table: Table, row: Row, config: Config, seed: int, root: Path) -> PlannedRun:
+def _run(table: Table, row: Row, config: Config, seed: int, root: Path, signature: str) -> PlannedRun:
     seeded = config.model_copy(update={"seed": seed})
-    return PlannedRun(row, seeded, record_for(root, seeded, table.name, row.id))
+    return PlannedRun(row, seeded, record_for(root, seeded, table.name, row.id, signature))
 
 
 def _others(ids: list[str]) -> str:

@@ -69,7 +69,9 @@ class TableProgress:
         if not self.console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
             self._line_at = time.monotonic()
             at = ", ".join(f"{self._label(path)} {self._share(path)}" for path in at_work)
-            self.console.print(f"{self.name}: {self.done_before + len(self.ended)} of {self.total} runs; at {at}")
+            self.console.print(
+                f"{self.name}: {self.done_before + len(self.ended)} of {self.total} runs; at {at}", markup=False
+            )
 
     def _end(self, path: Path) -> None:
         run = self.by_path[path]
@@ -82,7 +84,7 @@ class TableProgress:
             text = f"top-1 {result['top1_last_pct']:.2f} % ({result['dataset']}), {result['wall_s']:.0f} s"
         else:
             text = f"{status.state}: {status.reason or 'ended without a word, see its attempts/'}"
-        self.console.print(f"  {self._label(path)}: {text}", highlight=False)
+        self.console.print(f"  {self._label(path)}: {text}", highlight=False, markup=False)
 
     def _label(self, path: Path) -> str:
         run = self.by_path[path]

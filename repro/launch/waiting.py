@@ -25,13 +25,18 @@ class Worker(Protocol):
         """End it now."""
 
 
-def parallelism(wanted: int | str) -> int:
-    """How many runs at once; `auto` is one for each core that this process may use."""
+def parallelism(wanted: int | str, threads: int) -> int:
+    """How many runs at once; `auto` is as many as share this process's cores with `threads` threads each.
+
+    A run with `threads` 0 takes the whole machine, GPUs included: such runs go one after the other.
+    """
     if wanted != "auto":
         return int(wanted)
-    if hasattr(os, "sched_getaffinity"):  # Linux; a container may have fewer than the machine
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if threads == 0:
+        return 1
+    # Linux; a container may have fewer cores than the machine.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
 def put_in_line(runs: Sequence[PlannedRun]) -> None:

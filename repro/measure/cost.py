@@ -120,6 +120,28 @@ def method_cost(model: Geometry, method: Method) -> Cost:
     )
 
 
+def physical_macs_g(model: Geometry, method: Method) -> float:
+    """MACs, in 1e9 per image, of the model as it runs: without removed heads, neurons and tokens.
+
+    Unlike the papers' conventions it credits proj's columns of removed heads, and no weight that a mask only sets to
+    zero.
+    """
+    tokens = tokens_kept(model, method.tokens)
+    heads = neurons = 1.0
+    weights = method.weights
+    if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
+        hidden = model.embed_dim * model.mlp_ratio
+        heads = units_kept(model.num_heads, weights.heads_density) / model.num_heads
+        neurons = units_kept(hidden, weights.neurons_density) / hidden
+    macs = 0.0
+    for layer in vit_layers(model, tokens):
+        share = heads if ".attn." in layer.name else neurons if ".mlp." in layer.name else 1.0
+        macs += layer.size * layer.uses * share
+    macs += model.depth * 2 * tokens**2 * model.embed_dim * heads
+    macs += model.patches * model.embed_dim if method.tokens is not None else 0
+    return macs / 1e9
+
+
 def _vector_params(model: Geometry) -> int:
     """Biases, norms, class token and position embedding: never sparse."""
     dim, hidden = model.embed_dim, model.embed_dim * model.mlp_ratio

@@ -29,7 +29,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 def masked_model(config: Config, weights: dict[str, torch.Tensor]) -> nn.Module:
     """The model of a finished run as it was trained: full matrices, zeros where it is sparse; in evaluation mode."""
     model = build_vit(config.model, 0.0, config.seed)
-    _attach_selector(model, selector_of(config))
+    attach_selector(model, selector_of(config))
     model.load_state_dict(weights)
     return model.eval()
 
@@ -85,13 +85,14 @@ def load_exported(folder: Path) -> nn.Module:
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}: format {description.get('format')!r}, this code reads {FORMAT}; export it again")
     model = build_vit(Geometry.model_validate(description["geometry"]), 0.0, 0)
-    _attach_selector(model, description["tokens"])
+    attach_selector(model, description["tokens"])
     cut_to(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model.eval()
 
 
-def _attach_selector(model: nn.Module, selector: dict[str, Any] | None) -> None:
+def attach_selector(model: nn.Module, selector: dict[str, Any] | None) -> None:
+    """Give a model the token selection that `selector_of` describes, untrained; None leaves it as it is."""
     if selector is None:
         return
     module, _, name = selector["target"].rpartition(".")

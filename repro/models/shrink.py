@@ -40,7 +40,7 @@ def shrink(model: nn.Module) -> Sizes:
     0), or its column of fc2. A block keeps one of each at least, so that it is still timm's class.
     """
     for block in _blocks(model):
-        _keep_heads(block.attn, _at_least_one(_speaking_heads(block.attn)))
+        _keep_heads(block.attn, _at_least_one(speaking_heads(block.attn)))
         _keep_neurons(block.mlp, _at_least_one(_speaking_neurons(block.mlp)))
     return sizes(model)
 
@@ -68,25 +68,25 @@ def _blocks(model: nn.Module) -> Sequence[Any]:
     return cast(Sequence[Any], list(blocks))
 
 
-def _speaking_heads(attention: Any) -> Tensor:
+def speaking_heads(attention: Any) -> Tensor:
+    """Indices of the heads that add something to some input's logits; maybe none."""
     heads, width = attention.num_heads, attention.head_dim
     values = attention.qkv.weight[2 * heads * width :].view(heads, -1).any(1)
     if attention.qkv.bias is not None:
         values |= attention.qkv.bias[2 * heads * width :].view(heads, -1).any(1)
     read = attention.proj.weight.view(-1, heads, width).any(2).any(0)
-    return cast(Tensor, values & read)
+    return cast(Tensor, (values & read).nonzero().flatten())
 
 
 def _speaking_neurons(mlp: Any) -> Tensor:
     speaks = mlp.fc1.weight.any(1)
     if mlp.fc1.bias is not None:
         speaks |= mlp.fc1.bias != 0
-    return cast(Tensor, speaks & mlp.fc2.weight.any(0))
+    return cast(Tensor, (speaks & mlp.fc2.weight.any(0)).nonzero().flatten())
 
 
-def _at_least_one(speaking: Tensor) -> Tensor:
-    kept = speaking.nonzero().flatten()
-    return kept if len(kept) else torch.zeros(1, dtype=torch.int64, device=speaking.device)
+def _at_least_one(kept: Tensor) -> Tensor:
+    return kept if len(kept) else torch.zeros(1, dtype=torch.int64, device=kept.device)
 
 
 def _keep_heads(attention: Any, kept: Tensor) -> None:

@@ -14,6 +14,7 @@ from repro.errors import UserError, did_you_mean
 from repro.launch.plan import without_method
 from repro.measure.cost import Cost, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
+from repro.report.seeds import SEED_COLUMNS, seed_values
 from repro.report.statistics import Summary, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
@@ -31,6 +32,7 @@ MEASURED_COLUMNS = (
 )
 STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
+LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
@@ -57,7 +59,8 @@ def columns(table: Table) -> list[str]:
     cells = [
         f"{metric}_{part}" for metric in table.metrics for part in ("published", "source", "kind", "delta", "verdict")
     ]
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS]
+    seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *seeds]
 
 
 def collect(
@@ -82,9 +85,23 @@ def collect(
 
     Raises `UserError` for no seeds, a wrong override, a metric that nothing measures, or a damaged record.
     """
+    return gather(table, rows, scale, seeds, root, overrides, now=now)[0]
+
+
+def gather(
+    table: Table,
+    rows: Sequence[Row],
+    scale: str,
+    seeds: Sequence[int],
+    root: Path,
+    overrides: Sequence[str] = (),
+    *,
+    now: float | None = None,
+) -> tuple[pd.DataFrame, list[Evidence]]:
+    """The frame of `collect` and the evidence behind each of its lines, in the same order."""
     distinct = tuple(dict.fromkeys(seeds))
     if not distinct:
-        raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=0)")
+        raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=1)")
     unknown = [name for name in table.metrics if name not in _MEASURES]
     if unknown:
         raise UserError(
@@ -102,26 +119,16 @@ def collect(
 
     lines = []
     for row in rows:
-        reference = reference_row(table, row.backbone)
+        reference = table.reference(row.backbone)
         lines.append(_line(table, scale, evidence(row), evidence(reference) if reference else None))
-    return _typed(pd.DataFrame(lines, columns=columns(table)))
-
-
-def reference_row(table: Table, backbone: str) -> Row | None:
-    """The row that gains are counted from: the backbone's with nothing removed; None where the table has none."""
-    return next(
-        (r for r in table.rows if r.backbone == backbone and r.arch_sparsity_pct == 0 and r.data_sparsity_pct == 0),
-        None,
-    )
+    return _typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in rows]
 
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
     cost = row_cost(config)
-    is_published_training = scale == DECIDING_SCALE and config.data.name == table.dataset
-    best = summarise(evidence.values("top1_best_pct").values())
-    last = summarise(evidence.values("top1_last_pct").values())
-    timed = summarise(evidence.values("time_saving_pct", optional=True).values())
+    is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and config.data.name == table.dataset
+    timing = evidence.timing
     line: dict[str, Any] = {
         "table": table.name,
         "row": row.id,
@@ -135,19 +142,16 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "macs_g": cost.macs_g,
         "flops_saving_pct": cost.flops_saving_pct,
         "flops_saving_alt_pct": cost.flops_saving_alt_pct,
-        "time_saving_pct": timed.mean,
+        "time_saving_pct": timing.time_saving_pct if timing else None,
         "state": evidence.state,
         "reason": evidence.reason,
         "n_records": evidence.n_records,
         "commits": " ".join(evidence.commits),
         "cost_note": "" if cost.is_exact else SPLIT_BY_TRAINING,
-        "time_note": "" if timed.n else _time_note(evidence),
+        "time_note": _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
-    prefix = "" if is_published_training else "local_"
-    line[f"{prefix}top1_last_pct"] = last.mean
-    line[f"{prefix}top1_best_pct"] = best.mean
-    line[f"{prefix}top1_std_pct"] = best.std
+    line |= seed_values(evidence, reference, "" if is_published_training else "local_")
     for metric in table.metrics.values():
         published = row.best_published(metric.name)
         measured = _MEASURES[metric.name](cost, evidence, reference)
@@ -172,13 +176,21 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
 
 
 def _time_note(evidence: Evidence) -> str:
-    """Why a row has no time: masked-dense weights run as long as dense ones; the rest waits for a stopwatch."""
-    row, method = evidence.row, evidence.config.method
+    """How a row's time was measured, or why it has none: masked-dense weights run as long as dense ones."""
+    row, method, timing = evidence.row, evidence.config.method, evidence.timing
     if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0:
         return "reference"
-    if method.weights is None or method.weights.distribution is None:
+    is_masked = method.weights is not None and method.weights.distribution is not None
+    if timing is None:
+        if is_masked:
+            return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
         return NOT_TIMED
-    return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
+    low, high = timing.range_pct
+    words = (
+        f"{timing.faster_by}; median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
+        f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
+    )
+    return f"{words}; {MASKED_DENSE}" if is_masked else words
 
 
 def _gain(_: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
@@ -201,14 +213,17 @@ def _counted(value: float, evidence: Evidence) -> Measured:
     return Measured(value, evidence.n_done, None, evidence.state)
 
 
+def _timed(evidence: Evidence) -> Measured:
+    timing = evidence.timing
+    return Measured(timing.time_saving_pct if timing else None, len(timing.pairs) if timing else 0, None, "done")
+
+
 _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {
     "params_m": lambda cost, evidence, _: _counted(cost.params_m, evidence),
     "macs_g": lambda cost, evidence, _: _counted(cost.macs_g, evidence),
     "flops_saving_pct": lambda cost, evidence, _: _counted(cost.flops_saving_pct, evidence),
     "flops_saving_alt_pct": lambda cost, evidence, _: _counted(cost.flops_saving_alt_pct, evidence),
-    "time_saving_pct": lambda _, evidence, __: _over_seeds(
-        summarise(evidence.values("time_saving_pct", optional=True).values()), evidence.state
-    ),
+    "time_saving_pct": lambda _, evidence, __: _timed(evidence),
     "top1_pct": lambda _, evidence, __: _over_seeds(
         summarise(evidence.values("top1_best_pct").values()), evidence.state
     ),

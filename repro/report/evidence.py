@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 from repro.config import Config, compose
 from repro.errors import UserError
 from repro.report.verdicts import partial
-from repro.rows import Row
+from repro.rows import Row, Table
 from repro.runs.record import Record, record_for
-from repro.runs.status import STALE_AFTER_S
+from repro.runs.status import STALE_AFTER_S, Status
+from repro.runs.timing import Timing, read_timing
 
 RESULT_SCHEMA = 1
 # The state of a row without a finished seed is the first of these that one of its seeds is in.
@@ -35,11 +37,13 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of a row at one scale: its config and its runs by seed."""
+    """All that is known of a row at one scale: its config, its runs by seed, and how fast its model is here."""
 
     row: Row
     config: Config
     runs: Mapping[int, SeedRun]
+    timing: Timing | None = None
+    is_as_published: bool = True  # no override has changed what the row's own config would give
 
     @property
     def n_done(self) -> int:
@@ -75,17 +79,16 @@ class Evidence:
             return next((run.reason for run in self.runs.values()), "")
         return "; ".join(f"seed {', '.join(map(str, seeds))} {words}" for words, seeds in reasons.items())
 
-    def values(self, key: str, *, optional: bool = False) -> dict[int, float]:
+    def values(self, key: str) -> dict[int, float]:
         """A number of result.json by seed, for the finished seeds. Raises `UserError` where it is not there."""
         found = {}
         for seed, run in self.runs.items():
             if run.result is None:
                 continue
             value = run.result.get(key)
-            if value is not None:
-                found[seed] = float(value)
-            elif not optional:
+            if value is None:
                 raise UserError(f"{run.path}/result.json: no {key}; remove the folder to run it again")
+            found[seed] = float(value)
         return found
 
 
@@ -102,12 +105,21 @@ def read_evidence(
     table: str, row: Row, scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str], now: float
 ) -> Evidence:
     """Read what there is of a row. `now` in Unix seconds tells a live run from one that died without a word."""
-    first = compose([_NO_IMAGES, *row.overrides, f"scale={scale}", f"seed={seeds[0]}", *overrides])
+    place = [_NO_IMAGES, *row.overrides, f"scale={scale}", f"seed={seeds[0]}"]
+    first = compose([*place, *overrides])
+    is_as_published = not overrides or first.signature == compose(place).signature
     runs = {}
     for seed in seeds:
         config = first.model_copy(update={"seed": seed})
         runs[seed] = _read_run(record_for(root, config, table, row.id), now)
-    return Evidence(row, first, runs)
+    return Evidence(row, first, runs, read_timing(root, table, row.id), is_as_published)
+
+
+def read_table(
+    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str] = ()
+) -> list[Evidence]:
+    """What there is of each of `rows`, in their order, now."""
+    return [read_evidence(table.name, row, scale, seeds, root, overrides, time.time()) for row in rows]
 
 
 def _read_run(record: Record, now: float) -> SeedRun:
@@ -115,19 +127,13 @@ def _read_run(record: Record, now: float) -> SeedRun:
         return SeedRun("missing")
     try:
         status = record.status()
-        # An attempt that is still going on may have the result of an earlier one beside it; only `done` vouches for it.
-        result = record.result() if status.state == "done" else None
+        # A result is written last: where there is one the run is done, though it was killed before it could say so.
+        result = record.result()
         provenance = record.provenance() if result is not None else {}
     except json.JSONDecodeError as error:
         raise UserError(f"{record.path}: a file is not JSON ({error}); remove the folder to run it again") from None
-    reason = one_line(status.reason or "")
-    if status.state == "running" and now - status.heartbeat > STALE_AFTER_S:
-        silent = f"no heartbeat for more than {STALE_AFTER_S:g} s"
-        return SeedRun("interrupted", reason or silent, path=record.path)
-    if status.state != "done":
-        return SeedRun(status.state, reason, path=record.path)
     if result is None:
-        return SeedRun("failed", "status.json says done, but there is no result.json", path=record.path)
+        return _unfinished(record, status, now)
     if result.get("schema") != RESULT_SCHEMA:
         raise UserError(
             f"{record.path}/result.json: schema {result.get('schema')!r}, this report reads {RESULT_SCHEMA}; "
@@ -137,6 +143,16 @@ def _read_run(record: Record, now: float) -> SeedRun:
     return SeedRun(
         "done", "", result, commit + "+" if commit and provenance.get("dirty_diff_sha256") else commit, record.path
     )
+
+
+def _unfinished(record: Record, status: Status, now: float) -> SeedRun:
+    reason = one_line(status.reason or "")
+    if status.state == "done":
+        return SeedRun("failed", "status.json says done, but there is no result.json", path=record.path)
+    if status.state == "running" and now - status.heartbeat > STALE_AFTER_S:
+        silent = f"no heartbeat for more than {STALE_AFTER_S:g} s"
+        return SeedRun("interrupted", reason or silent, path=record.path)
+    return SeedRun(status.state, reason, path=record.path)
 
 
 def one_line(text: str) -> str:

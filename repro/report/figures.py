@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.report.collect import reference_row
-from repro.report.style import REFERENCE_COLOUR, STYLE, Look, looks, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
 from repro.report.view import rows_by_id
 from repro.rows import Row, Table
 
@@ -42,9 +40,7 @@ def figure1(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
     a published point stands where its published saving puts it, any other where its count does. Accuracies of another
     scale or data set than the paper's have a second row of panels to themselves.
     """
-    with mpl.rc_context(STYLE):
-        figure = draw_figure1(frame, table)
-    return write_figure(figure, folder, table.figure)
+    return write_figure(folder, table.figure, f"{frame.to_csv()}{table}", lambda: draw_figure1(frame, table))
 
 
 def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
@@ -52,14 +48,14 @@ def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
     rows = rows_by_id(table)
     backbones = list(dict.fromkeys(frame["backbone"]))
     # Looks go by the table, not by the rows chosen: a method keeps its colour when others are left out.
-    references = {row.id for name in backbones if (row := reference_row(table, name))}
+    references = {row.id for name in backbones if (row := table.reference(name))}
     look = looks(row.method for row in rows_by_order(table) if row.id not in references)
     has_local = bool(frame["local_top1_best_pct"].notna().any())
     figure = Figure(figsize=(max(5.0, 3.1 * len(backbones)), 5.9 if has_local else 3.7), layout="constrained")
     grid = figure.subplots(2 if has_local else 1, len(backbones), sharex="col", squeeze=False)
     for column, backbone in enumerate(backbones):
         lines: list[dict[str, Any]] = frame[frame["backbone"] == backbone].to_dict("records")
-        reference = reference_row(table, backbone)
+        reference = table.reference(backbone)
         upper: Axes = grid[0][column]
         upper.set_title(table.label(backbone))
         if reference is not None:
@@ -196,7 +192,7 @@ def _legend(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Iter
         yield Line2D([], [], linestyle="none", label=" ")
     yield _key("published", "#555555", "o", "white")
     yield _key("measured", "#555555", "o", "#555555")
-    names = {row.method for backbone in set(frame["backbone"]) if (row := reference_row(table, backbone))}
+    names = {row.method for backbone in set(frame["backbone"]) if (row := table.reference(backbone))}
     for name in sorted(names):
         yield Line2D(
             [],

@@ -6,14 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.report.collect import reference_row
 from repro.report.figures import rows_by_order
 from repro.report.histories import MaskHistory, read_histories
-from repro.report.style import STYLE, Look, looks, write_figure
+from repro.report.style import Look, looks, write_figure
 from repro.rows import Row, Table
 
 NAME = "masks"
@@ -31,9 +29,7 @@ def mask_figure(
     histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
     if not histories:
         return []
-    with mpl.rc_context(STYLE):
-        figure = draw_mask_figure(table, histories, scale)
-    return write_figure(figure, folder, NAME)
+    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
@@ -42,7 +38,7 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
     variants = [history.row.backbone for history in histories if history.variant]
     backbone = max(dict.fromkeys(counts), key=lambda name: (variants.count(name), counts.count(name)))
     shown = _one_of_each_method([history for history in histories if history.row.backbone == backbone])
-    references = {row.id for name in set(counts) if (row := reference_row(table, name))}
+    references = {row.id for name in set(counts) if (row := table.reference(name))}
     look = looks(row.method for row in rows_by_order(table) if row.id not in references)
     figure = Figure(figsize=(7.6, 5.8), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)

@@ -37,6 +37,8 @@ def notes(
         Note("Marks", tuple(_marks(lines, shown))),
         Note("Conventions and tolerances", tuple(_conventions(table))),
         Note("Verdicts", tuple(_verdicts())),
+        Note("Accuracy over seeds", tuple(_over_seeds(lines))),
+        Note("Time saving as measured here", tuple(_timings(lines))),
         Note("Published for single rows", tuple(_told(lines, rows, told))),
         Note("Further published values", tuple(_further(shown, table))),
         Note("Rows without a published value", _listed(row.id for row in shown if not row.published)),
@@ -82,6 +84,39 @@ def _verdicts() -> Iterable[str]:
     )
     yield "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper"
     yield "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed"
+
+
+def _timings(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for line in lines:
+        if not math.isnan(line["time_saving_pct"]):
+            yield f"{line['row']}: {line['time_saving_pct']:.1f} %: {line['time_note']}"
+
+
+def _over_seeds(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for line in lines:
+        if not line["n_seeds"]:
+            continue
+        at = "local_" if line["local_data"] else ""
+        best = _spread(line, f"{at}top1_best_pct", f"{at}top1_std_pct", f"{at}top1_ci95", "")
+        last = _spread(line, f"{at}top1_last_pct", f"{at}top1_last_std_pct", "", "")
+        words = f"{line['row']}: n = {line['n_seeds']}; best epoch {best}; last epoch {last}"
+        if not math.isnan(line[f"{at}gain_pct"]):
+            gain = _spread(line, f"{at}gain_pct", f"{at}gain_std_pct", f"{at}gain_ci95", "+")
+            words += f"; gain {gain}, n = {line[f'{at}gain_n']:.0f} pairs"
+        yield words
+
+
+def _spread(line: Mapping[str, Any], mean: str, std: str, interval: str, sign: str) -> str:
+    """80.18 ± 0.10 (95 % interval 79.93 to 80.43), as far as there is more than one seed."""
+    words = f"{line[mean]:{sign}.2f}"
+    if math.isnan(line[std]):
+        return words
+    words += f" ± {line[std]:.2f}"
+    if not interval:
+        return words
+    return (
+        f"{words} (95 % interval {line[f'{interval}_low_pct']:{sign}.2f} to {line[f'{interval}_high_pct']:{sign}.2f})"
+    )
 
 
 def _told(lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], told: Sequence[Metric]) -> Iterable[str]:

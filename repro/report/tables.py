@@ -14,8 +14,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from repro.report import escaping
+from repro.report.claims import judge_claims
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.report.view import (
+    CLAIM_HEADS,
     NOTHING,
     View,
     facts,
@@ -105,6 +107,8 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         starts=starts,
         sections=seen.sections,
         notes=seen.notes,
+        claims=seen.claims,
+        claim_heads=CLAIM_HEADS,
     )
 
 
@@ -113,6 +117,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     rows = rows_by_id(table)
     local = local_title(frame, table)
     costs = [m for m in table.metrics.values() if m.needs == "analysis" and has_columns(table, m)]
+    counted = [m for m in table.metrics.values() if m.needs == "analysis"]
     trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
@@ -138,7 +143,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
             cells.append(Text(number(line[metric.name])))
             if metric.name.endswith("_pct"):
                 cells.append(_published(row, metric))
-        cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in costs])))
+        cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in counted])))
         prefix = "local_" if local else ""
         for metric in trained:
             cells.append(Text(with_spread(line[f"{prefix}top1_best_pct"], line[f"{prefix}top1_std_pct"])))
@@ -148,6 +153,19 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         grid.add_row(*cells)
     console.print(Text(table.title, style="bold"))
     console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in facts(frame, table)[1:])), soft_wrap=True)
+    console.print(grid)
+
+
+def print_claims(frame: pd.DataFrame, table: Table, console: Console) -> None:
+    """The claims for a terminal: what is decided first, the verdict before the sentence."""
+    judged = judge_claims(frame, table)
+    if not judged:
+        return
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    grid.add_column("claims", width=22)
+    grid.add_column("", overflow="fold")
+    for claim in judged:
+        grid.add_row(Text(claim.verdict, style=_STYLES[tone(claim.verdict)]), Text(claim.claim.statement))
     console.print(grid)
 
 

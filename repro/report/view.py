@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from repro.report.claims import DOES_NOT_HOLD, HOLDS, JudgedClaim, judge_claims
 from repro.report.collect import MASKED_DENSE
 from repro.report.notes import KIND_MARKS, Note, notes
 from repro.report.verdicts import ABOVE, BELOW, DECIDING_SCALE, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
@@ -61,6 +62,9 @@ class Section:
     lines: tuple[tuple[Cell, ...], ...]
 
 
+CLAIM_HEADS = ("Claim", "Source", "Verdict", "By the published values", "Evidence")
+
+
 @dataclass(frozen=True)
 class View:
     """A whole report, ready to be written: facts above, sections, notes below."""
@@ -70,6 +74,7 @@ class View:
     columns: tuple[Column, ...]
     sections: tuple[Section, ...]
     notes: tuple[Note, ...]
+    claims: tuple[tuple[Cell, ...], ...] = ()
 
     @property
     def spans(self) -> tuple[tuple[str, int], ...]:
@@ -91,7 +96,22 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
         for backbone, same in itertools.groupby(lines, lambda line: line["backbone"])
     )
     told = [metric for metric in table.metrics.values() if metric not in columned]
-    return View(table.title, facts(frame, table, overrides), heads, sections, notes(lines, rows, table, told))
+    claims = tuple(claim_cells(judged) for judged in judge_claims(frame, table))
+    return View(table.title, facts(frame, table, overrides), heads, sections, notes(lines, rows, table, told), claims)
+
+
+def claim_cells(judged: JudgedClaim) -> tuple[Cell, ...]:
+    """A claim as a line under `CLAIM_HEADS`."""
+    claim = judged.claim
+    evidence = (*judged.evidence, f"tolerance {claim.tolerance:g} ({claim.reason})")
+    verdict = f"{judged.verdict}: {judged.reason}" if judged.reason else judged.verdict
+    return (
+        Cell(claim.statement),
+        Cell(claim.source),
+        Cell(verdict, tone=tone(judged.verdict)),
+        Cell(judged.by_published or NOTHING, tone="quiet"),
+        Cell("; ".join(evidence)),
+    )
 
 
 def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
@@ -134,7 +154,14 @@ def published_number(published: PublishedValue) -> str:
 
 def tone(verdict: str) -> str:
     """How a verdict looks where there are colours: good, off, bad or quiet."""
-    return {REPRODUCED: "good", ABOVE: "off", BELOW: "off", FAILED: "bad"}.get(verdict, "quiet")
+    return {
+        REPRODUCED: "good",
+        HOLDS: "good",
+        ABOVE: "off",
+        BELOW: "off",
+        DOES_NOT_HOLD: "off",
+        FAILED: "bad",
+    }.get(verdict, "quiet")
 
 
 def with_spread(mean: float, std: float) -> str:
@@ -197,10 +224,11 @@ def _measured(line: Mapping[str, Any], metric: Metric) -> Cell:
             return Cell(number(line[f"{metric.name}_published"] + line[f"{metric.name}_delta"]))
         return Cell(with_spread(line[column], line["top1_std_pct"]))
     value = line[metric.name]
-    if metric.needs == "device" and math.isnan(value):
+    if metric.needs == "device":
         note = line["time_note"]
-        if note == MASKED_DENSE:
-            return Cell("no speed-up", MASKED_MARK, "quiet")
-        return Cell(note.partition(";")[0], MASKED_MARK if MASKED_DENSE in note else "", "quiet")
+        mark = MASKED_MARK if MASKED_DENSE in note else ""
+        if not math.isnan(value):
+            return Cell(number(value, 1), mark)
+        return Cell("no speed-up" if note == MASKED_DENSE else note.partition(";")[0], mark, "quiet")
     is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and metric.name not in _EXACT_IN_TOTAL
     return Cell(number(value), ESTIMATED_MARK if is_estimate else "")

@@ -20,12 +20,12 @@ def collect(data_fingerprint: str, device: str) -> dict[str, Any]:
     """Provenance of this process. No environment variable is recorded, so no secret can be."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "dirty_diff_sha256": _dirty_diff(),
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "host": platform.node(),
         "os": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "device": device,
         "gpu": _gpus(device),
@@ -33,6 +33,11 @@ def collect(data_fingerprint: str, device: str) -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "data_fingerprint": data_fingerprint,
     }
+
+
+def commit() -> str | None:
+    """The commit of this code; None where there is no repository."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str | None:
@@ -59,7 +64,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the CPU calls itself, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -76,17 +76,23 @@ class Record:
             return True
 
     def create(self, config: Config, table: str, row: str, starts_from: Path | None = None) -> None:
-        """Make the folder and write config.yaml and a planned status, unless they are there already.
+        """Make the folder and write config.yaml and a planned status.
 
-        `starts_from` is the record whose trained weights this run begins with.
+        `starts_from` is the record whose trained weights this run begins with. Where the record is there already and
+        not finished, what cannot change its result (paths, workers, device, launcher, tracker) is taken from `config`:
+        a folder of images that was wrong, or has moved, is mended by launching again.
         """
         if (self.path / "config.yaml").exists():
+            about = self.about()
+            now = {**about, **config.model_dump(mode="json")}
+            if about["signature"] == config.signature and now != about and self.result() is None:
+                write_text(self.path / "config.yaml", yaml.safe_dump(now, sort_keys=False))
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: cannot make the run's folder ({error.strerror}); set run.root=") from None
-        about: dict[str, Any] = {"table": table, "row": row, "signature": config.signature}
+        about = {"table": table, "row": row, "signature": config.signature}
         if starts_from is not None:
             # Relative, so that the folder of all runs can be moved or mounted elsewhere.
             about["starts_from"] = os.path.relpath(starts_from, self.path)
@@ -130,6 +136,11 @@ class Record:
         """Commit, hardware and versions behind the latest attempt; empty before the first."""
         return dict(read_json(self.path / "provenance.json") or {})
 
+    def anatomy(self) -> dict[str, Any] | None:
+        """What `repro extract` took from the finished model; None where it has not been there."""
+        found = read_json(self.path / "anatomy.json")
+        return None if found is None else dict(found)
+
     def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
         """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
 
@@ -145,9 +156,10 @@ class Record:
         yield from sorted(latest.values(), key=lambda entry: (entry["update"], entry["kind"]))
 
 
-def record_for(root: Path, config: Config, table: str, row: str) -> Record:
-    """The record of a run: its place follows from what it is."""
-    return Record(root / table / row / config.scale.name / f"seed{config.seed}-{config.signature[:8]}")
+def record_for(root: Path, config: Config, table: str, row: str, signature: str | None = None) -> Record:
+    """The record of a run: its place follows from what it is. `signature` is the config's, where known."""
+    start = (signature or config.signature)[:8]
+    return Record(root / table / row / config.scale.name / f"seed{config.seed}-{start}")
 
 
 def all_records(root: Path) -> Iterator[Record]:

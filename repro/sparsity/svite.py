@@ -37,7 +37,7 @@ def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) 
         The new mask, bool, with as many active entries as `mask`. A fully dense layer is left alone.
 
     Raises:
-        ValueError: for a fraction outside [0, 1] or a weight or gradient that is not a number.
+        ValueError: for a fraction outside [0, 1], a mask that is not bool, or a score that is not a number.
     """
     return exchange(mask, weight.abs(), grad.abs(), fraction)
 
@@ -46,6 +46,8 @@ def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: fl
     """`prune_and_grow` for any two scores: the active of least `prune_score` leave, the highest `grow_score` come."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction={fraction}: must be in [0, 1]")
+    if mask.dtype is not torch.bool:
+        raise ValueError(f"a mask of {mask.dtype}: must be bool")
     active = count_true(mask)
     if active == mask.numel():
         return mask.clone()

@@ -7,11 +7,14 @@ samples in evaluation too; that is `selection=as_released`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from repro.errors import UserError
 from repro.parts import MethodPart
+from repro.seeding import stream_seed
 
 
 class TokenSelector(nn.Module):
@@ -84,7 +87,7 @@ class InputTokenSelector(MethodPart):
         self.start_temperature, self.end_temperature, self.updates = temperature_start, temperature_end, updates
         self.tokens = tokens
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(stream_seed("selector", seed))
             self.selector = TokenSelector(int(model.embed_dim), kept, selection, temperature_start)  # type: ignore[arg-type]
         model.patch_drop = self.selector  # timm's place for dropping tokens, behind the position embedding
 
@@ -92,6 +95,14 @@ class InputTokenSelector(MethodPart):
         """Set the temperature of this update."""
         done = (update - 1) / max(1, self.updates - 1)
         self.selector.temperature = self.start_temperature + done * (self.end_temperature - self.start_temperature)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The temperature: a run resumed after its last update is asked for it without another one."""
+        return {"temperature": self.selector.temperature}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.selector.temperature = state["temperature"]
 
     def metrics(self) -> dict[str, float]:
         """Share of tokens kept and the selector's temperature."""

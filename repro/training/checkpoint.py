@@ -52,10 +52,14 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
+    checksums = _checksum_file(path)
     with replacing(path) as temporary:
         torch.save(state, temporary)
         digest = _sha256(temporary)
-    write_text(_checksum_file(path), digest + "\n")
+        # Before the rename, and beside the checksum of the file that it replaces: killed here or there, one fits.
+        before = checksums.read_text(encoding="utf-8") if checksums.exists() else ""
+        write_text(checksums, before + digest + "\n")
+    write_text(checksums, digest + "\n")
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -68,10 +72,10 @@ def _checksum_file(path: Path) -> Path:
 
 def _is_whole(path: Path) -> bool:
     try:
-        expected = _checksum_file(path).read_text(encoding="utf-8").strip()
+        expected = _checksum_file(path).read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return False
-    return _sha256(path) == expected
+    return _sha256(path) in expected
 
 
 def _sha256(path: Path) -> str:

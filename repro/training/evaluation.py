@@ -39,7 +39,8 @@ def evaluate(
             guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices
             right = guesses == labels[:, None]
             loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
-            totals += torch.stack([right[:, 0].sum(), right.any(1).sum(), loss, torch.tensor(len(labels))]).to(totals)
+            totals[:3] += torch.stack([right[:, 0].sum(), right.any(1).sum(), loss]).to(totals)
+            totals[3] += len(labels)
             if number < polls:
                 poll()
     finally:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from repro.config import Config
 from repro.data.splits import load_splits
 from repro.errors import UserError
+from repro.measure.cost import row_cost
 from repro.runs import provenance
 from repro.runs.files import write_json
 from repro.runs.record import Record
@@ -119,6 +120,7 @@ def _attempt(
             with stop.at_once():
                 splits = load_splits(config.data, config.recipe, config.model)
                 weights = _weights_to_begin_with(record, world)
+            _check_same_data(record, splits.fingerprint)
             if world.is_first:
                 write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
             sinks = open_sinks(record, config, world.is_first)
@@ -176,6 +178,16 @@ def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | Non
     return weights
 
 
+def _check_same_data(record: Record, fingerprint: str) -> None:
+    """Raise `UserError` where a run that has begun would go on with other data than it began with."""
+    before = record.provenance().get("data_fingerprint")
+    if before not in (None, fingerprint) and any(record.checkpoint_dir.glob("update-*.pt")):
+        raise UserError(
+            f"{record.path}: began with data of fingerprint {before}, now it is {fingerprint}; give it the data it "
+            "began with, or remove that folder to begin anew"
+        )
+
+
 def _opening(record: Record, config: Config, trainer: Trainer) -> str:
     """What a log should say first."""
     length, loader = trainer.length, trainer.loader
@@ -207,5 +219,6 @@ def _result(record: Record, config: Config, world: World, measured: dict[str, fl
         "dataset": config.data.name,
         "device": str(world.device),
         "world_size": world.size,
+        **{name: value for name, value in asdict(row_cost(config)).items() if name != "is_exact"},
         **measured,
     }

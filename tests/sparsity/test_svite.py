@@ -140,7 +140,7 @@ def test_a_sparsity_outside_is_refused_before_anything_runs(method: str, sparsit
 
 def test_a_schedule_longer_than_the_training_is_refused() -> None:
     for method in ("svite", "gmp", "s2vite"):
-        with pytest.raises(UserError, match="mask updates would go on"):
+        with pytest.raises(UserError, match="masks would change until update 13"):
             small_config(f"method={method}", "method.sparsity=0.4", "method.weights.update_end_iterations=1600000")
 
 

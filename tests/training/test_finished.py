@@ -29,7 +29,7 @@ def test_a_row_and_its_record_export_the_same(tmp_path: Path, capsys: pytest.Cap
     assert ended.value.code == 2
     assert "not done" in capsys.readouterr().err
     run.create()
-    assert execute(run.record.path, lambda _: None) == 0
+    assert execute(run.record.path, tell=lambda _: None) == 0
     for words in ([*command, str(tmp_path / "a")], ["export", str(run.record.path), "--out", str(tmp_path / "b")]):
         with pytest.raises(SystemExit) as ended:
             main(words)

@@ -1,0 +1,1 @@
+"""Documents that are executed on the records there are."""

@@ -1,0 +1,130 @@
+"""What runs would cost: device hours, wall time, energy. From a probe on this machine, or from published throughputs.
+
+Masked training costs what dense training costs (masks save nothing while they are applied to dense weights), so one
+throughput per geometry is enough. What has no source is None: a plan says `unknown` and never guesses.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from repro.config import Config, SlurmLauncher
+from repro.errors import UserError
+from repro.launch.plan import PlannedRun
+from repro.measure.rate import Throughput
+from repro.rows import TABLES_DIR, load_table
+from repro.schedule import training_length
+
+TRAINING_OVER_INFERENCE = 3.0  # a backward pass takes about twice its forward
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one run; None where nothing tells. Wall time on all its devices at once."""
+
+    device_hours: float | None
+    wall_hours: float | None
+    energy_kwh: float | None
+    known_from: str
+
+
+@dataclass(frozen=True)
+class Total:
+    """The cost of several runs, `unknown` of which have none. Wall time at the given parallelism, at the least."""
+
+    device_hours: float
+    wall_hours: float
+    energy_kwh: float | None
+    unknown: int
+
+
+def published(config: Config) -> Throughput | None:
+    """A published throughput of this geometry; None where none is known, or another geometry is trained."""
+    if config.model != config.backbone.paper:
+        return None
+    sources = load_table("table1").sources
+    with (TABLES_DIR / "throughput.csv").open(newline="", encoding="utf-8") as stream:
+        for record in csv.DictReader(stream):
+            if record["source"] not in sources:
+                raise UserError(f"throughput.csv: source {record['source']!r} is not in sources.csv")
+            if record["backbone"] == config.backbone.name:
+                inference = float(record["inference_img_s"])
+                return Throughput(
+                    inference / TRAINING_OVER_INFERENCE,
+                    record["device"],
+                    f"{inference:g} images/s in inference on a {record['device']} ({record['source']}), "
+                    f"training taken as {TRAINING_OVER_INFERENCE:g} times that work",
+                )
+    return None
+
+
+def images(config: Config) -> int | None:
+    """Images that a training of this config sees; None where the data set has to be counted first."""
+    if config.data.images_per_epoch is None:
+        return None
+    per_epoch = min(config.data.images_per_epoch, config.data.limit_train or config.data.images_per_epoch)
+    length = training_length(config, per_epoch)
+    return length.updates * length.global_batch
+
+
+def cost(config: Config, throughput: Throughput | None, watts: float | None) -> Cost:
+    """The cost of one run. `watts` per device overrides what the throughput knows."""
+    count = images(config)
+    if throughput is None or count is None:
+        return Cost(None, None, None, "unknown, use --probe")
+    device_hours = count / throughput.images_per_s / 3600
+    power = throughput.watts if watts is None else watts
+    return Cost(
+        device_hours,
+        device_hours / ranks(config),
+        None if power is None else device_hours * power / 1000,
+        throughput.known_from,
+    )
+
+
+def ranks(config: Config) -> int:
+    """Devices that one run trains on."""
+    launcher = config.launcher
+    if isinstance(launcher, SlurmLauncher):
+        return launcher.ranks
+    return getattr(launcher, "tasks_per_node", 1)
+
+
+def costs(
+    runs: Sequence[PlannedRun], throughput_of: Callable[[Config], Throughput | None], watts: float | None
+) -> list[Cost]:
+    """The cost of each run; `throughput_of` is asked once for each geometry and micro-batch."""
+    known: dict[tuple[Any, ...], Throughput | None] = {}
+    found = []
+    for run in runs:
+        config = run.config
+        key = (config.backbone.name, config.model, config.recipe.micro_batch, config.scale.cpu_threads)
+        if key not in known:
+            known[key] = throughput_of(config)
+        found.append(cost(config, known[key], watts))
+    return found
+
+
+def total(every: Sequence[Cost], parallel: int) -> Total:
+    """The sum; wall time is at least the mean load of `parallel` places, and at least the longest run."""
+    walls = [each.wall_hours for each in every if each.wall_hours is not None]
+    energies = [each.energy_kwh for each in every if each.energy_kwh is not None]
+    return Total(
+        device_hours=sum(each.device_hours for each in every if each.device_hours is not None),
+        wall_hours=max([sum(walls) / parallel, *walls], default=0.0),
+        energy_kwh=sum(energies) if energies and len(energies) == len(walls) else None,
+        unknown=len(every) - len(walls),
+    )
+
+
+def as_json(each: Cost) -> Mapping[str, Any]:
+    """Plain values, for `repro plan --json`."""
+    return {
+        "device_hours": each.device_hours,
+        "wall_hours": each.wall_hours,
+        "energy_kwh": each.energy_kwh,
+        "cost_known_from": each.known_from,
+    }

@@ -1,0 +1,54 @@
+"""A plan for the eyes: what a launch would do with each run, what it costs, and what all of it costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from repro.launch.costing import Cost, ranks, total
+from repro.launch.overview import duration
+from repro.launch.reconcile import Decision
+from repro.launch.waiting import parallelism
+
+
+def print_plan(title: str, decisions: Sequence[Decision], costs: Sequence[Cost], console: Console) -> None:
+    """One line a run, then the sum over those that a launch would start."""
+    table = RichTable(box=None, header_style="bold", pad_edge=False)
+    for column in ("row", "seed", "state", "a launch would", "device hours", "wall time", "energy (kWh)", "record"):
+        right = column in ("seed", "device hours", "wall time", "energy (kWh)")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "record", overflow="fold")
+    for decision, cost in zip(decisions, costs, strict=True):
+        run = decision.run
+        table.add_row(
+            run.row.id,
+            str(run.config.seed),
+            run.state,
+            Text(f"{decision.action} ({decision.why})" if decision.action != "start" else "start it"),
+            "unknown" if cost.device_hours is None else f"{cost.device_hours:.3g}",
+            "unknown" if cost.wall_hours is None else duration(3600 * cost.wall_hours),
+            "unknown" if cost.energy_kwh is None else f"{cost.energy_kwh:.2f}",
+            Text(str(run.record.path)),
+        )
+    console.print(table)
+    starting = [(each.run, cost) for each, cost in zip(decisions, costs, strict=True) if each.action == "start"]
+    counts = ", ".join(f"{number} {state}" for state, number in Counter(each.run.state for each in decisions).items())
+    console.print(f"{title}: {counts}; a launch would start {len(starting)}")
+    if not starting:
+        return
+    config = starting[0][0].config
+    places = parallelism(config.launcher.parallel, config.scale.cpu_threads)
+    every = total([cost for _, cost in starting], places)
+    if every.unknown < len(starting):
+        energy = "energy unknown (--watts)" if every.energy_kwh is None else f"{every.energy_kwh:.1f} kWh"
+        console.print(
+            f"at least {every.device_hours:.3g} device hours, {energy}; {duration(3600 * every.wall_hours)} with "
+            f"{places} runs at once on {ranks(config)} devices each"
+        )
+    if every.unknown:
+        console.print(f"cost of {every.unknown} runs unknown, use --probe")
+    for known_from in sorted({cost.known_from for _, cost in starting if cost.device_hours is not None}):
+        console.print(f"from {known_from}", soft_wrap=True)

@@ -1,0 +1,220 @@
+"""`repro bench time`: what the rows of a table save in time, for the real backbones, on the device at hand.
+
+Time depends on shapes, not on what was learnt: the models are built at their published size with fresh weights, the
+row's without the heads, neurons and tokens that it has lost. Single weights removed by masks change no shape.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from repro.config import Config, compose
+from repro.errors import UserError
+from repro.measure.cost import physical_macs_g, units_kept
+from repro.measure.latency import time_in_turn
+from repro.models.export import attach_selector, selector_of
+from repro.models.shrink import Sizes, cut_to
+from repro.models.vit import build_vit
+from repro.rows import Row, Table
+from repro.runs import provenance
+from repro.runs.timing import Setting, Timing, read_timing, write_timing
+
+PAIRS = 7
+_BATCHES = {"cpu": 1, "cuda": 256}  # a GPU wants one that fills it
+_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A row that can be faster than its reference, with what makes it so."""
+
+    row: Row
+    reference: Row
+    config: Config
+    faster_by: str
+
+
+def timeable(table: Table, rows: Iterable[Row]) -> Iterator[Timed]:
+    """The rows whose model is physically smaller than their reference's: those with a published time come first."""
+    found = []
+    for row in rows:
+        reference = table.reference(row.backbone)
+        config = paper_config(row)
+        reasons = []
+        if config.method.weights is not None and config.method.weights.heads_density is not None:
+            reasons.append("heads and neurons removed")
+        if config.method.tokens is not None:
+            reasons.append("tokens dropped")
+        if reference is not None and reasons:
+            found.append(Timed(row, reference, config, ", ".join(reasons)))
+    yield from sorted(found, key=lambda timed: timed.row.best_published("time_saving_pct") is None)
+
+
+def paper_config(row: Row) -> Config:
+    """The row's config at the published size. No image is read, so it does not matter where they would be."""
+    return compose([*row.overrides, "scale=paper", "data.root=not_read_by_a_timing"])
+
+
+def physical_model(config: Config) -> nn.Module:
+    """The model of a row as small as it gets, with fresh weights, in evaluation mode."""
+    model = build_vit(config.model, 0.0, 0)
+    attach_selector(model, selector_of(config))
+    weights = config.method.weights
+    if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
+        heads = units_kept(config.model.num_heads, weights.heads_density)
+        neurons = units_kept(config.model.embed_dim * config.model.mlp_ratio, weights.neurons_density)
+        depth = config.model.depth
+        cut_to(model, Sizes((heads,) * depth, (neurons,) * depth))
+    return model.eval()
+
+
+def time_rows(
+    table: Table,
+    rows: Sequence[Row],
+    root: Path,
+    *,
+    device: str = "auto",
+    batch: int | None = None,
+    dtype: str | None = None,
+    threads: int = 1,
+    budget_s: float = 90.0,
+    pairs: int = PAIRS,
+    again: bool = False,
+    tell: Callable[[str], None] = print,
+) -> list[Row]:
+    """Time rows against their references and write what was found below `root`; returns those that the budget left out.
+
+    On one CPU thread (the default) times are CPU times, which other work on the machine hardly moves; on more they are
+    the wall's. A row that has a timing of this setting is left alone unless `again`; rows of one shape share one.
+
+    Raises `UserError` for a device that this machine does not have.
+    """
+    place = _device(device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _time_all(table, rows, root, place, batch, dtype, budget_s, pairs, again, tell)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _time_all(
+    table: Table,
+    rows: Sequence[Row],
+    root: Path,
+    place: torch.device,
+    batch: int | None,
+    dtype: str | None,
+    budget_s: float,
+    pairs: int,
+    again: bool,
+    tell: Callable[[str], None],
+) -> list[Row]:
+    setting = Setting(
+        device=torch.cuda.get_device_name(place) if place.type == "cuda" else provenance.cpu_name(),
+        batch=batch or _BATCHES[place.type],
+        dtype=dtype or _DTYPES[place.type],
+        threads=0 if place.type == "cuda" else torch.get_num_threads(),
+        is_compiled=False,
+    )
+    waiting = [
+        timed
+        for timed in timeable(table, rows)
+        if again or (found := read_timing(root, table.name, timed.row.id)) is None or found.setting != setting
+    ]
+    started = time.monotonic()
+    end = started + budget_s
+    known: dict[str, Timing] = {}
+    references: dict[str, nn.Module] = {}
+    left_out = []
+    for index, timed in enumerate(waiting):
+        key = _shape(timed.config)
+        if key not in known:
+            now = time.monotonic()
+            if timed.reference.id not in references and now < end:
+                references = {timed.reference.id: _ready(paper_config(timed.reference), place, setting)}
+            # Rows with a published time are the ones that have a verdict: more turns for them.
+            weight = 1 if timed.row.best_published("time_saving_pct") is None else 3
+            share_ends = min(end, now + weight * (end - now) / (len(waiting) - index))
+            found = _time(timed, references, setting, place, pairs, share_ends, end) if now < end else None
+            if found is None:
+                left_out.append(timed.row)
+                continue
+            known[key] = found
+        timing = replace(known[key], row=timed.row.id, reference=timed.reference.id, faster_by=timed.faster_by)
+        path = write_timing(root, timing)
+        low, high = timing.range_pct
+        tell(
+            f"  {timed.row.id}: time saving {timing.time_saving_pct:.1f} % (quartiles {low:.1f} to {high:.1f}, "
+            f"{len(timing.pairs)} turns), {timing.macs_saving_pct:.1f} % fewer MACs; {setting.text}; {path}"
+        )
+    return left_out
+
+
+def _time(
+    timed: Timed,
+    references: Mapping[str, nn.Module],
+    setting: Setting,
+    place: torch.device,
+    pairs: int,
+    until: float,
+    at_most_until: float,
+) -> Timing | None:
+    model = timed.config.model
+    size = (setting.batch, model.in_chans, model.image_size, model.image_size)
+    images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(place, getattr(torch, setting.dtype))
+    found = time_in_turn(
+        references[timed.reference.id],
+        _ready(timed.config, place, setting),
+        images,
+        pairs=pairs,
+        until=until,
+        at_most_until=at_most_until,
+    )
+    if not found:
+        return None
+    dense = physical_macs_g(model, paper_config(timed.reference).method)
+    return Timing(
+        table=timed.row.table,
+        row=timed.row.id,
+        reference=timed.reference.id,
+        setting=setting,
+        pairs=found,
+        faster_by=timed.faster_by,
+        macs_saving_pct=100 * (1 - physical_macs_g(model, timed.config.method) / dense),
+        provenance={
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "commit": provenance.commit(),
+            "what": "forward pass in evaluation mode, fresh weights",
+            "clock": "events" if place.type == "cuda" else "thread" if setting.threads == 1 else "wall",
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _ready(config: Config, place: torch.device, setting: Setting) -> nn.Module:
+    return physical_model(config).to(place, getattr(torch, setting.dtype))
+
+
+def _shape(config: Config) -> str:
+    """What a time depends on: rows of different methods may have models of the same shape."""
+    method: Any = config.method
+    weights, tokens = method.weights, method.tokens
+    units = (weights.heads_density, weights.neurons_density) if weights is not None else None
+    return repr((config.backbone.name, units, (tokens.target, tokens.kept, tokens.options) if tokens else None))
+
+
+def _device(name: str) -> torch.device:
+    place = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if place.type not in _BATCHES or (place.type == "cuda" and not torch.cuda.is_available()):
+        raise UserError(f"--device {name}: not here; valid: auto, cpu{', cuda' if torch.cuda.is_available() else ''}")
+    return place

@@ -1,0 +1,261 @@
+"""The figures beside figure 1: accuracy against sparsity, training curves, heads left, patches kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from repro.report.evidence import Evidence
+from repro.report.figures import rows_by_order
+from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
+from repro.rows import Table
+from repro.runs.record import Record
+
+_KEPT, _GONE = "#0072B2", "#e3e6e8"
+_DROPPED_SHADE = (0.84, 0.37, 0.0, 0.62)
+_MOST_ROWS = 4  # of patches kept: one strip of images each
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure's name, what it shows (`frame`, `runs` or `anatomy`), how it is drawn; None for nothing to draw yet."""
+
+    name: str
+    reads: str
+    draw: Callable[[], Figure | None]
+
+
+def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Path]:
+    """Write the figures that there are data for into `folder`; returns their paths."""
+    written = []
+    results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
+    finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
+    for one in drawings(frame, table, every):
+        # A finished run's files do not change, but for what is extracted of it later.
+        shows = frame.to_csv() if one.reads == "frame" else finished
+        shows += str(list(_anatomies(every))) if one.reads == "anatomy" else ""
+        written += write_figure(folder, f"{table.name}_{one.name}", shows, one.draw)
+    return written
+
+
+def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tuple[Drawn, ...]:
+    """Every figure of a table, in the order in which a page shows them."""
+    return (
+        Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
+        Drawn("curves", "runs", lambda: draw_curves(table, every)),
+        Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
+        Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
+    )
+
+
+def draw_sparsity(frame: pd.DataFrame, table: Table) -> Figure | None:
+    """A panel per backbone: mean accuracy over seeds against the sparsity of the weights, its spread as error bar."""
+    prefix = "local_" if bool((frame["local_data"] != "").any()) else ""
+    shown = frame[frame[f"{prefix}top1_best_pct"].notna()]
+    if shown.empty:
+        return None
+    look = _looks(table)
+    backbones = list(dict.fromkeys(shown["backbone"]))
+    figure = Figure(figsize=(max(4.6, 3.0 * len(backbones)), 3.4), layout="constrained")
+    used: set[str] = set()
+    for axes, backbone in zip(figure.subplots(1, len(backbones), squeeze=False)[0], backbones, strict=True):
+        axes.set_title(table.label(backbone))
+        for (method, data), lines in shown[shown["backbone"] == backbone].groupby(["method", "data_sparsity_pct"]):
+            _draw_level(axes, lines.sort_values("arch_sparsity_pct"), str(method), float(str(data)), look, prefix)
+            used.add(str(method))
+        axes.set_xlabel("sparsity of the weights (%)")
+        axes.margins(0.08, 0.12)
+    figure.axes[0].set_ylabel(_axis(frame, table))
+    keys = [_key(table.label(method), look[method]) for method in look if method in used]
+    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
+    return figure
+
+
+def _draw_level(
+    axes: Axes, lines: pd.DataFrame, method: str, data_pct: float, look: Mapping[str, Look], prefix: str
+) -> None:
+    style = look[method]
+    axes.errorbar(
+        lines["arch_sparsity_pct"],
+        lines[f"{prefix}top1_best_pct"],
+        yerr=lines[f"{prefix}top1_std_pct"],  # one seed has no spread, and no bar
+        color=style.colour,
+        marker=style.marker,
+        markersize=5,
+        linewidth=1.0,
+        capsize=2.5,
+    )
+    if data_pct:
+        last = lines.iloc[-1]
+        axes.annotate(
+            f"−{data_pct:g} % tokens",
+            (last["arch_sparsity_pct"], last[f"{prefix}top1_best_pct"]),
+            xytext=(6, -2),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=style.colour,
+        )
+
+
+def draw_curves(table: Table, every: Sequence[Evidence]) -> Figure | None:
+    """A panel per backbone: test accuracy after each epoch, one line a run, coloured by method."""
+    curves = [
+        (evidence, epochs, accuracies)
+        for evidence in every
+        for run in evidence.runs.values()
+        if run.path is not None and run.state == "done"
+        for epochs, accuracies in [accuracy_curve(run.path)]
+        if len(epochs) > 1
+    ]
+    if not curves:
+        return None
+    look = _looks(table)
+    backbones = list(dict.fromkeys(evidence.row.backbone for evidence, _, _ in curves))
+    figure = Figure(figsize=(max(4.6, 3.0 * len(backbones)), 3.4), layout="constrained")
+    panels = dict(zip(backbones, figure.subplots(1, len(backbones), squeeze=False, sharey=True)[0], strict=True))
+    for evidence, epochs, accuracies in curves:
+        style, sparsity = look[evidence.row.method], evidence.row.arch_sparsity_pct
+        # The sparser, the fainter: levels of one method share its colour.
+        alpha = 1.0 - 0.008 * sparsity
+        panels[evidence.row.backbone].plot(
+            epochs,
+            accuracies,
+            color=style.colour,
+            marker=style.marker,
+            markersize=3,
+            markevery=max(1, len(epochs) // 4),
+            alpha=alpha,
+            linewidth=0.9,
+        )
+    for backbone, axes in panels.items():
+        axes.set_title(table.label(backbone))
+        axes.set_xlabel("epoch")
+    data = ", ".join(dict.fromkeys(table.label(evidence.config.data.name) for evidence, _, _ in curves))
+    figure.axes[0].set_ylabel(f"{data} top-1 (%)")
+    used = {evidence.row.method for evidence, _, _ in curves}
+    keys = [_key(table.label(method), look[method]) for method in look if method in used]
+    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
+    return figure
+
+
+def accuracy_curve(path: Path) -> tuple[list[float], list[float]]:
+    """Epochs and accuracies (percent) of a record's evaluations."""
+    latest: dict[int, tuple[float, float]] = {}
+    file = Record(path).metrics_file
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            # Most lines are training steps: parsing them would be most of a report's time.
+            if '"kind": "eval"' in line and line.endswith("}"):
+                entry = json.loads(line)
+                latest[entry["update"]] = (float(entry["epoch"]), float(entry["top1_pct"]))
+    ordered = [latest[update] for update in sorted(latest)]
+    return [epoch for epoch, _ in ordered], [accuracy for _, accuracy in ordered]
+
+
+def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
+    """A map per row that removed heads: layers down, heads across, dark where a head still speaks."""
+    maps = []
+    for evidence, found in _anatomies(every):
+        heads = np.array(found["heads"], dtype=bool)
+        if not heads.all():
+            maps.append((evidence, heads))
+    if not maps:
+        return None
+    across = min(len(maps), 6)
+    down = math.ceil(len(maps) / across)
+    figure = Figure(figsize=(1.45 * across + 0.4, 1.5 * down + 0.3), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False).flat
+    for axes, (evidence, heads) in zip(grid, maps, strict=False):
+        axes.imshow(heads, cmap=ListedColormap([_GONE, _KEPT]), vmin=0, vmax=1, aspect="auto", interpolation="none")
+        axes.set_xticks(np.arange(-0.5, heads.shape[1]), minor=True)
+        axes.set_yticks(np.arange(-0.5, heads.shape[0]), minor=True)
+        axes.grid(visible=False, which="major")
+        axes.grid(which="minor", color="white", linewidth=1.2)
+        axes.tick_params(which="both", length=0)
+        axes.set_xticks([0, heads.shape[1] - 1], labels=["1", str(heads.shape[1])])
+        axes.set_yticks(range(heads.shape[0]), labels=[str(layer + 1) for layer in range(heads.shape[0])])
+        row = evidence.row
+        axes.set_title(
+            f"{table.label(row.backbone)}\n{table.label(row.method)} {row.arch_sparsity_pct:g} %", fontsize=7
+        )
+    for axes in list(grid):
+        axes.set_visible(False)
+    for axes in figure.axes[len(maps) :]:
+        axes.set_visible(False)
+    figure.supxlabel("head", fontsize=8)
+    figure.supylabel("layer", fontsize=8)
+    return figure
+
+
+def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
+    """A strip of test images per row with a token selector: dropped patches are hatched over."""
+    strips = [(evidence, found) for evidence, found in _anatomies(every) if "kept" in found][:_MOST_ROWS]
+    if not strips:
+        return None
+    count = max(len(found["images"]) for _, found in strips)
+    figure = Figure(figsize=(0.85 * count + 1.2, 1.0 * len(strips) + 0.2), layout="constrained")
+    grid = figure.subplots(len(strips), count, squeeze=False)
+    for line, (evidence, found) in zip(grid, strips, strict=True):
+        for axes, image, kept in zip(line, found["images"], found["kept"], strict=False):
+            pixels = np.array(image)
+            size = found["patch_size"]
+            side = pixels.shape[0] // size
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")
+            for place in np.flatnonzero(~np.array(kept, dtype=bool)):
+                corner = ((place % side) * size - 0.5, (place // side) * size - 0.5)
+                axes.add_patch(
+                    mpl.patches.Rectangle(corner, size, size, facecolor=_DROPPED_SHADE, edgecolor="white", hatch="///")
+                )
+        for axes in line:
+            axes.set_axis_off()
+        row = evidence.row
+        line[0].set_axis_on()
+        line[0].spines[:].set_visible(False)
+        line[0].set_xticks([])
+        line[0].set_yticks([])
+        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{row.data_sparsity_pct:g} % dropped"
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+    return figure
+
+
+def _anatomies(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, dict[str, Any]]]:
+    """What was extracted of the first finished seed of each row."""
+    for evidence in every:
+        for run in evidence.runs.values():
+            if run.path is not None and run.state == "done":
+                found = Record(run.path).anatomy()
+                if found is not None:
+                    yield evidence, found
+                break
+
+
+def _looks(table: Table) -> dict[str, Look]:
+    references = {row.id for name in {r.backbone for r in table.rows} if (row := table.reference(name))}
+    found = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    for id_ in sorted(references):
+        method = next(row.method for row in table.rows if row.id == id_)
+        found[method] = Look(REFERENCE_COLOUR, "*")
+    return found
+
+
+def _axis(frame: pd.DataFrame, table: Table) -> str:
+    names = [table.label(name) for name in dict.fromkeys(frame["local_data"]) if name]
+    if not names:
+        return f"{table.label(table.dataset)} top-1 (%)"
+    return f"{frame['scale'].iloc[0]} scale: {', '.join(names)} top-1 (%)"
+
+
+def _key(label: str, look: Look) -> Line2D:
+    return Line2D([], [], color=look.colour, marker=look.marker, markersize=5, linewidth=1.0, label=label)

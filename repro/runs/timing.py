@@ -1,0 +1,103 @@
+"""A timing on disk: how long a row's model takes against its reference, on one device. It belongs to no run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.errors import UserError
+from repro.runs.files import read_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a time depends on beside the model. `batch` in images; `threads` of the CPU, 0 on a GPU."""
+
+    device: str
+    batch: int
+    dtype: str
+    threads: int
+    is_compiled: bool
+
+    @property
+    def text(self) -> str:
+        """`AMD EPYC, 2 threads, batch 4, float32`."""
+        threads = f", {self.threads} {'thread' if self.threads == 1 else 'threads'}" if self.threads else ""
+        return f"{self.device}{threads}, batch {self.batch}, {self.dtype}{', compiled' if self.is_compiled else ''}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the reference's and the row's forward pass, measured in turn in one process.
+
+    Attributes:
+        pairs: (reference, row) of each turn, after the warm-up.
+        faster_by: what makes the row's model physically smaller: `heads and neurons removed`, `tokens dropped`.
+        macs_saving_pct: of the model as it was timed, proj's columns of removed heads among them.
+    """
+
+    table: str
+    row: str
+    reference: str
+    setting: Setting
+    pairs: tuple[tuple[float, float], ...]
+    faster_by: str
+    macs_saving_pct: float
+    provenance: Mapping[str, Any]
+
+    @property
+    def savings_pct(self) -> list[float]:
+        """The saving of each turn, in percent of its reference, in ascending order."""
+        return sorted(100 * (1 - row / reference) for reference, row in self.pairs)
+
+    @property
+    def time_saving_pct(self) -> float:
+        """The median of the turns."""
+        return statistics.median(self.savings_pct)
+
+    @property
+    def range_pct(self) -> tuple[float, float]:
+        """First and third quartile of the turns; the median twice where there are fewer than two."""
+        if len(self.pairs) < 2:
+            return self.time_saving_pct, self.time_saving_pct
+        low, _, high = statistics.quantiles(self.savings_pct, n=4, method="inclusive")
+        return low, high
+
+
+def timing_path(root: Path, table: str, row: str) -> Path:
+    """Where the timing of a row is: `<root>/<table>/timing/<row>.json`."""
+    return root / table / "timing" / f"{row}.json"
+
+
+def write_timing(root: Path, timing: Timing) -> Path:
+    """Write a timing, atomically; an earlier one of the row is replaced. Returns its path."""
+    path = timing_path(root, timing.table, timing.row)
+    low, high = timing.range_pct
+    summary = {"time_saving_pct": timing.time_saving_pct, "first_quartile_pct": low, "third_quartile_pct": high}
+    write_json(path, {"schema": SCHEMA, **summary, **asdict(timing)})
+    return path
+
+
+def read_timing(root: Path, table: str, row: str) -> Timing | None:
+    """The timing of a row; None where it has none. Raises `UserError` for a file of another schema."""
+    path = timing_path(root, table, row)
+    found = read_json(path)
+    if found is None:
+        return None
+    if found.get("schema") != SCHEMA:
+        raise UserError(f"{path}: schema {found.get('schema')!r}, this code reads {SCHEMA}; remove it to measure again")
+    return Timing(
+        table=found["table"],
+        row=found["row"],
+        reference=found["reference"],
+        setting=Setting(**found["setting"]),
+        pairs=tuple((reference, row) for reference, row in found["pairs"]),
+        faster_by=found["faster_by"],
+        macs_saving_pct=found["macs_saving_pct"],
+        provenance=found["provenance"],
+    )

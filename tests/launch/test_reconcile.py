@@ -1,0 +1,92 @@
+"""What a launch decides about runs, whatever their records, Slurm and the clock say."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from repro.launch.plan import PlannedRun, plan
+from repro.launch.reconcile import decide
+from repro.launch.slurm import Job
+from repro.rows import load_table
+from repro.runs.status import STALE_AFTER_S, Status
+
+NOW = 1_700_000_000.0
+JOB = Job("16_3", "repro-table1-x", "PENDING", "Priority", "")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> PlannedRun:
+    table = load_table("table1")
+    (only,) = plan(table, table.select(["deit_tiny/dense"]), "smoke", [0], tmp_path)
+    only.create()
+    return only
+
+
+def action(run: PlannedRun, status: Status, jobs: dict[str, Job] | None = None, retry: bool = False) -> str:
+    run.record.set_status(status)
+    (decision,) = decide([run], jobs, retry, max_attempts=3, now=NOW)
+    return decision.action
+
+
+def elsewhere(age_s: float) -> Status:
+    return Status("running", heartbeat=NOW - age_s, host="another-node", pid=1, attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (Status(), "start"),
+        (Status("failed", heartbeat=NOW), "leave"),
+        (Status("cancelled", heartbeat=NOW), "start"),
+        (Status("requeued", heartbeat=NOW), "start"),
+        (elsewhere(5), "keep"),
+        (elsewhere(STALE_AFTER_S + 1), "start"),
+        (elsewhere(-STALE_AFTER_S - 1), "start"),  # a heartbeat from the future: the clock went backwards
+        (Status("submitted", heartbeat=NOW, submissions=1), "start"),  # its launch died before the id was known
+        (Status("submitted", heartbeat=NOW, submissions=3), "leave"),  # three times for nothing
+        (Status("submitted", heartbeat=NOW, host=platform.node(), pid=os.getpid()), "keep"),
+        (Status("submitted", heartbeat=NOW, host=platform.node(), pid=2**22 + 1), "start"),
+        (Status("running", heartbeat=NOW, host=platform.node(), pid=os.getpid()), "start"),  # no lock is held: dead
+    ],
+)
+def test_without_slurm(run: PlannedRun, status: Status, expected: str) -> None:
+    assert action(run, status) == expected
+
+
+def test_slurm_knows_the_job(run: PlannedRun) -> None:
+    submitted = Status("submitted", heartbeat=NOW - 1e6, job_id="16_3", submissions=1)
+    assert action(run, submitted, {"16_3": JOB}) == "keep"
+    assert action(run, submitted, {}) == "start"
+    assert action(run, submitted, None) == "keep"  # nobody can ask: starting it here could start it twice
+    silent = Status("running", heartbeat=NOW - 1e6, host="another-node", job_id="16_3", attempt=1)
+    assert action(run, silent, {"16_3": JOB}) == "keep"
+    assert action(run, silent, {}) == "start"
+
+
+def test_a_held_lock_is_life_whatever_the_heartbeat_says(run: PlannedRun) -> None:
+    with FileLock(run.record.path / "lock"):
+        assert action(run, Status("running", heartbeat=0.0, host=platform.node())) == "keep"
+
+
+def test_failed_and_capped_runs_start_with_retry_only(run: PlannedRun) -> None:
+    assert action(run, Status("failed", heartbeat=NOW), retry=True) == "start"
+    assert action(run, Status("requeued", heartbeat=NOW, submissions=3), retry=True) == "start"
+
+
+def test_done_and_untrainable_runs_are_left(tmp_path: Path) -> None:
+    table = load_table("table1")
+    runs = plan(table, table.select(["deit_small/*"]), "smoke", [0], tmp_path)
+    decisions = {each.run.row.id: each for each in decide(runs, None, False, 3, now=NOW)}
+    missing = [run for run in runs if run.state == "missing"]
+    assert all(decisions[run.row.id].action == "leave" for run in missing)
+
+
+def test_progress_ends_a_row_of_submissions_in_vain() -> None:
+    status = Status("running", started=time.time(), submissions=2)
+    assert status.moved("requeued").submissions == 2

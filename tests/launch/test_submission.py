@@ -1,0 +1,171 @@
+"""Job scripts, rendezvous and planning: what can be said without a Slurm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repro import config as configs
+from repro.config import SlurmLauncher, compose
+from repro.errors import UserError
+from repro.launch import rendezvous
+from repro.launch.costing import cost, images, published, total
+from repro.launch.overview import duration
+from repro.launch.plan import plan
+from repro.launch.request import chunk_size, parameters, python
+from repro.rows import load_table
+
+
+def launcher(*overrides: str) -> SlurmLauncher:
+    found = compose(["launcher=slurm", *overrides]).launcher
+    assert isinstance(found, SlurmLauncher)
+    return found
+
+
+def script(**asked: object) -> list[str]:
+    import submitit.slurm.slurm as theirs
+
+    text = theirs._make_sbatch_string(command="PYTHON", folder="/runs/.launch/jobs", map_count=3, **asked)
+    return str(text).splitlines()
+
+
+def test_the_job_script() -> None:
+    asked = launcher(
+        "launcher.partition=gpu",
+        "launcher.account=me",
+        "launcher.gres=gpu:a100:8",
+        "launcher.gpus_per_node=null",
+        "launcher.nodes=2",
+        "launcher.tasks_per_node=8",
+        "launcher.mem_gb=1.5",
+        "launcher.setup=[module load cuda]",
+        "launcher.reservation=night",
+        "launcher.extra={mail-type: FAIL}",
+    )
+    lines = script(**parameters(asked, "repro-table1-0123", after="16_3"))
+    assert "\n".join(lines).strip() == GOLDEN.strip()
+
+
+GOLDEN = """
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=me
+#SBATCH --array=0-2%3
+#SBATCH --cpus-per-task=8
+#SBATCH --dependency=afterok:16_3
+#SBATCH --error=/runs/.launch/jobs/%A_%a_0_log.err
+#SBATCH --gres=gpu:a100:8
+#SBATCH --job-name=repro-table1-0123
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mail-type=FAIL
+#SBATCH --mem=1536MB
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/.launch/jobs/%A_%a_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --reservation=night
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+module load cuda
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /runs/.launch/jobs/%A_%a_%t_log.out --error /runs/.launch/jobs/%A_%a_%t_log.err \
+--kill-on-bad-exit=1 PYTHON
+"""
+
+
+def test_no_key_of_a_launcher_changes_a_signature() -> None:
+    assert compose(["launcher=slurm", "launcher.time_min=10"]).signature == compose([]).signature
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["launcher=slurm", "launcher.time_min=0"], "launcher.time_min=0: input should be greater than 0"),
+        (["launcher=slurm", "launcher.partion=x"], "launcher.partion: no such key; nearest: launcher.partition"),
+        (
+            ["launcher=slurm", "launcher.time_min=3"],
+            "launcher.signal_lead_s=180: not below launcher.time_min=3 minutes",
+        ),
+        (["launcher=slrm"], "no launcher 'slrm'"),
+    ],
+)
+def test_a_wrong_launcher_is_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose(overrides)
+
+
+def test_chunks_stay_below_the_largest_index() -> None:
+    assert chunk_size(launcher(), {"MaxArraySize": "4"}) == 3
+    assert chunk_size(launcher("launcher.array_size=2"), {"MaxArraySize": "1001"}) == 2
+    assert chunk_size(launcher(), {}) == 1000
+
+
+def test_a_container_stands_before_python() -> None:
+    command = python(launcher("launcher.container=[apptainer,exec,/images/with space.sif]"))
+    assert command.startswith("apptainer exec '/images/with space.sif' /")
+
+
+def test_ports_differ_between_jobs_and_starts() -> None:
+    ports = {rendezvous.port(str(job), start) for job in range(1000, 1050) for start in range(3)}
+    assert len(ports) == 150
+    assert all(1024 < port < 32768 for port in ports)
+
+
+def test_the_rendezvous_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it where another test compiled something
+    seen = rendezvous.environment(rank=9, local_rank=1, size=16, nodes=2, hosts=["node3", "node7"], job_id="77")
+    assert (seen["RANK"], seen["LOCAL_RANK"], seen["WORLD_SIZE"], seen["LOCAL_WORLD_SIZE"]) == ("9", "1", "16", "8")
+    assert seen["MASTER_ADDR"] == "node3"
+    assert "77" in seen["TORCHINDUCTOR_CACHE_DIR"]
+    assert "TRITON_CACHE_DIR" not in seen  # a cache that the user chose stays
+
+
+def test_the_quick_composition_is_hydras() -> None:
+    """A group's file put in its place gives what Hydra gives, for every option of every group."""
+    for group, options in configs.groups().items():
+        for option in options:
+            quick = configs._compose_groups({group: option})
+            assert quick == configs._compose_with_hydra(((group, option),)), (group, option)
+
+
+def test_seeds_have_signatures_of_their_own(tmp_path: Path) -> None:
+    table = load_table("table1")
+    runs = plan(table, table.select(["deit_tiny/dense"]), "smoke", range(3), tmp_path)
+    assert len({run.record.path for run in runs}) == 3
+    for run in runs:
+        assert run.record.path.name == f"seed{run.config.seed}-{run.config.signature[:8]}"
+
+
+def test_cost_of_a_published_training() -> None:
+    config = compose(["backbone=deit_small", "scale=paper", "data.root=x", "launcher=slurm"])
+    price = cost(config, published(config), watts=250.0)
+    # 1,281,167 images, incomplete batches dropped, 600 epochs, at 940 / 3 images a second.
+    assert images(config) == 1_281_024 * 600 if config.recipe.epochs == 600 else images(config)
+    assert price.device_hours == pytest.approx((images(config) or 0) / (940 / 3) / 3600)
+    assert price.energy_kwh == pytest.approx((price.device_hours or 0) * 0.25)
+
+
+def test_what_has_no_source_is_unknown() -> None:
+    for words in (["backbone=deit_tiny", "scale=paper", "data.root=x"], ["backbone=deit_small", "scale=local"]):
+        config = compose(words)
+        price = cost(config, published(config), None)
+        assert (price.device_hours, price.known_from) == (None, "unknown, use --probe")
+        assert total([price], 2).unknown == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (0, "0 s"), (61, "1 min 1 s"), (3600, "1 h"), (90000, "1 d 1 h"), (86400 + 60, "1 d")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,90 @@
+"""The time column: which rows can be faster, what is timed, what is written; nothing on how fast anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro.errors import UserError
+from repro.measure.cost import physical_macs_g
+from repro.measure.timed_rows import paper_config, physical_model, time_rows, timeable
+from repro.rows import Table, load_table
+from repro.runs.files import write_json
+from repro.runs.timing import Setting, Timing, read_timing, timing_path
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return load_table("table1")
+
+
+def test_rows_with_a_published_time_come_first_and_masked_rows_never(table: Table) -> None:
+    names = [timed.row.id for timed in timeable(table, table.rows)]
+    published = [row.id for row in table.rows if row.best_published("time_saving_pct")]
+    assert names[: len(published)] == published
+    assert {name.partition("/")[2].rpartition("-")[0].split("-")[0] for name in names} == {
+        *("s2vite", "ssp", "svite_plus", "s2vite_plus")
+    }
+
+
+def test_the_timed_model_has_the_macs_that_are_said(table: Table) -> None:
+    (row,) = table.select(["deit_tiny/s2vite-30"])
+    model = physical_model(paper_config(row))
+    block = model.blocks[0]  # type: ignore[index]
+    # 0.7 of 3 heads is 2, of 768 neurons 537.
+    assert (block.attn.num_heads, block.attn.proj.in_features, block.mlp.fc1.out_features) == (2, 128, 537)
+    # Per block and token: qkv 3*192*128, proj 192*128, fc1 and fc2 2*192*537; attention 2*197*128 a token.
+    by_hand = 12 * 197 * (4 * 192 * 128 + 2 * 192 * 537 + 2 * 197 * 128) + 196 * 768 * 192 + 192 * 1000
+    assert physical_macs_g(paper_config(row).model, paper_config(row).method) == pytest.approx(by_hand / 1e9)
+
+
+def test_dropped_tokens_leave_the_timed_model(table: Table) -> None:
+    (row,) = table.select(["deit_small/svite_plus-30-50"])
+    config = paper_config(row)
+    model = physical_model(config)
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))  # type: ignore[index]
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, 224, 224))
+    assert seen == [138]
+
+
+def test_timings_are_written_shared_and_left_alone(table: Table, tmp_path: Path) -> None:
+    rows = table.select(["deit_tiny/*"])
+    said: list[str] = []
+    assert time_rows(table, rows, tmp_path, pairs=3, budget_s=600, tell=said.append) == []
+    assert [line.split()[0] for line in said] == ["deit_tiny/s2vite-30:", "deit_tiny/ssp-30:"]
+    first, second = (read_timing(tmp_path, "table1", name) for name in ("deit_tiny/s2vite-30", "deit_tiny/ssp-30"))
+    assert first is not None
+    assert second is not None
+    assert first.pairs == second.pairs
+    assert len(first.pairs) == 3
+    assert (first.setting.batch, first.setting.threads, first.setting.dtype) == (1, 1, "float32")
+    assert first.macs_saving_pct == pytest.approx(30.75, abs=0.01)
+    time_rows(table, rows, tmp_path, tell=said.append)
+    assert len(said) == 2
+
+
+def test_a_budget_leaves_rows_out_and_says_which(table: Table, tmp_path: Path) -> None:
+    rows = table.select(["deit_base/s2vite-40"])
+    assert time_rows(table, rows, tmp_path, budget_s=0) == list(rows)
+    assert not timing_path(tmp_path, "table1", rows[0].id).exists()
+
+
+def test_median_and_quartiles_by_hand() -> None:
+    setting = Setting("gpu", 256, "bfloat16", 0, False)
+    pairs = ((1.0, 0.9), (1.0, 0.6), (2.0, 1.4))  # savings 10, 40 and 30 %
+    timing = Timing("table1", "a/b", "a/dense", setting, pairs, "tokens dropped", 5.0, {})
+    assert timing.time_saving_pct == pytest.approx(30)
+    assert timing.range_pct == pytest.approx((20, 35))
+    assert setting.text == "gpu, batch 256, bfloat16"
+
+
+def test_another_schema_and_another_device_are_refused(table: Table, tmp_path: Path) -> None:
+    write_json(timing_path(tmp_path, "table1", "a/b"), {"schema": 99})
+    with pytest.raises(UserError, match="remove it to measure again"):
+        read_timing(tmp_path, "table1", "a/b")
+    with pytest.raises(UserError, match="--device mps: not here"):
+        time_rows(table, (), tmp_path, device="mps")

@@ -1,0 +1,240 @@
+"""Checkpoints and attempts when things go wrong: kills, torn files, full and read-only disks, two attempts at once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro.config import compose
+from repro.launch.inline import execute_in_child
+from repro.rows import load_table
+from repro.runs.record import Record, record_for
+from repro.training import checkpoint
+from repro.training.task import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, execute
+
+ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
+CPU = torch.device("cpu")
+KILLS = 50
+
+
+def new_record(root: Path, *overrides: str) -> Record:
+    config = compose([*ROW.overrides, "scale=smoke", "tracker=none", *overrides])
+    record = record_for(root, config, "table1", ROW.id)
+    record.create(config, "table1", ROW.id)
+    return record
+
+
+def in_child(record: Record) -> multiprocessing.process.BaseProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["repro.launch.preload"])
+    process = context.Process(target=execute_in_child, args=(record.path,))
+    process.start()
+    return process
+
+
+def wait_for(record: Record, updates: int) -> None:
+    until = time.monotonic() + 90
+    while record.status().update < updates:
+        assert time.monotonic() < until, record.status()
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_while_it_saves(tmp_path: Path) -> None:
+    """Whatever the moment, the newest whole checkpoint is at most one behind what was reported as saved."""
+    moments = random.Random(0)
+    start = 0
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["repro.training.checkpoint"])
+    for _ in range(KILLS):
+        reader, writer = context.Pipe(duplex=False)
+        process = context.Process(target=_save_for_ever, args=(tmp_path, start, writer))
+        process.start()
+        writer.close()
+        reader.recv()  # the first save of this process is on disk
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        reported = _last(reader, start)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a checkpoint without its checksum yet
+            state = checkpoint.load_latest(tmp_path, CPU)
+        assert state is not None
+        assert state["update"] >= reported, "a checkpoint that was saved is gone"
+        assert torch.equal(state["weights"], torch.full((50000,), float(state["update"])))
+        start = state["update"] + 1
+    assert len(list(tmp_path.glob("update-*.pt"))) <= checkpoint.KEPT + 1
+
+
+def _save_for_ever(folder: Path, start: int, writer: multiprocessing.connection.Connection) -> None:
+    for update in range(start, start + 100_000):
+        checkpoint.save(folder, update, {"update": update, "weights": torch.full((50000,), float(update))})
+        writer.send(update)
+
+
+def _last(reader: multiprocessing.connection.Connection, last: int) -> int:
+    try:
+        while reader.poll():
+            last = reader.recv()
+    except (EOFError, OSError):
+        pass  # cut off by the kill
+    return last
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "empty", "no checksum", "checksum of another"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, damage: str) -> None:
+    for update in (1, 2):
+        checkpoint.save(tmp_path, update, {"update": update, "weights": torch.ones(1000)})
+    newest = tmp_path / "update-000000002.pt"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "bit flipped":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    elif damage == "empty":
+        newest.write_bytes(b"")
+    elif damage == "no checksum":
+        newest.with_suffix(".sha256").unlink()
+    else:
+        shutil.copy(tmp_path / "update-000000001.sha256", newest.with_suffix(".sha256"))
+        content[0] ^= 1
+        newest.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match=r"update-000000002.pt is damaged; going back"):
+        state = checkpoint.load_latest(tmp_path, CPU)
+    assert state is not None
+    assert state["update"] == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of four MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_fails_the_save_and_keeps_what_was_saved(small_disk: Path) -> None:
+    checkpoint.save(small_disk, 1, {"update": 1, "weights": torch.ones(100_000)})
+    with pytest.raises((OSError, RuntimeError)):
+        checkpoint.save(small_disk, 2, {"update": 2, "weights": torch.ones(1_250_000)})
+    state = checkpoint.load_latest(small_disk, CPU)
+    assert state is not None
+    assert state["update"] == 1
+    assert not list(small_disk.glob(".*.tmp"))
+
+
+def test_a_run_on_a_full_disk_fails_and_says_so(small_disk: Path) -> None:
+    record = new_record(small_disk)
+    (small_disk / "ballast").write_bytes(b"x" * (4096 * 1024 - 200 * 1024))
+    process = in_child(record)
+    process.join(90)
+    assert process.exitcode == EXIT_FAILED
+    (small_disk / "ballast").unlink()
+    assert record.status().state in ("failed", "running")
+    process = in_child(record)  # with room again it goes on
+    process.join(90)
+    assert (process.exitcode, record.status().state) == (EXIT_DONE, "done")
+
+
+def test_a_read_only_run_folder_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    bound = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
+    if bound.returncode:
+        pytest.skip("a folder cannot be mounted read-only here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        answer = subprocess.run(
+            [sys.executable, "-m", "repro", "launch", "table1", ROW.id, "--scale", "smoke", "--runs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    assert answer.returncode == 2
+    assert "cannot write there (Read-only file system); set --runs" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_stale_lock_and_half_written_files_are_in_nobodys_way(tmp_path: Path) -> None:
+    record = new_record(tmp_path)
+    (record.path / "lock").touch()
+    record.checkpoint_dir.mkdir()
+    leftovers = [record.path / ".status.json.99.tmp", record.checkpoint_dir / ".update-000000004.pt.99.tmp"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
+    assert execute(record.path, tell=lambda _: None) == EXIT_DONE
+    assert not any(leftover.exists() for leftover in leftovers)
+
+
+def test_the_older_of_two_attempts_stops(tmp_path: Path) -> None:
+    record = new_record(tmp_path, "recipe.epochs=100")
+    older = in_child(record)
+    wait_for(record, 5)
+    newer = in_child(record)
+    older.join(60)
+    assert older.exitcode == EXIT_STOPPED
+    newer.join(120)
+    assert newer.exitcode == EXIT_DONE
+    assert (record.status().state, record.status().attempt) == ("done", 2)
+    assert "resumed from update" in (record.attempt_dir(2) / "stdout").read_text()
+
+
+def test_an_older_attempt_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    record = new_record(tmp_path)
+    from filelock import FileLock
+
+    said: list[str] = []
+    with FileLock(record.path / "lock"):
+        assert execute(record.path, tell=said.append, take_over_s=0.5) == EXIT_STOPPED
+    assert "an older attempt is still at this run" in said[0]
+
+
+def test_a_clock_that_goes_backwards_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, offset = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() - offset)
+
+    def back() -> None:
+        nonlocal offset
+        while not done.wait(0.05):
+            offset += 600
+
+    done = threading.Event()
+    thread = threading.Thread(target=back)
+    thread.start()
+    try:
+        record = new_record(tmp_path)
+        assert execute(record.path, tell=lambda _: None) == EXIT_DONE
+    finally:
+        done.set()
+        thread.join()
+    result = record.result() or {}
+    assert result["wall_s"] > 0
+    assert json.loads((record.path / "status.json").read_text())["state"] == "done"
