@@ -18,7 +18,7 @@ from repro.errors import UserError
 from repro.rows import table_names
 from repro.runs.record import Record, all_records
 from repro.runs.status import STALE_AFTER_S
-from repro.tracking.client import require_login, start_run
+from repro.tracking.client import require_login, reset_client, start_run
 from repro.tracking.mirror_file import Mirror, one_line, push_command, write_mirror
 from repro.tracking.names import names_of, step_of
 from repro.tracking.wandb_mirror import finish, log_entry
@@ -83,7 +83,7 @@ def push_one(record: Record, project: str | None) -> Pushed:
                     sent += 1
             finish(run, record, config, names, record.result())
     except (wandb.Error, OSError, TimeoutError) as error:
-        wandb.teardown()  # the client keeps the id of a run that it could not start or end
+        reset_client()
         return Pushed(record.path, failed=f"{one_line(error)}; again: {push_command(record.path)}")
     write_mirror(record.path, Mirror("current", "online", run.id, run.url, update))
     return Pushed(record.path, sent, run.url)

@@ -19,7 +19,15 @@ import wandb
 from repro.config import Config
 from repro.errors import UserError
 from repro.runs.record import Record
-from repro.tracking.client import INIT_TIMEOUT_S, add_weights, is_logged_in, run_id, start_run, stop_client
+from repro.tracking.client import (
+    INIT_TIMEOUT_S,
+    add_weights,
+    is_logged_in,
+    reset_client,
+    run_id,
+    start_run,
+    stop_client,
+)
 from repro.tracking.current_cost import current_macs_g
 from repro.tracking.mirror_file import Mirror, State, one_line, push_command, write_mirror
 from repro.tracking.names import Names, names_of, step_of
@@ -102,7 +110,7 @@ class WandbMirror:
         except (wandb.Error, UserError) as error:
             self._why_offline = f"W&B cannot be reached ({one_line(error)})"
             self._warn(f"{self._why_offline}; writing offline")
-            wandb.teardown()  # the client keeps the id of the run that it could not start
+            reset_client()
         run = start_run(self._record, self._config, "offline", self._record.path)
         self._mode = "offline"
         self._note("behind", self._why_offline)
