@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,27 +17,37 @@ from repro.runs.record import Record, record_for
 
 WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
 KILLS = 10
+UPDATES = 240
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
 
 
 def new_record(root: Path) -> Record:
-    # 4 updates an epoch, 30 epochs; a checkpoint every 0.05 s, so that many a kill falls into the writing of one.
-    config = compose([*ROW.overrides, "scale=smoke", "tracker=none", "recipe.epochs=30", "run.checkpoint_every_s=0.05"])
+    # 4 updates an epoch; a checkpoint every 0.05 s, so that many a kill falls into the writing of one.
+    often = ("run.checkpoint_every_s=0.05", "run.log_every_updates=1")
+    config = compose([*ROW.overrides, "scale=smoke", "tracker=none", f"recipe.epochs={UPDATES // 4}", *often])
     record = record_for(root, config, "table1", ROW.id)
     record.create(config, "table1", ROW.id)
     return record
 
 
-def attempt(record: Record, kill_after_s: float | None) -> int | None:
+def attempt(record: Record, kill_at: int | None, delay_s: float = 0.0) -> int | None:
+    """One process of the run, killed `delay_s` after it has written of update `kill_at`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repro.launch.preload"])
     process = context.Process(target=execute_in_child, args=(record.path,))
     process.start()
-    process.join(kill_after_s)
+    while kill_at is not None and process.is_alive() and updates_written(record) < kill_at:
+        process.join(0.005)
+    process.join(None if kill_at is None else delay_s)
     if process.is_alive():
         process.kill()
         process.join()
     return process.exitcode
+
+
+def updates_written(record: Record) -> int:
+    """The largest update that the metrics speak of."""
+    return max((entry["update"] for entry in record.metrics("train")), default=0)
 
 
 def outcome(record: Record) -> tuple[object, object]:
@@ -49,17 +60,13 @@ def outcome(record: Record) -> tuple[object, object]:
 def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     undisturbed = new_record(tmp_path / "undisturbed")
     assert attempt(undisturbed, None) == 0
-    wall_s = float((undisturbed.result() or {})["wall_s"])
     killed = new_record(tmp_path / "killed")
     moments = random.Random(0)
-    kills = 0
-    while kills < KILLS:
-        # Early ones too: before the first checkpoint, while data are read. Progress is made over the attempts.
-        if attempt(killed, moments.uniform(0.02, 0.3) * max(wall_s, 2.0)) == 0:
-            break
-        kills += 1
+    for kill in range(KILLS):
+        # Before the first update, then further and further; each at a random moment of an update or a checkpoint.
+        code = attempt(killed, kill * UPDATES // (2 * KILLS), moments.uniform(0.0, 0.15))
+        assert code == -signal.SIGKILL
         assert killed.result() is None
-    assert kills == KILLS, "the run ended before it was killed often enough: make it longer"
     assert attempt(killed, None) == 0
     assert killed.status().state == "done"
     assert killed.status().attempt == KILLS + 1

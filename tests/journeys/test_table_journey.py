@@ -95,7 +95,7 @@ def test_report_again_is_the_same_bytes(launched: Path) -> None:
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ["launch", "table1", "deit_tiny/dense", "deit_tiny/svite-30", "--scale", "smoke", "recipe.epochs=200"]
+    words = ["launch", "table1", "deit_tiny/dense", "deit_tiny/svite-30", "--scale", "smoke", "recipe.epochs=60"]
     process = subprocess.Popen(
         [*REPRO, *words, "launcher.parallel=2"],
         cwd=tmp_path,
@@ -119,7 +119,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     for row, seen in stopped.items():
         now = status(tmp_path, row)
-        assert (now["state"], now["attempt"], now["update"]) == ("done", 2, 800)
+        assert (now["state"], now["attempt"], now["update"]) == ("done", 2, 240)
         (folder,) = (tmp_path / "runs" / "table1" / "deit_tiny" / row / "smoke").iterdir()
         assert f"resumed from update {seen['update']}" in (folder / "attempts" / "2" / "stdout").read_text()
 
