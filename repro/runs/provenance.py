@@ -52,9 +52,13 @@ def _git(*arguments: str) -> str | None:
 
 
 def _dirty_diff() -> str | None:
-    """Hash of what differs from the commit in code, config and tables; None where nothing does."""
-    diff = _git("diff", "HEAD", "--", "repro", "conf", "paper_tables")
-    return hashlib.sha256(diff.encode()).hexdigest() if diff else None
+    """Hash of what differs from the commit in code, config and tables, new files too; None where nothing does."""
+    places = ("--", "repro", "conf", "paper_tables")
+    diff = _git("diff", "HEAD", *places) or ""
+    new = (_git("ls-files", "--others", "--exclude-standard", *places) or "").splitlines()
+    contents = [f"{name}\n{hashlib.sha256((REPOSITORY / name).read_bytes()).hexdigest()}" for name in new]
+    differing = "\n".join([diff, *contents]).strip()
+    return hashlib.sha256(differing.encode()).hexdigest() if differing else None
 
 
 def _version(package: str) -> str | None:
