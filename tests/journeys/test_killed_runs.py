@@ -69,10 +69,11 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
         assert killed.result() is None
     assert attempt(killed, None) == 0
     assert killed.status().state == "done"
-    assert killed.status().attempt == KILLS + 1
+    attempts = killed.status().attempt
+    assert attempts in (KILLS, KILLS + 1)  # the first may have been killed before it claimed its number
     assert outcome(killed) == outcome(undisturbed)
     last = [torch.load(max(r.checkpoint_dir.glob("update-*.pt")), weights_only=True) for r in (killed, undisturbed)]
     for name, tensor in last[1]["model"].items():
         assert torch.equal(tensor, last[0]["model"][name]), name
     assert attempt(killed, None) == 0  # a done run is left alone
-    assert killed.status().attempt == KILLS + 1
+    assert killed.status().attempt == attempts
