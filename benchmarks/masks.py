@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
-from repro.config import compose
+from repro.composition import compose
 from repro.models.vit import build_vit
 from repro.parts import MethodPart
 from repro.schedule import UpdateSchedule

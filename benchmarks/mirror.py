@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 
 from benchmarks.figures import Figure, milliseconds
-from repro.config import Config, compose
+from repro.composition import compose
+from repro.config import Config
 from repro.runs.record import Record, record_for
 from repro.tracking.open import open_sinks
 

@@ -343,7 +343,7 @@ def _cancel(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from repro.config import compose
+    from repro.composition import compose
     from repro.launch.doctor import examine
 
     config = compose([f"scale={options.scale}", *options.words])

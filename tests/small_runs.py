@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.config import Config, compose
+from repro.composition import compose
+from repro.config import Config
 from repro.data.splits import Splits, load_splits
 from repro.tracking.sinks import Sinks
 from repro.training.distributed import World

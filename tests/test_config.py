@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from repro.config import CONF_DIR, NOT_IN_SIGNATURE, Config, compose, groups, signature
+from repro.composition import CONF_DIR, compose, groups
+from repro.config import NOT_IN_SIGNATURE, Config, signature
 from repro.errors import UserError
 from repro.rows import TABLES_DIR, load_table
 from repro.schedule import UpdateSchedule, mask_schedule, training_length

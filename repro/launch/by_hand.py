@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.console import Console
 
-from repro.config import CONF_DIR, Config, compose
+from repro.composition import CONF_DIR, compose
+from repro.config import Config
 from repro.errors import UserError
 from repro.launch.inline import Forked
 from repro.launch.liveness import why_alive

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.config import Config, compose, signatures
+from repro.composition import compose
+from repro.config import Config, signatures
 from repro.errors import UserError
 from repro.rows import Row, Table
 from repro.runs.record import Record, record_for

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from repro.config import Config, compose
+from repro.composition import compose
+from repro.config import Config
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn

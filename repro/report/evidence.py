@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.config import Config, compose
+from repro.composition import compose
+from repro.config import Config
 from repro.errors import UserError
 from repro.report.verdicts import partial
 from repro.rows import Row, Table

@@ -148,7 +148,7 @@ class OutputProbe:
 
     def _score(self, output: Tensor, gradient: Tensor) -> None:
         gradient = gradient.detach().unflatten(-1, (len(self.group.active), -1))
-        product = (gradient * output).float().sum((1, 3))  # (images, units)
+        product = (gradient.float() * output.float()).sum((1, 3))  # (images, units)
         self.taylor += product.abs().sum(0)
         self.gradient_l1 += gradient.float().abs().sum((0, 1, 3))
         self.gain -= product.sum(0)

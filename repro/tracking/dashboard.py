@@ -10,7 +10,7 @@ from typing import Any
 
 import wandb
 
-from repro.config import compose
+from repro.composition import compose
 from repro.errors import UserError
 from repro.report.collect import collect
 from repro.report.tables import markdown_text

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from repro.config import Config, compose
+from repro.composition import compose
+from repro.config import Config
 
 MakeImages = Callable[[Path, Iterable[str]], None]
 

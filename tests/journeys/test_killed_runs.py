@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro.config import compose
+from repro.composition import compose
 from repro.launch.inline import execute_in_child
 from repro.rows import load_table
 from repro.runs.record import Record, record_for

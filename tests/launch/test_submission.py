@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from repro import config as configs
-from repro.config import SlurmLauncher, compose
+from repro import composition as configs
+from repro.composition import compose
+from repro.config import SlurmLauncher
 from repro.errors import UserError
 from repro.launch import rendezvous
 from repro.launch.costing import cost, images, published, total

@@ -6,7 +6,7 @@ import pytest
 import timm
 from torch import nn
 
-from repro.config import compose
+from repro.composition import compose
 from repro.measure.cost import row_cost, tokens_kept, units_kept, vit_layers
 from repro.rows import load_table, row_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from repro.config import compose
+from repro.composition import compose
 from repro.models.anatomy import anatomy
 from repro.models.export import attach_selector, selector_of
 from repro.models.vit import build_vit

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.config import compose
+from repro.composition import compose
 from repro.rows import Row
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from report_records import write_record, write_saving
 
-from repro.config import groups
+from repro.composition import groups
 from repro.errors import UserError
 from repro.report.collect import collect
 from repro.report.view import view

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.config import compose
+from repro.composition import compose
 from repro.errors import UserError
 from repro.runs import provenance
 from repro.runs.files import read_json, replacing, write_json

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_runs import small_config
 
-from repro.config import compose
+from repro.composition import compose
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
 from repro.models.vit import build_vit

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from repro.config import Config, compose
+from repro.composition import compose
+from repro.config import Config
 from repro.rows import load_table
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for

@@ -7,7 +7,7 @@ import re
 import pytest
 from mirrored import ROW, eval_entry, result_of_run, train_entry
 
-from repro.config import compose
+from repro.composition import compose
 from repro.rows import load_table
 from repro.tracking.current_cost import current_macs_g
 from repro.tracking.names import names_of, result_of, step_of

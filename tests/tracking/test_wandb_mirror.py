@@ -10,7 +10,7 @@ import pytest
 from loopback import KEY, serving
 from mirrored import ROW, bytes_below, eval_entry, new_record, read_back, train_entry, write_run
 
-from repro.config import compose
+from repro.composition import compose
 from repro.tracking.client import run_id, tags
 from repro.tracking.mirror_file import read_mirror
 from repro.tracking.open import open_sinks

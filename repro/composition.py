@@ -1,0 +1,185 @@
+"""From Hydra overrides to a `Config`: composed by Hydra, all errors in one message.
+
+`compose` is the only way. What a row says and what the user overrides go in as Hydra overrides.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from repro import method_options
+from repro.config import Config
+from repro.cross_checks import cross_checks
+from repro.errors import UserError, did_you_mean
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+
+
+def compose(overrides: Iterable[str] = ()) -> Config:
+    """The config of one run from Hydra overrides (`backbone=deit_small`, `method.sparsity=0.5`).
+
+    Raises `UserError` that lists every wrong group, key and value at once, each with the nearest valid names.
+    """
+    errors: list[str] = []
+    choices: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for text in overrides:
+        parsed = _parse(text, errors)
+        if parsed is None:
+            continue
+        key = parsed.key_or_group
+        options = groups().get(key)
+        if options is None:
+            values[key] = parsed.value()
+        elif parsed.value() in options:
+            choices[key] = str(parsed.value())
+        else:
+            errors.append(f"{text}: no {key} {parsed.value()!r}{did_you_mean(str(parsed.value()), options)}")
+    composed = _compose_groups(choices)
+    errors += _apply(composed, values)
+    return _validate(composed, errors)
+
+
+@functools.cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """The config groups and what each offers."""
+    return {
+        folder.name: tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+        for folder in sorted(CONF_DIR.iterdir())
+        if folder.is_dir()
+    }
+
+
+def _parse(text: str, errors: list[str]) -> Override | None:
+    try:
+        parsed = _parse_cached(text)
+    except HydraException:
+        errors.append(f"{text}: not an override; write key=value")
+        return None
+    if parsed.is_delete() or parsed.is_sweep_override():
+        errors.append(f"{text}: a single run takes plain key=value (sweeps: repro train -m)")
+        return None
+    return parsed
+
+
+@functools.lru_cache(maxsize=4096)  # most overrides of a table are those of its other rows
+def _parse_cached(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
+def _compose_groups(choices: Mapping[str, str]) -> DictConfig:
+    """What Hydra composes from these choices; plain ones are put in afterwards: 50 times quicker."""
+    plain = {group: option for group, option in choices.items() if _is_plain(group, option)}
+    others = tuple(sorted(item for item in choices.items() if item[0] not in plain))
+    composed = OmegaConf.create(_compose_with_hydra(others))
+    for group, option in plain.items():
+        composed[group] = _load_option(group, option)
+    return composed
+
+
+@functools.lru_cache(maxsize=256)
+def _compose_with_hydra(choices: tuple[tuple[str, str], ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = hydra_compose("config", [f"{group}={option}" for group, option in choices])
+    OmegaConf.set_struct(composed, False)
+    return composed
+
+
+@functools.cache
+def _load_option(group: str, option: str) -> Any:
+    return OmegaConf.load(CONF_DIR / group / f"{option}.yaml")
+
+
+@functools.cache
+def _is_plain(group: str, option: str) -> bool:
+    """Whether choosing this option is the same as putting its file in its group's place.
+
+    That is so where the file has no defaults list and no package of its own, and no other file says anything about the
+    group.
+    """
+    text = (CONF_DIR / group / f"{option}.yaml").read_text(encoding="utf-8")
+    return group not in _groups_set_elsewhere() and not re.search(r"^# *@package|^defaults:", text, re.MULTILINE)
+
+
+@functools.cache
+def _groups_set_elsewhere() -> frozenset[str]:
+    found: set[str] = set()
+    for path in [CONF_DIR / "config.yaml", *CONF_DIR.glob("*/*.yaml")]:
+        text = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r"override /(\w+)", text))
+        if path.parent == CONF_DIR or re.search(r"^# *@package", text, re.MULTILINE):
+            found |= set(re.findall(r"^(\w+):", text, re.MULTILINE))
+    return frozenset(found)
+
+
+def _apply(composed: DictConfig, values: Mapping[str, Any]) -> list[str]:
+    errors = []
+    model_keys = [f"model.{name}" for name in composed.backbone.local]
+    known = {*model_keys, *(key for key, _ in _leaves(OmegaConf.to_container(composed)))}
+    for key, value in values.items():
+        if key not in known:
+            errors.append(f"{key}: no such key{did_you_mean(key, known)}")
+        elif key not in model_keys:
+            OmegaConf.update(composed, key, value, merge=False)
+    # The model starts as a copy of one of the backbone's geometries, which may have been overridden themselves.
+    composed.model = OmegaConf.to_container(composed.model, resolve=True)
+    for key in model_keys:
+        if key in values:
+            OmegaConf.update(composed, key, values[key], merge=False)
+    return errors
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict) or not node:
+        yield prefix, node
+        return
+    for key, child in node.items():
+        yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _validate(composed: DictConfig, errors: list[str]) -> Config:
+    for key, value in _leaves(OmegaConf.to_container(composed)):
+        if value == MISSING:
+            errors.append(f"{key}: needs a value ({key}=...)")
+            OmegaConf.update(composed, key, None)
+    try:
+        resolved: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(_message([*errors, str(error).splitlines()[0]])) from None
+    errors += method_options.settle(resolved["method"])
+    try:
+        config = Config.model_validate(resolved)
+    except ValidationError as error:
+        errors += [f"{_key(item['loc'])}={item['input']!r}: {item['msg'].lower()}" for item in error.errors()]
+        raise UserError(_message(errors)) from None
+    errors += cross_checks(config)
+    if errors:
+        raise UserError(_message(errors))
+    return config
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    """The key as it is written in an override: pydantic puts the launcher's name into the path of its fields."""
+    parts = [str(part) for part in place]
+    if parts[0] == "launcher" and len(parts) > 2:
+        del parts[1]
+    return ".".join(parts)
+
+
+def _message(errors: list[str]) -> str:
+    if len(errors) == 1:
+        return f"config: {errors[0]}"
+    return f"config: {len(errors)} errors\n" + "\n".join(f"  {error}" for error in errors)
