@@ -12,6 +12,7 @@ from repro.config import Config
 from repro.measure.rate import Throughput
 from repro.models.vit import build_vit
 from repro.training.distributed import join_world
+from repro.training.precision import autocast
 
 WARM_UP_UPDATES = 2
 
@@ -39,7 +40,6 @@ def _rate(config: Config, device: torch.device, budget_s: float) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images = torch.randn(batch, shape.in_chans, shape.image_size, shape.image_size, device=device)
     labels = torch.randint(shape.num_classes, (batch,), device=device)
-    mixed = recipe.amp == "bfloat16" and device.type == "cuda"
     started, updates = time.monotonic(), 0
     measured_from = started
     while updates <= WARM_UP_UPDATES or time.monotonic() - started < budget_s:
@@ -47,7 +47,7 @@ def _rate(config: Config, device: torch.device, budget_s: float) -> float:
             _finish(device)
             measured_from = time.monotonic()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+        with autocast(recipe.amp, device):
             loss = nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()

@@ -24,6 +24,9 @@ from repro.runs.files import replacing, write_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+# How far the exported model's logits may be from the masked one's, as a share of the largest of them (or of 1).
+TOLERANCE = 1e-5
+CHECKED_IMAGES = 8
 
 
 def masked_model(config: Config, weights: dict[str, torch.Tensor]) -> nn.Module:
@@ -51,12 +54,20 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
         weights: its model's state dict, zero where it is sparse.
         folder: made where it is not there; an earlier export in it is replaced.
         origin: what to say about where it comes from (row, signature, record), as JSON values.
+
+    Raises:
+        ArithmeticError: where its logits on images of noise are not those of the masked model: then nothing is written.
     """
     model = masked_model(config, weights)
+    images = _noise(config.model)
+    masked_logits = _logits(model, images)
     before = sum(weight.numel() for weight in model.parameters())
     left = shrink(model)
     after = sum(weight.numel() for weight in model.parameters())
     nonzero = sum(int(weight.count_nonzero()) for weight in model.parameters())
+    difference = float((_logits(model, images) - masked_logits).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(masked_logits.abs().max())):
+        raise ArithmeticError(f"logits of the smaller model differ from the masked model's by {difference:.2g}")
     description: dict[str, Any] = {
         "format": FORMAT,
         **origin,
@@ -65,12 +76,27 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
         "neurons": list(left.neurons),
         "tokens": selector_of(config),
         "parameters": {"dense": before, "stored": after, "nonzero": nonzero},
+        "largest_logit_difference": difference,
         "normalisation": {"mean": list(config.data.mean), "std": list(config.data.std)},
     }
     with replacing(folder / WEIGHTS) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
     write_json(folder / DESCRIPTION, description)
     return description
+
+
+def _noise(geometry: Geometry) -> torch.Tensor:
+    size = geometry.image_size
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(CHECKED_IMAGES, geometry.in_chans, size, size, generator=draw)
+
+
+def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Logits of a model in evaluation mode; a token selection that samples there draws the same each time."""
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        logits: torch.Tensor = model(images)
+    return logits
 
 
 def load_exported(folder: Path) -> nn.Module:

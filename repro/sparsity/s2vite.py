@@ -1,9 +1,9 @@
 """S2ViTE: structured sparse training over attention heads and MLP neurons.
 
 Source: SViTE paper, section 3.2. The released growth takes back exactly what an update has just pruned, because a unit
-whose weights are all zero gets no gradient; it is here as `growth=as_released`. The default, `growth=gate`, keeps the
-weights of inactive units aside and, in an update that changes masks, puts them behind a closed gate: the gradient of
-the gate is what switching the unit on would gain, to first order, so that any unit can be found.
+whose weights are all zero gets no gradient; it is here as `growth=as_released`. The default, `growth=fresh`, draws
+incoming weights anew for every inactive unit in an update that changes masks, behind outgoing weights of zero: the
+network computes what it did before, but the outgoing weights now have a gradient, and any unit can be found by it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class S2ViTE(StructuredUnits):
         model: a vision transformer.
         sparsity: the row's nominal sparsity; what is kept is said by the two densities.
         heads_density, neurons_density: share of each block's heads and neurons that is active, in (0, 1].
-        growth: `gate` or `as_released`.
+        growth: `fresh` or `as_released`.
         decay: `as_paper` or `as_released`, see `repro.sparsity.decay`.
         update_fraction: alpha, the share of active units exchanged at first.
         schedule: when masks change.
@@ -75,33 +75,38 @@ class S2ViTE(StructuredUnits):
         densities = {"heads": heads_density, "neurons": neurons_density}
         super().__init__(model, densities)
         self.growth, self.decay = growth, decay
-        self.alpha, self.schedule = update_fraction, schedule
-        self._probes: list[OutputProbe] = []
-        # What inactive units own, kept aside for the gate; order of `owned`, over the units inactive at present.
-        self._aside: dict[str, list[Tensor]] = {}
+        self.alpha, self.schedule, self.seed = update_fraction, schedule, seed
+        self._probes: dict[str, OutputProbe] = {}
         for group in self.groups:
             total = len(group.active)
             order = torch.randperm(total, generator=generator("units", seed, group.name))
             group.active[order[units_kept(total, densities[group.kind]) :]] = False
             group.ever_active = group.active.clone()
-            if self.growth == "gate":
-                self._aside[group.name] = [part.read(~group.active) for part in group.owned]
             group.zero_inactive()
 
     def before_update(self, update: int) -> None:
-        """Watch the units' outputs in an update that will change them."""
+        """In an update that will change units: watch what heads put out, and give inactive units something to say."""
         if not self.schedule.is_due(update):
             return
-        gated = self.growth == "gate"
         for group in self.groups:
-            if gated:
-                for part, values in zip(group.owned, self._aside[group.name], strict=True):
-                    part.write(~group.active, values)
-            self._probes.append(OutputProbe(group, gated))
+            if self.growth == "fresh":
+                self._draw(group, update)
+            if group.kind == "heads":
+                self._probes[group.name] = OutputProbe(group)
+
+    def _draw(self, group: UnitGroup, update: int) -> None:
+        """Fresh incoming weights for inactive units, spread as those of the active ones, behind a closed way out."""
+        weight = group.incoming[0]
+        inactive = ~group.active
+        kept = weight.read(inactive)
+        draw = torch.randn(kept.shape, generator=generator("fresh units", self.seed, group.name, update))
+        # A seeded draw on the CPU and one number from equal weights: the same on every rank and device.
+        weight.write(inactive, draw * float(weight.read(group.active).float().std().cpu()))
+        group.outgoing.write(inactive, None)
 
     def after_step(self, update: int) -> None:
         """Keep inactive units at zero; exchange units where it is due."""
-        if self._probes:
+        if self.schedule.is_due(update):
             self._exchange(update)
         super().after_step(update)
 
@@ -109,48 +114,35 @@ class S2ViTE(StructuredUnits):
     def _exchange(self, update: int) -> None:
         fraction = update_fraction(self.decay, self.alpha, update, self.schedule)
         exchanged = 0
-        for probe in self._probes:
-            probe.close()
-            group = probe.group
-            prune_score, grow_score = self._scores(probe)
+        for group in self.groups:
+            prune_score, grow_score = self._scores(group)
             active = prune_and_grow_units(prune_score, grow_score, group.active, fraction)
-            exchanged += int((active & ~group.active).sum())
-            self._switch(group, active)
-        self._probes = []
+            grown = active & ~group.active
+            exchanged += int(grown.sum())
+            if self.growth == "fresh":
+                # This update's step has touched them: what is grown starts at zero, as everywhere.
+                group.outgoing.write(grown, None)
+            group.active = active
+            group.ever_active |= active
+        self._probes = {}
         self.note_update(update, exchanged)
 
-    def _scores(self, probe: OutputProbe) -> tuple[Tensor, Tensor]:
-        """Heads are pruned by Taylor score, neurons by L1 of what they own; the same on every rank."""
-        group = probe.group
+    def _scores(self, group: UnitGroup) -> tuple[Tensor, Tensor]:
+        """Heads are pruned by Taylor score, neurons by L1 of what they own; both grow by L1 of a gradient.
+
+        That is the gradient of what the released code takes (a head's output, all that a neuron owns), or with fresh
+        units that of the outgoing weights. The same on every rank: gradients of weights are, and means over ranks are.
+        """
+        outgoing = group.outgoing.l1(_gradient(group.outgoing.parameter))
         if group.kind == "heads":
-            prune_score = mean_over_ranks(probe.taylor)
-            released = mean_over_ranks(probe.gradient_l1)
+            probe = self._probes[group.name]
+            probe.close()
+            prune_score, released = mean_over_ranks(probe.taylor), mean_over_ranks(probe.gradient_l1)
         else:
             weights = [part for part in group.owned if part.parameter.dim() > 1]
             prune_score = sum_over(part.l1(part.parameter.detach()) for part in weights)
             released = sum_over(part.l1(_gradient(part.parameter)) for part in weights)
-        grow_score = mean_over_ranks(probe.gain) if self.growth == "gate" else released
-        return prune_score.cpu(), grow_score.cpu()
-
-    def _switch(self, group: UnitGroup, active: Tensor) -> None:
-        """Make `active` the group's active units. At a gate, weights come from aside and go there."""
-        if self.growth == "gate":
-            # The optimizer has moved the inactive units a little in this update: what was put aside is the truth.
-            for part, values in zip(group.owned, self._aside[group.name], strict=True):
-                part.write(~group.active, values)
-            self._aside[group.name] = [part.read(~active) for part in group.owned]
-        group.active = active
-        group.ever_active |= active
-
-    def state_dict(self) -> dict[str, Any]:
-        """Units, counters, and the weights kept aside."""
-        aside = {name: [value.cpu().clone() for value in values] for name, values in self._aside.items()}
-        return {**super().state_dict(), "aside": aside}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        super().load_state_dict(state)
-        self._aside = {name: list(values) for name, values in state["aside"].items()}
+        return prune_score.cpu(), (outgoing if self.growth == "fresh" else released).cpu()
 
 
 def sum_over(scores: Any) -> Tensor:

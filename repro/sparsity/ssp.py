@@ -57,7 +57,7 @@ class SSP(StructuredUnits):
 
     def prepare(self, backward: Backward) -> None:
         """Watch every unit while gradients are gathered, and prune."""
-        probes = [OutputProbe(group, gated=False) for group in self.groups]
+        probes = [OutputProbe(group) for group in self.groups]
         try:
             backward(self.scoring_batches)
         finally:

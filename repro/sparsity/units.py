@@ -49,21 +49,29 @@ class UnitGroup:
         name: `blocks.3.attn` or `blocks.3.mlp`.
         kind: `heads` or `neurons`.
         reader: the linear layer that reads the units' outputs (proj, fc2): its input is (batch, tokens, units * width).
-        owned: the weights and biases that leave with a unit and are zero while it is inactive. A head owns its rows of
-            qkv, not its columns of proj, which the released code never masks; a neuron its row of fc1 and column of
-            fc2.
+        incoming: what makes a unit's output: rows of qkv, or of fc1, weights before biases.
+        outgoing: what is made of it: columns of the reader.
+        owns_outgoing: whether the outgoing weights leave with the unit. A neuron's do; a head's columns of proj are
+            never masked by the released code.
         active: bool (units,).
     """
 
     name: str
     kind: str
     reader: nn.Linear
-    owned: tuple[Slice, ...]
+    incoming: tuple[Slice, ...]
+    outgoing: Slice
+    owns_outgoing: bool
     active: Tensor
     ever_active: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.ever_active = self.active.clone()
+
+    @property
+    def owned(self) -> tuple[Slice, ...]:
+        """The weights and biases that leave with a unit and are zero while it is inactive."""
+        return (*self.incoming, self.outgoing) if self.owns_outgoing else self.incoming
 
     def zero_inactive(self) -> None:
         """Set what inactive units own to zero."""
@@ -89,9 +97,11 @@ def unit_groups(model: nn.Module) -> Iterator[UnitGroup]:
             name=f"blocks.{index}.attn",
             kind="heads",
             reader=attention.proj,
-            owned=tuple(
+            incoming=tuple(
                 Slice(part, 0, rows) for part in (attention.qkv.weight, attention.qkv.bias) if part is not None
             ),
+            outgoing=Slice(attention.proj.weight, 1, torch.arange(heads * width).view(heads, width)),
+            owns_outgoing=False,
             active=torch.ones(heads, dtype=torch.bool),
         )
         neurons = torch.arange(mlp.fc1.out_features).view(-1, 1)
@@ -99,56 +109,50 @@ def unit_groups(model: nn.Module) -> Iterator[UnitGroup]:
             name=f"blocks.{index}.mlp",
             kind="neurons",
             reader=mlp.fc2,
-            owned=(
-                Slice(mlp.fc1.weight, 0, neurons),
-                Slice(mlp.fc1.bias, 0, neurons),
-                Slice(mlp.fc2.weight, 1, neurons),
-            ),
+            incoming=(Slice(mlp.fc1.weight, 0, neurons), Slice(mlp.fc1.bias, 0, neurons)),
+            outgoing=Slice(mlp.fc2.weight, 1, neurons),
+            owns_outgoing=True,
             active=torch.ones(mlp.fc1.out_features, dtype=torch.bool),
         )
 
 
 class OutputProbe:
-    """Watches what units give to their reader during one update, gates it, and keeps the scores that need gradients.
+    """Watches what units give to their reader during one update, and keeps the scores that need its gradient.
 
     For micro-batches of B images, output x (B, tokens, units, width) and its gradient g, it adds up over the update:
 
     * `taylor`: sum over images of |sum over tokens and width of g * x|, the Taylor score of removing a unit;
-    * `gradient_l1`: sum of |g|;
-    * `gain`: - sum of g * x, what the loss falls by, to first order, when the unit's gate opens by one.
+    * `gradient_l1`: sum of |g|.
 
-    With gates, the outputs of inactive units are multiplied by zero, and g is taken behind the gate: `gain` is then
-    defined for a closed unit too.
+    It holds no copy of an output, and lets go of each as soon as it is scored: backward would otherwise keep them all.
     """
 
-    def __init__(self, group: UnitGroup, gated: bool) -> None:
+    def __init__(self, group: UnitGroup) -> None:
         self.group = group
-        self.gate = group.active.to(group.reader.weight) if gated else None
-        units = len(group.active)
-        zeros = torch.zeros(units, device=group.reader.weight.device)
-        self.taylor, self.gradient_l1, self.gain = zeros.clone(), zeros.clone(), zeros.clone()
+        zeros = torch.zeros(len(group.active), device=group.reader.weight.device)
+        self.taylor, self.gradient_l1 = zeros.clone(), zeros.clone()
+        self._outputs: list[Tensor] = []
         self._handle = group.reader.register_forward_pre_hook(self._watch)
 
     def close(self) -> None:
         """Stop watching."""
         self._handle.remove()
+        self._outputs.clear()
 
     def _watch(self, reader: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
         output = inputs[0]
         if not output.requires_grad:
             return None
-        by_unit = output.detach().unflatten(-1, (len(self.group.active), -1))
-        gated = output
-        if self.gate is not None:
-            gated = (output.unflatten(-1, (len(self.gate), -1)) * self.gate[:, None].to(output.dtype)).flatten(-2)
-        else:
-            gated = output.view_as(output)
-        gated.register_hook(lambda gradient: self._score(by_unit, gradient))
-        return (gated,)
+        # A view, so that the gradient is what this reader gives back, whoever else reads the output.
+        seen = output.view_as(output)
+        self._outputs.append(output.detach())
+        seen.register_hook(self._score)
+        return (seen,)
 
-    def _score(self, output: Tensor, gradient: Tensor) -> None:
+    def _score(self, gradient: Tensor) -> None:
+        """Score the last output watched: backward goes through one micro-batch before the next is seen."""
         gradient = gradient.detach().unflatten(-1, (len(self.group.active), -1))
-        product = (gradient.float() * output.float()).sum((1, 3))  # (images, units)
-        self.taylor += product.abs().sum(0)
-        self.gradient_l1 += gradient.float().abs().sum((0, 1, 3))
-        self.gain -= product.sum(0)
+        output = self._outputs.pop().unflatten(-1, (len(self.group.active), -1))
+        # A reduced precision may hold outputs and gradients; scores are added up in float32.
+        self.taylor += (gradient.float() * output.float()).sum((1, 3)).abs().sum(0)
+        self.gradient_l1 += gradient.abs().sum((0, 1, 3), dtype=torch.float32)

@@ -29,6 +29,7 @@ from repro.training.distributed import World
 from repro.training.evaluation import Accuracy, evaluate
 from repro.training.interruption import Interrupted
 from repro.training.method import build_parts
+from repro.training.precision import autocast
 from repro.training.recipe import build_training
 from repro.training.state import Best, TrainingState
 
@@ -211,8 +212,7 @@ class Trainer:
         labels = labels.to(self.world.device, non_blocking=True)
         if training.mixup is not None:
             images, labels = training.mixup(images, labels)
-        mixed = self.recipe.amp == "bfloat16" and self.world.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+        with autocast(self.recipe.amp, self.world.device):
             loss: Tensor = training.loss(self._wrapped(images), labels)
         return loss
 

@@ -14,6 +14,7 @@ from repro.errors import UserError
 from repro.models.export import export, load_exported, masked_model
 from repro.models.shrink import Sizes, cut_to, shrink, sizes
 from repro.models.vit import build_vit
+from repro.rows import load_table
 
 STRUCTURED = ("s2vite", "s2vite as released", "s2vite_plus", "ssp")
 
@@ -52,6 +53,38 @@ def test_the_exported_model_says_what_the_masked_one_says(name: str, tmp_path: P
         assert small == full
     nonzero = sum(int(weight.count_nonzero()) for weight in masked.parameters())
     assert description["parameters"]["nonzero"] <= nonzero
+
+
+@pytest.mark.parametrize("backbone", ["deit_tiny", "deit_small", "deit_base"])
+def test_every_row_of_table_1_exports_to_the_same_logits(backbone: str, tmp_path: Path, dense: Weights) -> None:
+    """Each row's own method, sparsity and tokens, after an update, with weights that speak up."""
+    for row in load_table("table1").select([f"{backbone}/*"]):
+        config = small_config(*row.overrides, "recipe.drop_path=0", "model.embed_dim=12", "model.num_heads=3")
+        run = trainer(config, tmp_path / "run" / row.id.replace("/", "-"), dense)
+        run._update(iter(run.loader.batches(0, 0)))
+        weights = run.state.model.state_dict()
+        for value in weights.values():
+            value.mul_(4)
+        description = export(config, weights, tmp_path / "out", {"row": row.id})
+        images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        masked = logits(masked_model(config, weights), images)
+        assert float(masked.abs().max()) > 1e-2, "logits that say something"
+        torch.testing.assert_close(logits(load_exported(tmp_path / "out"), images), masked, rtol=0, atol=1e-5)
+        assert description["largest_logit_difference"] <= 1e-5
+
+
+def test_an_export_that_says_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro.models import export as exporting
+
+    def broken(model: nn.Module) -> Sizes:
+        with torch.no_grad():
+            model.head.bias.add_(1e-3)  # type: ignore[union-attr]
+        return sizes(model)
+
+    monkeypatch.setattr(exporting, "shrink", broken)
+    with pytest.raises(ArithmeticError, match=r"differ from the masked model's by 0\.001"):
+        export(small_config(), full_model().state_dict(), tmp_path, {})
+    assert not list(tmp_path.iterdir())
 
 
 def full_model() -> nn.Module:

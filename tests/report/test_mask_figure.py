@@ -53,8 +53,10 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     assert histories[0].layer_density == {"blocks.0.attn.qkv": 0.4, "head": 1.0}
     figure = draw_mask_figure(table, histories, "local")
     units = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[2].lines}
-    assert set(units) == {f"{kind}, growth {name}" for kind in ("neurons", "heads") for name in ("gate", "as_released")}
-    assert units["neurons, growth gate"] == pytest.approx([60, 90, 90, 90])
+    assert set(units) == {
+        f"{kind}, growth {name}" for kind in ("neurons", "heads") for name in ("fresh", "as_released")
+    }
+    assert units["neurons, growth fresh"] == pytest.approx([60, 90, 90, 90])
     assert units["neurons, growth as_released"] == pytest.approx([60, 60, 60, 60])
     fired = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[1].lines}
     assert fired["SViTE 50 %: ever active"] == pytest.approx([50, 70, 75, 75])

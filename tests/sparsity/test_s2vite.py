@@ -12,7 +12,7 @@ from repro.models.vit import build_vit
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE
 from repro.sparsity.ssp import SSP
-from repro.sparsity.units import OutputProbe, UnitGroup
+from repro.sparsity.units import OutputProbe, Slice, UnitGroup
 
 SCHEDULE = UpdateSchedule(interval=2, end=41, total=50)
 
@@ -66,9 +66,9 @@ def test_as_released_keeps_its_neurons_for_ever() -> None:
     assert method.metrics()["neurons_ever_active"] == method.metrics()["neurons_density"] == 0.5
 
 
-def test_gate_finds_neurons_that_were_never_active() -> None:
+def test_fresh_units_find_neurons_that_were_never_active() -> None:
     net = model()
-    method = part(net, "gate")
+    method = part(net, "fresh")
     start = {group.name: group.active.clone() for group in method.groups}
     history = train(net, method, 40)
     for group in neurons(method):
@@ -85,7 +85,7 @@ def _alike(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("growth", ["gate", "as_released"])
+@pytest.mark.parametrize("growth", ["fresh", "as_released"])
 def test_inactive_units_own_nothing_but_zeros_after_every_update(growth: str) -> None:
     net = model()
     method = part(net, growth)
@@ -108,65 +108,92 @@ def train_once(net: nn.Module, method: S2ViTE, update: int) -> None:
     method.after_step(update)
 
 
-def test_a_closed_gate_changes_nothing_and_its_gain_is_what_opening_it_gains() -> None:
-    """Finite differences of the gate against the score, in float64, for active and inactive units."""
+def test_an_update_that_listens_to_fresh_units_computes_the_same_and_sees_what_each_would_gain() -> None:
+    """The gradient of a closed unit's outgoing weights, against finite differences in float64."""
     net = model().double().eval()
-    method = part(net, "gate")
+    method = part(net, "fresh")
     images, labels = batch(0)
     images = images.double()
-    closed = nn.functional.cross_entropy(net(images), labels).detach()
+    before = nn.functional.cross_entropy(net(images), labels).detach()
     method.before_update(2)
-    probe = method._probes[1]
-    assert probe.group.kind == "neurons"
+    group = neurons(method)[0]
     loss = nn.functional.cross_entropy(net(images), labels)
-    torch.testing.assert_close(loss, closed)
+    torch.testing.assert_close(loss, before)
     loss.backward()
-    gain = probe.gain.clone()
-    assert probe.gate is not None
-    step = 1e-5
-    for unit in (0, 1, 2, 3, 20, 40):
-        probe.gate[unit] += step
-        with torch.enable_grad():
-            opened = float(nn.functional.cross_entropy(net(images), labels).detach())
-        probe.gate[unit] -= step
-        assert float(gain[unit]) == pytest.approx((float(closed) - opened) / step, rel=1e-2, abs=1e-6)
-    assert gain[~probe.group.active].abs().max() > 0
+    fc2 = group.outgoing.parameter
+    assert fc2.grad is not None
+    unit = int((~group.active).nonzero()[0])
+    step, differences = 1e-6, []
+    with torch.no_grad():
+        for output in range(fc2.shape[0]):
+            fc2[output, unit] += step
+            differences.append((float(nn.functional.cross_entropy(net(images), labels)) - float(before)) / step)
+            fc2[output, unit] -= step
+    _, grow_score = method._scores(group)
+    assert float(grow_score[unit]) == pytest.approx(sum(abs(value) for value in differences), rel=1e-3)
+    assert (grow_score > 0).all()
+    assert fc2.grad[:, unit].tolist() == pytest.approx(differences, rel=1e-2, abs=1e-7)
+
+
+def test_a_grown_unit_begins_with_a_drawn_way_in_and_a_closed_way_out() -> None:
+    """So that growing changes nothing of what the network computes; a unit taken back keeps what it had."""
+    net = model()
+    method = part(net, "fresh", update_fraction=1.0)
+    train_once(net, method, 1)
+    old = {group.name: group.active.clone() for group in method.groups}
+    train_once(net, method, 2)
+    grown_ones = 0
+    for group in method.groups:
+        grown = group.active & ~old[group.name]
+        grown_ones += int(grown.sum())
+        assert not group.outgoing.read(grown).any()
+        assert group.incoming[0].read(grown).ne(0).all()
+        assert group.outgoing.read(group.active & old[group.name]).ne(0).all()
+    assert grown_ones > 10
+    assert grown_ones == method.exchanged
+
+
+def test_fresh_draws_are_those_of_the_seed_and_spread_as_the_active_weights() -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        net = model()
+        method = part(net, "fresh", seed=seed)
+        method.before_update(2)
+        group = neurons(method)[0]
+        weight = group.incoming[0]
+        assert float(weight.read(~group.active).std()) == pytest.approx(float(weight.read(group.active).std()), rel=0.1)
+        drawn.append(weight.read(~group.active))
+        method.before_update(4)
+        assert not torch.equal(weight.read(~group.active), drawn[-1]), "another draw for another update"
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_the_taylor_score_of_a_head_by_hand() -> None:
     reader = nn.Linear(4, 1, bias=False)
     reader.weight.data = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    group = UnitGroup("blocks.0.attn", "heads", reader, (), torch.ones(2, dtype=torch.bool))
-    probe = OutputProbe(group, gated=False)
+    group = UnitGroup(
+        name="blocks.0.attn",
+        kind="heads",
+        reader=reader,
+        incoming=(),
+        outgoing=Slice(reader.weight, 1, torch.arange(4).view(2, 2)),
+        owns_outgoing=False,
+        active=torch.ones(2, dtype=torch.bool),
+    )
+    probe = OutputProbe(group)
     outputs = torch.tensor([[[1.0, 1.0, 0.0, -1.0]], [[0.0, -2.0, 1.0, 0.0]]], requires_grad=True)
     reader(outputs).sum().backward()
     probe.close()
     # g * x summed over tokens and width: image 1: 1 + 2 = 3 and -4; image 2: -4 and 3.
     assert probe.taylor.tolist() == [7, 7]
-    assert probe.gain.tolist() == [1, 1]
     assert probe.gradient_l1.tolist() == [6, 14]
-
-
-def test_weights_of_a_unit_come_back_as_they_left() -> None:
-    net = model()
-    method = part(net, "gate")
-    group = neurons(method)[0]
-    fc1 = group.owned[0].parameter
-    untouched = model().blocks[0].mlp.fc1.weight  # type: ignore[union-attr, index]
-    train(net, method, 4)
-    grown_now = group.active & ~group.ever_active
-    assert not grown_now.any()
-    # A unit that has never been active still has the weights it was initialised with, wherever they are kept.
-    never = ~group.ever_active
-    if never.any():
-        method.before_update(6)
-        assert torch.equal(fc1[never], untouched[never])
 
 
 @pytest.mark.parametrize("densities", [(0.3, 0.5), (0.7, 0.01)])
 def test_a_block_that_would_keep_nothing_is_refused(densities: tuple[float, float]) -> None:
     with pytest.raises(UserError, match="leaves none"):
-        part(model(), "gate", heads_density=densities[0], neurons_density=densities[1])
+        part(model(), "fresh", heads_density=densities[0], neurons_density=densities[1])
     with pytest.raises(UserError, match="leaves none"):
         SSP(
             model(),
@@ -180,7 +207,7 @@ def test_a_block_that_would_keep_nothing_is_refused(densities: tuple[float, floa
 
 def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(UserError, match="no transformer blocks"):
-        part(nn.Linear(2, 2), "gate")
+        part(nn.Linear(2, 2), "fresh")
 
 
 def test_ssp_keeps_the_units_of_largest_salience() -> None:
