@@ -1,4 +1,4 @@
-"""Finished sparse models against the dense one: whole ViT-B/16 at batch 8, on the CPU, kernels chosen by measurement."""
+"""Finished sparse models against the dense one: whole ViT-B/16, batch 8, on the CPU, kernels chosen by measurement."""
 
 from __future__ import annotations
 

@@ -159,13 +159,20 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
         resolved: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(_message([*errors, str(error).splitlines()[0]])) from None
-    errors += method_options.settle(resolved["method"])
+    unsettled = method_options.settle(resolved["method"])
+    errors += unsettled
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        errors += [f"{_key(item['loc'])}={item['input']!r}: {item['msg'].lower()}" for item in error.errors()]
+        said = {text.partition("=")[0] for text in errors}
+        errors += [
+            f"{key}={item['input']!r}: {item['msg'].lower()}"
+            for item in error.errors()
+            if (key := _key(item["loc"])) not in said
+        ]
         raise UserError(_message(errors)) from None
-    errors += cross_checks(config)
+    if not unsettled:  # what does not fit a wrong value says nothing
+        errors += cross_checks(config)
     if errors:
         raise UserError(_message(errors))
     return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro.config import Config, SlurmLauncher
-from repro.schedule import mask_schedule, training_length
+from repro.schedule import Length, mask_schedule, training_length
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -33,14 +33,33 @@ def cross_checks(config: Config) -> list[str]:
             f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
         )
     if config.data.images_per_epoch:
-        length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
-        schedule = mask_schedule(config, length)
-        if schedule is not None and schedule.end > schedule.total:
-            errors.append(
-                f"method.weights.update_end_iterations: masks would change until update {schedule.end}, the training "
-                f"has {schedule.total} (raise recipe.epochs or lower it)"
-            )
+        errors += schedule_errors(
+            config, training_length(config, config.data.limit_train or config.data.images_per_epoch)
+        )
+    weights = method.weights
+    if weights is not None and weights.heads_density is not None and model.num_heads * weights.heads_density < 1 - 1e-9:
+        errors.append(
+            f"method.weights.heads_density={weights.heads_density:g}: leaves none of model.num_heads={model.num_heads}"
+        )
     mixing = recipe.mixup > 0 or recipe.cutmix > 0
     if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
         errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
     return errors
+
+
+def schedule_errors(config: Config, length: Length) -> list[str]:
+    """What is wrong with the mask schedule for a training of this length: known at once, or when the data are read."""
+    schedule = mask_schedule(config, length)
+    if schedule is None:
+        return []
+    if schedule.end > schedule.total:
+        return [
+            f"method.weights.update_end_iterations: masks would change until update {schedule.end}, the training has "
+            f"{schedule.total} (raise recipe.epochs or lower it)"
+        ]
+    if schedule.count == 0 and schedule.end > 1:
+        return [
+            f"method.weights.update_interval_iterations: masks would never change: every {schedule.interval} updates, "
+            f"before update {schedule.end} of {schedule.total} (lower it; for masks that stay, update_end_iterations=0)"
+        ]
+    return []

@@ -1,7 +1,8 @@
 """What a file of conf/method declares beside its values: `choices`, `ranges` and `levels`.
 
-`choices` lists what a word may be, `ranges` the least and the largest of a number. `levels` turns a nominal sparsity
-into what it stands for: S2ViTE's 40 % means 0.7 of the heads and 0.6 of the neurons. All are data, so that a wrong word
+`choices` lists what a word may be. `ranges` has the least and the largest of a number (null for no bound, another key
+of the method for its value), and `whole` after them where it must be an integer. `levels` turns a nominal sparsity into
+what it stands for: S2ViTE's 40 % means 0.7 of the heads and 0.6 of the neurons. All are data, so that a wrong word
 is found before torch is imported.
 """
 
@@ -21,25 +22,38 @@ def settle(method: dict[str, Any]) -> list[str]:
     errors = []
     for key, levels in (method.pop("levels", None) or {}).items():
         errors += _apply_levels(method, key, levels)
+    unsettled = bool(errors)  # what a level would have set is then missing, and one message is enough
     for key, valid in (method.pop("choices", None) or {}).items():
         value = _get(method, key)
-        if value is not None and value not in valid:
-            errors.append(f"method.{key}={value}: not known{did_you_mean(str(value), valid)}")
-    for key, (least, largest) in (method.pop("ranges", None) or {}).items():
-        errors += _check_range(key, _get(method, key), least, largest)
+        if value not in valid:
+            errors.append(f"method.{key}={_word(value)}: not known{did_you_mean(_word(value), valid)}")
+    for key, (least, largest, *kind) in (method.pop("ranges", None) or {}).items():
+        value = _get(method, key)
+        if not (unsettled and value is None):
+            errors += _check_range(method, key, value, least, largest, is_whole="whole" in kind)
     return errors
 
 
-def _check_range(key: str, value: Any, least: float | None, largest: float | None) -> list[str]:
-    if value is None:
-        return []
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return [f"method.{key}={value}: not a number"]
-    if (least is not None and value < least) or (largest is not None and value > largest):
+def _check_range(
+    method: dict[str, Any], key: str, value: Any, least: float | None, largest: float | str | None, *, is_whole: bool
+) -> list[str]:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return [f"method.{key}={_word(value)}: not a number"]
+    if is_whole and value != int(value):
+        return [f"method.{key}={value}: must be a whole number"]
+    bound = _get(method, largest) if isinstance(largest, str) else largest
+    if not isinstance(bound, int | float):
+        bound = None  # the other key is wrong itself, or there is no bound
+    if (least is not None and value < least) or (bound is not None and value > bound):
         words = [f"at least {least:g}"] if least is not None else []
-        words += [f"at most {largest:g}"] if largest is not None else []
-        return [f"method.{key}={value}: must be {' and '.join(words)}"]
+        words += [f"at most {bound:g}"] if bound is not None else []
+        words += [f"(method.{largest})"] if isinstance(largest, str) else []
+        return [f"method.{key}={value}: must be {' and '.join(words[:2])}{' '.join(['', *words[2:]])}"]
     return []
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _apply_levels(method: dict[str, Any], key: str, levels: dict[float, dict[str, Any]]) -> list[str]:

@@ -1,7 +1,7 @@
 """How each linear layer of a finished sparse model computes: the fastest of several kernels, by measurement.
 
-What wins depends on the device, the batch and how the zeros lie; nobody can tell without measuring. So `choose` times every
-kernel that a layer has against the dense one, in turn, on the device at hand, and takes it only where it wins.
+What wins depends on the device, the batch and how the zeros lie; nobody can tell without measuring. So `choose` times
+every kernel that a layer has against the dense one, in turn, on the device at hand, and takes it only where it wins.
 """
 
 from __future__ import annotations
@@ -214,11 +214,13 @@ def _ratios(linear: nn.Linear, inputs: Tensor) -> Iterator[tuple[str, float]]:
 
 
 def _seconds(module: nn.Module, inputs: Tensor) -> float:
-    wait = torch.cuda.synchronize if inputs.device.type == "cuda" else lambda: None
-    wait()
+    on_gpu = inputs.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
     started = time.perf_counter()
     module(inputs)
-    wait()
+    if on_gpu:
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 

@@ -2,13 +2,15 @@
 
 Tokens go through in tiles. A tile is transposed into a buffer of (inputs, tokens), so that a weight multiplies a run of
 consecutive numbers, whichever input it reads: vector instructions without a gather. Eight weights of a row (or four of
-four rows at once, where a mask is made of blocks) are used on each number loaded, so that arithmetic is the limit and not
-the cache. What off-the-shelf sparse products lose is lost there: see benchmarks/results/sparse_inference.md.
+four rows at once, where a mask is made of blocks) are used on each number loaded, so that arithmetic is the limit and
+not the cache. What off-the-shelf sparse products lose is lost there: benchmarks/results/sparse_inference.md.
 
 Compiled by numba at first use (extra `kernels`), and kept on disk.
 """
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import numba as nb
 import numpy as np
@@ -20,7 +22,8 @@ from repro.errors import UserError
 
 TILE = 128  # tokens at once
 _ROWS = 16  # outputs that are written back together: one cache line of each token
-F32, I32 = NDArray[np.float32], NDArray[np.int32]
+F32: TypeAlias = NDArray[np.float32]
+I32: TypeAlias = NDArray[np.int32]
 
 
 @nb.njit(inline="always")  # type: ignore[untyped-decorator]
@@ -150,8 +153,8 @@ class PackedLinear(nn.Module):
         """
         if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
             raise UserError(
-                f"a packed layer computes in float32 on a CPU, not in {inputs.dtype} on {inputs.device}; load the export "
-                "with kernels='dense'"
+                f"a packed layer computes in float32 on a CPU, not in {inputs.dtype} on {inputs.device}; load the "
+                "export with kernels='dense'"
             )
         x = inputs.detach().reshape(-1, self.in_features).contiguous()
         y = torch.empty(len(x), self.out_features)

@@ -91,7 +91,14 @@ class SViTE(MaskedWeights):
         self.optimizer: torch.optim.Optimizer | None = None
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Remember the optimizer: growth by momentum reads its first moment."""
+        """Remember the optimizer: growth by momentum reads its first moment.
+
+        Raises `UserError` where there will be none.
+        """
+        if self.growth == "momentum" and not ("betas" in optimizer.defaults or optimizer.defaults.get("momentum")):
+            raise UserError(
+                "method.weights.growth=momentum: recipe.optimizer keeps no first moment; take adamw, or gradient"
+            )
         self.optimizer = optimizer
 
     def after_step(self, update: int) -> None:
@@ -119,12 +126,18 @@ class SViTE(MaskedWeights):
                 yield name, exchange(self.masks[name], prune_score, grow_score, fraction)
 
     def _exchange_together(self, update: int, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        """All layers compete: one exchange over their concatenation."""
+        """All layers compete: one exchange over their concatenation.
+
+        The best weight of each stays, whatever it is worth: a layer that lost its last one would cut the network.
+        """
         names = self.masks.layers
         scores = [self._scores(name, update) for name in names]
+        spared = [highest(score, self.masks[name], 1) for name, (score, _) in zip(names, scores, strict=True)]
         new = exchange(
             torch.cat([self.masks[name].flatten() for name in names]),
-            torch.cat([prune_score.flatten() for prune_score, _ in scores]),
+            torch.cat(
+                [score.masked_fill(best, math.inf).flatten() for (score, _), best in zip(scores, spared, strict=True)]
+            ),
             torch.cat([grow_score.flatten() for _, grow_score in scores]),
             fraction,
         )
@@ -146,12 +159,7 @@ class SViTE(MaskedWeights):
     def _first_moment(self, weight: nn.Parameter) -> Tensor:
         assert self.optimizer is not None
         state = self.optimizer.state[weight]
-        for key in ("exp_avg", "momentum_buffer"):
-            if key in state:
-                return torch.as_tensor(state[key])
-        raise UserError(
-            "method.weights.growth=momentum: recipe.optimizer keeps no first moment; take adamw, or gradient"
-        )
+        return torch.as_tensor(state["exp_avg"] if "exp_avg" in state else state["momentum_buffer"])
 
     def _random(self, name: str, update: int, purpose: str) -> Tensor:
         weight = self.masks.weights[name]

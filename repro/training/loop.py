@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from repro.config import Config
+from repro.cross_checks import schedule_errors
 from repro.data.loader import TrainLoader, evaluation_batches
 from repro.data.splits import Splits
 from repro.errors import UserError
@@ -77,6 +78,8 @@ class Trainer:
             pin_memory=self.world.device.type == "cuda",
         )
         self.length: Length = training_length(config, len(splits.train))
+        if errors := schedule_errors(config, self.length):
+            raise UserError("; ".join(errors))
         pace = updates_per_iteration(config, self.length)
         model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
         if (weights is None) != (config.method.starts_from is None):

@@ -52,6 +52,10 @@ def build_parts(config: Config, model: nn.Module, length: Length) -> list[Method
 def _load(part: Part) -> Any:
     assert part.target is not None
     module, _, name = part.target.rpartition(".")
-    loaded = getattr(importlib.import_module(module), name)
-    assert issubclass(loaded, MethodPart), f"{part.target} is not a MethodPart"
+    try:
+        loaded = getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, AttributeError):
+        raise UserError(f"{part.target}: no such class; a method's target is module.Class, see conf/method") from None
+    if not (isinstance(loaded, type) and issubclass(loaded, MethodPart)):
+        raise UserError(f"{part.target}: not a repro.parts.MethodPart")
     return loaded

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from repro.config import Recipe
+from repro.errors import UserError, did_you_mean
 from repro.schedule import Length
 
 
@@ -43,6 +44,9 @@ def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: L
     `pace` is the number of updates that stand for one published iteration: the EMA's decay, published per iteration,
     keeps its half-life in images.
     """
+    if recipe.optimizer.lower() not in list_optimizers():
+        hint = did_you_mean(recipe.optimizer, list_optimizers())
+        raise UserError(f"recipe.optimizer={recipe.optimizer}: timm has no such optimizer{hint}")
     optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
     by_update = recipe.schedule_by == "update"
     scheduler, _ = create_scheduler_v2(

@@ -106,11 +106,9 @@ def test_momentum_needs_an_optimizer_that_has_one() -> None:
     net = model()
     part = svite(net, growth="momentum")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    part.start(optimizer)
-    gradients(net, 1)
-    optimizer.step()
     with pytest.raises(UserError, match="keeps no first moment; take adamw"):
-        part.after_step(2)
+        part.start(optimizer)
+    part.start(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9))
 
 
 def test_the_history_is_told_once_an_update() -> None:

@@ -192,3 +192,42 @@ def test_trained_weights_that_are_not_numbers_fail_the_run_with_a_reason(
     broken = {key: value * float("nan") for key, value in dense.items()}
     with pytest.raises(RunFailed, match="pruning before the first update: a score is not a number"):
         trainer(small_config(*METHODS[name]), tmp_path, broken)
+
+
+def test_a_schedule_that_cannot_be_is_refused_when_the_data_are_counted(tmp_path: Path) -> None:
+    """Where nobody says how many images there are, the config cannot know."""
+    for override, message in (
+        ("method.weights.update_end_iterations=9000000", "masks would change until update"),
+        ("method.weights.update_interval_iterations=9000000", "masks would never change"),
+    ):
+        config = small_config("method=svite", "data.images_per_epoch=null", override)
+        with pytest.raises(UserError, match=message):
+            trainer(config, tmp_path)
+
+
+def test_masks_that_stay_are_asked_for_by_an_end_of_zero(tmp_path: Path) -> None:
+    kept = Kept()
+    run = trainer(small_config("method=svite", "method.weights.update_end_iterations=0"), tmp_path, None, kept)
+    assert run.run()["mask_updates"] == 0
+    assert len(kept.of("masks")) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.optimizer=adamv", "recipe.optimizer=adamv: timm has no such optimizer; nearest: adam"),
+        ("method.weights.target=no.such.Thing", "no.such.Thing: no such class"),
+        ("method.weights.target=repro.errors.UserError", "repro.errors.UserError: not a repro.parts.MethodPart"),
+    ],
+)
+def test_names_that_only_torch_can_check_are_refused_before_training(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        trainer(small_config("method=svite", override), tmp_path)
+
+
+def test_growth_by_momentum_needs_an_optimizer_that_has_one(tmp_path: Path) -> None:
+    config = small_config(*METHODS["svite momentum"], "recipe.optimizer=adagrad")
+    with pytest.raises(UserError, match="keeps no first moment"):
+        trainer(config, tmp_path)
