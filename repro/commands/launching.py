@@ -119,15 +119,13 @@ def _start(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
     from repro.launch.launching import Wishes, launch
 
     wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs)
-    finished = launch(options.table, runs, wishes, console())
+    outcome = launch(options.table, runs, wishes, console())
     write_report(options)
-    if not finished:
+    if outcome.is_interrupted:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130
-    failed = [run for run in runs if run.state == "failed"]
-    for run in failed:
-        print(f"failed: {run.row.id}: {run.record.status().reason} ({run.record.path})", file=sys.stderr)
-    open_ends = [run for run in runs if run.state not in ("done", "failed", "missing")]
-    if open_ends and open_ends[0].config.launcher.name != "slurm":
-        print(f"not finished: {len(open_ends)} runs; the same command goes on with them", file=sys.stderr)
-    return 1 if failed or (open_ends and open_ends[0].config.launcher.name != "slurm") else 0
+    for run, why in outcome.failed:
+        print(f"failed: {run.row.id}: {why} ({run.record.path})", file=sys.stderr)
+    if outcome.unfinished:
+        print(f"not finished: {len(outcome.unfinished)} runs; the same command goes on with them", file=sys.stderr)
+    return 1 if outcome.failed or outcome.unfinished else 0
