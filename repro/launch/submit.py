@@ -40,7 +40,8 @@ def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path) -> i
     limit = chunk_size(launcher, slurm.configuration())
     # Asked once: a run that ends while this submits must not fall between the two.
     waiting = [run for run in runs if run.starts_from is not None and not run.starts_from.is_done]
-    now = [run for run in runs if run not in waiting]
+    paths = {run.record.path for run in waiting}
+    now = [run for run in runs if run.record.path not in paths]
     arrays = 0
     ids: dict[Path, str] = {}
     for start in range(0, len(now), limit):
