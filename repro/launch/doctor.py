@@ -10,28 +10,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from repro.config import Config, SlurmLauncher
-from repro.errors import UserError
-from repro.launch import slurm
+from repro.launch.check import Check
+from repro.launch.cluster_checks import cluster_checks
 
 FREE_GIB_WARN, FREE_GIB_FAIL = 50.0, 5.0
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs", "afs")
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was looked at, what was found, and what to do about it (empty where nothing is to be done)."""
-
-    name: str
-    verdict: Literal["pass", "warn", "fail"]
-    found: str
-    advice: str = ""
 
 
 def examine(config: Config, root: Path) -> Iterator[Check]:
@@ -49,7 +37,7 @@ def examine(config: Config, root: Path) -> Iterator[Check]:
     ]
     for check in checks:
         yield check()
-    yield from _slurm(isinstance(config.launcher, SlurmLauncher))
+    yield from cluster_checks(config, root)
 
 
 def _python() -> Check:
@@ -189,55 +177,3 @@ def _wandb(config: Config) -> Check:
         return Check("W&B login", "pass", f"a key in {file.name}")
     advice = "runs are kept offline and lose nothing; for a live mirror: wandb login"
     return Check("W&B login", "fail" if mode == "online" else "warn", "none", advice)
-
-
-def _slurm(wanted: bool) -> Iterator[Check]:
-    if not slurm.is_here():
-        advice = "launch from a login node, or take launcher=local" if wanted else "needed for launcher=slurm only"
-        yield Check("slurm", "fail" if wanted else "warn", "no sbatch", advice)
-        return
-    try:
-        version = slurm.ask("sbatch", "--version").strip()
-        configuration = slurm.configuration()
-        slurm.queue()
-    except UserError as error:
-        yield Check(
-            "slurm", "fail" if wanted else "warn", str(error), "the controller does not answer: try again later"
-        )
-        return
-    yield Check("slurm", "pass", version)
-    mode = configuration.get("PreemptMode", "OFF")
-    if "CANCEL" in mode:
-        yield Check("PreemptMode", "warn", mode, "preempted jobs are not requeued: run the launch again, from cron say")
-    else:
-        yield Check("PreemptMode", "pass", mode)
-    parameters = configuration.get("SlurmctldParameters", "")
-    if "preempt_send_user_signal" in parameters or mode == "OFF":
-        yield Check("preempt_send_user_signal", "pass", "set" if parameters else "not needed: nothing is preempted")
-    else:
-        advice = "a preempted job may be told nothing: keep run.checkpoint_every_s small"
-        yield Check("preempt_send_user_signal", "warn", "not set", advice)
-    yield Check("MaxArraySize", "pass", configuration.get("MaxArraySize", "unknown"), "")
-    storage = configuration.get("AccountingStorageType", "accounting_storage/none")
-    if storage.endswith("none") or storage == "(null)":
-        yield Check("accounting", "warn", "off", "sacct knows nothing: records and squeue are asked instead")
-    else:
-        yield Check("accounting", "pass", storage)
-    yield _on_a_node(wanted)
-
-
-def _on_a_node(wanted: bool) -> Check:
-    """scontrol must work on compute nodes: a task that is told to stop requeues itself with it."""
-    name = "scontrol on compute nodes"
-    if not wanted:
-        return Check(name, "warn", "not tried", "repro doctor launcher=slurm submits a one-minute job to find out")
-    command = ["srun", "--immediate=30", "--time=1", "--ntasks=1", "scontrol", "ping"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except subprocess.TimeoutExpired:
-        return Check(name, "warn", "no node was free within a minute", "try again later")
-    if answer.returncode == 0:
-        return Check(name, "pass", "answers")
-    words = (answer.stderr or answer.stdout).strip().splitlines()
-    advice = "a job that times out cannot requeue itself: run the launch again, from cron say"
-    return Check(name, "warn", words[-1] if words else "failed", advice)

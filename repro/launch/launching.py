@@ -30,15 +30,48 @@ class Wishes:
     root: Path
 
 
-def launch(name: str, runs: Sequence[PlannedRun], wishes: Wishes, console: Console) -> bool:
-    """Start what is to be started; returns False where Ctrl-C stopped it.
+@dataclass(frozen=True)
+class Outcome:
+    """What a launch has to say at its end, in its exit code too.
 
-    Waits for runs on this machine; leaves those of Slurm to Slurm. Raises `UserError` where it may not ask.
+    Attributes:
+        is_interrupted: whether Ctrl-C stopped it.
+        failed: runs that no launch will finish before somebody has looked at them, and why.
+        unfinished: runs of this machine that the same command would go on with.
+    """
+
+    is_interrupted: bool
+    failed: Sequence[tuple[PlannedRun, str]]
+    unfinished: Sequence[PlannedRun]
+
+
+def launch(name: str, runs: Sequence[PlannedRun], wishes: Wishes, console: Console) -> Outcome:
+    """Start what is to be started; say how it ended.
+
+    Waits for runs on this machine. Leaves those of Slurm to Slurm: what is in the queue is neither failed nor
+    unfinished, however soon it fails there; what had failed before, and was left alone, is. Raises `UserError` where
+    it may not ask.
     """
     launcher = runs[0].config.launcher
     if isinstance(launcher, SlurmLauncher):
-        _to_slurm(runs, launcher, wishes, console)
-        return True
+        return Outcome(False, _left_alone(_to_slurm(runs, launcher, wishes, console)), [])
+    finished = _here(name, runs, launcher, wishes, console)
+    failed = [(run, run.record.status().reason or "") for run in runs if run.state == "failed"]
+    return Outcome(not finished, failed, [run for run in runs if run.state not in ("done", "failed", "missing")])
+
+
+def _left_alone(decisions: Sequence[Decision]) -> list[tuple[PlannedRun, str]]:
+    left = [each for each in decisions if each.action == "leave" and each.run.state not in ("done", "missing")]
+    return [(each.run, each.run.record.status().reason or each.why) for each in left]
+
+
+def _here(
+    name: str,
+    runs: Sequence[PlannedRun],
+    launcher: InlineLauncher | LocalLauncher,
+    wishes: Wishes,
+    console: Console,
+) -> bool:
     with launcher_lock(wishes.root):
         decisions = decide(runs, jobs_if_any(), wishes.retry, wishes.max_attempts)
         chosen = starting(decisions)
@@ -94,7 +127,8 @@ def explain(decisions: Sequence[Decision], console: Console) -> None:
         console.print(f"not started: {ids[0]}{more}: {why}", soft_wrap=True)
 
 
-def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishes, console: Console) -> None:
+def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishes, console: Console) -> list[Decision]:
+    """Submit what is to be submitted; returns what was decided."""
     if not slurm.is_here():
         raise UserError("launcher=slurm: no sbatch on this machine; launch from a login node, or with launcher=local")
     decisions = decide(runs, slurm.queue(), wishes.retry, wishes.max_attempts)
@@ -107,15 +141,17 @@ def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishe
         for line in mend(wishes.root, jobs):
             console.print(line, soft_wrap=True)
             jobs = slurm.queue()
-        chosen = starting(decide(runs, jobs, wishes.retry, wishes.max_attempts))
+        decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
+        chosen = starting(decisions)
         prepare(chosen, wishes.retry)
         if not chosen:
             console.print("nothing to submit")
-            return
+            return decisions
         arrays = submit(chosen, launcher, wishes.root)
     console.print(
         f"submitted {len(chosen)} runs in {arrays} arrays; repro status {runs[0].row.table} --watch shows them"
     )
+    return decisions
 
 
 def _ask(runs: Sequence[PlannedRun], launcher: SlurmLauncher, console: Console) -> None:

@@ -21,6 +21,8 @@ def why_alive(record: Record, status: Status, jobs: Mapping[str, Job] | None, no
         return None
     if status.job_id is not None and jobs is not None and status.job_id in jobs:
         return f"Slurm has job {status.job_id}: {jobs[status.job_id].state.lower()}"
+    if record.is_locked:
+        return "a process holds its lock"
     here = status.host == platform.node()
     if status.state == "submitted":
         if status.job_id is not None and jobs is None:
@@ -28,8 +30,6 @@ def why_alive(record: Record, status: Status, jobs: Mapping[str, Job] | None, no
         # Waiting in the line of a launch on this machine, or on another one that shares the folder.
         alive = _is_process(status.pid) if here else status.pid is not None and not status.is_silent(now)
         return "another launch has it in its line" if alive else None
-    if record.is_locked:
-        return "a process holds its lock"
     if status.state == "running" and not here and not status.is_silent(now):
         return f"heartbeat from {status.host} {now - status.heartbeat:.0f} s ago"
     return None  # on this machine the lock would be held: no need to wait until the heartbeat is old

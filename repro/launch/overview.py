@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from repro.launch import slurm
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
-from repro.launch.slurm import Job
 
 STYLES = {
     "done": "green",
@@ -46,19 +46,27 @@ class Line:
     record: str
 
 
-def lines(runs: Sequence[PlannedRun], jobs: Mapping[str, Job] | None, now: float | None = None) -> list[Line]:
-    """One line for each run, in order."""
+def lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, now: float | None = None) -> list[Line]:
+    """One line for each run, in order. What accounting knows of the jobs of dead runs stands in their reasons."""
     moment = time.time() if now is None else now
-    return [_line(run, jobs, moment) for run in runs]
+    found = [_line(run, jobs, moment) for run in runs]
+    died = [line.job_id for line in found if line.state == "dead" and line.job_id] if jobs is not None else []
+    ends = slurm.ended(died)
+    return [
+        replace(line, reason=f"{line.reason} (its job: {ends[line.job_id].lower()})")
+        if line.state == "dead" and line.job_id in ends
+        else line
+        for line in found
+    ]
 
 
-def _line(run: PlannedRun, jobs: Mapping[str, Job] | None, now: float) -> Line:
+def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float) -> Line:
     status = run.record.status()
     state, reason = run.state, status.reason
     job = jobs.get(status.job_id) if jobs is not None and status.job_id else None
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
         state = "dead"
-        reason = reason or "nobody is at it any more; launch goes on with it"
+        reason = reason or _why_dead(run)
     elif job is not None and state in ("submitted", "requeued"):
         reason = " ".join(filter(None, [reason, f"({job.state.lower()}: {job.reason})" if job.reason else ""]))
     return Line(
@@ -77,6 +85,13 @@ def _line(run: PlannedRun, jobs: Mapping[str, Job] | None, now: float) -> Line:
         reason=reason,
         record=str(run.record.path),
     )
+
+
+def _why_dead(run: PlannedRun) -> str:
+    origin = run.starts_from
+    if origin is not None and origin.state in ("failed", "cancelled"):
+        return f"begins with {origin.row.id}, which {origin.state}: never started"
+    return "nobody is at it any more; launch goes on with it"
 
 
 def as_json(entries: Sequence[Line]) -> list[dict[str, Any]]:

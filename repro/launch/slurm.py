@@ -82,18 +82,20 @@ def configuration() -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
+def partition(name: str) -> dict[str, str]:
+    """`scontrol show partition` as a mapping. Raises `UserError` for one that is not there."""
+    return dict(word.split("=", 1) for word in ask("scontrol", "--oneliner", "show", "partition", name).split())
+
+
 def ended(job_ids: Iterable[str]) -> dict[str, str]:
     """How jobs ended, by id, as accounting tells it; empty where there is no accounting."""
-    ids = sorted(set(job_ids))
+    ids = sorted({id_ for id_ in job_ids if id_[:1].isdigit()})  # `local-...` is none of Slurm's
     if not ids or shutil.which("sacct") is None:
         return {}
-    answer = subprocess.run(
-        ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs", ",".join(ids)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    if answer.returncode:  # "Slurm accounting storage is disabled"
+    try:
+        text = ask(
+            "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs", ",".join(ids)
+        )
+    except UserError:  # "Slurm accounting storage is disabled"
         return {}
-    return dict(line.split("|", 1) for line in answer.stdout.splitlines() if "|" in line)
+    return dict(line.split("|", 1) for line in text.splitlines() if "|" in line)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,30 +38,39 @@ def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path) -> i
     takes no more; what was submitted before stays submitted.
     """
     limit = chunk_size(launcher, slurm.configuration())
+    # Asked once: a run that ends while this submits must not fall between the two.
+    waiting = [run for run in runs if run.starts_from is not None and not run.starts_from.is_done]
+    paths = {run.record.path for run in waiting}
+    now = [run for run in runs if run.record.path not in paths]
     arrays = 0
-    for after, group in _groups(runs):
+    ids: dict[Path, str] = {}
+    for start in range(0, len(now), limit):
+        ids |= _submit_array(now[start : start + limit], launcher, root, None)
+        arrays += 1
+    for after, group in _by_origin(waiting, ids).items():
         for start in range(0, len(group), limit):
             _submit_array(group[start : start + limit], launcher, root, after)
             arrays += 1
     return arrays
 
 
-def _groups(runs: Sequence[PlannedRun]) -> Iterator[tuple[str | None, Sequence[PlannedRun]]]:
-    """Runs by the job that they wait for. A generator: the ids of the first group are known when the second is made."""
-    now = [run for run in runs if run.starts_from is None or run.starts_from.is_done]
-    if now:
-        yield None, now
-    later: dict[str, list[PlannedRun]] = {}
+def _by_origin(runs: Sequence[PlannedRun], ids: Mapping[Path, str]) -> dict[str, list[PlannedRun]]:
+    """Runs by the job that they wait for: one of `ids`, just submitted, or one that an earlier launch submitted."""
+    groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        if run.starts_from is not None and not run.starts_from.is_done:
-            later.setdefault(run.starts_from.record.status().job_id or "", []).append(run)
-    for job_id, group in later.items():
-        if not job_id:
-            raise UserError(f"{group[0].row.id}: begins with a run that is not in Slurm; launch again when it is done")
-        yield job_id, group
+        assert run.starts_from is not None
+        origin = run.starts_from.record
+        job_id = ids.get(origin.path) or origin.status().job_id or ""
+        if not job_id[:1].isdigit():  # at work on this machine: `local-...`, or in no job at all
+            raise UserError(f"{run.row.id}: begins with a run that is not in Slurm; launch again when it is done")
+        groups.setdefault(job_id, []).append(run)
+    return groups
 
 
-def _submit_array(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, after: str | None) -> None:
+def _submit_array(
+    runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, after: str | None
+) -> dict[Path, str]:
+    """Submit one array; returns the job of each record."""
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -90,6 +99,7 @@ def _submit_array(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Pat
     for run, job in zip(runs, submitted, strict=True):
         _note_id(run.record, job.job_id)
     file.unlink()
+    return {run.record.path: job.job_id for run, job in zip(runs, submitted, strict=True)}
 
 
 def job_name(table: str, token: str) -> str:

@@ -150,7 +150,7 @@ def _unfinished(record: Record, status: Status, now: float) -> SeedRun:
     reason = one_line(status.reason or "")
     if status.state == "done":
         return SeedRun("failed", "status.json says done, but there is no result.json", path=record.path)
-    if status.state == "running" and now - status.heartbeat > STALE_AFTER_S:
+    if status.state == "running" and status.is_silent(now):
         silent = f"no heartbeat for more than {STALE_AFTER_S:g} s"
         return SeedRun("interrupted", reason or silent, path=record.path)
     return SeedRun(status.state, reason, path=record.path)

@@ -17,7 +17,6 @@ import wandb
 from repro.errors import UserError
 from repro.rows import table_names
 from repro.runs.record import Record, all_records
-from repro.runs.status import STALE_AFTER_S
 from repro.tracking.client import require_login, reset_client, start_run
 from repro.tracking.mirror_file import Mirror, one_line, push_command, write_mirror
 from repro.tracking.names import names_of, step_of
@@ -64,7 +63,7 @@ def push(records: Sequence[Record], project: str | None = None) -> Iterator[Push
 def push_one(record: Record, project: str | None) -> Pushed:
     """Push one record. A run that is at work is left to its own mirror."""
     status = record.status()
-    if status.state == "running" and time.time() - status.heartbeat < STALE_AFTER_S:
+    if status.state == "running" and not status.is_silent(time.time()):
         return Pushed(record.path, skipped="is running; it mirrors itself")
     if status.attempt == 0 and record.result() is None:
         return Pushed(record.path, skipped="has not started yet")

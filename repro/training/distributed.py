@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from repro.errors import UserError
+from repro.training.interruption import Interrupted
+
+T = TypeVar("T")
+
+
+class PeerFailed(Exception):
+    """This rank could go on; another one cannot, and has said why in its own log."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,26 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def together(self, what: str, action: Callable[[], T]) -> T:
+        """Do what may fail or be interrupted on some ranks only, and leave it together: nobody waits for who is gone.
+
+        Raises what `action` raised here; where it went well here, `Interrupted` or `PeerFailed` for what befell another
+        rank. Every rank must call it. `what` completes "another rank failed while ...".
+        """
+        error: Exception | None = None
+        try:
+            value = action()
+        except Exception as raised:
+            error = raised
+        stopped, failed = self.any_of(isinstance(error, Interrupted), not isinstance(error, Interrupted | None))
+        if error is not None:
+            raise error
+        if failed:
+            raise PeerFailed(f"another rank failed while {what}; see its stderr")
+        if stopped:
+            raise Interrupted(f"another rank, which stopped while {what}")
+        return value
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -308,7 +308,7 @@ class Trainer:
         if stop or due:
             self._save()
         if stop:
-            raise Interrupted(reason or "another rank was asked to stop")
+            raise Interrupted(reason or "another rank, which was asked to stop")
 
     def _stop_if_asked(self) -> None:
         """While evaluating: nothing is lost, the evaluation is done again after the resume."""
@@ -316,7 +316,7 @@ class Trainer:
         (stop,) = self.world.any_of(reason is not None)
         if stop:
             self._save()
-            raise Interrupted(reason or "another rank was asked to stop")
+            raise Interrupted(reason or "another rank, which was asked to stop")
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from repro.config import Config
-from repro.data.splits import load_splits
+from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.runs import provenance
@@ -27,7 +27,7 @@ from repro.schedule import paper_updates
 from repro.tracking.open import open_sinks
 from repro.tracking.sinks import Sinks
 from repro.training import checkpoint
-from repro.training.distributed import World, join_world, leave_world
+from repro.training.distributed import PeerFailed, World, join_world, leave_world
 from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loop import RunFailed, Surroundings, Trainer
@@ -52,10 +52,6 @@ def execute(
     status.json: done, requeued (stopped, goes on later) or failed; the exit code says the same.
     """
     record = Record(path)
-    if record.result() is not None:
-        if record.status().state != "done":  # killed between the two writes
-            record.set_status(record.status().moved("done", reason=None))
-        return EXIT_DONE
     config = record.config()
     with StopFlag() as stop:
         try:
@@ -65,24 +61,42 @@ def execute(
             return EXIT_STOPPED
         lock = FileLock(path / "lock")
         try:
-            if world.is_first:
-                number = record.claim_attempt() if attempt is None else attempt
-                with stop.at_once():
-                    lock.acquire(timeout=take_over_s, poll_interval=0.2)
-                _remove_leftovers(record)
-            else:
-                number = 0
+            if world.any_of(record.result() is not None)[0]:
+                if world.is_first and record.status().state != "done":  # killed between the two writes
+                    record.set_status(record.status().moved("done", reason=None))
+                return EXIT_DONE
+            number = world.together("taking the run", lambda: _take(record, lock, attempt, world, stop, take_over_s))
             if world.any_of(record.result() is not None)[0]:  # the older attempt has finished it meanwhile
                 return EXIT_DONE
             return _attempt(record, config, world, stop, _Identity(number, job_id), tell)
-        except Interrupted:
+        except Interrupted as interruption:
+            tell(f"{path}: stopped by {interruption}")
             return EXIT_STOPPED
-        except Timeout:
-            tell(f"{path}: an older attempt is still at this run and has not left within {take_over_s:g} s")
-            return EXIT_STOPPED
+        except PeerFailed as failed:
+            tell(f"{path}: {failed}")
+            return EXIT_FAILED
         finally:
             lock.release()
             leave_world()
+
+
+def _take(record: Record, lock: FileLock, attempt: int | None, world: World, stop: StopFlag, take_over_s: float) -> int:
+    """Claim the run and wait for its lock, on the first rank only; returns the attempt's number, 0 on other ranks.
+
+    Raises `Interrupted` where an older attempt does not leave: this one goes when it is started again.
+    """
+    if not world.is_first:
+        return 0
+    number = record.claim_attempt() if attempt is None else attempt
+    with stop.at_once():
+        try:
+            lock.acquire(timeout=take_over_s, poll_interval=0.2)
+        except Timeout:
+            raise Interrupted(
+                f"an older attempt that is still at this run: it has not left within {take_over_s:g} s"
+            ) from None
+    _remove_leftovers(record)
+    return number
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,7 @@ def _attempt(
     result: dict[str, Any] | None = None
     with Heartbeat(record, status, stop) if world.is_first else nullcontext() as beat:
         try:
-            with stop.at_once():
-                splits = load_splits(config.data, config.recipe, config.model)
-                weights = _weights_to_begin_with(record, world)
-            _check_same_data(record, splits.fingerprint)
+            splits, weights = world.together("reading its data", lambda: _inputs(record, config, world, stop))
             if world.is_first:
                 write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
             sinks = open_sinks(record, config, world.is_first)
@@ -143,7 +154,7 @@ def _attempt(
             at = beat.status.update if beat else 0
             _end(beat, "requeued", f"stopped by {interruption}; goes on from update {at}")
             return EXIT_STOPPED
-        except (RunFailed, UserError) as error:
+        except (RunFailed, UserError, PeerFailed) as error:
             tell(f"failed: {error}")
             _end(beat, "failed", str(error))
             return EXIT_FAILED
@@ -164,6 +175,14 @@ def _end(beat: Heartbeat | None, state: State, reason: str | None) -> None:
 
 def _no_progress(update: int, updates: int) -> None:
     """Ranks other than the first tell nobody."""
+
+
+def _inputs(record: Record, config: Config, world: World, stop: StopFlag) -> tuple[Splits, dict[str, Any] | None]:
+    with stop.at_once():
+        splits = load_splits(config.data, config.recipe, config.model)
+        weights = _weights_to_begin_with(record, world)
+    _check_same_data(record, splits.fingerprint)
+    return splits, weights
 
 
 def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | None:

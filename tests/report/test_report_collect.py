@@ -13,9 +13,11 @@ from report_records import write_record, write_saving
 
 from repro.composition import groups
 from repro.errors import UserError
+from repro.launch.liveness import why_alive
 from repro.report.collect import collect
+from repro.report.evidence import read_evidence
 from repro.report.view import view
-from repro.rows import Table
+from repro.rows import Table, load_table
 from repro.runs.files import write_json, write_text
 
 REPORT_DIR = Path(__file__).resolve().parents[2] / "repro" / "report"
@@ -111,6 +113,18 @@ def test_states_are_named(
     for scale, verdict in (("paper", at_paper), ("local", at_local)):
         found = line(frames[scale], row)
         assert (found["state"], found["reason"], found["top1_pct_verdict"]) == (state, reason, verdict)
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(60.0, "running"), (121.0, "interrupted"), (-600.0, "interrupted")])
+def test_a_silent_run_is_one_for_the_report_and_for_a_launch(tmp_path: Path, age_s: float, state: str) -> None:
+    """A heartbeat from the future too: a clock went backwards."""
+    table = load_table("table1")
+    row = table.select(["deit_small/dense"])[0]
+    record = write_record(tmp_path, row, "local", 0, "running", heartbeat=1e9 - age_s, host="another-node")
+    evidence = read_evidence(table.name, row, "local", [0], tmp_path, (), 1e9)
+    assert evidence.state == state
+    is_alive = why_alive(record, record.status(), None, 1e9) is not None
+    assert is_alive == (state == "running")
 
 
 def test_accuracies_over_seeds_by_hand(frames: dict[str, pd.DataFrame]) -> None:

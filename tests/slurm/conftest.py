@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab import LONG, ROW, Lab
 from one_node import OneNode, missing
 
 
@@ -40,3 +41,18 @@ def cluster() -> Iterator[OneNode]:
 @pytest.fixture(scope="session")
 def cluster_with_accounting() -> Iterator[OneNode]:
     yield from _cluster(accounting=True)
+
+
+@pytest.fixture
+def lab(cluster: OneNode, tmp_path: Path) -> Lab:
+    folder = tmp_path / "a folder; with $odd 'characters'"
+    folder.mkdir()
+    return Lab(cluster, folder)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cluster: OneNode) -> Lab:
+    """The long run, in peace and without Slurm."""
+    lab = Lab(cluster, tmp_path_factory.mktemp("undisturbed"))
+    lab.repro("launch", "table1", ROW, "--scale", "smoke", LONG, "tracker=none")
+    return lab

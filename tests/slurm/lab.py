@@ -13,6 +13,8 @@ from one_node import OneNode
 from repro.runs.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
+ROW = "deit_tiny/s2vite-30"
+LONG = "recipe.epochs=60"  # 240 updates: some seconds
 WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
 SMALL = ["launcher=slurm", "launcher.gpus_per_node=0", "launcher.cpus_per_task=1", "tracker=none"]
 
@@ -66,6 +68,15 @@ class Lab:
             return self.state(row) in states
 
         self.node.wait(there, timeout_s)
+
+    def occupy(self) -> None:
+        """Fill the node, so that what is submitted waits. Ends with `free`."""
+        self.node.run("sbatch", "-p", "low", "-n4", "-J", "occupied", "-o", "/dev/null", "--wrap", "sleep 300")
+        self.node.wait(lambda: "occupied" in self.node.run("squeue", "-h", "-t", "R", "-o", "%j").stdout)
+
+    def free(self) -> None:
+        """Let what waits start."""
+        self.node.run("scancel", "--name=occupied")
 
     def wait_update(self, row: str, update: int) -> None:
         """Until a run has made so many updates."""

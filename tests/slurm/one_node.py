@@ -1,4 +1,7 @@
-"""A real Slurm of one node on private ports and folders, from Debian's packages: slurm-wlm, munge (and slurmdbd)."""
+"""A real Slurm on private ports and folders, from Debian's packages: slurm-wlm, munge (and slurmdbd).
+
+One node for everything; a second slurmd on the same machine, in a partition with the first, for jobs of two nodes.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,12 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -55,9 +57,11 @@ SlurmdParameters=config_overrides
 InactiveLimit=0
 MinJobAge=300
 {accounting}
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 RealMemory=1000 State=UNKNOWN
+NodeName={second} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[4]} CPUs=2 RealMemory=1000 State=UNKNOWN
 PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=pair Nodes={host},{second} MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF
 """
 
 DBD = """
@@ -106,14 +110,15 @@ class OneNode:
     def __init__(self, folder: Path, accounting: bool) -> None:
         self.folder, self.accounting = folder, accounting
         self.host = socket.gethostname().split(".")[0]
+        self.second = f"{self.host}-second"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "USER": "root"}
 
     def start(self) -> None:
         """Bring everything up; about five seconds, ten with accounting."""
-        for name in ("state", "spool"):
+        for name in ("state", f"spool-{self.host}", f"spool-{self.second}"):
             (self.folder / name).mkdir(parents=True)
-        ports = _free_ports(4)
+        ports = _free_ports(5)
         self._start_munge()
         lines = "AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none"
         if self.accounting:
@@ -124,7 +129,12 @@ class OneNode:
                 f"AccountingStoragePort={ports[2]}\nJobAcctGatherType=jobacct_gather/none"
             )
         conf = CONF.format(
-            host=self.host, folder=self.folder, ports=ports, accounting=lines, max_array_size=MAX_ARRAY_SIZE
+            host=self.host,
+            second=self.second,
+            folder=self.folder,
+            ports=ports,
+            accounting=lines,
+            max_array_size=MAX_ARRAY_SIZE,
         )
         (self.folder / "slurm.conf").write_text(conf)
         if self.accounting:
@@ -133,12 +143,14 @@ class OneNode:
             self.run("sacctmgr", "-i", "add", "user", "root", "account=tests", check=False)
         self.start_daemon("slurmctld")
         self.start_daemon("slurmd")
-        self.wait(lambda: self.run("sinfo", "-h", "-o", "%T", check=False).stdout.split()[:1] == ["idle"], 40)
+        self.start_daemon("slurmd-second")
+        self.wait(lambda: set(self.run("sinfo", "-h", "-o", "%T", check=False).stdout.split()) == {"idle"}, 40)
 
     def start_daemon(self, name: str) -> None:
-        """Start slurmctld or slurmd in the foreground, as a child."""
-        words = {"slurmctld": ["-D"], "slurmd": ["-D", "-N", self.host]}[name]
-        self._spawn(name, [_program(name) or name, *words, "-f", str(self.folder / "slurm.conf")])
+        """Start slurmctld, slurmd or slurmd-second in the foreground, as a child."""
+        words = {"slurmctld": [], "slurmd": ["-N", self.host], "slurmd-second": ["-N", self.second]}[name]
+        program = name.removesuffix("-second")
+        self._spawn(name, [_program(program) or program, "-D", *words, "-f", str(self.folder / "slurm.conf")])
 
     def kill(self, name: str) -> None:
         """SIGKILL a daemon, as a node's failure does."""
@@ -189,7 +201,7 @@ class OneNode:
     def _logs(self) -> str:
         queue = self.run("squeue", "-a", check=False)
         parts = [queue.stdout, queue.stderr]
-        for name in ("slurmctld.log", "slurmd.log", "slurmdbd.log"):
+        for name in ("slurmctld.log", f"slurmd-{self.host}.log", f"slurmd-{self.second}.log", "slurmdbd.log"):
             file = self.folder / name
             if file.exists():
                 parts.append(f"{name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-25:]))

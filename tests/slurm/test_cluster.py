@@ -1,62 +1,39 @@
-"""On a real Slurm: tables finish, whatever happens to their jobs."""
+"""On a real Slurm: tables are launched and finished, once, and what fails is known."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
+import shutil
 import signal
 import subprocess
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
-import torch
-from lab import Lab, outcome
+from lab import ROW, SMALL, Lab
 from one_node import MAX_ARRAY_SIZE, OneNode
 
-ROW = "deit_tiny/s2vite-30"
-LONG = "recipe.epochs=60"  # 240 updates: some seconds
 pytestmark = pytest.mark.slurm
 
 
-@pytest.fixture
-def lab(cluster: OneNode, tmp_path: Path) -> Lab:
-    folder = tmp_path / "a folder; with $odd 'characters'"
-    folder.mkdir()
-    return Lab(cluster, folder)
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, cluster: OneNode) -> Lab:
-    """The long run, in peace and without Slurm."""
-    lab = Lab(cluster, tmp_path_factory.mktemp("undisturbed"))
-    lab.repro("launch", "table1", ROW, "--scale", "smoke", LONG, "tracker=none")
-    return lab
-
-
-def same_as(lab: Lab, undisturbed: Lab) -> None:
-    """Result, metrics and weights, bit for bit."""
-    record, other = lab.record(ROW), undisturbed.record(ROW)
-    assert outcome(record) == outcome(other)
-    last = [torch.load(max(each.checkpoint_dir.glob("update-*.pt")), weights_only=True) for each in (record, other)]
-    for name, tensor in last[1]["model"].items():
-        assert torch.equal(tensor, last[0]["model"][name]), name
+def names_in_queue(lab: Lab) -> list[str]:
+    return lab.node.run("squeue", "-h", "-o", "%j").stdout.split()
 
 
 def test_a_table_in_arrays_beyond_max_array_size_and_launched_twice_at_once(lab: Lab) -> None:
-    rows = "deit_tiny/dense deit_tiny/svite-30 deit_tiny/svite-40 deit_tiny/s2vite-30 deit_small/dense"
+    rows = "deit_tiny/dense deit_tiny/svite-30 deit_tiny/svite-40 deit_tiny/s2vite-30 deit_tiny/omp-30"
     answers: list[subprocess.CompletedProcess[str]] = []
     threads = [threading.Thread(target=lambda: answers.append(lab.launch(rows))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    count = len(lab.records())
-    assert count > MAX_ARRAY_SIZE  # more than one array, as one would be refused as a whole
+    assert len(lab.records()) == 5 > MAX_ARRAY_SIZE  # one array of them all would be refused as a whole
     said = "".join(answer.stdout for answer in answers)
-    assert said.count(f"submitted {count} runs in {-(-count // (MAX_ARRAY_SIZE - 1))} arrays") == 1, said
+    # Two arrays of three and one; omp-30 begins with dense's weights, and waits for that job in an array of its own.
+    assert said.count("submitted 5 runs in 3 arrays") == 1, said
     lab.wait_empty(150)
     for row, record in lab.records().items():
         assert (row, record.status().state, record.latest_attempt()) == (row, "done", 1)
@@ -72,93 +49,88 @@ def test_two_ranks(lab: Lab) -> None:
     assert "2 ranks x 1 x 32" in (record.attempt_dir(1) / "stdout").read_text()
 
 
-def test_preempted_requeued_and_resumed_bit_for_bit(lab: Lab, undisturbed: Lab) -> None:
-    lab.launch(ROW, LONG, "launcher.partition=low")
-    lab.wait_update(ROW, 30)
-    job_id = lab.record(ROW).status().job_id or ""
-    lab.node.run("sbatch", "-p", "high", "-n4", "-o", "/dev/null", "--wrap", "sleep 2")
-    lab.wait_state(ROW, "requeued")
-    assert "SIGUSR2" in (lab.record(ROW).status().reason or "")
-    lab.wait_state(ROW, "done")
-    status = lab.record(ROW).status()
-    assert (status.job_id, status.attempt) == (job_id, 2)
-    assert "resumed from update" in (lab.record(ROW).attempt_dir(2) / "stdout").read_text()
-    same_as(lab, undisturbed)
+def test_two_nodes(lab: Lab) -> None:
+    """One rank on each of two nodes, which find each other as the job says: by the first one's name."""
+    lab.launch(ROW, "launcher.nodes=2", "launcher.partition=pair")
+    lab.wait_state(ROW, "done", "failed")
+    record = lab.record(ROW)
+    assert (record.result() or {})["world_size"] == 2
+    job = lab.node.job(record.status().job_id or "")
+    assert job["NodeList"] == f"{lab.node.host},{lab.node.second}"
 
 
-def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
-    # A minute is Slurm's shortest limit; told 40 s before its end, so 20 s after its start.
-    lab.launch(ROW, "recipe.epochs=500", "launcher.time_min=1", "launcher.signal_lead_s=40")
-    lab.wait_state(ROW, "requeued")
-    stopped_at = lab.record(ROW).status().update
-    assert stopped_at > 0
-    lab.wait_state(ROW, "running", "done")
-    stdout = lab.record(ROW).attempt_dir(2) / "stdout"
-    lab.node.wait(lambda: stdout.exists() and f"resumed from update {stopped_at}" in stdout.read_text())
-    assert lab.record(ROW).status().job_id == (lab.record(ROW).attempt_dir(1) / "job").read_text().split()[0]
-    lab.wait_state(ROW, "requeued", "done")  # it ends, or its next slice does
-    lab.node.run("scancel", lab.record(ROW).status().job_id or "")
+def test_a_launch_that_is_killed_right_after_sbatch_loses_and_doubles_nothing(lab: Lab) -> None:
+    """Slurm has the array, and nobody has its number: only the token in its name tells whose it is."""
+    tools = lab.folder / "tools"
+    tools.mkdir()
+    (tools / "sbatch").write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -KILL $PPID\n')
+    (tools / "sbatch").chmod(0o755)
+    path = lab.environment["PATH"]
+    lab.occupy()
+    lab.environment["PATH"] = f"{tools}:{path}"
+    lab.launch(f"{ROW} deit_tiny/svite-30", code=-signal.SIGKILL)
+    lab.environment["PATH"] = path
+    (token,) = (lab.folder / "runs" / ".launch" / "tokens").iterdir()
+    (orphans,) = {name for name in names_in_queue(lab) if name != "occupied"}
+    assert orphans == f"repro-table1-{token.stem}"
+    assert {record.status().job_id for record in lab.records().values()} == {None}
+    # submitit had not put its pickles in place: these jobs cannot run, and must not wait for them.
+    said = lab.launch(f"{ROW} deit_tiny/svite-30").stdout
+    assert "0 of its jobs kept, 2 cancelled" in said
+    assert "submitted 2 runs in 1 arrays" in said
+    assert orphans not in names_in_queue(lab)
+    lab.free()
     lab.wait_empty()
+    for record in lab.records().values():
+        assert (record.status().state, record.latest_attempt()) == ("done", 1)
 
 
-def test_cancelled_while_it_saves_is_not_requeued_and_goes_on(lab: Lab, undisturbed: Lab) -> None:
-    lab.launch(ROW, LONG, "run.checkpoint_every_s=0.01")  # it saves most of the time
-    lab.wait_update(ROW, 20)
-    lab.node.run("scancel", lab.record(ROW).status().job_id or "")
-    lab.wait_empty()
-    assert lab.state(ROW) == "cancelled"
-    lab.launch(ROW, LONG)
-    lab.wait_state(ROW, "done")
-    same_as(lab, undisturbed)
-
-
-def test_a_node_that_dies_is_replaced_by_a_requeue(lab: Lab, undisturbed: Lab) -> None:
-    lab.launch(ROW, LONG, "run.checkpoint_every_s=0.2")
-    lab.wait_update(ROW, 20)
-    pid = lab.record(ROW).status().pid
-    assert pid is not None
-    stepd = [each.pid for each in psutil.process_iter() if each.name() == "slurmstepd"]
-    lab.node.kill("slurmd")
-    for process in (pid, *stepd):
-        os.kill(process, signal.SIGKILL)
-    lab.node.run("scontrol", "update", f"NodeName={lab.node.host}", "State=DOWN", "Reason=test")
-    lab.node.start_daemon("slurmd")
-    time.sleep(1)
-    lab.node.run("scontrol", "update", f"NodeName={lab.node.host}", "State=RESUME", check=False)
-    lab.wait_state(ROW, "done")
-    assert lab.record(ROW).latest_attempt() >= 2
-    same_as(lab, undisturbed)
-
-
-def test_the_controller_restarts_meanwhile(lab: Lab, undisturbed: Lab) -> None:
-    lab.launch(ROW, LONG)
-    lab.wait_update(ROW, 20)
-    lab.node.run("scontrol", "shutdown", "slurmctld")
-    lab.node.processes.pop("slurmctld").wait(30)
-    time.sleep(1)
-    lab.node.start_daemon("slurmctld")
-    lab.node.wait(lambda: lab.node.run("squeue", check=False).returncode == 0)
-    assert "Slurm has job" in lab.launch(ROW, LONG).stdout
-    lab.wait_state(ROW, "done")
-    lab.wait_empty()
-    assert lab.record(ROW).latest_attempt() == 1
-    same_as(lab, undisturbed)
-
-
-def test_a_launch_that_died_after_sbatch_is_mended(lab: Lab) -> None:
-    lab.launch(ROW, "deit_tiny/dense", LONG)
-    tokens = lab.folder / "runs" / ".launch" / "tokens"
-    records = lab.records()
-    names = lab.node.run("squeue", "-h", "-o", "%j").stdout.split()
-    # As if it had been killed before the ids were on disk.
-    order = [str(records[row].path.relative_to(lab.folder / "runs")) for row in ("deit_tiny/dense", ROW)]
-    (tokens / f"{names[0].rsplit('-', 1)[1]}.json").write_text(json.dumps({"runs": order}))
-    said = lab.launch(ROW, "deit_tiny/dense", LONG).stdout
+def test_jobs_of_a_launch_that_died_before_their_ids_were_on_disk_are_found_again(lab: Lab) -> None:
+    rows = (ROW, "deit_tiny/svite-30")
+    lab.occupy()
+    lab.launch(" ".join(rows))
+    ids = {row: lab.record(row).status().job_id for row in rows}
+    assert None not in ids.values()
+    (name,) = {name for name in names_in_queue(lab) if name != "occupied"}
+    # As it is on disk between sbatch and the ids: the runs in the order of the array.
+    in_order = sorted(rows, key=lambda row: ids[row] or "")
+    places = [str(lab.record(row).path.relative_to(lab.folder / "runs")) for row in in_order]
+    for row in rows:
+        lab.record(row).set_status(replace(lab.record(row).status(), job_id=None))
+    token = lab.folder / "runs" / ".launch" / "tokens" / f"{name.rpartition('-')[2]}.json"
+    token.write_text(json.dumps({"runs": places}))
+    said = lab.launch(" ".join(rows)).stdout
     assert "2 of its jobs kept, 0 cancelled" in said
     assert "nothing to submit" in said
-    assert not list(tokens.iterdir())
-    lab.node.run("scancel", "--user=root")
+    assert {row: lab.record(row).status().job_id for row in rows} == ids
+    assert not token.exists()
+    lab.repro("cancel", "table1", *rows, "--scale", "smoke", *SMALL)
+    lab.free()
     lab.wait_empty()
+    assert [lab.state(row) for row in rows] == ["cancelled", "cancelled"]
+    assert [lab.record(row).latest_attempt() for row in rows] == [0, 0]
+
+
+def test_doctor_on_a_cluster(lab: Lab) -> None:
+    words = ("doctor", "--scale", "smoke", "--json", *SMALL)
+    answer = lab.repro(*words, "launcher.partition=low", "tracker.mode=disabled", code=None)
+    checks = {check["name"]: check for check in json.loads(answer.stdout)}
+    found = {name: (check["verdict"], check["found"]) for name, check in checks.items()}
+    assert found["slurm"] == ("pass", lab.node.run("sbatch", "--version").stdout.strip())
+    assert found["partition"] == ("pass", "low")
+    assert found["PreemptMode"] == ("pass", "REQUEUE")
+    assert found["preempt_send_user_signal"] == ("pass", "set")
+    assert found["MaxArraySize"] == ("pass", f"{MAX_ARRAY_SIZE}: arrays of at most {MAX_ARRAY_SIZE - 1}")
+    assert found["accounting"] == ("warn", "off")
+    assert found["scontrol on compute nodes"] == ("pass", "answers")
+    assert found["runs folder on a node"] == ("pass", "runs")
+    assert found["data"][0] == found["W&B login"][0] == "pass"
+    assert {"python", "torch", "gpu", "file locks", "shared file system", "disk"} <= set(found)
+    for check in checks.values():
+        assert check["verdict"] == "pass" or check["advice"], check
+    assert answer.returncode == (1 if any(check["verdict"] == "fail" for check in checks.values()) else 0)
+    wrong = lab.repro("doctor", "--scale", "smoke", *SMALL, "launcher.partition=nowhere", code=1).stdout
+    assert re.search(r"^fail  partition +nowhere: .*-> sinfo lists them", wrong, re.MULTILINE)
 
 
 def test_nobody_to_ask_submits_nothing(lab: Lab) -> None:
@@ -180,16 +152,35 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_nothing_behind(lab: Lab) -> 
 
 def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accounting: OneNode, tmp_path: Path) -> None:
     lab = Lab(cluster_with_accounting, tmp_path)
-    lab.launch(f"{ROW} deit_tiny/dense", "recipe.warmup_epochs=0")
-    lab.launch("deit_tiny/svite-30", "recipe.warmup_epochs=0", "recipe.lr=1e30")
+    bad = ("deit_tiny/dense deit_tiny/omp-30", "recipe.warmup_epochs=0", "recipe.lr=1e30")
+    lab.launch(*bad)  # 0: all of it is in the queue, however soon it fails there
+    lab.launch(f"{ROW} deit_tiny/svite-30", "recipe.warmup_epochs=0")
     lab.wait_empty()
     states = {row: record.status() for row, record in lab.records().items()}
-    assert [states[row].state for row in (ROW, "deit_tiny/dense")] == ["done", "done"]
-    assert states["deit_tiny/svite-30"].state == "failed"
+    good = (ROW, "deit_tiny/svite-30")
+    assert [states[row].state for row in (*good, "deit_tiny/dense")] == ["done", "done", "failed"]
+    # `afterok` was told the truth: what begins with dense's weights was never started.
+    assert lab.record("deit_tiny/omp-30").latest_attempt() == 0
 
-    def known(job_id: str | None) -> str:
-        return lab.node.run("sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", str(job_id)).stdout.strip()
+    def known(row: str) -> str:
+        job_id = states[row].job_id or ""
+        return lab.node.run("sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", job_id).stdout.strip()
 
-    lab.node.wait(lambda: known(states["deit_tiny/svite-30"].job_id) == "FAILED|1:0")
-    for row in (ROW, "deit_tiny/dense"):
-        assert known(states[row].job_id) == "COMPLETED|0:0"
+    lab.node.wait(lambda: known("deit_tiny/dense") == "FAILED|1:0")
+    lab.node.wait(lambda: known("deit_tiny/omp-30").startswith("CANCELLED"))
+    for row in good:
+        assert known(row) == "COMPLETED|0:0"
+    answer = lab.repro("status", "table1", *bad[0].split(), "--scale", "smoke", "--json", *SMALL, *bad[1:])
+    seen = {entry["row"]: entry for entry in json.loads(answer.stdout)}
+    assert seen["deit_tiny/omp-30"]["state"] == "dead"
+    assert (
+        "begins with deit_tiny/dense, which failed: never started (its job: cancelled"
+        in (seen["deit_tiny/omp-30"]["reason"])
+    )
+    # 1: two runs had failed before, and are left alone.
+    again = lab.launch(*bad, code=1)
+    assert "nothing to submit" in again.stdout
+    assert "failed: deit_tiny/dense: the loss is not finite" in again.stderr
+    assert "failed: deit_tiny/omp-30: begins with deit_tiny/dense, which is not finished" in again.stderr
+    checks = json.loads(lab.repro("doctor", "--scale", "smoke", "--json", code=None).stdout)
+    assert {"name": "accounting", "verdict": "pass", "found": "accounting_storage/slurmdbd", "advice": ""} in checks

@@ -213,7 +213,7 @@ def test_an_older_attempt_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) 
     said: list[str] = []
     with FileLock(record.path / "lock"):
         assert execute(record.path, tell=said.append, take_over_s=0.5) == EXIT_STOPPED
-    assert "an older attempt is still at this run" in said[0]
+    assert "stopped by an older attempt that is still at this run" in said[0]
 
 
 def test_a_clock_that_goes_backwards_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`repro wandb ...`: what the command line says about the mirror. Heavy imports are inside, as in `repro.cli`."""
+"""`repro wandb ...`: what the command line says about the mirror."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-SCALES = ("paper", "local", "smoke")
+from repro.commands.selection import SCALES, add_runs
 
 
-def add_wandb_commands(commands: Any) -> None:
+def add_wandb(commands: Any) -> None:
     """Add `wandb push`, `pull` and `dashboard` to the command line's subparsers."""
     parser = commands.add_parser("wandb", help="the W&B mirror of the records: push, pull, dashboard")
     inner = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -17,7 +17,7 @@ def add_wandb_commands(commands: Any) -> None:
     command = inner.add_parser("push", help="bring W&B up to date from records; again sends nothing twice")
     command.add_argument("words", nargs="+", metavar="TABLE_OR_RECORD", help="a record, a folder of records, a table")
     command.add_argument("--project", help="instead of WANDB_PROJECT or the run's own tracker.project")
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    add_runs(command)
     command.set_defaults(function=_push)
 
     command = inner.add_parser("pull", help="finished runs of a project as records here")
@@ -26,7 +26,7 @@ def add_wandb_commands(commands: Any) -> None:
     command.add_argument(
         "--any-signature", action="store_true", help="take runs of one row and seed whose configs differ"
     )
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records go (default runs/)")
+    add_runs(command, "where the records go (default runs/)")
     command.set_defaults(function=_pull)
 
     command = inner.add_parser("dashboard", help="a workspace and a report for a table")
@@ -36,7 +36,7 @@ def add_wandb_commands(commands: Any) -> None:
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     command.add_argument("--project", metavar="[ENTITY/]PROJECT", help="instead of WANDB_PROJECT or tracker.project")
     command.add_argument("--offline", action="store_true", help="only write the specification")
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
+    add_runs(command)
     command.add_argument("--reports", type=Path, default=Path("reports"), help="where the specification goes")
     command.set_defaults(function=_dashboard)
 

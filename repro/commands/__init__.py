@@ -1,0 +1,1 @@
+"""What the command line does, by topic. Heavy imports are inside the functions: `repro --help` waits for none."""

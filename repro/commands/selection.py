@@ -1,0 +1,73 @@
+"""Which runs a command is about: the words and options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from repro.launch.plan import PlannedRun
+    from repro.rows import Table
+
+SCALES = ("paper", "local", "smoke")
+# What makes a row that row, or has an option of its own: a table's runs may not have it otherwise.
+SAID_BY_THE_ROW = (
+    *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
+    *("scale", "scale.name", "seed", "run.root"),
+)
+
+
+def add_selection(command: argparse.ArgumentParser, words: str | None = None) -> None:
+    """Add table, rows, overrides, scale, seeds and where the records are."""
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help=words)
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    add_runs(command)
+
+
+def add_runs(command: argparse.ArgumentParser, text: str = "where the records are (default runs/)") -> None:
+    """Add where the records are."""
+    command.add_argument("--runs", type=Path, default=Path("runs"), help=text)
+
+
+def split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Row patterns and overrides: an override has an equals sign, a pattern never has. `seeds=3` is `--seeds 3`."""
+    rows = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word]
+    for word in [word for word in overrides if word.startswith("seeds=")]:
+        overrides.remove(word)
+        try:
+            options.seeds = int(word.removeprefix("seeds="))
+        except ValueError:
+            raise UserError(f"{word}: how many seeds? seeds=3") from None
+    if options.seeds < 1:
+        raise UserError(f"seeds={options.seeds}: at least one")
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
+            raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
+    return rows, overrides
+
+
+def planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
+    """The table and every run that the words and options name, after the runs that they begin with."""
+    from repro.launch.plan import plan
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = split(options)
+    return table, plan(table, table.select(rows), options.scale, range(options.seeds), options.runs, overrides)
+
+
+def console() -> Console:
+    """Where tables are printed."""
+    from rich.console import Console
+
+    # A log has no width of its own: wide enough for a table.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 150)

@@ -1,0 +1,90 @@
+"""`repro train`, `export`, `bench`: one run by hand, one finished model, one stopwatch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from repro.commands.selection import SCALES, add_runs, console
+
+
+def add_bench(commands: Any) -> None:
+    """Add `bench` to the command line's subparsers."""
+    command = commands.add_parser("bench", help="measure on this machine: `bench time table1` fills the time column")
+    command.add_argument("what", choices=("time",))
+    command.add_argument("table")
+    command.add_argument("words", nargs="*", metavar="ROWS")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    command.add_argument("--batch", type=int, metavar="N", help="images (default 1 on a CPU, 256 on a GPU)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default float32, bfloat16 on a GPU"
+    )
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default 1)")
+    command.add_argument("--budget", type=float, default=90, metavar="S", help="seconds in all (default 90)")
+    command.add_argument("--again", action="store_true", help="measure rows that have a timing of this setting, too")
+    add_runs(command, "where timings go (default runs/)")
+    command.set_defaults(function=_bench)
+
+
+def add_train(commands: Any) -> None:
+    """Add `train` to the command line's subparsers."""
+    command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
+    command.add_argument("-m", "--multirun", action="store_true", help="sweep: key=a,b,c (Hydra's own)")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE")
+    command.set_defaults(function=_train)
+
+
+def add_export(commands: Any) -> None:
+    """Add `export` to the command line's subparsers."""
+    command = commands.add_parser("export", help="write a finished run's model, without heads and neurons it has lost")
+    command.add_argument("what", metavar="RECORD_OR_ROW", help="a record's folder, or a row: deit_small/s2vite-40")
+    command.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides the row was launched with")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch (default last)")
+    command.add_argument("--scale", choices=SCALES, default="local")
+    command.add_argument("--seed", type=int, default=0)
+    add_runs(command)
+    command.set_defaults(function=_export)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from repro.measure.timed_rows import time_rows
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    left_out = time_rows(
+        table,
+        table.select(options.words),
+        options.runs,
+        device=options.device,
+        batch=options.batch,
+        dtype=options.dtype,
+        threads=options.threads,
+        budget_s=options.budget,
+        again=options.again,
+    )
+    if left_out:
+        names = ", ".join(row.id for row in left_out)
+        print(f"  not timed within {options.budget:g} s: {names}; the same command goes on with these")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from repro.launch.by_hand import train, train_many
+
+    return train_many(options.words) if options.multirun else train(options.words, console())
+
+
+def _export(options: argparse.Namespace) -> int:
+    from repro.launch.finished import finished_record
+    from repro.training.finished import export_record
+
+    record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
+    description = export_record(record, options.weights, options.out)
+    count = description["parameters"]
+    print(
+        f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
+        f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
+    )
+    return 0

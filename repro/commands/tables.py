@@ -1,0 +1,137 @@
+"""`repro list`, `report`, `extract`, `card`: tables, and what is written from records."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from repro.commands.selection import add_selection, console, planned, split
+
+
+def add_list(commands: Any) -> None:
+    """Add `list` to the command line's subparsers."""
+    command = commands.add_parser("list", help="tables, and the rows of one with their published values")
+    command.add_argument("table", nargs="?")
+    command.add_argument("words", nargs="*", metavar="ROWS", help="patterns: 'deit_small/*' '!*/dense' grid")
+    command.add_argument("--json", action="store_true")
+    command.add_argument("--names", action="store_true", help="the tables' names only")
+    command.set_defaults(function=_list)
+
+
+def add_report(commands: Any) -> None:
+    """Add `report` to the command line's subparsers."""
+    command = commands.add_parser("report", help="write the table and its figure from the records on disk")
+    add_selection(command, "row patterns and key=value overrides")
+    add_reports(command)
+    command.set_defaults(function=_report)
+
+
+def add_reports(command: argparse.ArgumentParser, text: str = "where reports go") -> None:
+    """Add where reports go."""
+    command.add_argument("--reports", type=Path, default=Path("reports"), help=text)
+
+
+def add_extract(commands: Any) -> None:
+    """Add `extract` to the command line's subparsers."""
+    command = commands.add_parser(
+        "extract", help="take what figures need from finished checkpoints: heads, kept patches"
+    )
+    add_selection(command)
+    command.add_argument("--again", action="store_true", help="from records that have it, too")
+    command.set_defaults(function=_extract)
+
+
+def add_card(commands: Any) -> None:
+    """Add `card` to the command line's subparsers."""
+    command = commands.add_parser("card", help="the reproducibility card: nine variables, from the records' provenance")
+    add_selection(command)
+    add_reports(command, "where the card goes")
+    command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
+    command.set_defaults(function=_card)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from repro.rows import load_table, table_names
+
+    if options.names:
+        print("\n".join(table_names()))
+        return 0
+    if options.table is None:
+        for name in table_names():
+            table = load_table(name)
+            print(f"{name:8} {len(table.rows):3} rows  {table.title}")
+        return 0
+    table = load_table(options.table)
+    rows = table.select(options.words)
+    if options.json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    for row in rows:
+        cells = {value.metric: None for value in row.published}
+        values = [(metric, row.best_published(metric)) for metric in cells]
+        text = "  ".join(f"{metric} {value.value:g} ({value.kind})" for metric, value in values if value)
+        print(f"{row.id:32} {text or 'no published value'}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    write_report(options)
+    return 0
+
+
+def write_report(options: argparse.Namespace) -> None:
+    """Write the table and its figures, and print the table, its claims and the files' names."""
+    from repro.report.build import build
+    from repro.report.tables import print_claims, print_table
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = split(options)
+    report = build(
+        table,
+        table.select(rows),
+        options.scale,
+        range(options.seeds),
+        options.runs,
+        options.reports,
+        overrides,
+    )
+    out = console()
+    print_table(report.frame, table, out)
+    print_claims(report.frame, table, out)
+    for path in report.paths:
+        out.print(str(path), soft_wrap=True)
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from repro.training.extract import extract
+
+    _, runs = planned(options)
+    written = extract((run.record for run in runs), again=options.again)
+    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from repro.report.card import card, markdown_card, write_card
+    from repro.rows import load_table
+
+    table = load_table(options.table)
+    rows, overrides = split(options)
+    filled = card(
+        table,
+        table.select(rows),
+        options.scale,
+        range(options.seeds),
+        options.runs,
+        overrides,
+        options.affiliation,
+    )
+    print(markdown_card(filled))
+    for path in write_card(filled, options.reports / table.name):
+        print(path)
+    return 0

@@ -1,0 +1,122 @@
+"""What a Slurm has to have for runs to survive on it: its settings, and what a job on a compute node sees."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from repro.config import Config, SlurmLauncher
+from repro.errors import UserError
+from repro.launch import slurm
+from repro.launch.check import Check
+
+ASK_AGAIN = "run the launch again, from cron say"
+NODE_WAIT_S = 60
+
+
+def cluster_checks(config: Config, root: Path) -> Iterator[Check]:
+    """Checks of this machine's Slurm; `root` is the runs folder. A job is tried where launcher=slurm."""
+    launcher = config.launcher if isinstance(config.launcher, SlurmLauncher) else None
+    bad: Literal["warn", "fail"] = "warn" if launcher is None else "fail"
+    if not slurm.is_here():
+        advice = "needed for launcher=slurm only" if launcher is None else "use a login node, or launcher=local"
+        yield Check("slurm", bad, "no sbatch", advice)
+        return
+    try:
+        version = slurm.ask("sbatch", "--version").strip()
+        configuration = slurm.configuration()
+        slurm.queue()
+    except UserError as error:
+        yield Check("slurm", bad, str(error), "the controller does not answer: try again later")
+        return
+    yield Check("slurm", "pass", version)
+    mode = configuration.get("PreemptMode", "OFF")
+    if launcher is not None and launcher.partition is not None:
+        try:
+            mode = slurm.partition(launcher.partition).get("PreemptMode", mode)
+        except UserError as error:
+            yield Check("partition", "fail", f"{launcher.partition}: {error}", "sinfo lists them: launcher.partition=")
+            return
+        yield Check("partition", "pass", launcher.partition)
+    yield _preempt_mode(mode)
+    yield _preempt_signal(mode, configuration.get("SlurmctldParameters", ""))
+    yield _array_size(configuration.get("MaxArraySize", ""))
+    yield _accounting(configuration.get("AccountingStorageType", ""))
+    if launcher is None:
+        advice = "repro doctor launcher=slurm submits a one-minute job to find out"
+        yield Check("scontrol on compute nodes", "warn", "not tried", advice)
+    else:
+        yield from _on_a_node(launcher, config.data.root, root)
+
+
+def _preempt_mode(mode: str) -> Check:
+    if "CANCEL" in mode:
+        return Check("PreemptMode", "warn", mode, f"preempted jobs are not requeued: {ASK_AGAIN}")
+    return Check("PreemptMode", "pass", mode)
+
+
+def _preempt_signal(mode: str, parameters: str) -> Check:
+    name = "preempt_send_user_signal"
+    if name in parameters:
+        return Check(name, "pass", "set")
+    if mode == "OFF":
+        return Check(name, "pass", "not needed: nothing is preempted")
+    return Check(name, "warn", "not set", "a preempted job may be told nothing: keep run.checkpoint_every_s small")
+
+
+def _array_size(size: str) -> Check:
+    if not size.isdecimal():
+        return Check("MaxArraySize", "warn", size or "unknown", "say it yourself where sbatch refuses: array_size=")
+    if int(size) < 2:
+        return Check("MaxArraySize", "fail", size, "the site allows no arrays: ask the admin")
+    return Check("MaxArraySize", "pass", f"{size}: arrays of at most {int(size) - 1}")
+
+
+def _accounting(storage: str) -> Check:
+    if storage in ("", "(null)") or storage.endswith("none"):
+        return Check("accounting", "warn", "off", "sacct knows nothing: records and squeue are asked instead")
+    return Check("accounting", "pass", storage)
+
+
+def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterator[Check]:
+    """A task that is told to stop requeues itself with scontrol, writes into the runs folder and reads the data."""
+    name = "scontrol on compute nodes"
+    command = ["srun", "--immediate=30", "--time=1", "--ntasks=1", "--job-name=repro-doctor"]
+    for key in ("account", "partition", "qos", "constraint", "reservation", "exclude"):
+        value = getattr(launcher, key)
+        command += [f"--{key}={value}"] if value is not None else []
+    script = f"scontrol ping >/dev/null && echo scontrol; test -w {shlex.quote(str(root.absolute()))} && echo folder"
+    if data is not None:
+        script += f"; test -r {shlex.quote(str(Path(data).absolute()))} && echo data"
+    try:
+        answer = subprocess.run(
+            [*command, "sh", "-c", f"{script}; echo end"],
+            capture_output=True,
+            text=True,
+            timeout=NODE_WAIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        yield Check(name, "warn", "no node was free within a minute", "try again later")
+        return
+    seen = answer.stdout.split()
+    words = (answer.stderr.strip().splitlines() or ["failed"])[-1]
+    if "end" not in seen:
+        yield Check(name, "warn", f"no job could be tried: {words}", "launch would fail alike, or no node is free")
+        return
+    if "scontrol" in seen:
+        yield Check(name, "pass", "answers")
+    else:
+        yield Check(name, "warn", words, f"a job that times out cannot requeue itself: {ASK_AGAIN}")
+    if "folder" in seen:
+        yield Check("runs folder on a node", "pass", str(root))
+    else:
+        yield Check("runs folder on a node", "fail", f"{root}: not there, or read-only", "--runs on shared storage")
+    if data is not None:
+        if "data" in seen:
+            yield Check("data on a node", "pass", data)
+        else:
+            yield Check("data on a node", "fail", f"{data}: not there", "data.root= a place that compute nodes see")

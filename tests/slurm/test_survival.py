@@ -1,0 +1,96 @@
+"""On a real Slurm: a run comes to the same end, bit for bit, whatever happens to its job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+import torch
+from lab import LONG, ROW, Lab, outcome
+
+pytestmark = pytest.mark.slurm
+
+
+def same_as(lab: Lab, undisturbed: Lab) -> None:
+    """Result, metrics and weights, bit for bit."""
+    record, other = lab.record(ROW), undisturbed.record(ROW)
+    assert outcome(record) == outcome(other)
+    last = [torch.load(max(each.checkpoint_dir.glob("update-*.pt")), weights_only=True) for each in (record, other)]
+    for name, tensor in last[1]["model"].items():
+        assert torch.equal(tensor, last[0]["model"][name]), name
+
+
+def test_preempted_requeued_and_resumed_bit_for_bit(lab: Lab, undisturbed: Lab) -> None:
+    lab.launch(ROW, LONG, "launcher.partition=low")
+    lab.wait_update(ROW, 30)
+    job_id = lab.record(ROW).status().job_id or ""
+    lab.node.run("sbatch", "-p", "high", "-n4", "-o", "/dev/null", "--wrap", "sleep 2")
+    lab.wait_state(ROW, "requeued")
+    assert "SIGUSR2" in (lab.record(ROW).status().reason or "")
+    lab.wait_state(ROW, "done")
+    status = lab.record(ROW).status()
+    assert (status.job_id, status.attempt) == (job_id, 2)
+    assert "resumed from update" in (lab.record(ROW).attempt_dir(2) / "stdout").read_text()
+    same_as(lab, undisturbed)
+
+
+def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
+    # A minute is Slurm's shortest limit; told 40 s before its end, so 20 s after its start.
+    lab.launch(ROW, "recipe.epochs=500", "launcher.time_min=1", "launcher.signal_lead_s=40")
+    lab.wait_state(ROW, "requeued")
+    stopped_at = lab.record(ROW).status().update
+    assert stopped_at > 0
+    lab.wait_state(ROW, "running", "done")
+    stdout = lab.record(ROW).attempt_dir(2) / "stdout"
+    lab.node.wait(lambda: stdout.exists() and f"resumed from update {stopped_at}" in stdout.read_text())
+    assert lab.record(ROW).status().job_id == (lab.record(ROW).attempt_dir(1) / "job").read_text().split()[0]
+    lab.wait_state(ROW, "requeued", "done")  # it ends, or its next slice does
+    lab.node.run("scancel", lab.record(ROW).status().job_id or "")
+    lab.wait_empty()
+
+
+def test_cancelled_while_it_saves_is_not_requeued_and_goes_on(lab: Lab, undisturbed: Lab) -> None:
+    lab.launch(ROW, LONG, "run.checkpoint_every_s=0.01")  # it saves most of the time
+    lab.wait_update(ROW, 20)
+    lab.node.run("scancel", lab.record(ROW).status().job_id or "")
+    lab.wait_empty()
+    assert lab.state(ROW) == "cancelled"
+    lab.launch(ROW, LONG)
+    lab.wait_state(ROW, "done")
+    same_as(lab, undisturbed)
+
+
+def test_a_node_that_dies_is_replaced_by_a_requeue(lab: Lab, undisturbed: Lab) -> None:
+    lab.launch(ROW, LONG, "run.checkpoint_every_s=0.2")
+    lab.wait_update(ROW, 20)
+    pid = lab.record(ROW).status().pid
+    assert pid is not None
+    stepd = [each.pid for each in psutil.process_iter() if each.name() == "slurmstepd"]
+    lab.node.kill("slurmd")
+    for process in (pid, *stepd):
+        os.kill(process, signal.SIGKILL)
+    lab.node.run("scontrol", "update", f"NodeName={lab.node.host}", "State=DOWN", "Reason=test")
+    lab.node.start_daemon("slurmd")
+    time.sleep(1)
+    lab.node.run("scontrol", "update", f"NodeName={lab.node.host}", "State=RESUME", check=False)
+    lab.wait_state(ROW, "done")
+    assert lab.record(ROW).latest_attempt() >= 2
+    same_as(lab, undisturbed)
+
+
+def test_the_controller_restarts_meanwhile(lab: Lab, undisturbed: Lab) -> None:
+    lab.launch(ROW, LONG)
+    lab.wait_update(ROW, 20)
+    lab.node.run("scontrol", "shutdown", "slurmctld")
+    lab.node.processes.pop("slurmctld").wait(30)
+    time.sleep(1)
+    lab.node.start_daemon("slurmctld")
+    lab.node.wait(lambda: lab.node.run("squeue", check=False).returncode == 0)
+    assert "Slurm has job" in lab.launch(ROW, LONG).stdout
+    lab.wait_state(ROW, "done")
+    lab.wait_empty()
+    assert lab.record(ROW).latest_attempt() == 1
+    same_as(lab, undisturbed)

@@ -1,0 +1,77 @@
+"""Where one rank cannot go on, the others leave with it, at once and with the reason."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from repro.composition import compose
+from repro.rows import load_table
+from repro.runs.record import Record, record_for
+from repro.training.task import EXIT_FAILED, EXIT_STOPPED
+
+SCRIPT = Path(__file__).with_name("rank_of_a_run.py")
+ROOT = Path(__file__).resolve().parents[2]
+ROW = load_table("table1").select(["deit_tiny/dense"])[0]
+SOON_S = 60  # two starts of torch on a busy machine; a collective that nobody answers takes 1800
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    config = compose([*ROW.overrides, "scale=smoke", "tracker=none"])
+    made = record_for(tmp_path, config, "table1", ROW.id)
+    made.create(config, "table1", ROW.id)
+    return made
+
+
+def two_ranks(record: Record, *words: str) -> list[tuple[int, str]]:
+    """Exit code and output of both ranks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(record.path), *words],
+            env={**os.environ, **world, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=SOON_S)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+
+
+def test_a_run_that_is_taken_is_left_by_all_ranks(record: Record) -> None:
+    with FileLock(record.path / "lock"):
+        first, second = two_ranks(record)
+    assert (first[0], second[0]) == (EXIT_STOPPED, EXIT_STOPPED)
+    assert "stopped by an older attempt that is still at this run: it has not left within 0.5 s" in first[1]
+    assert "stopped by another rank, which stopped while taking the run" in second[1]
+    assert "Traceback" not in first[1] + second[1]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_rank_without_images_fails_the_run_and_not_the_others_patience(record: Record, who: int) -> None:
+    ranks = two_ranks(record, str(who))
+    assert [code for code, _ in ranks] == [EXIT_FAILED, EXIT_FAILED]
+    assert "failed: no images on this node" in ranks[who][1]
+    assert "failed: another rank failed while reading its data; see its stderr" in ranks[1 - who][1]
+    assert "Traceback" not in ranks[0][1] + ranks[1][1]
+    status = record.status()
+    assert status.state == "failed"
+    assert status.reason == (
+        "no images on this node" if who == 0 else "another rank failed while reading its data; see its stderr"
+    )
