@@ -175,7 +175,7 @@ class WandbMirror:
 
 
 def log_entry(run: Any, config: Config, names: Names, entry: Mapping[str, Any], when: float | None = None) -> None:
-    """Log one entry of metrics.jsonl, with the MACs of the model as it then was, and `when` it came if that is known."""
+    """Log one entry of metrics.jsonl, with the MACs of the model as it then was, and `when` it came if it is known."""
     if entry["kind"] in ("train", "masks"):
         entry = {**entry, "model_macs_g": current_macs_g(config, entry)}
     stamp = {} if when is None else {"_timestamp": when}
