@@ -9,27 +9,28 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from repro.report.evidence import Evidence
 from repro.report.figures import rows_by_order
 from repro.report.histories import MaskHistory, read_histories
 from repro.report.style import Look, looks, write_figure
-from repro.rows import Row, Table
+from repro.rows import Table
 
-NAME = "masks"
 _DASHED = (0, (4, 2))
 _UNITS = ("neurons", "heads")
+_MARKERS = 6
 
 
-def mask_figure(
-    table: Table, rows: Sequence[Row], scale: str, root: Path, folder: Path, overrides: Sequence[str] = ()
-) -> list[Path]:
-    """Write `masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
+def mask_figure(table: Table, every: Sequence[Evidence], scale: str, folder: Path) -> list[Path]:
+    """Write `<table>_masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
 
     Shows one backbone: the one with most variants, then most histories; the first of those in the table.
     """
-    histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
+    histories = [history for history in read_histories(every) if history.moved]
     if not histories:
         return []
-    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
+    return write_figure(
+        folder, f"{table.name}_masks", f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale)
+    )
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
@@ -166,8 +167,17 @@ def _line(
         color=look[history.row.method].colour,
         linestyle=":" if dotted else (_DASHED if history.variant else "-"),
         linewidth=1.2,
+        marker=look[history.row.method].marker,
+        markersize=4,
+        markevery=_every(axes, len(progress)),
         label=label,
     )
+
+
+def _every(axes: Axes, count: int) -> tuple[int, int]:
+    """A few markers on a line, elsewhere than on the lines before: some lines lie upon each other."""
+    step = max(1, count // _MARKERS)
+    return min(len(axes.lines) * step // _MARKERS, count - 1), step
 
 
 def _label(table: Table, history: MaskHistory, *, plain: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from report_records import write_record
 
-from repro.report.collect import collect
+from repro.report.collect import collect, gather
 from repro.report.histories import read_histories
 from repro.report.mask_figure import draw_mask_figure, mask_figure
 from repro.rows import Table
@@ -43,7 +43,7 @@ def root(table: Table, tmp_path: Path) -> Path:
 
 
 def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) -> None:
-    histories = list(read_histories(table, table.rows, "local", root))
+    histories = list(read_histories(gather(table, table.rows, "local", [0], root)[1]))
     assert [(history.row.id, history.variant) for history in histories] == [
         ("deit_small/svite-50", ""),
         ("deit_small/s2vite-40", ""),
@@ -61,11 +61,13 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
 
 
 def test_it_is_written_the_same_twice_and_not_at_all_without_a_history(root: Path, table: Table) -> None:
-    first = mask_figure(table, table.rows, "local", root, root / "a")
-    assert [path.name for path in first] == ["masks.svg", "masks.png", "masks.pdf"]
-    second = mask_figure(table, table.rows, "local", root, root / "b")
+    every = gather(table, table.rows, "local", [0], root)[1]
+    first = mask_figure(table, every, "local", root / "a")
+    assert [path.name for path in first] == ["table1_masks.svg", "table1_masks.png", "table1_masks.pdf"]
+    second = mask_figure(table, every, "local", root / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert mask_figure(table, table.rows, "paper", root, root / "c", ["data.root=x"]) == []
+    none = gather(table, table.rows, "paper", [0], root, ["data.root=x"])[1]
+    assert mask_figure(table, none, "paper", root / "c") == []
 
 
 def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:
