@@ -150,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.add_argument("--reports", type=Path, default=Path("reports"), help="where the card goes")
-    command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
+    command.add_argument(
+        "--affiliation", default="", help="of whoever reproduces: no record knows it; remembered in the card"
+    )
     command.set_defaults(function=_card)
 
     command = commands.add_parser("train", help="one run by hand: backbone=deit_small method=svite method.sparsity=0.5")
@@ -445,7 +447,7 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    from repro.report.card import card, markdown_card, write_card
+    from repro.report.card import card, markdown_card, remembered_affiliation, write_card
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -457,7 +459,7 @@ def _card(options: argparse.Namespace) -> int:
         range(options.seeds),
         options.runs,
         overrides,
-        options.affiliation,
+        options.affiliation or remembered_affiliation(options.reports / table.name),
     )
     print(markdown_card(filled))
     for path in write_card(filled, options.reports / table.name):

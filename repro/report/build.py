@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from repro.report.card import card_of
+from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
 from repro.report.figures import figure1
 from repro.report.mask_figure import mask_figure
@@ -46,6 +46,8 @@ def build(
     written += figure1(frame, table, reports_dir)
     written += mask_figure(table, every, scale, reports_dir)
     written += more_figures(frame, table, every, reports_dir)
-    filled = card_of(table, every, scale, seeds, overrides)
-    page = write_page(frame, table, every, filled, written, reports_dir, overrides)
-    return Report(frame, (*written, page))
+    filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))
+    if filled is not None:
+        written += write_card(filled, reports_dir / table.name)
+    written += write_page(frame, table, every, filled, written, reports_dir, overrides)
+    return Report(frame, tuple(written))

@@ -1,4 +1,4 @@
-"""The figures beside figure 1: accuracy against sparsity, training curves, heads left, patches kept."""
+"""The figures beside figure 1: accuracy against sparsity and cost, curves, layers, heads left, patches kept."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 
+from repro.report.cost_figure import draw_cost
 from repro.report.evidence import Evidence
 from repro.report.figures import rows_by_order
+from repro.report.histories import read_histories
+from repro.report.layer_figure import draw_layers
 from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
@@ -53,7 +57,9 @@ def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tu
     """Every figure of a table, in the order in which a page shows them."""
     return (
         Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
+        Drawn("cost", "frame", lambda: draw_cost(frame, table, _looks(table))),
         Drawn("curves", "runs", lambda: draw_curves(table, every)),
+        Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)))),
         Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
         Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
     )
@@ -105,6 +111,8 @@ def _draw_level(
             textcoords="offset points",
             fontsize=6.5,
             color=style.colour,
+            path_effects=[Stroke(linewidth=2, foreground="white"), Normal()],  # lines of other methods pass below it
+            zorder=6,
         )
 
 

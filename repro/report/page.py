@@ -29,6 +29,7 @@ from repro.runs.files import read_json, write_json, write_text
 SCHEMA = 1
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _WIDTH, _HEIGHT, _MARGIN = 720, 300, 44
+_FIGURES_HERE = "\0"  # no text of a record has it: `one_line` takes what is not printable out
 _RUN_HEADS = (
     *(("table", "table"), ("row", "row"), ("seed", "seed"), ("state", "state"), ("best", "best top-1 (%)")),
     *(("last", "last top-1 (%)"), ("macs", "MACs (G)"), ("data", "data"), ("commit", "commit"), ("reason", "reason")),
@@ -53,8 +54,8 @@ def write_page(
     figures: Sequence[Path],
     folder: Path,
     overrides: Sequence[str] = (),
-) -> Path:
-    """Write `<folder>/<table>/section.json` and, of all sections there are, `<folder>/index.html`; returns its path.
+) -> list[Path]:
+    """Write `<folder>/<table>/section.json` and, of all sections there are, `<folder>/index.html`; returns both paths.
 
     Args:
         every: the evidence behind the frame's lines; its runs are listed and plotted.
@@ -72,7 +73,7 @@ def write_page(
         "runs": runs,
     }
     write_json(section_file(folder, table.name), section)
-    return write_index(folder)
+    return [section_file(folder, table.name), write_index(folder)]
 
 
 def section_file(folder: Path, table: str) -> Path:
@@ -88,10 +89,10 @@ def section_html(
     overrides: Sequence[str] = (),
     *,
     has_figures: bool = False,
-) -> str:
-    """A table's part of the page but for its figures: the table, its claims, a plot of its runs, card and notes."""
+) -> tuple[str, str]:
+    """A table's part of the page, what comes before its figures (table, claims) and after (runs, card, notes)."""
     dots, low, high = _dots(runs)
-    return _render(
+    text = _render(
         "section.html",
         seen=view(frame, table, overrides),
         table=table,
@@ -99,9 +100,12 @@ def section_html(
         card=card,
         not_stated=NOT_STATED,
         has_figures=has_figures,
+        figures_here=_FIGURES_HERE,
         dots=dots,
         axis={"low": low, "high": high, "width": _WIDTH, "height": _HEIGHT, "margin": _MARGIN},
     )
+    before, _, after = text.partition(_FIGURES_HERE)
+    return before, after
 
 
 def write_index(folder: Path) -> Path:
@@ -114,10 +118,7 @@ def write_index(folder: Path) -> Path:
     runs = [{"table": section["table"], **run} for section in sections for run in section["runs"]]
     text = _render(
         "index.html",
-        sections=[
-            {**section, "figures": list(_figures(folder, section))}
-            for section in sections
-        ],
+        sections=[{**section, "figures": list(_figures(folder, section))} for section in sections],
         run_heads=_RUN_HEADS,
         # A closing tag inside a string would end the script: no `<` is left in the data.
         runs=json.dumps(runs, allow_nan=False).replace("<", "\\u003c"),

@@ -80,7 +80,9 @@ def write_figure(folder: Path, name: str, drawn_from: str, draw: Callable[[], Fi
         if figure is None:
             return []
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().execute(figure)
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
         figure.set_layout_engine("none")  # it is laid out: once is enough for three files
         # The SVG has the mark and comes last: with it, the other two are there.
         for ending in reversed(_UNDATED):

@@ -23,7 +23,9 @@ COUNT = "section#table1 output.count"
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with 5,000 runs, the first of them with a name full of markup."""
-    return write_many(tmp_path_factory.mktemp("page"), RUNS)
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "runs" / "r4321").mkdir(parents=True)
+    return write_many(folder, RUNS)
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def focused(page: Page) -> str:
     """Where the keyboard is: tag, id or class, and words."""
     return str(
         page.evaluate(
-            "() => { const e = document.activeElement;"
-            " return [e.tagName, e.id, e.getAttribute('class'), e.getAttribute('aria-label') || e.textContent].join('|') }"
+            "() => { const e = document.activeElement, words = e.getAttribute('aria-label') || e.textContent;"
+            " return [e.tagName, e.id, e.getAttribute('class'), words].join('|') }"
         )
     )
 
@@ -195,7 +197,7 @@ def test_the_tables_of_a_folder_share_the_page(
     path = write_many(tmp_path, 3)
     first = read_json(section_file(tmp_path, "table1"))
     assert first is not None
-    html = first["html"].replace("table1", "table2")
+    html = [part.replace("table1", "table2") for part in first["html"]]
     write_json(section_file(tmp_path, "table2"), {**first, "table": "table2", "html": html})
     monkeypatch.setattr(page_module, "table_names", lambda: ("table1", "table2"))
     assert write_index(tmp_path) == path
