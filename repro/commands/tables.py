@@ -48,7 +48,9 @@ def add_card(commands: Any) -> None:
     command = commands.add_parser("card", help="the reproducibility card: nine variables, from the records' provenance")
     add_selection(command)
     add_reports(command, "where the card goes")
-    command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
+    command.add_argument(
+        "--affiliation", default="", help="of whoever reproduces: no record knows it; remembered in the card"
+    )
     command.set_defaults(function=_card)
 
 
@@ -117,7 +119,7 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    from repro.report.card import card, markdown_card, write_card
+    from repro.report.card import card, markdown_card, remembered_affiliation, write_card
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -129,7 +131,7 @@ def _card(options: argparse.Namespace) -> int:
         range(options.seeds),
         options.runs,
         overrides,
-        options.affiliation,
+        options.affiliation or remembered_affiliation(options.reports / table.name),
     )
     print(markdown_card(filled))
     for path in write_card(filled, options.reports / table.name):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from repro.report.card import card_of
+from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
 from repro.report.figures import figure1
 from repro.report.mask_figure import mask_figure
@@ -37,15 +37,17 @@ def build(
 ) -> Report:
     """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` its figures and `index.html`.
 
-    Where runs have moved masks, also `<reports_dir>/masks.{svg,png,pdf}`.
+    The page holds every table that has been reported into this folder, and its figures are named for their table.
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
     frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
     written = write_tables(frame, table, reports_dir / table.name, overrides)
     written += figure1(frame, table, reports_dir)
-    written += mask_figure(table, rows, scale, runs_root, reports_dir, overrides)
+    written += mask_figure(table, every, scale, reports_dir)
     written += more_figures(frame, table, every, reports_dir)
-    filled = card_of(table, every, scale, seeds, overrides)
-    page = write_page(frame, table, every, filled, written, reports_dir, overrides)
-    return Report(frame, (*written, page))
+    filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))
+    if filled is not None:
+        written += write_card(filled, reports_dir / table.name)
+    written += write_page(frame, table, every, filled, written, reports_dir, overrides)
+    return Report(frame, tuple(written))

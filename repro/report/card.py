@@ -18,7 +18,7 @@ from repro.errors import UserError
 from repro.report import escaping
 from repro.report.evidence import Evidence, SeedRun, read_table
 from repro.rows import Row, Table
-from repro.runs.files import write_json, write_text
+from repro.runs.files import read_json, write_json, write_text
 from repro.runs.provenance import REPOSITORY
 from repro.runs.record import Record
 
@@ -26,12 +26,26 @@ _TEMPLATES = Path(__file__).resolve().parent / "templates"
 NOT_STATED = "not stated"
 
 
+_AFFILIATION = "Affiliation"
+# What a reader is told where a variable has no fact.
+_WHY_NOT = {
+    _AFFILIATION: "no record knows who ran it; repro card TABLE --affiliation 'a lab' says it, and is remembered",
+    "Pseudocode": "no finished run has a method of ours to describe",
+    "Code": "no finished run was made from a git commit",
+    "Data": "no finished run says what it read",
+    "Splits": "no finished run says what it read",
+    "Hardware": "the provenance of the finished runs names no processor and no GPU",
+    "Software versions": "the provenance of the finished runs names none",
+}
+
+
 @dataclass(frozen=True)
 class Variable:
-    """One of the nine: its name, whether this reproduction states it, and what it states, a fact a line."""
+    """One of the nine: its name, what this reproduction states of it, a fact a line, and why where that is nothing."""
 
     name: str
     facts: tuple[str, ...]
+    why_not: str = ""
 
     @property
     def is_stated(self) -> bool:
@@ -86,18 +100,26 @@ def card_of(
     if not finished:
         return None
     origins = [Record(run.path).provenance() for _, run in finished if run.path is not None]
-    variables = (
-        Variable("Research type", (f"experimental: a reproduction of {table.paper}",)),
-        Variable("Affiliation", (affiliation,) if affiliation else ()),
-        Variable("Pseudocode", tuple(_distinct(_methods(finished)))),
-        Variable("Code", tuple(_code(origins))),
-        Variable("Data", tuple(_distinct(_data(finished, origins)))),
-        Variable("Splits", tuple(_distinct(_splits(finished)))),
-        Variable("Hardware", tuple(_distinct(map(_hardware, origins)))),
-        Variable("Software versions", tuple(_distinct(map(_software, origins)))),
-        Variable("Experiment set-up", tuple(_setup(finished, scale, seeds, overrides))),
+    stated = (
+        ("Research type", (f"experimental: a reproduction of {table.paper}",)),
+        (_AFFILIATION, (affiliation,) if affiliation else ()),
+        ("Pseudocode", tuple(_distinct(_methods(finished)))),
+        ("Code", tuple(_code(origins))),
+        ("Data", tuple(_distinct(_data(finished, origins)))),
+        ("Splits", tuple(_distinct(_splits(finished)))),
+        ("Hardware", tuple(_distinct(map(_hardware, origins)))),
+        ("Software versions", tuple(_distinct(map(_software, origins)))),
+        ("Experiment set-up", tuple(_setup(finished, scale, seeds, overrides))),
     )
+    variables = tuple(Variable(name, facts, "" if facts else _WHY_NOT[name]) for name, facts in stated)
     return Card(table.name, table.title, table.paper, scale, len(finished), variables)
+
+
+def remembered_affiliation(folder: Path) -> str:
+    """The affiliation that the card in `folder` was last given; empty where there is none."""
+    card_file = read_json(folder / "card.json") or {}
+    facts = [fact for one in card_file.get("variables", ()) if one["name"] == _AFFILIATION for fact in one["facts"]]
+    return str(facts[0]) if facts else ""
 
 
 def write_card(filled: Card, folder: Path) -> list[Path]:

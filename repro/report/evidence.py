@@ -38,11 +38,15 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of a row at one scale: its config, its runs by seed, and how fast its model is here."""
+    """All that is known of a row at one scale: its config, its runs by seed, and how fast its model is here.
+
+    `folder` is where the row's records at this scale are; it need not exist.
+    """
 
     row: Row
     config: Config
     runs: Mapping[int, SeedRun]
+    folder: Path
     timing: Timing | None = None
     is_as_published: bool = True  # no override has changed what the row's own config would give
 
@@ -113,7 +117,8 @@ def read_evidence(
     for seed in seeds:
         config = first.model_copy(update={"seed": seed})
         runs[seed] = _read_run(record_for(root, config, table, row.id), now)
-    return Evidence(row, first, runs, read_timing(root, table, row.id), is_as_published)
+    folder = record_for(root, first, table, row.id).path.parent
+    return Evidence(row, first, runs, folder, read_timing(root, table, row.id), is_as_published)
 
 
 def read_table(

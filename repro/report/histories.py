@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.config import Method
-from repro.report.evidence import read_evidence
-from repro.rows import Row, Table
+from repro.config import Config, Method
+from repro.report.evidence import Evidence
+from repro.rows import Row
 from repro.runs.record import Record, all_records
 
 _DENSITY = "density/"
@@ -47,37 +48,52 @@ class MaskHistory:
         return len(self.entries) > 1
 
 
-def read_histories(
-    table: Table, rows: Sequence[Row], scale: str, root: Path, overrides: Sequence[str] = ()
-) -> Iterator[MaskHistory]:
+def read_histories(every: Sequence[Evidence]) -> Iterator[MaskHistory]:
     """The histories of the rows' finished runs of the lowest seed, in the rows' order: one for each variant.
 
     A variant is a run of the row with other options of its weights: only options are compared, so runs with
     another recipe or seed are not taken for one.
+
+    Args:
+        every: the rows' evidence. Records that belong to it need not be read to know what they are, which is what
+            keeps a report of thousands of seeds short.
     """
-    for row in rows:
-        own = read_evidence(table.name, row, scale, [0], root, overrides, 0.0).config
+    for evidence in every:
+        if evidence.config.method.weights is None:
+            continue
         found: dict[str, MaskHistory] = {}
-        for record in all_records(root / table.name / row.id / scale):
-            if record.result() is None:
+        own = {run.path for run in evidence.runs.values() if run.path is not None}
+        for path in _by_seed({record.path for record in all_records(evidence.folder)}):
+            variant = "" if path in own else _variant(Record(path), evidence.config)
+            if variant is None or variant in found or Record(path).result() is None:
                 continue
-            config = record.config()
-            if config.recipe != own.recipe or config.model != own.model or config.data.name != own.data.name:
-                continue
-            variant = _difference(config.method, own.method)
-            history = _read(record, row, config.method, variant, config.own_recipe.epochs)
-            if variant is not None and history is not None:
-                found.setdefault(variant, history)  # records come in the order of seeds
+            history = _read(Record(path), evidence, variant)
+            if history is not None:
+                found[variant] = history
         yield from (found[variant] for variant in sorted(found))
 
 
-def _read(record: Record, row: Row, method: Method, variant: str | None, epochs: int) -> MaskHistory | None:
-    entries = tuple(record.metrics("masks"))
-    if variant is None or not entries:
+def _by_seed(paths: Iterable[Path]) -> list[Path]:
+    """Lowest seed first: `seed2-...` before `seed10-...`."""
+    return sorted(paths, key=lambda path: (int(re.sub(r"\D", "", path.name.partition("-")[0]) or 0), path.name))
+
+
+def _variant(record: Record, own: Config) -> str | None:
+    """What the record's options differ in; None where it is no variant."""
+    config = record.config()
+    if config.recipe != own.recipe or config.model != own.model or config.data.name != own.data.name:
         return None
-    assert method.weights is not None
-    progress = tuple(entry["epoch"] / epochs for entry in entries)
-    return MaskHistory(row, variant, method.weights.model_dump(), progress, entries)
+    return _difference(config.method, own.method)
+
+
+def _read(record: Record, evidence: Evidence, variant: str) -> MaskHistory | None:
+    entries = tuple(record.metrics("masks"))
+    if not entries:
+        return None
+    config = record.config() if variant else evidence.config
+    assert config.method.weights is not None
+    progress = tuple(entry["epoch"] / config.own_recipe.epochs for entry in entries)
+    return MaskHistory(evidence.row, variant, config.method.weights.model_dump(), progress, entries)
 
 
 def _difference(method: Method, own: Method) -> str | None:

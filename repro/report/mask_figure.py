@@ -9,36 +9,36 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from repro.report.evidence import Evidence
 from repro.report.figures import rows_by_order
 from repro.report.histories import MaskHistory, read_histories
 from repro.report.style import Look, looks, write_figure
-from repro.rows import Row, Table
+from repro.rows import Table
 
-NAME = "masks"
 _DASHED = (0, (4, 2))
 _UNITS = ("neurons", "heads")
+_MARKERS = 6
+_BESIDE = 0.18
 
 
-def mask_figure(
-    table: Table, rows: Sequence[Row], scale: str, root: Path, folder: Path, overrides: Sequence[str] = ()
-) -> list[Path]:
-    """Write `masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
+def mask_figure(table: Table, every: Sequence[Evidence], scale: str, folder: Path) -> list[Path]:
+    """Write `<table>_masks.svg`, `.png`, `.pdf` into `folder`; returns their paths, none where no mask has moved.
 
     Shows one backbone: the one with most variants, then most histories; the first of those in the table.
     """
-    histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
+    histories = [history for history in read_histories(every) if history.moved]
     if not histories:
         return []
-    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
+    return write_figure(
+        folder, f"{table.name}_masks", f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale)
+    )
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
     """The figure itself, a 2 x 2 of panels."""
-    counts = [history.row.backbone for history in histories]
-    variants = [history.row.backbone for history in histories if history.variant]
-    backbone = max(dict.fromkeys(counts), key=lambda name: (variants.count(name), counts.count(name)))
-    shown = _one_of_each_method([history for history in histories if history.row.backbone == backbone])
-    references = {row.id for name in set(counts) if (row := table.reference(name))}
+    shown = of_one_backbone(histories)
+    backbone = shown[0].row.backbone
+    references = {row.id for name in {h.row.backbone for h in histories} if (row := table.reference(name))}
     look = looks(row.method for row in rows_by_order(table) if row.id not in references)
     figure = Figure(figsize=(7.6, 5.8), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)
@@ -51,6 +51,14 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
         axes.set_xlabel("share of the training done")
         axes.set_xlim(0, 1)
     return figure
+
+
+def of_one_backbone(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
+    """Those of the backbone with most variants, then most histories: one row for each method."""
+    counts = [history.row.backbone for history in histories]
+    variants = [history.row.backbone for history in histories if history.variant]
+    backbone = max(dict.fromkeys(counts), key=lambda name: (variants.count(name), counts.count(name)))
+    return _one_of_each_method([history for history in histories if history.row.backbone == backbone])
 
 
 def _one_of_each_method(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
@@ -71,7 +79,7 @@ def _draw_churn(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
     for history in histories:
         values = history.values("churn")
         if values is not None and any(values):
-            _line(axes, history, values, look, _label(table, history), start=1)
+            _line(axes, history, values, look, label_of(table, history), start=1)
     _finish(axes, "no run grows anything")
 
 
@@ -83,8 +91,8 @@ def _draw_fired(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
         if ever is None or density is None:
             continue
         if ever != density and min(ever) < 1:
-            _line(axes, history, ever, look, f"{_label(table, history)}: ever active")
-        _line(axes, history, density, look, f"{_label(table, history)}: active", dotted=True)
+            _line(axes, history, ever, look, f"{label_of(table, history)}: ever active")
+        _line(axes, history, density, look, f"{label_of(table, history)}: active", dotted=True)
     axes.set_ylim(0, 103)
     _finish(axes, "no unstructured run")
 
@@ -112,7 +120,7 @@ def _draw_units(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
                 label=f"{kind}, {words}" if words else kind,
             )
     if variants:
-        axes.set_title(f"Units that were ever active: {_label(table, variants[0], plain=True)}")
+        axes.set_title(f"Units that were ever active: {label_of(table, variants[0], plain=True)}")
     axes.set_ylim(0, 103)
     _finish(axes, "no structured run")
 
@@ -126,18 +134,19 @@ def _draw_layers(axes: Axes, table: Table, histories: Sequence[MaskHistory], loo
     axes.set_ylabel("active weights (%)")
     drawn = [history for history in histories if history.values("density") is not None and not history.variant]
     names: list[str] = []
-    for history in drawn:
+    for place, history in enumerate(drawn):
         density = history.layer_density
-        names = names or [_short(name) for name in density]
+        names = names or [short_layer(name) for name in density]
         style = look[history.row.method]
         axes.plot(
-            range(len(density)),
+            # Beside each other: methods that spread their weights alike would hide one another.
+            [at + _BESIDE * (place - (len(drawn) - 1) / 2) for at in range(len(density))],
             [100 * value for value in density.values()],
             color=style.colour,
             marker=style.marker,
             markersize=3,
             linewidth=0.7,
-            label=_label(table, history),
+            label=label_of(table, history),
         )
     step = max(1, len(names) // 18)
     axes.set_xticks(range(0, len(names), step), names[::step], rotation=90, fontsize=6)
@@ -166,20 +175,30 @@ def _line(
         color=look[history.row.method].colour,
         linestyle=":" if dotted else (_DASHED if history.variant else "-"),
         linewidth=1.2,
+        marker=look[history.row.method].marker,
+        markersize=4,
+        markevery=_every(axes, len(progress)),
         label=label,
     )
 
 
-def _label(table: Table, history: MaskHistory, *, plain: bool = False) -> str:
+def _every(axes: Axes, count: int) -> tuple[int, int]:
+    """A few markers on a line, elsewhere than on the lines before: some lines lie upon each other."""
+    step = max(1, count // _MARKERS)
+    return min(len(axes.lines) * step // _MARKERS, count - 1), step
+
+
+def label_of(table: Table, history: MaskHistory, *, plain: bool = False) -> str:
+    """Method and levels, as a legend names a run; `plain` leaves out what makes it a variant."""
     row = history.row
     levels = [f"{pct:g}" for pct in (row.data_sparsity_pct, row.arch_sparsity_pct) if pct]
     name = f"{table.label(row.method)} {', '.join(levels)} %"
     return f"{name}, {history.variant}" if history.variant and not plain else name
 
 
-def _short(layer: str) -> str:
-    """`blocks.3.attn.qkv` as `3 qkv`."""
-    found = re.fullmatch(r"blocks\.(\d+)\.\w+\.(\w+)", layer)
+def short_layer(layer: str) -> str:
+    """`blocks.3.attn.qkv` as `3 qkv`, `blocks.3.mlp` as `3 mlp`."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(?:\w+\.)?(\w+)", layer)
     return f"{found[1]} {found[2]}" if found else layer.removesuffix(".proj")
 
 

@@ -1,8 +1,7 @@
-"""The figures beside figure 1: accuracy against sparsity, training curves, heads left, patches kept."""
+"""The figures beside figure 1: accuracy against sparsity and cost, curves, layers, heads left, patches kept."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 
+from repro.report.cost_figure import draw_cost
 from repro.report.evidence import Evidence
 from repro.report.figures import rows_by_order
+from repro.report.histories import read_histories
+from repro.report.layer_figure import draw_layers
 from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
@@ -54,7 +57,9 @@ def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tu
     """Every figure of a table, in the order in which a page shows them."""
     return (
         Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
+        Drawn("cost", "frame", lambda: draw_cost(frame, table, _looks(table))),
         Drawn("curves", "runs", lambda: draw_curves(table, every)),
+        Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)))),
         Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
         Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
     )
@@ -106,62 +111,62 @@ def _draw_level(
             textcoords="offset points",
             fontsize=6.5,
             color=style.colour,
+            path_effects=[Stroke(linewidth=2, foreground="white"), Normal()],  # lines of other methods pass below it
+            zorder=6,
         )
 
 
 def draw_curves(table: Table, every: Sequence[Evidence]) -> Figure | None:
-    """A panel per backbone: test accuracy after each epoch, one line a run, coloured by method."""
-    curves = [
-        (evidence, epochs, accuracies)
-        for evidence in every
-        for run in evidence.runs.values()
-        if run.path is not None and run.state == "done"
-        for epochs, accuracies in [accuracy_curve(run.path)]
-        if len(epochs) > 1
-    ]
+    """A panel per backbone: test accuracy after each epoch, a line a row: the mean over seeds, its spread as a band."""
+    curves = [(evidence, curve) for evidence in every if len(curve := mean_curve(evidence)) > 1]
     if not curves:
         return None
     look = _looks(table)
-    backbones = list(dict.fromkeys(evidence.row.backbone for evidence, _, _ in curves))
+    backbones = list(dict.fromkeys(evidence.row.backbone for evidence, _ in curves))
     figure = Figure(figsize=(max(4.6, 3.0 * len(backbones)), 3.4), layout="constrained")
     panels = dict(zip(backbones, figure.subplots(1, len(backbones), squeeze=False, sharey=True)[0], strict=True))
-    for evidence, epochs, accuracies in curves:
-        style, sparsity = look[evidence.row.method], evidence.row.arch_sparsity_pct
-        # The sparser, the fainter: levels of one method share its colour.
-        alpha = 1.0 - 0.008 * sparsity
-        panels[evidence.row.backbone].plot(
-            epochs,
-            accuracies,
+    for evidence, curve in curves:
+        style, axes = look[evidence.row.method], panels[evidence.row.backbone]
+        axes.plot(
+            curve.index,
+            curve["mean"],
             color=style.colour,
             marker=style.marker,
             markersize=3,
-            markevery=max(1, len(epochs) // 4),
-            alpha=alpha,
+            markevery=max(1, len(curve) // 4),
+            # The sparser, the fainter: levels of one method share its colour.
+            alpha=1.0 - 0.008 * evidence.row.arch_sparsity_pct,
             linewidth=0.9,
         )
+        if curve["std"].notna().any():
+            low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+            axes.fill_between(curve.index, low, high, color=style.colour, alpha=0.12, linewidth=0)
     for backbone, axes in panels.items():
         axes.set_title(table.label(backbone))
         axes.set_xlabel("epoch")
-    data = ", ".join(dict.fromkeys(table.label(evidence.config.data.name) for evidence, _, _ in curves))
+    data = ", ".join(dict.fromkeys(table.label(evidence.config.data.name) for evidence, _ in curves))
     figure.axes[0].set_ylabel(f"{data} top-1 (%)")
-    used = {evidence.row.method for evidence, _, _ in curves}
+    used = {evidence.row.method for evidence, _ in curves}
     keys = [_key(table.label(method), look[method]) for method in look if method in used]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
     return figure
 
 
+def mean_curve(evidence: Evidence) -> pd.DataFrame:
+    """Mean and sample standard deviation of the accuracies (percent) of a row's finished seeds, by epoch."""
+    points = [
+        point
+        for run in evidence.runs.values()
+        if run.path is not None and run.state == "done"
+        for point in zip(*accuracy_curve(run.path), strict=True)
+    ]
+    return pd.DataFrame(points, columns=["epoch", "top1_pct"]).groupby("epoch")["top1_pct"].agg(["mean", "std"])
+
+
 def accuracy_curve(path: Path) -> tuple[list[float], list[float]]:
     """Epochs and accuracies (percent) of a record's evaluations."""
-    latest: dict[int, tuple[float, float]] = {}
-    file = Record(path).metrics_file
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            # Most lines are training steps: parsing them would be most of a report's time.
-            if '"kind": "eval"' in line and line.endswith("}"):
-                entry = json.loads(line)
-                latest[entry["update"]] = (float(entry["epoch"]), float(entry["top1_pct"]))
-    ordered = [latest[update] for update in sorted(latest)]
-    return [epoch for epoch, _ in ordered], [accuracy for _, accuracy in ordered]
+    entries = list(Record(path).metrics("eval"))
+    return [float(entry["epoch"]) for entry in entries], [float(entry["top1_pct"]) for entry in entries]
 
 
 def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:

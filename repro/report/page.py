@@ -1,12 +1,17 @@
-"""`reports/index.html`: one page that holds a table, its claims, figures, card and runs, and asks no server."""
+"""`reports/index.html`: one page with a section for every table that has been reported, which asks no server.
+
+A report writes its own table's section (`<table>/section.json`) and puts the page together from all sections there
+are, so that the tables of one folder stand on one page whichever was reported last.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +19,26 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from repro.report.card import Card
+from repro.report.card import NOT_STATED, Card
 from repro.report.evidence import Evidence
 from repro.report.figures import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table, table_names
-from repro.runs.files import write_text
+from repro.runs.files import read_json, write_json, write_text
 
+SCHEMA = 1
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _WIDTH, _HEIGHT, _MARGIN = 720, 300, 44
+_FIGURES_HERE = "\0"  # no text of a record has it: `one_line` takes what is not printable out
+_RUN_HEADS = (
+    *(("table", "table"), ("row", "row"), ("seed", "seed"), ("state", "state"), ("best", "best top-1 (%)")),
+    *(("last", "last top-1 (%)"), ("macs", "MACs (G)"), ("data", "data"), ("commit", "commit"), ("reason", "reason")),
+)
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A finished run in the page's plot: where it is, in SVG units, and what is said of it."""
+    """A finished run in a table's plot: where it is, in SVG units, and what is said of it."""
 
     x: float
     y: float
@@ -43,8 +54,8 @@ def write_page(
     figures: Sequence[Path],
     folder: Path,
     overrides: Sequence[str] = (),
-) -> Path:
-    """Write `<folder>/index.html`; returns its path.
+) -> list[Path]:
+    """Write `<folder>/<table>/section.json` and, of all sections there are, `<folder>/index.html`; returns both paths.
 
     Args:
         every: the evidence behind the frame's lines; its runs are listed and plotted.
@@ -52,23 +63,66 @@ def write_page(
         figures: what was drawn; the SVGs among them are held by the page itself.
     """
     runs = run_lines(frame, every, folder)
+    drawn = [path.stem for path in figures if path.suffix == ".svg"]
+    section = {
+        "schema": SCHEMA,
+        "table": table.name,
+        "title": table.title,
+        "html": section_html(frame, table, runs, card, overrides, has_figures=bool(drawn)),
+        "figures": drawn,
+        "runs": runs,
+    }
+    write_json(section_file(folder, table.name), section)
+    return [section_file(folder, table.name), write_index(folder)]
+
+
+def section_file(folder: Path, table: str) -> Path:
+    """Where a table's section is kept."""
+    return folder / table / "section.json"
+
+
+def section_html(
+    frame: pd.DataFrame,
+    table: Table,
+    runs: Sequence[dict[str, Any]],
+    card: Card | None,
+    overrides: Sequence[str] = (),
+    *,
+    has_figures: bool = False,
+) -> tuple[str, str]:
+    """A table's part of the page, what comes before its figures (table, claims) and after (runs, card, notes)."""
     dots, low, high = _dots(runs)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), undefined=jinja2.StrictUndefined, autoescape=True
-    )
-    others = [name for name in table_names() if name != table.name and (folder / name / f"{name}.html").is_file()]
-    text = environment.get_template("index.html").render(
+    text = _render(
+        "section.html",
         seen=view(frame, table, overrides),
         table=table,
         claim_heads=CLAIM_HEADS,
         card=card,
-        figures=[(path.stem, _inline(path)) for path in figures if path.suffix == ".svg"],
-        others=others,
+        not_stated=NOT_STATED,
+        has_figures=has_figures,
+        figures_here=_FIGURES_HERE,
+        dots=dots,
+        axis={"low": low, "high": high, "width": _WIDTH, "height": _HEIGHT, "margin": _MARGIN},
+    )
+    before, _, after = text.partition(_FIGURES_HERE)
+    return before, after
+
+
+def write_index(folder: Path) -> Path:
+    """Put `<folder>/index.html` together from the sections in `folder`, in the order of `paper_tables/`."""
+    sections = [
+        section
+        for name in table_names()
+        if (section := read_json(section_file(folder, name))) is not None and section.get("schema") == SCHEMA
+    ]
+    runs = [{"table": section["table"], **run} for section in sections for run in section["runs"]]
+    text = _render(
+        "index.html",
+        sections=[{**section, "figures": list(_figures(folder, section))} for section in sections],
+        run_heads=_RUN_HEADS,
         # A closing tag inside a string would end the script: no `<` is left in the data.
         runs=json.dumps(runs, allow_nan=False).replace("<", "\\u003c"),
         n_runs=len(runs),
-        dots=dots,
-        axis={"low": low, "high": high, "width": _WIDTH, "height": _HEIGHT, "margin": _MARGIN},
     )
     path = folder / "index.html"
     write_text(path, text)
@@ -120,5 +174,32 @@ def _dots(runs: Sequence[dict[str, Any]]) -> tuple[list[Dot], tuple[float, float
     return dots, (0.0, float(low)), (most, float(high))
 
 
-def _inline(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+def _figures(folder: Path, section: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """A section's figures as the page holds them: picture, words, and the PDF that it leads to."""
+    for stem in section["figures"]:
+        picture = folder / f"{stem}.svg"
+        if picture.is_file():
+            encoded = base64.b64encode(picture.read_bytes()).decode()
+            caption = _CAPTIONS.get(stem.removeprefix(f"{section['table']}_"), f"{stem}: accuracy against MACs")
+            yield {"address": f"data:image/svg+xml;base64,{encoded}", "caption": caption, "pdf": f"{stem}.pdf"}
+
+
+_CAPTIONS = {
+    "masks": "Masks over training: churn, weights and units ever active, density of each layer",
+    "sparsity": "Accuracy against sparsity of the weights; bars are standard deviations over seeds",
+    "cost": "What is saved and what it does to accuracy, against the dense model of the same backbone",
+    "curves": "Accuracy over training, mean over seeds",
+    "layers": "Density of each layer over training",
+    "heads": "Heads left in each layer",
+    "tokens": "Patches that are kept; what is dropped is hatched",
+}
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=True)
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values)

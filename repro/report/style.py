@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from repro.runs.files import replacing
 
-# Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is too light for a hollow marker on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#777777", "#CC79A7", "#000000")
+# Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is too light for a hollow marker on white,
+# and with Tol's wine for the black, which is the reference's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#777777", "#CC79A7", "#882255")
 # As many as there are colours plus one: the pair of both repeats only after 72 methods, and grey print has the marker.
 MARKERS = ("o", "s", "^", "v", "<", ">", "D", "P", "X")
 REFERENCE_COLOUR = "#333333"
@@ -79,7 +80,9 @@ def write_figure(folder: Path, name: str, drawn_from: str, draw: Callable[[], Fi
         if figure is None:
             return []
         FigureCanvasAgg(figure)
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
         figure.set_layout_engine("none")  # it is laid out: once is enough for three files
         # The SVG has the mark and comes last: with it, the other two are there.
         for ending in reversed(_UNDATED):

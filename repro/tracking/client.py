@@ -7,7 +7,7 @@ import json
 import netrc
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.runs.record import Record
+from repro.tracking.mirror_file import one_line
 
 INIT_TIMEOUT_S = 10.0
 CONFIG_TEXT = "resolved_config"  # the config as text: numbers come back as they were (10.0, not 10)
@@ -93,8 +94,12 @@ def _add_files(run: Any, record: Record) -> None:
             run.save(str(folder / copy), base_path=run.dir, policy="now")
 
 
-def add_weights(run: Any, record: Record, config: Config) -> None:
-    """The finished weights as an artifact, where the run was asked to keep them (`tracker.upload_weights=true`)."""
+def add_weights(run: Any, record: Record, config: Config, timeout_s: float) -> None:
+    """The finished weights as an artifact, where the run was asked to keep them (`tracker.upload_weights=true`).
+
+    Raises what the client raises where the server has not taken them within `timeout_s`; of an upload that fails the
+    end of the run says nothing. Weights that the server has already are not sent again.
+    """
     if not config.tracker.upload_weights or not record.weights_file.is_file():
         return
     about = record.about()
@@ -105,7 +110,9 @@ def add_weights(run: Any, record: Record, config: Config) -> None:
         metadata={name: about[name] for name in ("table", "row", "signature")},
     )
     artifact.add_file(str(record.weights_file))
-    run.log_artifact(artifact)
+    logged = run.log_artifact(artifact)
+    if not run.offline:
+        logged.wait(timeout=timeout_s)
 
 
 def run_id(signature: str, table: str, row: str) -> str:
@@ -159,6 +166,20 @@ def is_logged_in() -> bool:
         except netrc.NetrcParseError as error:
             raise UserError(f"{path}: not read ({error.msg}, line {error.lineno}); it may hold W&B's key") from None
     return False
+
+
+@contextlib.contextmanager
+def client_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Whatever goes wrong inside is one `UserError` line: what, the error, what to do.
+
+    Of any kind: the client's errors have no common parent, and an answer that it cannot read is pydantic's.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} ({one_line(error)}){advice}") from None
 
 
 def require_login() -> None:

@@ -21,7 +21,7 @@ def current_macs_g(config: Config, entry: Mapping[str, Any]) -> float:
     model, method = config.model, config.method
     layers = {name.removeprefix(_LAYER): value for name, value in entry.items() if name.startswith(_LAYER)}
     tokens = tokens_kept(model, method.tokens)
-    if layers.keys() >= {layer.name for layer in vit_layers(model, tokens)}:
+    if layers and layers.keys() >= {layer.name for layer in vit_layers(model, tokens)}:
         products = sum(layer.size * layers[layer.name] * layer.uses for layer in vit_layers(model, tokens))
         attention = model.depth * 2 * tokens * tokens * model.embed_dim
         selector = model.patches * model.embed_dim if method.tokens is not None else 0

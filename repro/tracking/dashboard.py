@@ -18,7 +18,7 @@ from repro.report.view import view
 from repro.rows import Row, Table
 from repro.runs.files import write_json
 from repro.runs.record import record_for
-from repro.tracking.client import is_logged_in, require_login
+from repro.tracking.client import client_errors, is_logged_in, require_login
 from repro.tracking.mirror_file import one_line, read_mirror
 
 try:
@@ -102,11 +102,9 @@ def publish_file(path: Path, project: str | None) -> str:
 
 def publish(workspace: Any, report: Any) -> str:
     """Save both on the server and say where they are. Raises `UserError` where it refuses."""
-    try:
+    with client_errors("W&B did not take the dashboard"):
         workspace.save()
         report.save()
-    except (wandb.Error, ValueError, OSError) as error:
-        raise UserError(f"W&B did not take the dashboard ({one_line(error)})") from None
     return f"workspace {workspace.url}\nreport {report.url}"
 
 
@@ -120,7 +118,8 @@ def project_of(project: str | None, overrides: Sequence[str]) -> tuple[str, str]
 
 
 def _default_entity() -> str:
-    return str(wandb.Api().default_entity)
+    with client_errors("W&B does not say whose key it is"):
+        return str(wandb.Api().default_entity)
 
 
 def _urls(

@@ -23,7 +23,7 @@ from repro.errors import UserError
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
-from repro.tracking.client import CONFIG_TEXT, require_login
+from repro.tracking.client import CONFIG_TEXT, client_errors, require_login
 from repro.tracking.mirror_file import Mirror, one_line, write_mirror
 from repro.tracking.names import names_of, result_of
 
@@ -68,14 +68,12 @@ class Pulled:
 def remote_runs(project: str) -> list[RemoteRun]:
     """Every run of `[entity/]project`. Raises `UserError` where the server cannot be read."""
     require_login()
-    try:
+    with client_errors(f"{project}: cannot be read from W&B", "; is it [entity/]project?"):
         api = wandb.Api(timeout=_API_TIMEOUT_S)
         return [
             RemoteRun(run.id, run.url, dict(run.config), dict(run.summary.items()))
             for run in api.runs(project, lazy=False)
         ]
-    except (wandb.Error, ValueError, OSError) as error:
-        raise UserError(f"{project}: cannot be read from W&B ({one_line(error)}); is it [entity/]project?") from None
 
 
 def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_signature: bool = False) -> Pulled:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import wandb
-
 from repro.errors import UserError
 from repro.rows import table_names
 from repro.runs.record import Record, all_records
-from repro.tracking.client import require_login, reset_client, start_run
-from repro.tracking.mirror_file import Mirror, one_line, push_command, write_mirror
+from repro.tracking.client import client_errors, require_login, reset_client, start_run
+from repro.tracking.mirror_file import Mirror, push_command, write_mirror
 from repro.tracking.names import names_of, step_of
 from repro.tracking.wandb_mirror import finish, log_entry
+
+WEIGHTS_TIMEOUT_S = 600  # beyond a run's own limits: whoever pushes has time, and half an upload is none
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,32 @@ def push(records: Sequence[Record], project: str | None = None) -> Iterator[Push
 
 def push_one(record: Record, project: str | None) -> Pushed:
     """Push one record. A run that is at work is left to its own mirror."""
-    status = record.status()
-    if status.state == "running" and not status.is_silent(time.time()):
-        return Pushed(record.path, skipped="is running; it mirrors itself")
-    if status.attempt == 0 and record.result() is None:
-        return Pushed(record.path, skipped="has not started yet")
+    try:
+        with client_errors("W&B did not take it", f"; again: {push_command(record.path)}"):
+            status = record.status()
+            if status.state == "running" and not status.is_silent(time.time()):
+                return Pushed(record.path, skipped="is running; it mirrors itself")
+            if status.attempt == 0 and record.result() is None:
+                return Pushed(record.path, skipped="has not started yet")
+            return _send(record, project)
+    except UserError as error:
+        reset_client()
+        return Pushed(record.path, failed=str(error))
+
+
+def _send(record: Record, project: str | None) -> Pushed:
     about, config = record.about(), record.config()
     names = names_of(about["table"], about["row"], config)
-    try:
-        # The client's own files are of no use afterwards: the record has everything.
-        with tempfile.TemporaryDirectory(prefix="repro-push-") as folder:
-            run = start_run(record, config, "online", Path(folder), project)
-            last = run.starting_step - 1
-            update = sent = 0
-            for entry in sorted(record.metrics(), key=step_of):
-                update = int(entry["update"])
-                if step_of(entry) > last:
-                    log_entry(run, config, names, entry)
-                    sent += 1
-            finish(run, record, config, names, record.result())
-    except (wandb.Error, OSError, TimeoutError) as error:
-        reset_client()
-        return Pushed(record.path, failed=f"{one_line(error)}; again: {push_command(record.path)}")
+    # The client's own files are of no use afterwards: the record has everything.
+    with tempfile.TemporaryDirectory(prefix="repro-push-") as folder:
+        run = start_run(record, config, "online", Path(folder), project)
+        last = run.starting_step - 1
+        update = sent = 0
+        for entry in sorted(record.metrics(), key=step_of):
+            update = int(entry["update"])
+            if step_of(entry) > last:
+                log_entry(run, config, names, entry)
+                sent += 1
+        finish(run, record, config, names, record.result(), WEIGHTS_TIMEOUT_S)
     write_mirror(record.path, Mirror("current", "online", run.id, run.url, update))
     return Pushed(record.path, sent, run.url)

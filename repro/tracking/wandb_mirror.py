@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Literal
 
-import wandb
-
 from repro.config import Config
-from repro.errors import UserError
 from repro.runs.record import Record
 from repro.tracking.client import (
     INIT_TIMEOUT_S,
@@ -33,9 +31,18 @@ from repro.tracking.mirror_file import Mirror, State, one_line, push_command, wr
 from repro.tracking.names import Names, names_of, step_of
 from repro.tracking.segment import becomes_whole, offline_runs
 
+_BATCH_S = 5.0  # between two looks at what the loop has handed over
 _FLUSH_S = 3.0  # for the client's offline file, after the end of a run
 _STOPPED_S = 5.0  # a run that was asked to stop has little time left, and its next attempt makes up for it
 _GRACE_S = 5.0  # beyond the client's own time limits
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry and when it came (s since 1970): W&B's charts over time must not see when it was sent."""
+
+    values: Mapping[str, Any]
+    time: float
 
 
 @dataclass(frozen=True)
@@ -58,19 +65,22 @@ class WandbMirror:
         self._why_offline = ""
         self._update = 0
         self._gave_up = False
-        self._queue: SimpleQueue[Mapping[str, Any] | _End] = SimpleQueue()
+        self._queue: SimpleQueue[_Entry | _End] = SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
         self._thread.start()
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Hand one entry over; returns at once."""
         if not self._gave_up:
-            self._queue.put(dict(entry))
+            self._queue.put(_Entry(dict(entry), time.time()))
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Wait until all is written or sent, no longer than the time limits of the client and of the config."""
         self._queue.put(_End(summary))
-        limit_s = 2 * INIT_TIMEOUT_S + self._config.tracker.finish_timeout_s + _GRACE_S
+        self._closing.set()
+        tracker = self._config.tracker
+        limit_s = 2 * INIT_TIMEOUT_S + (1 + tracker.upload_weights) * tracker.finish_timeout_s + _GRACE_S
         if summary is None:
             limit_s = min(limit_s, _STOPPED_S)
         self._thread.join(limit_s)
@@ -92,10 +102,22 @@ class WandbMirror:
         # The record first: a killed attempt may have kept lines that never reached the client.
         for entry in sorted(self._record.metrics(), key=step_of):
             last = self._log(run, entry, last)
-        while not isinstance(item := self._queue.get(), _End):
-            last = self._log(run, item, last)
-        finish(run, self._record, self._config, self._names, item.result)
-        self._say_how_it_ended()
+        while True:
+            for item in self._next_items():
+                if isinstance(item, _End):
+                    limit_s = self._config.tracker.finish_timeout_s
+                    finish(run, self._record, self._config, self._names, item.result, limit_s)
+                    self._say_how_it_ended()
+                    return
+                last = self._log(run, item.values, last, item.time)
+
+    def _next_items(self) -> list[_Entry | _End]:
+        """What has come in the batch's time. To wake for each entry takes three times as much of the processor."""
+        items = [self._queue.get()]
+        self._closing.wait(_BATCH_S)
+        while not self._queue.empty():
+            items.append(self._queue.get())
+        return items
 
     def _open(self) -> Any:
         (self._record.path / "wandb").mkdir(exist_ok=True)
@@ -107,7 +129,7 @@ class WandbMirror:
                 self._mode, self._url = "online", run.url
                 self._note("live")
                 return run
-        except (wandb.Error, UserError) as error:
+        except Exception as error:  # whatever it is (the client's errors have no common parent), offline may still do
             self._why_offline = f"W&B cannot be reached ({one_line(error)})"
             self._warn(f"{self._why_offline}; writing offline")
             reset_client()
@@ -116,12 +138,12 @@ class WandbMirror:
         self._note("behind", self._why_offline)
         return run
 
-    def _log(self, run: Any, entry: Mapping[str, Any], last: int) -> int:
+    def _log(self, run: Any, entry: Mapping[str, Any], last: int, when: float | None = None) -> int:
         """Log one entry unless that step is there already; returns the last step that is."""
         step = step_of(entry)
         if step <= last:
             return last
-        log_entry(run, self._config, self._names, entry)
+        log_entry(run, self._config, self._names, entry, when)
         self._update = int(entry["update"])
         return step
 
@@ -152,17 +174,22 @@ class WandbMirror:
         write_mirror(self._record.path, mirror)
 
 
-def log_entry(run: Any, config: Config, names: Names, entry: Mapping[str, Any]) -> None:
-    """Log one entry of metrics.jsonl, with the MACs of the model as it then was."""
+def log_entry(run: Any, config: Config, names: Names, entry: Mapping[str, Any], when: float | None = None) -> None:
+    """Log one entry of metrics.jsonl, with the MACs of the model as it then was, and `when` it came if it is known."""
     if entry["kind"] in ("train", "masks"):
         entry = {**entry, "model_macs_g": current_macs_g(config, entry)}
-    run.log(names.logged(entry), step=step_of(entry))
+    stamp = {} if when is None else {"_timestamp": when}
+    run.log({**names.logged(entry), **stamp}, step=step_of(entry))
 
 
-def finish(run: Any, record: Record, config: Config, names: Names, result: Mapping[str, Any] | None) -> None:
-    """End the W&B run: with its result as the summary, or as one that is not finished."""
-    if result is not None:
-        run.summary.update(names.summary(result))
-        run.summary.update(names.against_published(result))
-        add_weights(run, record, config)
-    run.finish(exit_code=0 if result is not None else 1)
+def finish(
+    run: Any, record: Record, config: Config, names: Names, result: Mapping[str, Any] | None, weights_timeout_s: float
+) -> None:
+    """End the W&B run: with its result as the summary, and its weights where asked; or as one that is not finished."""
+    try:
+        if result is not None:
+            run.summary.update(names.summary(result))
+            run.summary.update(names.against_published(result))
+            add_weights(run, record, config, weights_timeout_s)
+    finally:  # weights that the server does not take keep nothing else back
+        run.finish(exit_code=0 if result is not None else 1)

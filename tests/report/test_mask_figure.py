@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from report_records import write_record
 
-from repro.report.collect import collect
+from repro.report.collect import collect, gather
 from repro.report.histories import read_histories
+from repro.report.layer_figure import draw_layers, layer_map
 from repro.report.mask_figure import draw_mask_figure, mask_figure
 from repro.rows import Table
 from repro.runs.record import Record
@@ -43,7 +44,7 @@ def root(table: Table, tmp_path: Path) -> Path:
 
 
 def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) -> None:
-    histories = list(read_histories(table, table.rows, "local", root))
+    histories = list(read_histories(gather(table, table.rows, "local", [0], root)[1]))
     assert [(history.row.id, history.variant) for history in histories] == [
         ("deit_small/svite-50", ""),
         ("deit_small/s2vite-40", ""),
@@ -62,12 +63,36 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     assert fired["SViTE 50 %: ever active"] == pytest.approx([50, 70, 75, 75])
 
 
+def test_a_layer_is_as_dense_as_the_last_mask_left_it(root: Path, table: Table) -> None:
+    (record,) = Record(root / "table1" / "deit_small" / "svite-50" / "local").path.glob("seed0-*")
+    densities = (1.0, 0.5, 0.25)
+    write_history(Record(record), [{"churn": 0.0, "density": d, "density/blocks.0.attn.qkv": d} for d in densities])
+    histories = list(read_histories(gather(table, table.rows, "local", [0], root)[1]))
+    seen = layer_map(histories[0])  # of 12 epochs: masks at the start, after one and after two
+    assert seen.shape == (1, 128)
+    assert (seen[0, 5], seen[0, 15], seen[0, 100]) == (100, 50, 25)
+    figure = draw_layers(table, histories)
+    assert figure is not None
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 qkv"]
+    assert draw_layers(table, []) is None
+
+
+def test_thousands_of_seeds_are_told_by_their_place_alone(root: Path, table: Table) -> None:
+    rows = table.select(["deit_small/s2vite-40"])
+    record = write_record(root, rows[0], "local", 1)
+    every = gather(table, rows, "local", [0, 1], root)[1]
+    record.path.joinpath("config.yaml").write_text("not read")
+    assert [history.variant for history in read_histories(every)] == ["", "growth=as_released"]
+
+
 def test_it_is_written_the_same_twice_and_not_at_all_without_a_history(root: Path, table: Table) -> None:
-    first = mask_figure(table, table.rows, "local", root, root / "a")
-    assert [path.name for path in first] == ["masks.svg", "masks.png", "masks.pdf"]
-    second = mask_figure(table, table.rows, "local", root, root / "b")
+    every = gather(table, table.rows, "local", [0], root)[1]
+    first = mask_figure(table, every, "local", root / "a")
+    assert [path.name for path in first] == ["table1_masks.svg", "table1_masks.png", "table1_masks.pdf"]
+    second = mask_figure(table, every, "local", root / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert mask_figure(table, table.rows, "paper", root, root / "c", ["data.root=x"]) == []
+    none = gather(table, table.rows, "paper", [0], root, ["data.root=x"])[1]
+    assert mask_figure(table, none, "paper", root / "c") == []
 
 
 def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:

@@ -9,7 +9,7 @@ import pytest
 from report_records import write_record
 
 from repro.errors import UserError
-from repro.report.card import card, markdown_card, write_card
+from repro.report.card import card, markdown_card, remembered_affiliation, write_card
 from repro.rows import Table
 from repro.runs.files import write_json
 
@@ -47,10 +47,12 @@ def test_nine_variables_from_provenance(table: Table, tmp_path: Path) -> None:
     assert "12 epochs, batch 64" in facts["Experiment set-up"][1]
     text = markdown_card(filled)
     assert "<b>" not in text
-    assert "| Affiliation | no | not stated |" in text
+    assert "| Affiliation | no | not stated: no record knows who ran it; repro card TABLE" in text
     paths = write_card(card(table, [row], "local", [0], tmp_path, affiliation="a lab"), tmp_path / "reports")
     read = json.loads(paths[1].read_text(encoding="utf-8"))
     assert read["stated"] == 9
+    assert remembered_affiliation(tmp_path / "reports") == "a lab"
+    assert remembered_affiliation(tmp_path) == ""
     assert [variable["name"] for variable in read["variables"]] == NINE
 
 
@@ -61,6 +63,7 @@ def test_provenance_that_says_little_is_not_filled_in(table: Table, tmp_path: Pa
     filled = card(table, [row], "local", [0], tmp_path)
     missing = {variable.name for variable in filled.variables if not variable.is_stated}
     assert missing == {"Affiliation", "Pseudocode", "Code", "Hardware", "Software versions"}
+    assert all(variable.why_not for variable in filled.variables if not variable.is_stated)
 
 
 def test_a_card_needs_a_finished_run(table: Table, tmp_path: Path) -> None:

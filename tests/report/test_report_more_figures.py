@@ -11,7 +11,7 @@ import pytest
 from report_records import write_record
 
 from repro.report.collect import gather
-from repro.report.more_figures import accuracy_curve, drawings, more_figures
+from repro.report.more_figures import accuracy_curve, drawings, mean_curve, more_figures
 from repro.rows import Table
 from repro.runs.files import write_json
 
@@ -45,14 +45,14 @@ def test_every_figure_is_drawn_from_what_it_needs(table: Table, root: Path, tmp_
     frame, every = gather(table, rows, "local", [0], root)
     drawn = {one.name: one.draw() for one in drawings(frame, table, every)}
     counts = {name: len(figure.axes) if figure else 0 for name, figure in drawn.items()}
-    assert counts == {"sparsity": 1, "curves": 1, "heads": 1, "tokens": 2}
+    assert counts == {"sparsity": 1, "cost": 0, "curves": 1, "layers": 0, "heads": 1, "tokens": 2}
     tokens = drawn["tokens"]
     assert tokens is not None
     assert [len(axes.patches) for axes in tokens.axes] == [1, 1]
     corner = tokens.axes[0].patches[0].get_corners()[0]  # type: ignore[attr-defined]
     assert tuple(corner) == (5.5, 5.5)  # patch 15 of 16 on an 8x8 image
     names = {path.name for path in more_figures(frame, table, every, tmp_path)}
-    assert names == {f"table1_{n}.{e}" for n in counts for e in ("svg", "png", "pdf")}
+    assert names == {f"table1_{n}.{e}" for n in counts if counts[n] for e in ("svg", "png", "pdf")}
 
 
 def test_without_data_there_is_no_figure(table: Table, tmp_path: Path) -> None:
@@ -68,3 +68,36 @@ def test_error_bars_are_the_spread_over_seeds(frames: dict[str, pd.DataFrame], t
         assert ("ImageNet" in figure.axes[0].get_ylabel()) is (scale == "paper")
         bars = [c for axes in figure.axes for c in axes.containers if c.has_yerr]  # type: ignore[attr-defined]
         assert len(bars) == 5
+
+
+def test_what_is_saved_against_the_paired_gain(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    frame = frames["paper"]
+    figure = drawings(frame, table, [])[1].draw()
+    assert figure is not None
+    params, flops, time = figure.axes
+    lines = frame.set_index("row")
+    row = "deit_small/svite_plus-5-50"
+    drawn = {
+        (round(float(x), 6), round(float(y), 6))
+        for container in flops.containers
+        for x, y in container.lines[0].get_xydata()  # type: ignore[attr-defined]
+    }
+    assert (round(lines["flops_saving_pct"][row], 6), round(lines["gain_pct"][row], 6)) in drawn
+    saved = [float(x) for container in params.containers for x in container.lines[0].get_xdata()]  # type: ignore[attr-defined]
+    assert any(
+        abs(x - 100 * (1 - lines["params_m"][row] / lines["params_m"]["deit_small/dense"])) < 1e-9 for x in saved
+    )
+    assert [text.get_text() for text in time.texts] == ["nothing measured"]  # no row has been timed
+    assert "ImageNet" not in params.get_ylabel()
+
+
+def test_curves_are_means_over_seeds(table: Table, tmp_path: Path) -> None:
+    (row,) = table.select(["deit_small/svite-30"])
+    for seed, shift in ((0, 0.0), (1, 4.0)):
+        lines = [{"kind": "eval", "update": 22 * e, "epoch": e, "top1_pct": 10.0 * e + shift} for e in (1, 2)]
+        record = write_record(tmp_path, row, "local", seed)
+        record.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    _, (evidence,) = gather(table, [row], "local", [0, 1], tmp_path)
+    curve = mean_curve(evidence)
+    assert curve["mean"].to_dict() == {1.0: 12.0, 2.0: 22.0}
+    assert curve["std"].to_dict() == pytest.approx({1.0: 8**0.5, 2.0: 8**0.5})

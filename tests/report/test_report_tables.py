@@ -214,8 +214,11 @@ def test_a_report_is_all_its_files(roots: dict[str, Path], table: Table, tmp_pat
     report = build(table, table.rows, "local", (0, 1, 2), roots["local"], tmp_path)
     names = [str(path.relative_to(tmp_path)) for path in report.paths]
     tables = [f"table1/table1.{ending}" for ending in ("csv", "md", "tex", "html")]
-    figures = [f"{name}.{ending}" for name in ("figure1", "table1_sparsity") for ending in ("svg", "png", "pdf")]
-    assert names == [*tables, *figures, "index.html"]
+    figures = [
+        f"{name}.{ending}" for name in ("figure1", "table1_sparsity", "table1_cost") for ending in ("svg", "png", "pdf")
+    ]
+    page = ["table1/card.md", "table1/card.json", "table1/section.json", "index.html"]
+    assert names == [*tables, *figures, *page]
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(report.paths)
     assert len(report.frame) == 42
 

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
+
+from loopback_artifacts import Artifacts
 
 KEY = "0123456789" * 4
 
@@ -41,6 +44,7 @@ class Server:
     views: list[dict[str, Any]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    artifacts: Artifacts = field(default_factory=Artifacts)
     released: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -52,7 +56,12 @@ class Server:
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
 
     def graphql(self, query: str, values: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one operation: its `data`; or `errors`, as for a field that the schema does not have."""
         data: dict[str, Any] = {}
+        named = re.search(r"(?:query|mutation)\s+(\w+)", query)
+        artifacts = self.artifacts.answer(named[1], values) if named else None
+        if artifacts is not None:
+            return {"data": artifacts}
         if "upsertBucket" in query:
             run = self.runs.setdefault(values["name"], StoredRun())
             run.config |= {key: item["value"] for key, item in json.loads(values["config"] or "{}").items()}
@@ -101,7 +110,8 @@ class Server:
             data["serverInfo"] = {"cliVersionInfo": {}, "latestLocalVersionInfo": None, "features": []}
         else:
             self.unknown.append(query)
-        return data
+            return {"data": None, "errors": [{"message": f"not known here: {query.strip().splitlines()[0]}"}]}
+        return {"data": data}
 
     def _bucket(self, name: str, run: StoredRun) -> dict[str, Any]:
         return {
@@ -155,7 +165,7 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
                 status = int(server.behaviour)
             elif self.path == "/graphql":
                 asked = json.loads(body)
-                answer = json.dumps({"data": server.graphql(asked["query"], asked.get("variables") or {})}).encode()
+                answer = json.dumps(server.graphql(asked["query"], asked.get("variables") or {})).encode()
             elif self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body))
                 lines = sum(len(run.history) for run in server.runs.values())
@@ -164,6 +174,9 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
             elif self.path.startswith("/upload/"):
                 name, _, file = self.path.removeprefix("/upload/").partition("?file=")
                 server.runs[name].files[file] = body
+            elif self.path.startswith("/artifact/"):
+                name, _, file = self.path.removeprefix("/artifact/").partition("?file=")
+                status = server.artifacts.upload(name, unquote(file), body)
             try:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -180,6 +193,7 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
         http.block_on_close = False
         http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up are no news
         server.port = http.server_address[1]
+        server.artifacts.url = server.url
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

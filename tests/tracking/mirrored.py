@@ -73,6 +73,14 @@ def read_back(segment: Path) -> dict[str, Any]:
     return dict(json.loads(answer.stdout))
 
 
+def history_of(segment: Path) -> list[dict[str, Any]]:
+    """Every line of an offline segment's history, as `wandb leet` reads it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(segment)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    records = [json.loads(line) for line in answer.stdout.splitlines()]
+    return [record for record in records if record["type"] == "history"]
+
+
 def bytes_below(folder: Path) -> bytes:
     """Every file's content."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from loopback import serving
-from mirrored import new_record, write_run
+from loopback import KEY, serving
+from mirrored import bytes_below, new_record, write_run
 
 from repro.cli import main
 from repro.rows import load_table
@@ -86,6 +86,7 @@ def test_offline_a_file_says_how_to_publish_it_and_is_published_elsewhere(
     said = capsys.readouterr().out
     assert "workspace http://127.0.0.1" in said
     assert "report http://127.0.0.1" in said
+    assert KEY.encode() not in bytes_below(tmp_path / "reports")
 
 
 def test_a_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

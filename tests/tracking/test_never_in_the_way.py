@@ -26,7 +26,7 @@ from repro.tracking.sinks import Sinks
 def use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 0.5)
 
 
 @pytest.mark.parametrize("behaviour", ["500", "401"])
@@ -94,6 +94,8 @@ STOPPED = """
 import sys, time
 from pathlib import Path
 from mirrored import new_record, write_run
+from repro.tracking import wandb_mirror
+wandb_mirror._STOPPED_S = 1.0
 record, config = new_record(Path(sys.argv[1]))
 write_run(record, config, range(1, 9), finished=False)
 """
@@ -108,7 +110,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_a_silent_server(tmp_path: Path)
             env={**os.environ, **server.environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )  # fmt: skip
         assert time.monotonic() - started < 20, "tracker.finish_timeout_s is 30"
-    assert "W&B mirror is behind (not through after 5 s)" in answer.stderr
+    assert "W&B mirror is behind (not through after 1 s)" in answer.stderr
     assert answer.stderr.count("warning:") == 1
     assert "Traceback" not in answer.stderr
 
@@ -141,6 +143,8 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (160 * 1024, 160 * 1024))  # each file, as a full disk would end it
 from mirrored import new_record, write_run
+from repro.tracking import wandb_mirror
+wandb_mirror._FLUSH_S = 0.5
 record, config = new_record(Path(sys.argv[1]))
 write_run(record, config, range(1, 501))
 """

@@ -86,8 +86,74 @@ def test_a_push_to_a_server_that_fails_says_so_for_each_record(
         use(monkeypatch, server)
         assert repro("push", str(record.path)) == 1
     said = capsys.readouterr().out
-    assert said.startswith(f"failed   {record.path}: CommError")
+    assert said.startswith(f"failed   {record.path}: W&B did not take it (CommError")
+    assert said.count("\n") == 1
     assert f"repro wandb push {record.path}" in said
+
+
+def with_weights(root: Path, *overrides: str) -> Record:
+    record = finished(root, "tracker.upload_weights=true", *overrides)
+    record.weights_file.write_bytes(b"the finished weights")
+    return record
+
+
+def test_the_finished_weights_are_pushed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = with_weights(tmp_path)
+    with serving() as server:
+        use(monkeypatch, server)
+        for _ in range(2):
+            assert repro("push", str(record.path)) == 0
+        (artifact,) = server.artifacts.stored
+        assert artifact.state == "COMMITTED"
+        assert artifact.files == {"weights.safetensors": b"the finished weights"}
+        assert artifact.asked["artifactTypeName"] == "model"
+        assert json.loads(artifact.asked["metadata"])["signature"] == record.config().signature
+        assert artifact.manifest["contents"]["weights.safetensors"]["size"] == len(b"the finished weights")
+        assert len([path for path in server.requests if path.endswith("weights.safetensors")]) == 1
+        assert not server.unknown
+    assert "up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [("answers", "ValidationError"), ("files", "most remaining uploads (1/1) have failed")],
+)
+def test_weights_that_do_not_arrive_are_one_line_and_the_others_are_pushed(
+    broken: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = with_weights(tmp_path), finished(tmp_path, "seed=1")
+    with serving() as server:
+        use(monkeypatch, server)
+        server.artifacts.answers_nonsense = broken == "answers"
+        server.artifacts.refuses_files = broken == "files"
+        assert repro("push", str(tmp_path)) == 1
+        said = capsys.readouterr().out.splitlines()
+        (failed,) = (line for line in said if line.startswith("failed"))
+        assert failed.startswith(f"failed   {first.path}: W&B did not take it (")
+        assert error in failed
+        assert failed.endswith(f"again: repro wandb push {first.path}")
+        assert [line for line in said if line.startswith(f"pushed   {second.path}: 9 entries")]
+        server.artifacts.answers_nonsense = server.artifacts.refuses_files = False
+        assert repro("push", str(tmp_path)) == 0
+        assert [artifact.state for artifact in server.artifacts.stored][-1] == "COMMITTED"
+    mirror = read_mirror(first.path)
+    assert mirror is not None
+    assert mirror.state == "current"
+
+
+def test_a_damaged_record_does_not_keep_the_others_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = finished(tmp_path), finished(tmp_path, "seed=1")
+    (first.path / "status.json").write_text("{")
+    with serving() as server:
+        use(monkeypatch, server)
+        assert repro("push", str(tmp_path)) == 1
+    said = capsys.readouterr().out
+    assert f"failed   {first.path}: {first.path}/status.json: damaged" in said
+    assert f"pushed   {second.path}: 9 entries" in said
 
 
 def test_push_needs_a_key_and_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 from loopback import KEY, serving
-from mirrored import ROW, bytes_below, eval_entry, new_record, read_back, train_entry, write_run
+from mirrored import ROW, bytes_below, eval_entry, history_of, new_record, read_back, train_entry, write_run
 
 from repro.composition import compose
+from repro.rows import load_table
+from repro.runs.record import record_for
 from repro.tracking.client import run_id, tags
 from repro.tracking.mirror_file import read_mirror
+from repro.tracking.names import step_of
 from repro.tracking.open import open_sinks
 from repro.tracking.segment import is_whole, offline_runs
+from repro.training.task import EXIT_DONE, execute
 
 
 def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
@@ -46,6 +50,49 @@ def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
     assert mirror is not None
     assert (mirror.state, mirror.mode, mirror.through_update) == ("behind", "offline", 8)
     assert mirror.push == f"repro wandb push '{record.path}'"
+
+
+# What a page of W&B needs of a run, whatever its method; `{layer}` is any one of those that the method prunes.
+OF_EVERY_RUN = {
+    "train/loss", "train/learning_rate", "train/epoch", "speed/step_time_ms", "speed/images_per_s",
+    "smoke/top1_pct", "smoke/top5_pct", "smoke/top1_ema_pct", "smoke/top5_ema_pct", "smoke/loss",
+    "published/top1_pct", "cost/model_macs_g", "sparsity/churn", "update",
+}  # fmt: skip
+OF_METHOD = {
+    "deit_small/svite-50": {
+        "sparsity/density", "sparsity/ever_active", "density/blocks.0.attn.qkv", "density/blocks.3.mlp.fc2",
+    },
+    "deit_small/s2vite_plus-10-40": {
+        "sparsity/heads_density", "sparsity/heads_ever_active", "sparsity/neurons_density",
+        "density/blocks.0.attn", "density/blocks.3.mlp", "tokens/token_keep_rate", "tokens/temperature",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_METHOD)
+def test_a_training_read_back_has_every_curve(name: str, tmp_path: Path) -> None:
+    (row,) = load_table("table1").select([name])
+    config = compose([*row.overrides, "scale=smoke", "tracker.mode=offline", "run.device=cpu"])
+    record = record_for(tmp_path, config, "table1", row.id)
+    record.create(config, "table1", row.id)
+    assert execute(record.path, tell=lambda _: None) == EXIT_DONE
+    (segment,) = offline_runs(record.path)
+    lines = [record["history"]["item"] for record in history_of(segment)]
+    entries = sorted(record.metrics(), key=step_of)
+    assert [line["_step"] for line in lines] == [step_of(entry) for entry in entries]
+    assert set().union(*lines) >= OF_EVERY_RUN | OF_METHOD[name]
+    logged = {line["_step"]: line for line in lines}
+    for entry in entries:
+        line = logged[step_of(entry)]
+        where = "smoke" if entry["kind"] == "eval" else "train"
+        seen = line[f"{where}/loss"] if entry["kind"] != "masks" else line["sparsity/churn"]
+        assert seen == pytest.approx(entry.get("eval_loss", entry.get("loss", entry.get("churn"))))
+    published = row.best_published("top1_pct")
+    assert published is not None
+    assert {line["published/top1_pct"] for line in lines if "published/top1_pct" in line} == {published.value}
+    summary = read_back(segment)["summary"]
+    assert summary["result/smoke_top1_last_pct"] == (record.result() or {})["top1_last_pct"]
+    assert not list(segment.rglob("*.safetensors"))
 
 
 def test_every_attempt_is_a_segment_of_one_run_and_the_last_holds_all(tmp_path: Path) -> None:

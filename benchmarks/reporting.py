@@ -1,0 +1,120 @@
+"""How long a report of many records takes: 1,000 and 10,000 finished runs of table 1, with their curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figure
+from repro.composition import compose
+from repro.report.build import build
+from repro.rows import Row, Table, load_table
+from repro.runs.files import write_json
+from repro.runs.provenance import collect
+from repro.runs.record import record_for
+from repro.runs.status import Status
+
+SCALE = "local"
+TARGETS_S = {1_000: 3.0, 10_000: 30.0}
+# As long as those of a local SViTE run: 12 epochs, 264 updates, masks moved every third.
+EVALUATIONS, TRAIN_LINES, MASK_LINES, LAYERS = 6, 36, 71, 18
+
+
+def reporting() -> list[Figure]:
+    """Processor time of `repro report` with nothing drawn yet, for each number of records; and what ten times cost."""
+    found = {number: _report_s(number) for number in TARGETS_S}
+    few, many = found
+    ratio = found[many]["cpu_s"] / found[few]["cpu_s"]
+    figures = [
+        Figure(
+            f"report: {number:,} records",
+            f"at most {TARGETS_S[number]:g} s",
+            f"{seconds['cpu_s']:.1f} s of processor time, {seconds['wall_s']:.1f} s by the wall's clock",
+            seconds["cpu_s"] <= TARGETS_S[number],
+            seconds,
+        )
+        for number, seconds in found.items()
+    ]
+    linear = Figure(
+        f"report: {many:,} records against {few:,}",
+        f"at most {many // few} times (linear)",
+        f"{ratio:.1f} times",
+        ratio <= many / few,
+        {"ratio": ratio},
+    )
+    return [*figures, linear]
+
+
+def _report_s(number: int) -> dict[str, float]:
+    """Seconds of one report from `number` records: by the processor (for a machine that others use) and by the wall."""
+    table = load_table("table1")
+    seeds = range(-(-number // len(table.rows)))
+    with tempfile.TemporaryDirectory() as folder:
+        write_records(table, list(table.rows), len(seeds), number, Path(folder) / "runs")
+        return timed(lambda: build(table, table.rows, SCALE, seeds, Path(folder) / "runs", Path(folder) / "reports"))
+
+
+def timed(action: Callable[[], object]) -> dict[str, float]:
+    """Seconds of an action."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+
+
+def write_records(table: Table, rows: list[Row], seeds: int, number: int, root: Path) -> None:
+    """`number` finished records, the rows' first seeds first. Their metrics are one file with many names."""
+    provenance = collect("none", "cpu")
+    metrics = root / "metrics.jsonl"
+    root.mkdir(parents=True)
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in _lines()), encoding="utf-8")
+    configs = {row.id: compose([*row.overrides, f"scale={SCALE}"]) for row in rows}
+    for place in range(min(number, seeds * len(rows))):
+        row, seed = rows[place % len(rows)], place // len(rows)
+        config = configs[row.id].model_copy(update={"seed": seed})
+        record = record_for(root, config, table.name, row.id)
+        record.create(config, table.name, row.id)
+        record.set_status(Status(state="done", heartbeat=time.time(), attempt=1))
+        write_json(record.path / "provenance.json", provenance)
+        write_json(record.path / "result.json", _result(row, seed, config.signature))
+        os.link(metrics, record.metrics_file)
+
+
+def _result(row: Row, seed: int, signature: str) -> dict[str, Any]:
+    accuracy = 80.0 + seed % 7 - row.arch_sparsity_pct / 20
+    return {
+        "schema": 1,
+        "table": row.table,
+        "row": row.id,
+        "scale": SCALE,
+        "seed": seed,
+        "signature": signature,
+        "dataset": "digits",
+        "updates": 264,
+        "wall_s": 10.0,
+        "top1_last_pct": accuracy - 0.5,
+        "top1_best_pct": accuracy,
+        "top1_ema_last_pct": None,
+        "loss_last": 0.5,
+    }
+
+
+def _lines() -> list[dict[str, Any]]:
+    layers = {f"density/blocks.{number // 4}.layer{number % 4}": 0.5 for number in range(LAYERS)}
+    masks = [
+        {"kind": "masks", "update": 3 * n, "epoch": 3 * n / 22, "churn": 0.1, "density": 0.5, "ever_active": 0.9}
+        for n in range(MASK_LINES)
+    ]
+    train = [
+        {"kind": "train", "update": 7 * n, "epoch": 7 * n / 22, "loss": 1.0, "learning_rate": 1e-3}
+        for n in range(TRAIN_LINES)
+    ]
+    evaluations = [
+        {"kind": "eval", "update": 44 * n + 44, "epoch": 2 * n + 2, "top1_pct": 70.0 + n, "top5_pct": 99.0}
+        for n in range(EVALUATIONS)
+    ]
+    return [*({**line, **layers} for line in masks), *train, *evaluations]
