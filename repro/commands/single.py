@@ -42,6 +42,14 @@ def add_export(commands: Any) -> None:
     command.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides the row was launched with")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch (default last)")
+    command.add_argument(
+        "--kernels",
+        choices=("measured", "dense"),
+        default="measured",
+        help="measure here which kernel each sparse layer is fastest with, or leave all dense (default measured)",
+    )
+    command.add_argument("--batch", type=int, default=8, metavar="N", help="images to measure with (default 8)")
+    command.add_argument("--threads", type=int, metavar="N", help="of the CPU to measure with (default: all)")
     command.add_argument("--scale", choices=SCALES, default="local")
     command.add_argument("--seed", type=int, default=0)
     add_runs(command)
@@ -81,10 +89,21 @@ def _export(options: argparse.Namespace) -> int:
     from repro.training.finished import export_record
 
     record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
-    description = export_record(record, options.weights, options.out)
+    batch = options.batch if options.kernels == "measured" else None
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    description = export_record(record, options.weights, options.out, batch, lambda text: print(f"  {text}"))
     count = description["parameters"]
     print(
         f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
         f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
     )
+    if (kernels := description["kernels"]) is not None:
+        took = kernels["time_over_masked"]["kernels"]
+        print(
+            f"  {len(kernels['layers'])} layers with sparse kernels; {1 / took:.2f} times as fast as the masked model "
+            f"(batch {kernels['batch']}, {kernels['dtype']}, {kernels['threads']} threads, {kernels['device']})"
+        )
     return 0

@@ -1,15 +1,17 @@
 """Finished models on disk: as small as they can be, with all that is needed to build them again.
 
 DIR/model.safetensors    the weights
-DIR/model.json           geometry, heads and neurons of each block, token selection, where it comes from
+DIR/model.json           geometry, heads and neurons of each block, token selection, kernels, where it comes from
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,14 +20,16 @@ from torch import nn
 from repro.config import Config, Geometry
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
+from repro.models.kernels import apply_kernels, measured_kernels
 from repro.models.shrink import Sizes, cut_to, shrink
 from repro.models.vit import build_vit
 from repro.runs.files import replacing, write_json
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 # How far the exported model's logits may be from the masked one's, as a share of the largest of them (or of 1).
 TOLERANCE = 1e-5
+KERNEL_TOLERANCE = 1e-3  # the same for kernels, which add up in another order
 CHECKED_IMAGES = 8
 
 
@@ -46,7 +50,14 @@ def selector_of(config: Config) -> dict[str, Any] | None:
     return {"target": part.target, "arguments": {**arguments, **part.options}}
 
 
-def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
+def export(
+    config: Config,
+    weights: dict[str, torch.Tensor],
+    folder: Path,
+    origin: dict[str, Any],
+    batch: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
     """Write the finished model, with heads and neurons that say nothing removed; returns its description.
 
     Args:
@@ -54,12 +65,15 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
         weights: its model's state dict, zero where it is sparse.
         folder: made where it is not there; an earlier export in it is replaced.
         origin: what to say about where it comes from (row, signature, record), as JSON values.
+        batch: with how many images to measure which kernel each sparse layer is fastest with here; None: not at all.
+        tell: is told how the measuring goes.
 
     Raises:
         ArithmeticError: where its logits on images of noise are not those of the masked model: then nothing is written.
     """
-    model = masked_model(config, weights)
-    images = _noise(config.model)
+    masked = masked_model(config, weights)
+    model = copy.deepcopy(masked)
+    images = _noise(config.model, CHECKED_IMAGES)
     masked_logits = _logits(model, images)
     before = sum(weight.numel() for weight in model.parameters())
     left = shrink(model)
@@ -68,6 +82,13 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
     difference = float((_logits(model, images) - masked_logits).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(masked_logits.abs().max())):
         raise ArithmeticError(f"logits of the smaller model differ from the masked model's by {difference:.2g}")
+    kernels = None
+    if batch is not None:
+        kernels = measured_kernels(masked, model, _noise(config.model, batch), tell)
+        fast = apply_kernels(copy.deepcopy(model), kernels["layers"])
+        off = float((_logits(fast, images) - masked_logits).abs().max())
+        if not off <= KERNEL_TOLERANCE * max(1.0, float(masked_logits.abs().max())):
+            raise ArithmeticError(f"logits with sparse kernels differ from the masked model's by {off:.2g}")
     description: dict[str, Any] = {
         "format": FORMAT,
         **origin,
@@ -77,6 +98,7 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
         "tokens": selector_of(config),
         "parameters": {"dense": before, "stored": after, "nonzero": nonzero},
         "largest_logit_difference": difference,
+        "kernels": kernels,
         "normalisation": {"mean": list(config.data.mean), "std": list(config.data.std)},
     }
     with replacing(folder / WEIGHTS) as temporary:
@@ -85,10 +107,10 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
     return description
 
 
-def _noise(geometry: Geometry) -> torch.Tensor:
+def _noise(geometry: Geometry, batch: int) -> torch.Tensor:
     size = geometry.image_size
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(CHECKED_IMAGES, geometry.in_chans, size, size, generator=draw)
+    return torch.randn(batch, geometry.in_chans, size, size, generator=draw)
 
 
 def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -99,10 +121,10 @@ def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def load_exported(folder: Path) -> nn.Module:
-    """The model that `export` wrote, in evaluation mode, on the CPU.
+def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measured") -> nn.Module:
+    """The model that `export` wrote, in evaluation mode, on the CPU, with the kernels measured to be the fastest.
 
-    Raises `UserError` where there is none, or one of another format.
+    Raises `UserError` where there is none, one of another format, or its kernels cannot be had here (`dense` can).
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -114,6 +136,8 @@ def load_exported(folder: Path) -> nn.Module:
     attach_selector(model, description["tokens"])
     cut_to(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
     model.load_state_dict(load_file(folder / WEIGHTS))
+    if kernels == "measured" and description["kernels"] is not None:
+        apply_kernels(model, description["kernels"]["layers"])
     return model.eval()
 
 

@@ -6,18 +6,21 @@ every kernel that a layer has against the dense one, in turn, on the device at h
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from repro.errors import UserError
+from repro.runs.provenance import cpu_name
 
 PAIRS = 5
 # A kernel must win by more than timing can be wrong by.
@@ -97,7 +100,7 @@ def _packed(rows: int) -> Callable[[nn.Linear], nn.Module | None]:
         weight = linear.weight
         if not has_packed() or weight.device.type != "cpu" or weight.dtype != torch.float32:
             return None
-        if weight.shape[0] % rows or (rows > 1 and _group_density(weight, rows) > 2 * _density(linear)):
+        if weight.shape[0] % rows or (rows > 1 and _group_density(weight, rows) > 1.5 * _density(linear)):
             return None
         from repro.models.packed import PackedLinear
 
@@ -224,6 +227,48 @@ def _seconds(module: nn.Module, inputs: Tensor) -> float:
     return time.perf_counter() - started
 
 
+@torch.inference_mode()
+def measured_kernels(
+    masked: nn.Module, small: nn.Module, images: Tensor, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """The fastest kernels for `small` on the device at hand, as they are written into an export.
+
+    Args:
+        masked: the model with full matrices, which `small` is compared with.
+        small: the same model, physically smaller; not changed.
+        images: (batch, channels, height, width), on the models' device, in their precision.
+
+    Returns:
+        `layers`: the kernel of each layer that is not dense; `tried`: times over dense; `time_over_masked`: of the
+        whole model with dense layers, and with the kernels. Where these do not make it faster, `layers` is empty.
+    """
+    choices = choose(small, images, tell)
+    layers = {choice.layer: choice.kernel for choice in choices if choice.kernel != "dense"}
+    sparse = apply_kernels(copy.deepcopy(small), layers)
+    dense_ratio = _whole_ratio(small, masked, images)
+    sparse_ratio = _whole_ratio(sparse, masked, images) if layers else dense_ratio
+    if layers and sparse_ratio > dense_ratio:
+        tell(f"together these kernels are slower ({sparse_ratio:.2f} against {dense_ratio:.2f}): all layers stay dense")
+        layers = {}
+    return {
+        "layers": layers,
+        "tried": {
+            choice.layer: {name: round(r, 3) for name, r in choice.time_over_dense.items()} for choice in choices
+        },
+        "time_over_masked": {"dense": round(dense_ratio, 4), "kernels": round(min(dense_ratio, sparse_ratio), 4)},
+        "device": cpu_name() if images.device.type == "cpu" else torch.cuda.get_device_name(images.device),
+        "threads": torch.get_num_threads() if images.device.type == "cpu" else None,
+        "batch": len(images),
+        "dtype": str(images.dtype).removeprefix("torch."),
+    }
+
+
+def _whole_ratio(model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+    _seconds(model, images)
+    _seconds(reference, images)
+    return statistics.median(_seconds(model, images) / _seconds(reference, images) for _ in range(PAIRS))
+
+
 def apply_kernels(model: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
     """Let layers compute with the kernels named, in place; returns the model.
 
@@ -240,7 +285,7 @@ def apply_kernels(model: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
         module = KERNELS[kernel](linear)
         if module is None:
             hint = "" if has_packed() else " (numba is not installed: pip install 'repro-sparse-vit[kernels]')"
-            raise UserError(f"layer {name}: kernel {kernel} is not to be had here{hint}; load it with kernels='dense'")
+            raise UserError(f"layer {name}: kernel {kernel} cannot be had here{hint}; load it with kernels='dense'")
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, module)
     return model

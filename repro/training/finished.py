@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,14 @@ def finished_weights(record: Record, which: Literal["last", "best"]) -> dict[str
     return weights
 
 
-def export_record(record: Record, which: Literal["last", "best"], folder: Path) -> dict[str, Any]:
-    """Write the model of a finished run into `folder`; returns its description."""
+def export_record(
+    record: Record,
+    which: Literal["last", "best"],
+    folder: Path,
+    batch: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Write the model of a finished run into `folder`; returns its description. For the rest see `models.export`."""
     about = record.about()
     origin = {"table": about["table"], "row": about["row"], "signature": about["signature"], "weights": which}
-    return export(record.config(), finished_weights(record, which), folder, origin)
+    return export(record.config(), finished_weights(record, which), folder, origin, batch, tell)

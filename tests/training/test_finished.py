@@ -40,7 +40,9 @@ def test_a_row_and_its_record_export_the_same(tmp_path: Path, capsys: pytest.Cap
     assert written[0] == written[1]
     with pytest.raises(SystemExit):
         main(["export", str(run.record.path), "--weights", "best", "--out", str(tmp_path / "best")])
-    assert sizes(load_exported(tmp_path / "best")) == Sizes((2, 2), (33, 33))
+    best = sizes(load_exported(tmp_path / "best"))
+    assert best.heads == (2, 2)
+    assert all(25 < count <= 33 for count in best.neurons), "what was grown in that very update says nothing yet"
     assert finished_record(str(run.record.path), "local", 0, root, []).path == run.record.path
 
 
