@@ -9,8 +9,10 @@ import torch
 from benchmarks.figures import write
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
+from benchmarks.page import page
+from benchmarks.reporting import reporting
 
-ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,)}
+ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,), "reporting": (reporting, page)}
 
 
 def main() -> int:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
+from repro.report.drawing import Job, run_jobs
 from repro.report.figures import figure1
 from repro.report.mask_figure import mask_figure
-from repro.report.more_figures import more_figures
+from repro.report.more_figures import figure_jobs
 from repro.report.page import write_page
 from repro.report.tables import write_tables
 from repro.rows import Row, Table
@@ -43,9 +44,12 @@ def build(
     """
     frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
     written = write_tables(frame, table, reports_dir / table.name, overrides)
-    written += figure1(frame, table, reports_dir)
-    written += mask_figure(table, every, scale, reports_dir)
-    written += more_figures(frame, table, every, reports_dir)
+    jobs: list[Job] = [
+        lambda: figure1(frame, table, reports_dir),
+        lambda: mask_figure(table, every, scale, reports_dir),
+        *figure_jobs(frame, table, every, reports_dir),
+    ]
+    written += run_jobs(jobs)
     filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))
     if filled is not None:
         written += write_card(filled, reports_dir / table.name)

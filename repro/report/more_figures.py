@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
 from repro.report.cost_figure import draw_cost
+from repro.report.drawing import Job, run_jobs
 from repro.report.evidence import Evidence
 from repro.report.figures import rows_by_order
 from repro.report.histories import read_histories
@@ -42,15 +44,20 @@ class Drawn:
 
 def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Path]:
     """Write the figures that there are data for into `folder`; returns their paths."""
-    written = []
+    return run_jobs(figure_jobs(frame, table, every, folder))
+
+
+def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Job]:
+    """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
+    jobs: list[Job] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished
         shows += str(list(_anatomies(every))) if one.reads == "anatomy" else ""
-        written += write_figure(folder, f"{table.name}_{one.name}", shows, one.draw)
-    return written
+        jobs.append(functools.partial(write_figure, folder, f"{table.name}_{one.name}", shows, one.draw))
+    return jobs
 
 
 def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tuple[Drawn, ...]:

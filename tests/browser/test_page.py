@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import NASTY, write_many
 from playwright.sync_api import Browser, Page
 
+from benchmarks.many_runs import NASTY, write_many
 from repro.report import page as page_module
 from repro.report.build import build
 from repro.report.page import section_file, write_index
