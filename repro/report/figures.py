@@ -47,9 +47,7 @@ def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
     """The figure itself: `axes` row by row, first those of the paper's accuracies, then those of the local ones."""
     rows = rows_by_id(table)
     backbones = list(dict.fromkeys(frame["backbone"]))
-    # Looks go by the table, not by the rows chosen: a method keeps its colour when others are left out.
-    references = {row.id for name in backbones if (row := table.reference(name))}
-    look = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    look = method_looks(table)
     has_local = bool(frame["local_top1_best_pct"].notna().any())
     figure = Figure(figsize=(max(5.0, 3.1 * len(backbones)), 5.9 if has_local else 3.7), layout="constrained")
     grid = figure.subplots(2 if has_local else 1, len(backbones), sharex="col", squeeze=False)
@@ -90,6 +88,13 @@ def rows_by_order(table: Table) -> Iterator[Row]:
     yield from table.rows
     for rows in table.row_sets.values():
         yield from rows
+
+
+def method_looks(table: Table) -> dict[str, Look]:
+    """A look for each method but the references'. By the table, not by the rows chosen: a method keeps its colour when
+    other rows, or whole backbones, are left out."""
+    references = {row.id for name in {row.backbone for row in table.rows} if (row := table.reference(name))}
+    return looks(row.method for row in rows_by_order(table) if row.id not in references)
 
 
 def published_point(line: Mapping[str, Any], row: Row) -> Point | None:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.report.evidence import Evidence
-from repro.report.figures import rows_by_order
+from repro.report.figures import method_looks
 from repro.report.histories import MaskHistory, read_histories
-from repro.report.style import Look, looks, write_figure
+from repro.report.style import Look, write_figure
 from repro.rows import Table
 
 _DASHED = (0, (4, 2))
@@ -38,8 +38,7 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
     """The figure itself, a 2 x 2 of panels."""
     shown = of_one_backbone(histories)
     backbone = shown[0].row.backbone
-    references = {row.id for name in {h.row.backbone for h in histories} if (row := table.reference(name))}
-    look = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    look = method_looks(table)
     figure = Figure(figsize=(7.6, 5.8), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)
     figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move", fontsize=9, fontweight="bold")

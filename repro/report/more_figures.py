@@ -21,10 +21,10 @@ from matplotlib.patheffects import Normal, Stroke
 from repro.report.cost_figure import draw_cost
 from repro.report.drawing import Job, run_jobs
 from repro.report.evidence import Evidence
-from repro.report.figures import rows_by_order
+from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.layer_figure import draw_layers
-from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
 
@@ -254,12 +254,9 @@ def _anatomies(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, dict[str, 
 
 
 def _looks(table: Table) -> dict[str, Look]:
-    references = {row.id for name in {r.backbone for r in table.rows} if (row := table.reference(name))}
-    found = looks(row.method for row in rows_by_order(table) if row.id not in references)
-    for id_ in sorted(references):
-        method = next(row.method for row in table.rows if row.id == id_)
-        found[method] = Look(REFERENCE_COLOUR, "*")
-    return found
+    """Those of every method, the references' among them."""
+    references = [row for name in dict.fromkeys(row.backbone for row in table.rows) if (row := table.reference(name))]
+    return method_looks(table) | {row.method: Look(REFERENCE_COLOUR, "*") for row in references}
 
 
 def _axis(frame: pd.DataFrame, table: Table) -> str:

@@ -79,3 +79,14 @@ def test_methods_keep_their_looks_and_differ() -> None:
     assert found == {**looks("ab"), **found}
     many = looks(str(index) for index in range(len(COLOURS) * len(MARKERS)))
     assert len({(look.colour, look.marker) for look in many.values()}) == 72
+
+
+def test_a_method_keeps_its_colour_when_backbones_are_left_out(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    whole = frames["paper"]
+    part = whole[whole["backbone"] == "deit_small"]
+    legends = []
+    for frame in (whole, part):
+        keys = draw_figure1(frame, table).legends[0].legend_handles
+        legends.append({key.get_label(): (key.get_color(), key.get_marker()) for key in keys})  # type: ignore[union-attr]
+    assert legends[0].items() >= legends[1].items()
+    assert legends[1]["SViTE"] == (COLOURS[0], MARKERS[0])
