@@ -38,8 +38,12 @@ def highest(scores: Tensor, candidates: Tensor, count: int) -> Tensor:
 def _extreme(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
     if count == 0:
         return torch.zeros_like(candidates)
-    if scores.device.type == "cpu":
-        return _extreme_on_cpu(scores, candidates, count, highest=highest)
+    extreme = _extreme_by_numpy if scores.device.type == "cpu" else _extreme_by_torch
+    return extreme(scores, candidates, count, highest=highest)
+
+
+def _extreme_by_torch(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
+    """At least one entry, on whatever device the scores are."""
     values = scores[candidates]
     _check(values.numel(), count, bool(values.isnan().any()))
     rank = values.numel() - count + 1 if highest else count
@@ -55,8 +59,8 @@ def count_true(mask: Tensor) -> int:
     return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())
 
 
-def _extreme_on_cpu(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
-    """The same by numpy: introselect on the candidates alone, in a few passes of one thread.
+def _extreme_by_numpy(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
+    """The same on the CPU: introselect on the candidates alone, in a few passes of one thread.
 
     torch's kth value is several times slower, and its parallel passes wait for every thread at each of them, which
     costs more than the passes where other processes have the cores.
