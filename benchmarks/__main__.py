@@ -7,10 +7,11 @@ import sys
 import torch
 
 from benchmarks.figures import write
+from benchmarks.launching import launching
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
 
-ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,)}
+ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,), "launching": (launching,)}
 
 
 def main() -> int:

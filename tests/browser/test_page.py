@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs
 
 from repro.report.collect import gather
 from repro.report.page import run_lines, write_page
 from repro.rows import Table, load_table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = needs("chromium", CHROMIUM, "REPRO_REQUIRE_BROWSER")
 NASTY = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)> & \"'"
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
