@@ -7,12 +7,20 @@ import sys
 import torch
 
 from benchmarks.figures import write
+from benchmarks.launching import launching
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
 from benchmarks.page import page
 from benchmarks.reporting import reporting
+from benchmarks.sparse_inference import sparse_inference
 
-ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,), "reporting": (reporting, page)}
+ROOMS = {
+    "masks": (moving, applying, memory),
+    "mirror": (mirror,),
+    "reporting": (reporting, page),
+    "launching": (launching,),
+    "sparse_inference": (sparse_inference,),
+}
 
 
 def main() -> int:

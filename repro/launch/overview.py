@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from repro.launch import slurm
+from repro.launch.columns import columns
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
 
@@ -101,23 +101,23 @@ def as_json(entries: Sequence[Line]) -> list[dict[str, Any]]:
 
 def render(title: str, entries: Sequence[Line]) -> RenderableType:
     """The table that a person reads."""
-    table = RichTable(box=None, header_style="bold", pad_edge=False)
-    for column in ("row", "seed", "state", "progress", "ETA", "last", "job", "node", "attempts", "why"):
-        right = column in ("seed", "progress", "ETA", "attempts")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "why", overflow="ellipsis")
-    for entry in entries:
-        table.add_row(
+    rows = [
+        (
             entry.row,
             str(entry.seed),
-            Text(entry.state, STYLES.get(entry.state, "")),
+            entry.state,
             f"{100 * entry.update // entry.updates} %" if entry.updates else "",
             duration(entry.eta_s),
             _last(entry),
             entry.job_id or "",
             entry.host or "",
             str(entry.attempts or ""),
-            Text(entry.reason or ""),
+            (entry.reason or "").partition("\n")[0],
         )
+        for entry in entries
+    ]
+    heads = ("row", "seed", "state", "progress", "ETA", "last", "job", "node", "attempts", "why")
+    table = columns(heads, rows, right=("seed", "progress", "ETA", "attempts"), styles=STYLES)
     counts = ", ".join(f"{number} {state}" for state, number in Counter(entry.state for entry in entries).items())
     return Group(table, Text(f"{title}: {counts}"))
 

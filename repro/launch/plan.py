@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,11 +51,12 @@ def plan(
     runs: dict[Path, PlannedRun] = {}
     errors: dict[str, list[str]] = {}
     common = [f"scale={scale}", f"run.root={root}", *overrides]
+    composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
     for row in rows:
         try:
-            config = compose([*row.overrides, *common])
+            config = composed(*row.overrides, *common)
             origin = origin_row(table, row, config)
-            first = compose([*origin.overrides, *without_method(common)]) if origin else None
+            first = composed(*origin.overrides, *without_method(common)) if origin else None
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue

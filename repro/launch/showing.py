@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
+from repro.launch.columns import columns
 from repro.launch.costing import Cost, ranks, total
 from repro.launch.overview import duration
 from repro.launch.reconcile import Decision
@@ -17,23 +16,22 @@ from repro.launch.waiting import parallelism
 
 def print_plan(title: str, decisions: Sequence[Decision], costs: Sequence[Cost], console: Console) -> None:
     """One line a run, then the sum over those that a launch would start."""
-    table = RichTable(box=None, header_style="bold", pad_edge=False)
-    for column in ("row", "seed", "state", "a launch would", "device hours", "wall time", "energy (kWh)", "record"):
-        right = column in ("seed", "device hours", "wall time", "energy (kWh)")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "record", overflow="fold")
-    for decision, cost in zip(decisions, costs, strict=True):
-        run = decision.run
-        table.add_row(
-            run.row.id,
-            str(run.config.seed),
-            run.state,
-            Text(f"{decision.action} ({decision.why})" if decision.action != "start" else "start it"),
+    heads = ("row", "seed", "state", "device hours", "wall time", "energy (kWh)", "record", "a launch would")
+    rows = [
+        (
+            each.run.row.id,
+            str(each.run.config.seed),
+            each.run.state,
             "unknown" if cost.device_hours is None else f"{cost.device_hours:.3g}",
             "unknown" if cost.wall_hours is None else duration(3600 * cost.wall_hours),
             "unknown" if cost.energy_kwh is None else f"{cost.energy_kwh:.2f}",
-            Text(str(run.record.path)),
+            str(each.run.record.path),
+            f"{each.action}: {each.why}" if each.action != "start" else "start it",
         )
-    console.print(table)
+        for each, cost in zip(decisions, costs, strict=True)
+    ]
+    right = ("seed", "device hours", "wall time", "energy (kWh)")
+    console.print(columns(heads, rows, right), soft_wrap=True)
     starting = [(each.run, cost) for each, cost in zip(decisions, costs, strict=True) if each.action == "start"]
     counts = ", ".join(f"{number} {state}" for state, number in Counter(each.run.state for each in decisions).items())
     console.print(f"{title}: {counts}; a launch would start {len(starting)}")

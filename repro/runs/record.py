@@ -67,7 +67,7 @@ class Record:
     def is_locked(self) -> bool:
         """Whether a process that can be seen from here is at this run. (A dead process holds no lock.)"""
         lock = FileLock(self.path / "lock")
-        if not self.path.is_dir():
+        if not (self.path / "lock").exists():  # no attempt yet; to look must leave no file behind
             return False
         try:
             with lock.acquire(timeout=0):

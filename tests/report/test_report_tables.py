@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import needs
 from rich.console import Console
 
 from repro.report import escaping
@@ -173,7 +174,7 @@ def test_escaped_text_has_no_active_character(text: str) -> None:
     assert not re.search(r"(?<!\\)(\\\\)*\|", re.sub(r"\\\|", "", shown))
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@needs("pdflatex", shutil.which("pdflatex"), "REPRO_REQUIRE_LATEX")
 @pytest.mark.parametrize("which", ["local", "paper", "nasty"])
 def test_latex_compiles_on_its_own(
     frames: dict[str, pd.DataFrame], table: Table, nasty: tuple[pd.DataFrame, Table], tmp_path: Path, which: str

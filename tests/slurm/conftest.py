@@ -13,14 +13,18 @@ from lab import LONG, ROW, Lab
 from one_node import OneNode, missing
 
 
-def _cluster(accounting: bool) -> Iterator[OneNode]:
-    lacking = missing(accounting)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip here and not in a fixture, which would be told once for each test."""
+    lacking = missing() or ("cluster_with_accounting" in getattr(item, "fixturenames", ()) and missing(True))
     if lacking:
-        packages = "slurm-wlm munge slurmdbd mariadb-server"
-        text = f"no Slurm to test with (lacking: {', '.join(lacking)}); apt-get install {packages}"
+        advice = "be root" if lacking == ["root"] else "apt-get install slurm-wlm munge slurmdbd mariadb-server"
+        text = f"no Slurm to test with (lacking: {', '.join(lacking)}); {advice}"
         if os.environ.get("REPRO_REQUIRE_SLURM") == "1":
             pytest.fail(text)
         pytest.skip(text)
+
+
+def _cluster(accounting: bool) -> Iterator[OneNode]:
     # Not below pytest's own folder: the path of a socket may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)

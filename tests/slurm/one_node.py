@@ -15,7 +15,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
 ACCOUNTING = ("slurmdbd", "mariadbd", "mysql_install_db", "sacct", "sacctmgr")
@@ -157,6 +160,16 @@ class OneNode:
         process = self.processes.pop(name)
         process.kill()
         process.wait()
+
+    def step_daemons(self) -> list[int]:
+        """The processes that watch over the tasks of jobs: of this Slurm, for there may be others on the machine."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                mine = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if process.name() == "slurmstepd" and mine:
+                    found.append(process.pid)
+        return found
 
     def stop(self) -> None:
         """End everything that was started, the jobs first."""
