@@ -18,6 +18,8 @@ from pydantic import (
     PositiveInt,
 )
 
+from repro.geometry import Geometry
+
 # Keys that cannot change a result. Everything else is part of the signature.
 NOT_IN_SIGNATURE = (
     "run",
@@ -32,30 +34,6 @@ NOT_IN_SIGNATURE = (
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Geometry(_Section):
-    """The shape of a vision transformer. `image_size` and `patch_size` in pixels."""
-
-    embed_dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
-    mlp_ratio: int = Field(gt=0)
-    patch_size: PositiveInt
-    image_size: PositiveInt
-    in_chans: PositiveInt
-    num_classes: PositiveInt
-    weight_init: Literal["", "jax", "moco"] = ""
-
-    @property
-    def patches(self) -> int:
-        """Patch tokens of one image."""
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one image, the class token among them."""
-        return self.patches + 1
 
 
 class PublishedTraining(_Section):
@@ -143,13 +121,17 @@ class Data(_Section):
 
 
 class Recipe(_Section):
-    """How to train. Learning rates at `lr_batch`, scaled linearly with the global batch."""
+    """How to train. Learning rates at `lr_batch`, scaled linearly with the global batch.
+
+    `optimizer` is a name of timm's; `momentum` is SGD's, None for an optimizer without it.
+    """
 
     name: str
     epochs: PositiveInt
     global_batch: PositiveInt
     micro_batch: PositiveInt
     optimizer: str
+    momentum: float | None = Field(ge=0, lt=1)
     lr: float = Field(gt=0)
     lr_batch: PositiveInt
     weight_decay: NonNegativeFloat

@@ -15,10 +15,11 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
     if method.tokens is None and method.data_sparsity:
         errors.append(f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0")
-    if model.embed_dim % model.num_heads:
-        errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
-    if model.image_size % model.patch_size:
-        errors.append(f"model.patch_size={model.patch_size}: does not divide model.image_size={model.image_size}")
+    if method.weights is not None and method.weights.heads_density is not None and not model.units:
+        errors.append(f"method={method.name}: removes heads and neurons, backbone={config.backbone.name} has none")
+    if method.tokens is not None and not model.tokens:
+        errors.append(f"method={method.name}: selects tokens, backbone={config.backbone.name} has none")
+    errors += model.faults()
     if recipe.global_batch % min(recipe.micro_batch, recipe.global_batch):
         errors.append(
             f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"

@@ -19,7 +19,7 @@ from repro.config import Config
 from repro.data.loader import TrainLoader, evaluation_batches
 from repro.data.splits import Splits
 from repro.errors import UserError
-from repro.models.vit import build_vit
+from repro.models.build import build_model
 from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
 from repro.seeding import seeded, stream_seed
 from repro.sparsity.selection import NotANumber
@@ -78,7 +78,7 @@ class Trainer:
         )
         self.length: Length = training_length(config, len(splits.train))
         pace = updates_per_iteration(config, self.length)
-        model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
+        model = build_model(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
         if (weights is None) != (config.method.starts_from is None):
             raise UserError(
                 f"method={config.method.name} begins with the weights of {config.method.starts_from or 'no other run'}"
