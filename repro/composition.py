@@ -25,6 +25,7 @@ from repro.config import Config
 from repro.cross_checks import cross_checks
 from repro.errors import UserError, did_you_mean
 
+_TAGGED = (("launcher",), ("model",), ("backbone", "paper"), ("backbone", "local"))
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -48,6 +49,8 @@ def compose(overrides: Iterable[str] = ()) -> Config:
             choices[key] = str(parsed.value())
         else:
             errors.append(f"{text}: no {key} {parsed.value()!r}{did_you_mean(str(parsed.value()), options)}")
+    if "recipe" not in choices:
+        choices |= _recipe_of_backbone(choices)
     composed = _compose_groups(choices)
     errors += _apply(composed, values)
     return _validate(composed, errors)
@@ -88,6 +91,21 @@ def _compose_groups(choices: Mapping[str, str]) -> DictConfig:
     for group, option in plain.items():
         composed[group] = _load_option(group, option)
     return composed
+
+
+def _recipe_of_backbone(choices: Mapping[str, str]) -> dict[str, str]:
+    """The recipe that goes with the chosen backbone at the chosen scale; nothing where it is the scale's own."""
+    chosen = {**_defaults(), **choices}
+    recipe = _load_option("backbone", chosen["backbone"]).get("recipes", {}).get(chosen["scale"])
+    return {} if recipe is None else {"recipe": recipe}
+
+
+@functools.cache
+def _defaults() -> dict[str, str]:
+    """What is chosen of each group where nobody says anything."""
+    listed = OmegaConf.load(CONF_DIR / "config.yaml").defaults
+    entries = [dict(entry) for entry in listed if not isinstance(entry, str)]
+    return {group: option for entry in entries for group, option in entry.items() if "override" not in group}
 
 
 @functools.lru_cache(maxsize=256)
@@ -172,10 +190,11 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
 
 
 def _key(place: tuple[int | str, ...]) -> str:
-    """The key as it is written in an override: pydantic puts the launcher's name into the path of its fields."""
+    """The key as it is written in an override: pydantic puts the kind of a launcher or model into the path."""
     parts = [str(part) for part in place]
-    if parts[0] == "launcher" and len(parts) > 2:
-        del parts[1]
+    for section in _TAGGED:
+        if parts[: len(section)] == list(section) and len(parts) > len(section) + 1:
+            del parts[len(section)]
     return ".".join(parts)
 
 

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
 )
 
 # Keys that cannot change a result. Everything else is part of the signature.
@@ -27,6 +29,8 @@ NOT_IN_SIGNATURE = (
     "data.workers",
     "backbone.paper",  # `model` says which geometry is trained
     "backbone.local",
+    "backbone.recipes",  # `recipe` says which one it is
+    "backbone.training.beta_max",  # `method.weights` says which one is used
 )
 
 
@@ -34,17 +38,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Geometry(_Section):
-    """The shape of a vision transformer. `image_size` and `patch_size` in pixels."""
+class Images(_Section):
+    """What every backbone is given and gives: images of `image_size` pixels a side, logits of `num_classes`."""
+
+    image_size: PositiveInt
+    in_chans: PositiveInt
+    num_classes: PositiveInt
+
+
+class Geometry(Images):
+    """The shape of a vision transformer. `patch_size` in pixels."""
 
     embed_dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
     mlp_ratio: int = Field(gt=0)
     patch_size: PositiveInt
-    image_size: PositiveInt
-    in_chans: PositiveInt
-    num_classes: PositiveInt
     weight_init: Literal["", "jax", "moco"] = ""
 
     @property
@@ -58,26 +67,55 @@ class Geometry(_Section):
         return self.patches + 1
 
 
-class PublishedTraining(_Section):
-    """The published training of a backbone: iterations are counted at `global_batch`."""
+class ResNetGeometry(Images):
+    """The shape of a ResNet of bottlenecks: blocks and inner channels of each stage, and its stem.
 
-    update_interval_iterations: PositiveInt
-    update_end_iterations: PositiveInt
-    update_fraction: float = Field(gt=0, le=1)
-    decay: Literal["cosine"]
+    The stem is a convolution of `stem_kernel` pixels a side with `stem_stride`, followed by max pooling of stride 2
+    where `stem_pool` says so.
+    """
+
+    stage_depths: tuple[PositiveInt, ...]
+    stage_channels: tuple[PositiveInt, ...]
+    stem_kernel: PositiveInt
+    stem_stride: PositiveInt
+    stem_pool: bool
+
+
+def _family(geometry: Any) -> str:
+    named = geometry if isinstance(geometry, Mapping) else vars(geometry)
+    return "resnet" if "stage_depths" in named else "vit"
+
+
+AnyGeometry = Annotated[
+    Annotated[Geometry, Tag("vit")] | Annotated[ResNetGeometry, Tag("resnet")], Discriminator(_family)
+]
+
+
+class PublishedTraining(_Section):
+    """The published training of a backbone: iterations are counted at `global_batch`.
+
+    None where the backbone's papers have no such thing: intervals of mask updates (SViTE), or sharpness (Spartan).
+    """
+
+    update_interval_iterations: PositiveInt | None = None
+    update_end_iterations: PositiveInt | None = None
+    update_fraction: float | None = Field(default=None, gt=0, le=1)
+    decay: Literal["cosine"] | None = None
+    beta_max: PositiveFloat | None = None
     global_batch: PositiveInt
     epochs: PositiveInt
     images_per_epoch: PositiveInt
 
 
 class Backbone(_Section):
-    """A backbone at paper size and at local size."""
+    """A backbone at paper size and at local size, and by scale the recipe that goes with it, if not the scale's own."""
 
     name: str
     timm_name: str
-    paper: Geometry
-    local: Geometry
+    paper: AnyGeometry
+    local: AnyGeometry
     training: PublishedTraining
+    recipes: dict[str, str] = {}
 
 
 class Part(BaseModel):
@@ -95,6 +133,16 @@ class Part(BaseModel):
     neurons_density: float | None = Field(default=None, gt=0, le=1)
     kept: PositiveInt | None = None
     of: PositiveInt | None = None
+
+    @property
+    def block(self) -> str | None:
+        """What is masked as one, for a method whose target is that of the whole model; None for others."""
+        return self.options.get("block")
+
+    @property
+    def cost(self) -> str | None:
+        """What such a method's target counts: params or macs."""
+        return self.options.get("cost")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -268,7 +316,7 @@ class Config(_Section):
 
     seed: NonNegativeInt
     backbone: Backbone
-    model: Geometry
+    model: AnyGeometry
     method: Method
     data: Data
     recipe: Recipe

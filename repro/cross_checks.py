@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.config import Config, SlurmLauncher
+from repro.config import Config, Geometry, SlurmLauncher
 from repro.schedule import mask_schedule, training_length
 
 
@@ -15,10 +15,23 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
     if method.tokens is None and method.data_sparsity:
         errors.append(f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0")
-    if model.embed_dim % model.num_heads:
-        errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
-    if model.image_size % model.patch_size:
-        errors.append(f"model.patch_size={model.patch_size}: does not divide model.image_size={model.image_size}")
+    if isinstance(model, Geometry):
+        if model.embed_dim % model.num_heads:
+            errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
+        if model.image_size % model.patch_size:
+            errors.append(f"model.patch_size={model.patch_size}: does not divide model.image_size={model.image_size}")
+    else:
+        if len(model.stage_depths) != len(model.stage_channels):
+            errors.append("model.stage_depths: one depth for each of model.stage_channels")
+        if method.tokens is not None or (method.weights is not None and method.weights.heads_density is not None):
+            errors.append(f"method={method.name}: needs a vision transformer; backbone={config.backbone.name} is none")
+    missing = [
+        f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
+        for key, value in (method.weights.options if method.weights is not None else {}).items()
+        if value is None
+    ]
+    if missing:
+        return [*errors, *missing]
     if recipe.global_batch % min(recipe.micro_batch, recipe.global_batch):
         errors.append(
             f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"

@@ -45,6 +45,12 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def same_buffers(self, model: nn.Module) -> None:
+        """Give every rank the first's buffers: each rank's batch norms have counted its own images only."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as DDP, which averages gradients over ranks; the model itself in a world of one."""
         if self.size == 1:
