@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from repro.composition import compose
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.parts import MethodPart
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE

@@ -29,6 +29,7 @@ NOT_IN_SIGNATURE = (
     "data.workers",
     "backbone.paper",  # `model` says which geometry is trained
     "backbone.local",
+    "backbone.training.beta_max",  # `method.weights` says which one is used
 )
 
 
@@ -37,12 +38,16 @@ class _Section(BaseModel):
 
 
 class PublishedTraining(_Section):
-    """The published training of a backbone: iterations are counted at `global_batch`."""
+    """The published training of a backbone: iterations are counted at `global_batch`.
+
+    `beta_max` is Spartan's largest sharpness; None where nobody published one for this backbone.
+    """
 
     update_interval_iterations: PositiveInt
     update_end_iterations: PositiveInt
     update_fraction: float = Field(gt=0, le=1)
     decay: Literal["cosine"]
+    beta_max: PositiveFloat | None = None
     global_batch: PositiveInt
     epochs: PositiveInt
     images_per_epoch: PositiveInt
@@ -73,6 +78,16 @@ class Part(BaseModel):
     neurons_density: float | None = Field(default=None, gt=0, le=1)
     kept: PositiveInt | None = None
     of: PositiveInt | None = None
+
+    @property
+    def block(self) -> str | None:
+        """What is masked as one, for a method whose target is that of the whole model; None for others."""
+        return self.options.get("block")
+
+    @property
+    def cost(self) -> str | None:
+        """What such a method's target counts: params or macs."""
+        return self.options.get("cost")
 
     @property
     def options(self) -> dict[str, Any]:

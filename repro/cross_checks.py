@@ -20,6 +20,13 @@ def cross_checks(config: Config) -> list[str]:
     if method.tokens is not None and not model.tokens:
         errors.append(f"method={method.name}: selects tokens, backbone={config.backbone.name} has none")
     errors += model.faults()
+    missing = [
+        f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
+        for key, value in (method.weights.options if method.weights is not None else {}).items()
+        if value is None
+    ]
+    if missing:
+        return [*errors, *missing]
     if recipe.global_batch % min(recipe.micro_batch, recipe.global_batch):
         errors.append(
             f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"

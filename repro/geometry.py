@@ -1,6 +1,6 @@
 """The shape of a backbone, and what follows from it without building it: layers, parameters, MACs. Imports no torch.
 
-A family of backbones is one class here, one builder in `repro/models/` and a case in `repro.models.build`; all else
+A family of backbones is one class here, one builder in `repro/models/` and a case in `repro.models.backbone`; all else
 knows only what `_Shape` names.
 """
 

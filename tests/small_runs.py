@@ -20,7 +20,8 @@ from repro.training.loop import Surroundings, Trainer
 
 Weights = dict[str, Tensor]
 
-# Every method of table 1 and every choice that has code of its own.
+SPARTAN = ("method.sparsity=0.5", "method.weights.beta_max=20")
+# Every method and every choice that has code of its own.
 METHODS: Mapping[str, tuple[str, ...]] = {
     "dense": ("method=dense",),
     "svite": ("method=svite",),
@@ -44,6 +45,13 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "gmp": ("method=gmp",),
     "tp": ("method=tp", "method.weights.scoring_batches=3"),
     "ssp": ("method=ssp", "method.sparsity=0.3", "method.weights.scoring_batches=3"),
+    "spartan": ("method=spartan", *SPARTAN),
+    "spartan erk": ("method=spartan", *SPARTAN, "method.weights.distribution=erk", "method.weights.frozen_mask=hard"),
+    "spartan macs": ("method=spartan", *SPARTAN, "method.weights.cost=macs"),
+    "spartan blocks": ("method=spartan_block16", *SPARTAN, "method.weights.block=4x4"),
+    "spartan neuron": ("method=spartan_neuron", *SPARTAN),
+    "imp": ("method=imp", "method.sparsity=0.5"),
+    "top_kast": ("method=top_kast", "method.sparsity=0.5", "method.weights.distribution=uniform"),
 }
 SMALL = (
     *("backbone=deit_tiny", "scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2"),

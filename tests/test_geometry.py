@@ -14,9 +14,9 @@ from repro.composition import compose
 from repro.errors import UserError
 from repro.geometry import Geometry, ResNet, parse_geometry
 from repro.measure.cost import row_cost
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 
-BACKBONES = ("deit_tiny", "deit_small", "deit_base", "resnet50", "vit_b_16")
+BACKBONES = ("deit_tiny", "deit_small", "deit_base", "resnet50", "vit_base")
 TINY_RESNET = {
     "architecture": "resnet",
     "blocks": [2, 1, 1, 1],
@@ -72,7 +72,7 @@ def test_any_resnet_is_counted_as_it_runs(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "parameters", "macs"),
-    [("resnet50", 25_557_032, 4_089_184_256), ("vit_b_16", 86_567_656, 17_563_828_224)],
+    [("resnet50", 25_557_032, 4_089_184_256), ("vit_base", 86_567_656, 17_563_828_224)],
 )
 def test_dense_costs_of_table_2(backbone: str, parameters: int, macs: int) -> None:
     config = compose([f"backbone={backbone}", "method=dense"])

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from repro.config import Config, Method, Part
 from repro.geometry import Geometry, Layer
+from repro.measure.layers import whole
+from repro.sparsity.budgets import budget
 from repro.sparsity.erk import layer_densities
 
 # The papers credit fc2's columns of removed neurons; proj's columns of removed heads their masks leave alone.
@@ -61,8 +63,7 @@ def method_cost(model: Geometry, method: Method) -> Cost:
     weights = method.weights
     densities = dict.fromkeys((layer.name for layer in layers), 1.0)
     if weights is not None and weights.distribution is not None:
-        shapes = {layer.name: layer.shape for layer in layers}
-        densities = layer_densities(weights.distribution, shapes, 1 - method.sparsity)
+        densities |= _densities(model, method, weights)
     shares = unit_shares(model, weights)
     for layer in layers:
         densities[layer.name] *= _share(layer, shares, _CREDITED_COLUMNS)
@@ -71,7 +72,7 @@ def method_cost(model: Geometry, method: Method) -> Cost:
     attention = model.attention_macs(tokens)
     products = sum(layer.size * densities[layer.name] * layer.uses for layer in layers)
     selector = selector_macs(model, method)
-    dense = sum(layer.size * layer.uses for layer in model.layers(model.tokens)) + model.attention_macs(model.tokens)
+    dense = whole(model).macs
     params = sum(layer.size * densities[layer.name] for layer in layers) + model.vector_params - vectors_removed
     if method.tokens is not None:
         params += model.token_width + 1
@@ -84,6 +85,17 @@ def method_cost(model: Geometry, method: Method) -> Cost:
         flops_saving_alt_pct=100 * (1 - macs_alt / dense),
         is_exact=weights is None or weights.distribution != "global",
     )
+
+
+def _densities(model: Geometry, method: Method, weights: Part) -> dict[str, float]:
+    """The density of each masked layer at the end: of all weights, or such that the whole model meets its target."""
+    density = 1 - method.sparsity
+    assert weights.distribution is not None
+    dense = whole(model)
+    if weights.block is None or weights.cost is None:
+        return layer_densities(weights.distribution, {layer.name: layer.shape for layer in dense.layers}, density)
+    found = budget(dense, density, distribution=weights.distribution, cost=weights.cost, block=weights.block)
+    return dict(found.densities)
 
 
 def physical_macs_g(model: Geometry, method: Method) -> float:

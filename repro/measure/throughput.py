@@ -10,7 +10,7 @@ from torch import nn
 
 from repro.config import Config
 from repro.measure.rate import Throughput
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.training.distributed import join_world
 from repro.training.precision import autocast
 

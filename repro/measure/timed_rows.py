@@ -21,7 +21,7 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.models.export import attach_selector, selector_of
 from repro.models.shrink import Sizes, cut_to, sizes
 from repro.rows import Row, Table

@@ -19,7 +19,7 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.geometry import Geometry, parse_geometry
 from repro.measure.cost import tokens_kept
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.models.shrink import Sizes, cut_to, shrink
 from repro.runs.files import replacing, write_json
 

@@ -6,7 +6,7 @@ import torch
 
 from repro.composition import compose
 from repro.models.anatomy import anatomy
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.models.export import attach_selector, selector_of
 
 

@@ -11,7 +11,7 @@ from small_runs import METHODS, Weights, small_config, trainer
 from torch import nn
 
 from repro.errors import UserError
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.models.export import export, load_exported, masked_model
 from repro.models.shrink import Sizes, cut_to, shrink, sizes
 from repro.rows import load_table

@@ -8,7 +8,7 @@ from small_runs import small_config
 from torch import Tensor, nn
 
 from repro.errors import UserError
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE
 from repro.sparsity.ssp import SSP

@@ -10,7 +10,7 @@ from small_runs import small_config
 from torch import nn
 
 from repro.errors import UserError
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.schedule import UpdateSchedule
 from repro.sparsity.svite import SViTE, prune_and_grow
 

@@ -9,7 +9,7 @@ from small_runs import small_config
 from repro.composition import compose
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
-from repro.models.build import build_model
+from repro.models.backbone import build_model
 from repro.sparsity.masks import prunable_weights
 from repro.tokens.svite_plus import InputTokenSelector, TokenSelector
 
