@@ -64,7 +64,7 @@ def test_macs_of_the_model_follow_its_density() -> None:
     dense, half = (current_macs_g(config, {"density": density}) for density in (1.0, 0.5))
     assert half < dense
     # With every layer's own density: the dense model's MACs when all are 1.
-    from repro.measure.cost import vit_layers
+    from repro.measure.layers import vit_layers
 
     layers = {f"density/{layer.name}": 1.0 for layer in vit_layers(config.model, config.model.tokens)}
     assert current_macs_g(config, {**layers, "density": 0.5}) == pytest.approx(dense)
