@@ -27,6 +27,7 @@ SAID_BY_THE_ROW = (
     *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
     *("scale", "scale.name", "seed", "run.root"),
 )
+SEEDS_HELP = "seeds 0 to N-1 (default: what the table says for the scale, or 1)"
 MAX_ATTEMPTS = 5
 PROBE_S = 45.0
 
@@ -138,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help=SEEDS_HELP)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.add_argument("--again", action="store_true", help="from records that have it, too")
     command.set_defaults(function=_extract)
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help=SEEDS_HELP)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.add_argument("--reports", type=Path, default=Path("reports"), help="where the card goes")
     command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
@@ -176,7 +177,7 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help=SEEDS_HELP)
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
 
 
@@ -369,7 +370,8 @@ def _planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
 
     table = load_table(options.table)
     rows, overrides = _split(options)
-    return table, plan(table, table.select(rows), options.scale, range(options.seeds), options.runs, overrides)
+    chosen, seeds = table.select(rows, options.scale), _seeds(options, table)
+    return table, plan(table, chosen, options.scale, seeds, options.runs, overrides)
 
 
 def _write_report(options: argparse.Namespace) -> None:
@@ -381,9 +383,9 @@ def _write_report(options: argparse.Namespace) -> None:
     rows, overrides = _split(options)
     report = build(
         table,
-        table.select(rows),
+        table.select(rows, options.scale),
         options.scale,
-        range(options.seeds),
+        _seeds(options, table),
         options.runs,
         options.reports,
         overrides,
@@ -405,12 +407,17 @@ def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             options.seeds = int(word.removeprefix("seeds="))
         except ValueError:
             raise UserError(f"{word}: how many seeds? seeds=3") from None
-    if options.seeds < 1:
+    if options.seeds is not None and options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
     for word in overrides:
         if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
             raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
     return rows, overrides
+
+
+def _seeds(options: argparse.Namespace, table: Table) -> range:
+    """The seeds asked for, or as many as the table has at this scale."""
+    return range(options.seeds or table.default_seeds(options.scale))
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -452,9 +459,9 @@ def _card(options: argparse.Namespace) -> int:
     rows, overrides = _split(options)
     filled = card(
         table,
-        table.select(rows),
+        table.select(rows, options.scale),
         options.scale,
-        range(options.seeds),
+        _seeds(options, table),
         options.runs,
         overrides,
         options.affiliation,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from repro.report.card import card_of
 from repro.report.collect import gather
-from repro.report.figures import figure1
+from repro.report.figures import table_figure
 from repro.report.mask_figure import mask_figure
 from repro.report.more_figures import more_figures
 from repro.report.page import write_page
@@ -37,15 +37,18 @@ def build(
 ) -> Report:
     """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` its figures and `index.html`.
 
-    Where runs have moved masks, also `<reports_dir>/masks.{svg,png,pdf}`.
+    Where runs have moved masks, also `<reports_dir>/<table>_masks.{svg,png,pdf}`.
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
     frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
     written = write_tables(frame, table, reports_dir / table.name, overrides)
-    written += figure1(frame, table, reports_dir)
+    # A row with settings of its own is no point on its method's line.
+    usual = [evidence for evidence in every if not evidence.row.settings]
+    points = frame[[not evidence.row.settings for evidence in every]]
+    written += table_figure(points, table, reports_dir)
     written += mask_figure(table, rows, scale, runs_root, reports_dir, overrides)
-    written += more_figures(frame, table, every, reports_dir)
+    written += more_figures(points, table, usual, reports_dir)
     filled = card_of(table, every, scale, seeds, overrides)
     page = write_page(frame, table, every, filled, written, reports_dir, overrides)
     return Report(frame, (*written, page))

@@ -9,12 +9,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.report.figures import rows_by_order
 from repro.report.histories import MaskHistory, read_histories
 from repro.report.style import Look, looks, write_figure
 from repro.rows import Row, Table
 
-NAME = "masks"
 _DASHED = (0, (4, 2))
 _UNITS = ("neurons", "heads")
 
@@ -22,14 +20,16 @@ _UNITS = ("neurons", "heads")
 def mask_figure(
     table: Table, rows: Sequence[Row], scale: str, root: Path, folder: Path, overrides: Sequence[str] = ()
 ) -> list[Path]:
-    """Write `masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
+    """Write `<table>_masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
 
     Shows one backbone: the one with most variants, then most histories; the first of those in the table.
     """
     histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
     if not histories:
         return []
-    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
+    return write_figure(
+        folder, f"{table.name}_masks", f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale)
+    )
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
@@ -39,7 +39,7 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
     backbone = max(dict.fromkeys(counts), key=lambda name: (variants.count(name), counts.count(name)))
     shown = _one_of_each_method([history for history in histories if history.row.backbone == backbone])
     references = {row.id for name in set(counts) if (row := table.reference(name))}
-    look = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    look = looks(row.method for row in table.every_row if row.id not in references)
     figure = Figure(figsize=(7.6, 5.8), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)
     figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move", fontsize=9, fontweight="bold")

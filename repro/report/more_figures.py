@@ -1,4 +1,4 @@
-"""The figures beside figure 1: accuracy against sparsity, training curves, heads left, patches kept."""
+"""The figures beside a table's own: accuracy against sparsity, training curves, heads left, patches kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro.report.evidence import Evidence
-from repro.report.figures import rows_by_order
 from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
@@ -243,7 +242,7 @@ def _anatomies(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, dict[str, 
 
 def _looks(table: Table) -> dict[str, Look]:
     references = {row.id for name in {r.backbone for r in table.rows} if (row := table.reference(name))}
-    found = looks(row.method for row in rows_by_order(table) if row.id not in references)
+    found = looks(row.method for row in table.every_row if row.id not in references)
     for id_ in sorted(references):
         method = next(row.method for row in table.rows if row.id == id_)
         found[method] = Look(REFERENCE_COLOUR, "*")
