@@ -20,16 +20,15 @@ _UNITS = ("neurons", "heads")
 def mask_figure(
     table: Table, rows: Sequence[Row], scale: str, root: Path, folder: Path, overrides: Sequence[str] = ()
 ) -> list[Path]:
-    """Write `<table>_masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
+    """Write `<table>_masks.svg`, `.png`, `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
 
     Shows one backbone: the one with most variants, then most histories; the first of those in the table.
     """
     histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
     if not histories:
         return []
-    return write_figure(
-        folder, f"{table.name}_masks", f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale)
-    )
+    name, shows = f"{table.name}_masks", f"{histories}{table}{scale}"
+    return write_figure(folder, name, shows, lambda: draw_mask_figure(table, histories, scale))
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
