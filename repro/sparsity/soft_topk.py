@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +24,13 @@ from repro.sparsity.hard_topk import Cut, Segment, between, cut, piece_size, sam
 EXACT_BELOW = 1 << 16  # entries up to which all is computed in float64, whatever the values' type
 _SAMPLED_ABOVE = 1 << 20  # entries from which a sample says where to begin
 _MOST_PASSES = 400  # bisection alone needs fewer
-_SAMPLE = 1 << 18
+_SAMPLE = 1 << 18  # entries of a sample at most, and a sixteenth of all
+_SAMPLE_TOLERANCE = 1e-4  # a sample is no better than that
 _SATURATED = 40.0  # where a logistic function is 0 or 1 to 1e-17
 _NARROW = 0.1  # share of entries below which only those near the threshold are iterated over
-_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-14}  # of the budget
+# Of the budget. In float32 the shift itself has steps that move the cost by up to this much.
+_TOLERANCE = {torch.float32: 4e-7, torch.float64: 1e-14}
+_SINGLE_UNTIL = 1e-6  # share of the budget in all costs, or of what is left, below which those steps would be too large
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,9 @@ def solve(
     _check(budget, beta)
     total = sum(segment.total_cost() for segment in segments)
     entries = sum(segment.values.numel() for segment in segments)
-    doubles = entries <= EXACT_BELOW or all(segment.values.dtype is torch.float64 for segment in segments)
-    dtype = torch.float64 if doubles else torch.float32
+    is_large = entries > EXACT_BELOW and not all(segment.values.dtype is torch.float64 for segment in segments)
+    is_single = is_large and _SINGLE_UNTIL * total < budget < (1 - _SINGLE_UNTIL) * total
+    dtype = torch.float32 if is_single else torch.float64
     if entries == 0 or budget >= total:
         return Soft(beta, 0.0, math.inf, 0.0, dtype)
     if budget == 0:
@@ -154,17 +159,18 @@ def solve(
         shift = _logit(budget / total)
     curvature = None
     if entries > _SAMPLED_ABOVE:
-        few = sampled(segments, _SAMPLE)
+        few = sampled(segments, min(_SAMPLE, entries // 16))
         share = sum(part.total_cost() for part in few) / total
         edge = _SATURATED / beta if beta else math.inf
         # Relative to its own hard threshold: that is what a sample knows well, however sharp the mask is.
         own = cut(few, budget * share).threshold
-        narrow = len(between(few, own - edge, own + edge)[1]) < _NARROW * _SAMPLE
+        inside = len(between(few, own - edge, own + edge)[1])
+        narrow = inside < _NARROW * sum(part.values.numel() for part in few)
         if narrow and (found := _near_the_threshold(segments, budget, beta, pivot, edge, dtype)):
             return found
-        shift, _, curvature = _newton(few, budget * share, beta, own, shift or 0.0, torch.float64)
+        shift, _, curvature = _newton(few, budget * share, beta, own, shift or 0.0, dtype, tolerance=_SAMPLE_TOLERANCE)
         curvature /= share
-    shift, slope, _ = _newton(segments, budget, beta, pivot, shift or 0.0, dtype, curvature)
+    shift, slope, _ = _newton(segments, budget, beta, pivot, _rounded(shift or 0.0, dtype), dtype, curvature)
     return Soft(beta, pivot, shift, slope, dtype)
 
 
@@ -202,21 +208,23 @@ def _newton(
     dtype: torch.dtype,
     curvature: float | None = None,
     target: float | None = None,
+    tolerance: float | None = None,
 ) -> tuple[float, float, float]:
     """The shift at which the mask costs `budget`, with the first and second derivative of its cost there.
 
     Every pass narrows a bracket; a step that would leave it, or that is not to be trusted because the cost hardly
     changes, is replaced by a bisection, or by a longer step while one side is still open. A `curvature` that a sample
     has told makes the first step exact to third order, for which the cost's own would need another sum a pass.
-    `target` is what the tolerance is counted from.
+    `target` is what the tolerance, a share, is counted from.
     """
+    close_enough = (tolerance or _TOLERANCE[dtype]) * (budget if target is None else target)
     low, high, stride = -math.inf, math.inf, 1.0
     best = (math.inf, shift, 0.0, 0.0)
     for number in range(_MOST_PASSES):
         cost, slope, bend = _cost(segments, Soft(beta, pivot, shift, 0.0, dtype), curvature is None)
         excess = cost - budget
         best = min(best, (abs(excess), shift, slope, bend))
-        if abs(excess) <= _TOLERANCE[dtype] * (budget if target is None else target):
+        if abs(excess) <= close_enough:
             break
         low, high = (low, shift) if excess > 0 else (shift, high)
         bend = curvature or 0.0 if curvature is not None and not number else bend
@@ -226,10 +234,16 @@ def _newton(
         stride = 2 * stride if abs(step) > stride else max(1.0, abs(step))
         if not low < guess < high:
             guess = (low + high) / 2
-            if guess in (low, high) or not math.isfinite(guess):
-                break
+        guess = _rounded(guess, dtype)
+        if guess in (low, high) or not math.isfinite(guess):
+            break
         shift = guess
     return best[1:]
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    """A number as it will be used."""
+    return float(np.float32(number)) if dtype is torch.float32 else number
 
 
 def _step(excess: float, slope: float, bend: float) -> float:
