@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 (default: as the table says, mostly 1)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.add_argument("--again", action="store_true", help="from records that have it, too")
     command.set_defaults(function=_extract)
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 (default: as the table says, mostly 1)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
     command.add_argument("--reports", type=Path, default=Path("reports"), help="where the card goes")
     command.add_argument("--affiliation", default="", help="of whoever reproduces; no record knows it")
@@ -176,7 +176,7 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help="row patterns and key=value overrides")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 (default: as the table says, mostly 1)")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="where the records are (default runs/)")
 
 
@@ -396,7 +396,13 @@ def _write_report(options: argparse.Namespace) -> None:
 
 
 def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Row patterns and overrides: an override has an equals sign, a pattern never has. `seeds=3` is `--seeds 3`."""
+    """Row patterns and overrides: an override has an equals sign, a pattern never has. `seeds=3` is `--seeds 3`.
+
+    What is not said is as the table has it for the scale: rows, and the number of seeds.
+    """
+    from repro.rows import load_table
+
+    table = load_table(options.table)
     rows = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
     for word in [word for word in overrides if word.startswith("seeds=")]:
@@ -405,12 +411,14 @@ def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             options.seeds = int(word.removeprefix("seeds="))
         except ValueError:
             raise UserError(f"{word}: how many seeds? seeds=3") from None
+    if options.seeds is None:
+        options.seeds = table.seeds(options.scale)
     if options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
     for word in overrides:
         if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
             raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
-    return rows, overrides
+    return table.words(rows, options.scale), overrides
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -38,7 +38,10 @@ class PublishedValue:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a published table. Sparsities in percent, as in the row's name."""
+    """One line of a published table. Sparsities in percent, as in the row's name.
+
+    `variant` are the overrides, beyond method and sparsities, that make a row of ours another one than the paper's.
+    """
 
     table: str
     id: str
@@ -48,6 +51,7 @@ class Row:
     data_sparsity_pct: float
     note: str = ""
     published: tuple[PublishedValue, ...] = ()
+    variant: tuple[str, ...] = ()
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -57,6 +61,7 @@ class Row:
             f"method={self.method}",
             f"method.sparsity={self.arch_sparsity_pct / 100:g}",
             f"method.data_sparsity={self.data_sparsity_pct / 100:g}",
+            *self.variant,
         )
 
     def best_published(self, metric: str) -> PublishedValue | None:
@@ -67,7 +72,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Metric:
-    """A published column: its label, its tolerance with the reason, and what a measured value depends on."""
+    """A published column: its label, its tolerance with the reason, and what a measured value depends on.
+
+    `is_bound`: a published value is the most that the measured one may be.
+    """
 
     name: str
     label: str
@@ -75,6 +83,7 @@ class Metric:
     needs: str
     reason: str
     note: str = ""
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """A published table: its rows in the paper's order, its metrics in print order, its sources."""
+    """A published table: its rows in the paper's order, its metrics in print order, its sources.
+
+    `default_rows` and `default_seeds` say, by scale, what is run where nobody names rows or a number of seeds: every
+    published row and one seed where they say nothing.
+    """
 
     name: str
     title: str
@@ -100,6 +113,18 @@ class Table:
     sources: Mapping[str, Source]
     row_sets: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    default_rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_seeds: Mapping[str, int] = field(default_factory=dict)
+
+    def seeds(self, scale: str) -> int:
+        """How many seeds a run at this scale has where nobody says."""
+        return self.default_seeds.get(scale, 1)
+
+    def words(self, patterns: Iterable[str], scale: str) -> list[str]:
+        """Patterns for `select`: the scale's own rows where none of these names any."""
+        given = [word for pattern in patterns for word in pattern.split()]
+        named = any(not word.startswith("!") for word in given)
+        return given if named else [*self.default_rows.get(scale, ()), *given]
 
     def label(self, name: str) -> str:
         """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
@@ -144,10 +169,15 @@ class Table:
         return tuple(row for id_, row in every.items() if id_ in chosen)
 
 
-def row_id(backbone: str, method: str, arch_sparsity_pct: float, data_sparsity_pct: float) -> str:
-    """`deit_small/dense`, `deit_small/svite-50`, `deit_small/svite_plus-5-50` (sparsity of data, then of weights)."""
+def row_id(
+    backbone: str, method: str, arch_sparsity_pct: float, data_sparsity_pct: float, variant: str | None = None
+) -> str:
+    """`deit_small/dense`, `deit_small/svite-50`, `deit_small/svite_plus-5-50` (sparsity of data, then of weights).
+
+    A variant's name comes last: `vit_base/spartan-90-beta5`.
+    """
     levels = [f"{pct:g}" for pct in (data_sparsity_pct, arch_sparsity_pct) if pct]
-    return f"{backbone}/{'-'.join([method, *levels])}"
+    return f"{backbone}/{'-'.join([method, *levels, *([variant] if variant else [])])}"
 
 
 def table_names() -> list[str]:
@@ -194,7 +224,11 @@ def load_table(name: str) -> Table:
         )
     if published:
         raise UserError(f"{folder.name}/published.csv: values for rows not in rows.csv: {', '.join(sorted(published))}")
-    sets = {set_name: tuple(_generate(name, entries, rows)) for set_name, entries in about.get("row_sets", {}).items()}
+    variants: dict[str, list[str]] = about.get("variants", {})
+    sets = {
+        set_name: tuple(_generate(name, entries, rows, variants))
+        for set_name, entries in about.get("row_sets", {}).items()
+    }
     return Table(
         name=name,
         title=about["title"],
@@ -206,15 +240,23 @@ def load_table(name: str) -> Table:
         sources=sources,
         row_sets=sets,
         labels=about.get("labels", {}),
+        default_rows={scale: tuple(words) for scale, words in about.get("default_rows", {}).items()},
+        default_seeds=about.get("default_seeds", {}),
     )
 
 
-def _generate(table: str, entries: list[dict[str, list[Any]]], known: Mapping[str, Row]) -> Iterable[Row]:
+def _generate(
+    table: str, entries: list[dict[str, list[Any]]], known: Mapping[str, Row], variants: Mapping[str, list[str]]
+) -> Iterable[Row]:
     for entry in entries:
         for values in itertools.product(*entry.values()):
             spec = dict(zip(entry, values, strict=True))
-            id_ = row_id(spec["backbone"], spec["method"], spec["arch_sparsity_pct"], spec["data_sparsity_pct"])
-            yield known.get(id_) or Row(table=table, id=id_, note="no published value", **spec)
+            variant = spec.pop("variant", None)
+            if variant is not None and variant not in variants:
+                raise UserError(f"{table}/table.yaml: no variant {variant!r}{did_you_mean(variant, variants)}")
+            id_ = row_id(spec["backbone"], spec["method"], spec["arch_sparsity_pct"], spec["data_sparsity_pct"], variant)
+            overrides = tuple(variants[variant]) if variant else ()
+            yield known.get(id_) or Row(table=table, id=id_, note="no published value", variant=overrides, **spec)
 
 
 def _read_published(

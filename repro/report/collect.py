@@ -205,6 +205,11 @@ def _gain(_: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
     return _over_seeds(summarise(pairs.values()), row_state(states))
 
 
+def _drop(cost: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
+    gain = _gain(cost, evidence, reference)
+    return gain if gain.value is None else Measured(-gain.value, gain.n, gain.std, gain.state)
+
+
 def _over_seeds(summary: Summary, state: str) -> Measured:
     return Measured(summary.mean, summary.n, summary.std, state)
 
@@ -228,6 +233,7 @@ _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] =
         summarise(evidence.values("top1_best_pct").values()), evidence.state
     ),
     "top1_gain_pct": _gain,
+    "top1_drop_pct_max": _drop,
 }
 
 

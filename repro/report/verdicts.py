@@ -81,6 +81,8 @@ def judge(
     if measured is None:
         raise ValueError(f"{metric.name}: no measured value to hold against {published.value} (n={n}, state={state})")
     difference = measured - published.value
+    if metric.is_bound and difference <= 0:
+        return REPRODUCED
     if abs(difference) <= tolerance(published, metric, n, std) + _FLOAT_NOISE:
         return REPRODUCED
     return ABOVE if difference > 0 else BELOW
