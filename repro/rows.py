@@ -223,7 +223,9 @@ def load_table(name: str) -> Table:
         sets[ABLATIONS] = tuple(ablations.values())
     default = tuple(about.get("default", [PUBLISHED]))
     if unknown := [word for word in default if word not in (PUBLISHED, *sets)]:
-        raise UserError(f"{name}/table.yaml: default: no row set {unknown[0]!r}{did_you_mean(unknown[0], sets)}")
+        raise UserError(
+            f"{name}/table.yaml: default: no row set {unknown[0]!r}{did_you_mean(unknown[0], [PUBLISHED, *sets])}"
+        )
     return Table(
         name=name,
         title=about["title"],

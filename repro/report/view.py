@@ -83,7 +83,7 @@ class View:
 
 
 def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> View:
-    """The reader's view of `frame`, in its order, with a section for each backbone and for its other settings."""
+    """The reader's view of `frame`, in its order, with sections for each backbone's rows, the paper's and others."""
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
     rows = rows_by_id(table)
     columned = [metric for metric in table.metrics.values() if has_columns(table, metric)]
@@ -131,8 +131,9 @@ def rows_by_id(table: Table) -> dict[str, Row]:
 
 
 def section_label(table: Table, row: Row) -> str:
-    """What stands above the lines of a backbone; rows with settings of their own stand apart."""
-    return f"{table.label(row.backbone)}{', other settings' if row.settings else ''}"
+    """What stands above the lines of a backbone; rows that the paper does not have stand apart."""
+    is_published = any(row.id == other.id for other in table.rows)
+    return f"{table.label(row.backbone)}{'' if is_published else ', not rows of the paper'}"
 
 
 def has_columns(table: Table, metric: Metric) -> bool:

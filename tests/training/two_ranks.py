@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python two_ranks.py FOLDER
 
-FOLDER holds dense.pt and dense_resnet.pt; `rank<k>.json` is written there: {method: [digests of what chooses, of weights]}.
+FOLDER holds dense.pt and dense_resnet.pt; `rank<k>.json` is written there: {method: [digests, ...]}.
 """
 
 from __future__ import annotations
