@@ -1,10 +1,11 @@
-# The two commands: `make table1` and `make test`. `make help` lists the rest.
+# The commands to know: `make table1`, `make table2`, `make test`. `make help` lists the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 SCALE ?= local
 ROWS ?=
-SEEDS ?= 1
+SEEDS ?=
+TABLE ?= table1
 LAUNCHER ?= inline
 DATA ?=
 ARGS ?=
@@ -13,12 +14,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # ROWS may hold * and !: quoted, so that only repro reads them.
-WHAT = --scale $(SCALE) --seeds $(SEEDS) '$(ROWS)' launcher=$(LAUNCHER) $(if $(DATA),data.root='$(DATA)') $(ARGS)
+WHAT = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) '$(ROWS)' launcher=$(LAUNCHER) $(if $(DATA),data.root='$(DATA)') $(ARGS)
 
-.PHONY: help setup table1 status figures figure1 report test lint bench notebooks lock clean
+TABLES := $(patsubst paper_tables/%/table.yaml,%,$(wildcard paper_tables/*/table.yaml))
+FIGURES := $(patsubst table%,figure%,$(TABLES))
+
+.PHONY: help setup $(TABLES) $(FIGURES) status figures report test lint bench notebooks lock clean
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SCALE=smoke|local|paper ROWS='deit_small/* !*/dense' SEEDS=3 LAUNCHER=inline|local|slurm DATA=/data/imagenet ARGS='--yes launcher.partition=gpu'"
+	@for table in $(TABLES); do printf "  make %-10s run it and write the table and its figures\n" $$table; done
+	@for figure in $(FIGURES); do printf "  make %-10s write it, and its table, from the records there are\n" $$figure; done
+	@echo "  Variables: SCALE=smoke|local|paper ROWS='deit_small/* !*/dense' SEEDS=3 LAUNCHER=inline|local|slurm DATA=/data/imagenet ARGS='--yes launcher.partition=gpu' TABLE=table2 (for status and figures)"
 
 setup: $(READY) ## make .venv from the lock; does nothing when nothing changed
 
@@ -36,19 +42,19 @@ $(READY): requirements.lock pyproject.toml
 
 # The stopwatch goes first, while the machine is quiet; what it has measured before it leaves alone. (A login node of
 # Slurm is not the device that runs.)
-table1: $(READY) ## run table 1 and write the table and its figures
-	@$(if $(filter slurm,$(LAUNCHER)),:,$(BIN)/repro bench time table1 '$(ROWS)' --budget $(if $(filter smoke,$(SCALE)),10,90))
-	@$(BIN)/repro launch table1 $(WHAT)
+$(TABLES): $(READY)
+	@$(if $(filter slurm,$(LAUNCHER)),:,$(BIN)/repro bench time $@ '$(ROWS)' --budget $(if $(filter smoke,$(SCALE)),10,90))
+	@$(BIN)/repro launch $@ $(WHAT)
 
-figures: $(READY) ## write every figure, those of heads and kept patches too, from the records there are
-	@$(BIN)/repro extract table1 $(filter-out --yes --retry,$(WHAT))
-	@$(BIN)/repro report table1 $(WHAT)
+$(FIGURES): $(READY)
+	@$(BIN)/repro report $(@:figure%=table%) $(filter-out --yes --retry,$(WHAT))
 
-status: $(READY) ## where the runs of table 1 stand
-	@$(BIN)/repro status table1 $(filter-out --yes,$(WHAT))
+figures: $(READY) ## write every figure of a table, those of heads and kept patches too, from the records there are
+	@$(BIN)/repro extract $(TABLE) $(filter-out --yes --retry,$(WHAT))
+	@$(BIN)/repro report $(TABLE) $(filter-out --yes --retry,$(WHAT))
 
-figure1: $(READY) ## write figure 1 (and the table) from the records there are
-	@$(BIN)/repro report table1 $(filter-out --yes --retry,$(WHAT))
+status: $(READY) ## where the runs of a table stand
+	@$(BIN)/repro status $(TABLE) $(filter-out --yes,$(WHAT))
 
 report: $(READY) ## write every table and figure from the records there are
 	@for table in $$($(BIN)/repro list --names); do $(BIN)/repro report $$table $(filter-out --yes --retry,$(WHAT)) || exit; done

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from repro.composition import compose
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.parts import MethodPart
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE
@@ -35,7 +35,7 @@ TIDY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "MALL
 
 def deit_small() -> nn.Module:
     """DeiT-Small as table 1 trains it."""
-    return build_vit(compose(["backbone=deit_small"]).backbone.paper, 0.0, 0)
+    return build_model(compose(["backbone=deit_small"]).backbone.paper, 0.0, 0)
 
 
 def training_step(model: nn.Module) -> Callable[[], None]:
@@ -206,7 +206,7 @@ def train_and_tell_peak(name: str) -> None:
     geometry = compose(["backbone=deit_small"]).backbone.paper
     tiny = geometry.model_copy(update={"embed_dim": 12, "num_heads": 3, "depth": 1, "image_size": 32})
     for other in METHODS:
-        small = build_vit(tiny, 0.0, 0)
+        small = build_model(tiny, 0.0, 0)
         train(small, part_of(other, small), torch.randn(2, 3, 32, 32))
     model = deit_small()
     train(model, part_of(name, model), torch.randn(BATCH, 3, 224, 224))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from repro.composition import compose
+from repro.models.backbone import build_model
 from repro.models.kernels import apply_kernels, choose
-from repro.models.vit import build_vit
 
 BATCH = 8
 ROUNDS = 5
@@ -68,7 +68,7 @@ def sparse_inference() -> list[Figure]:
     images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     figures = []
     for sparsity, block, target in CASES:
-        dense = build_vit(geometry, 0.0, 0).eval()
+        dense = build_model(geometry, 0.0, 0).eval()
         prune(dense, sparsity, block)
         choices = choose(dense, images)
         sparse = apply_kernels(copy.deepcopy(dense), {choice.layer: choice.kernel for choice in choices})

@@ -168,7 +168,7 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
         errors += [
             f"{key}={item['input']!r}: {item['msg'].lower()}"
             for item in error.errors()
-            if (key := _key(item["loc"])) not in said
+            if (key := _key(item["loc"], resolved)) not in said
         ]
         raise UserError(_message(errors)) from None
     if not unsettled:  # what does not fit a wrong value says nothing
@@ -178,11 +178,18 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
     return config
 
 
-def _key(place: tuple[int | str, ...]) -> str:
-    """The key as it is written in an override: pydantic puts the launcher's name into the path of its fields."""
-    parts = [str(part) for part in place]
-    if parts[0] == "launcher" and len(parts) > 2:
-        del parts[1]
+def _key(place: tuple[int | str, ...], resolved: Any) -> str:
+    """The key as it is written in an override.
+
+    pydantic puts which of several classes a section is (the launcher's name, a geometry's architecture) into the path
+    of its fields: what the config does not have and is not the last part is such a word.
+    """
+    node, parts = resolved, []
+    for index, part in enumerate(place, start=1):
+        if isinstance(node, dict) and part not in node and index < len(place):
+            continue
+        parts.append(str(part))
+        node = node.get(part) if isinstance(node, dict) else None
     return ".".join(parts)
 
 

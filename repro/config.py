@@ -18,6 +18,8 @@ from pydantic import (
     PositiveInt,
 )
 
+from repro.geometry import Geometry
+
 # Keys that cannot change a result. Everything else is part of the signature.
 NOT_IN_SIGNATURE = (
     "run",
@@ -27,6 +29,7 @@ NOT_IN_SIGNATURE = (
     "data.workers",
     "backbone.paper",  # `model` says which geometry is trained
     "backbone.local",
+    "backbone.training.beta_max",  # `method.weights` says which one is used
 )
 
 
@@ -34,37 +37,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Geometry(_Section):
-    """The shape of a vision transformer. `image_size` and `patch_size` in pixels."""
-
-    embed_dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
-    mlp_ratio: int = Field(gt=0)
-    patch_size: PositiveInt
-    image_size: PositiveInt
-    in_chans: PositiveInt
-    num_classes: PositiveInt
-    weight_init: Literal["", "jax", "moco"] = ""
-
-    @property
-    def patches(self) -> int:
-        """Patch tokens of one image."""
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one image, the class token among them."""
-        return self.patches + 1
-
-
 class PublishedTraining(_Section):
-    """The published training of a backbone: iterations are counted at `global_batch`."""
+    """The published training of a backbone: iterations are counted at `global_batch`.
+
+    `beta_max` is Spartan's largest sharpness; None where nobody published one for this backbone.
+    """
 
     update_interval_iterations: PositiveInt
     update_end_iterations: PositiveInt
     update_fraction: float = Field(gt=0, le=1)
     decay: Literal["cosine"]
+    beta_max: PositiveFloat | None = None
     global_batch: PositiveInt
     epochs: PositiveInt
     images_per_epoch: PositiveInt
@@ -95,6 +78,16 @@ class Part(BaseModel):
     neurons_density: float | None = Field(default=None, gt=0, le=1)
     kept: PositiveInt | None = None
     of: PositiveInt | None = None
+
+    @property
+    def block(self) -> str | None:
+        """What is masked as one, for a method whose target is that of the whole model; None for others."""
+        return self.options.get("block")
+
+    @property
+    def cost(self) -> str | None:
+        """What such a method's target counts: params or macs."""
+        return self.options.get("cost")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -143,13 +136,17 @@ class Data(_Section):
 
 
 class Recipe(_Section):
-    """How to train. Learning rates at `lr_batch`, scaled linearly with the global batch."""
+    """How to train. Learning rates at `lr_batch`, scaled linearly with the global batch.
+
+    `optimizer` is a name of timm's; `momentum` is SGD's, None for an optimizer without it.
+    """
 
     name: str
     epochs: PositiveInt
     global_batch: PositiveInt
     micro_batch: PositiveInt
     optimizer: str
+    momentum: float | None = Field(ge=0, lt=1)
     lr: float = Field(gt=0)
     lr_batch: PositiveInt
     weight_decay: NonNegativeFloat

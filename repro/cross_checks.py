@@ -15,10 +15,18 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
     if method.tokens is None and method.data_sparsity:
         errors.append(f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0")
-    if model.embed_dim % model.num_heads:
-        errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
-    if model.image_size % model.patch_size:
-        errors.append(f"model.patch_size={model.patch_size}: does not divide model.image_size={model.image_size}")
+    if method.weights is not None and method.weights.heads_density is not None and not model.units:
+        errors.append(f"method={method.name}: removes heads and neurons, backbone={config.backbone.name} has none")
+    if method.tokens is not None and not model.tokens:
+        errors.append(f"method={method.name}: selects tokens, backbone={config.backbone.name} has none")
+    errors += model.faults()
+    missing = [
+        f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
+        for key, value in (method.weights.options if method.weights is not None else {}).items()
+        if value is None
+    ]
+    if missing:
+        return [*errors, *missing]
     if recipe.global_batch % min(recipe.micro_batch, recipe.global_batch):
         errors.append(
             f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"
@@ -37,10 +45,9 @@ def cross_checks(config: Config) -> list[str]:
             config, training_length(config, config.data.limit_train or config.data.images_per_epoch)
         )
     weights = method.weights
-    if weights is not None and weights.heads_density is not None and model.num_heads * weights.heads_density < 1 - 1e-9:
-        errors.append(
-            f"method.weights.heads_density={weights.heads_density:g}: leaves none of model.num_heads={model.num_heads}"
-        )
+    heads = model.units.get("heads", 0)
+    if weights is not None and weights.heads_density is not None and heads * weights.heads_density < 1 - 1e-9:
+        errors.append(f"method.weights.heads_density={weights.heads_density:g}: leaves none of {heads} heads")
     mixing = recipe.mixup > 0 or recipe.cutmix > 0
     if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
         errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")

@@ -16,8 +16,8 @@ class MethodPart:
 
     Created after the model and before the optimizer; may replace modules of the model. In a run that begins (not one
     that goes on), the loop calls `prepare` once. Then, for each optimizer update `update` (counted from 1):
-    `before_update`, forward and backward of all micro-batches, the optimizer, `after_step` with the gradients of the
-    whole global batch still in place, and `mask_history`.
+    `before_update`, forward and backward of all micro-batches, `after_backward`, clipping, the optimizer, `after_step`
+    with the gradients of the whole global batch still in place, and `mask_history`.
     """
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
@@ -34,11 +34,22 @@ class MethodPart:
     def before_update(self, update: int) -> None:
         """Before the first forward of an update: temperatures, recording of activations."""
 
+    def after_backward(self, update: int) -> None:
+        """With the gradients of the whole global batch, averaged over ranks, before they are clipped and used.
+
+        A part whose weights in the model are not those that the optimizer moves puts the latter in their place here,
+        their gradients with them, and the former back in `after_step`.
+        """
+
     def after_step(self, update: int) -> None:
         """After the optimizer: keep masks applied, and change them where that is due."""
 
     def constrain(self, model: nn.Module) -> None:
         """Make another copy of the model (the EMA's) as sparse as the one that is trained, in place."""
+
+    def is_at_target(self, update: int) -> bool:
+        """Whether the model after `update` is as sparse as it is to be: others are never the best of a run."""
+        return True
 
     def metrics(self) -> dict[str, float]:
         """Numbers to log: densities, churn, temperatures. Names carry units; values are plain floats."""

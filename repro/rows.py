@@ -10,7 +10,7 @@ import csv
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from repro.errors import UserError, did_you_mean
 TABLES_DIR = Path(__file__).resolve().parent.parent / "paper_tables"
 KINDS = ("confirmed", "cited", "derived", "digitised")  # from the strongest evidence to the weakest
 NEEDS = ("analysis", "device", "training")
+PUBLISHED, ABLATIONS = "published", "ablations"  # row sets that a table need not define
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class PublishedValue:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a published table. Sparsities in percent, as in the row's name."""
+    """One line of a published table. Sparsities in percent, as in the row's name.
+
+    `settings` are overrides of its own, for a row that differs from another in them (an ablation); `scales` are those
+    that it is run at, empty for all.
+    """
 
     table: str
     id: str
@@ -48,6 +53,8 @@ class Row:
     data_sparsity_pct: float
     note: str = ""
     published: tuple[PublishedValue, ...] = ()
+    settings: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -57,7 +64,12 @@ class Row:
             f"method={self.method}",
             f"method.sparsity={self.arch_sparsity_pct / 100:g}",
             f"method.data_sparsity={self.data_sparsity_pct / 100:g}",
+            *self.settings,
         )
+
+    def is_run_at(self, scale: str) -> bool:
+        """Whether the row is run at this scale."""
+        return not self.scales or scale in self.scales
 
     def best_published(self, metric: str) -> PublishedValue | None:
         """The value a verdict is held against: the strongest kind, and the first listed of that kind."""
@@ -67,7 +79,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Metric:
-    """A published column: its label, its tolerance with the reason, and what a measured value depends on."""
+    """A published column: its label, its tolerance with the reason, and what a measured value depends on.
+
+    With `bound: upper` the published value is one that a measured value stays below, not one that it should meet.
+    """
 
     name: str
     label: str
@@ -75,6 +90,7 @@ class Metric:
     needs: str
     reason: str
     note: str = ""
+    bound: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,11 +111,23 @@ class Table:
     paper: str
     dataset: str
     figure: str
+    macs_label: str
     rows: tuple[Row, ...]
     metrics: Mapping[str, Metric]
     sources: Mapping[str, Source]
     row_sets: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    default_sets: tuple[str, ...] = (PUBLISHED,)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def every_row(self) -> tuple[Row, ...]:
+        """The published rows in the paper's order, then those that are only in a row set."""
+        return tuple({row.id: row for rows in (self.rows, *self.row_sets.values()) for row in rows}.values())
+
+    def default_seeds(self, scale: str) -> int:
+        """How many seeds a row is run with where nobody says."""
+        return self.seeds.get(scale, 1)
 
     def label(self, name: str) -> str:
         """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
@@ -110,15 +138,17 @@ class Table:
         rows = (row for row in self.rows if row.backbone == backbone)
         return next((row for row in rows if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0), None)
 
-    def select(self, patterns: Iterable[str] = ()) -> tuple[Row, ...]:
+    def select(self, patterns: Iterable[str] = (), scale: str | None = None) -> tuple[Row, ...]:
         """Rows by shell-style patterns (`deit_small/*`, `!*/dense`) and row-set names (`grid`).
 
-        No positive pattern means every published row. Order is the table's; nothing is listed twice.
-        Raises `UserError` for a pattern that names no row.
+        No positive pattern means the table's default row sets. Order is the table's; nothing is listed twice. With a
+        `scale`, rows that are not run at it are left out.
+        Raises `UserError` for a pattern that names no row, or only rows that are not run at this scale.
         """
         words = [word for pattern in patterns for word in pattern.split()]
-        every = {row.id: row for rows in (self.rows, *self.row_sets.values()) for row in rows}
-        sets = {"published": self.rows, **self.row_sets}
+        every = {row.id: row for row in self.every_row}
+        sets = {PUBLISHED: self.rows, **self.row_sets}
+        default = {row.id for name in self.default_sets for row in sets[name]}
 
         def matching(word: str) -> set[str]:
             if word in sets:
@@ -133,11 +163,14 @@ class Table:
         chosen: set[str] = set()
         for word in wanted:
             found = matching(word)
-            # A glob speaks of published rows first; rows that are only in a set come by the set's name or their own.
-            published = found & {row.id for row in self.rows}
-            chosen |= found if word in sets or not published else published
+            here = {id_ for id_ in found if scale is None or every[id_].is_run_at(scale)}
+            if not here:
+                scales = ", ".join(sorted({name for id_ in found for name in every[id_].scales}))
+                raise UserError(f"{self.name}: {word} is not run at scale {scale}, only at {scales}")
+            # A glob speaks of the default rows first; rows that are only in a set come by the set's name or their own.
+            chosen |= here if word in sets or not here & default else here & default
         if not wanted:
-            chosen = {row.id for row in self.rows}
+            chosen = {id_ for id_ in default if scale is None or every[id_].is_run_at(scale)}
         for word in words:
             if word.startswith("!"):
                 chosen -= matching(word[1:])
@@ -178,35 +211,56 @@ def load_table(name: str) -> Table:
     metrics = {key: Metric(name=key, **values) for key, values in about["metrics"].items()}
     sources = load_sources()
     published = _read_published(folder / "published.csv", metrics, sources)
-    rows: dict[str, Row] = {}
-    for place, record in _read_csv(folder / "rows.csv"):
-        if record["row"] in rows:
-            raise UserError(f"{place}: row {record['row']!r} is there twice")
-        rows[record["row"]] = Row(
-            table=name,
-            id=record["row"],
-            backbone=record["backbone"],
-            method=record["method"],
-            arch_sparsity_pct=_number(record["arch_sparsity_pct"], place),
-            data_sparsity_pct=_number(record["data_sparsity_pct"], place),
-            note=record["note"],
-            published=tuple(published.pop(record["row"], ())),
-        )
+    rows = _read_rows(name, folder / "rows.csv")
+    rows = {id_: replace(row, published=tuple(published.pop(id_, ()))) for id_, row in rows.items()}
     if published:
         raise UserError(f"{folder.name}/published.csv: values for rows not in rows.csv: {', '.join(sorted(published))}")
     sets = {set_name: tuple(_generate(name, entries, rows)) for set_name, entries in about.get("row_sets", {}).items()}
+    if (folder / f"{ABLATIONS}.csv").is_file():
+        ablations = _read_rows(name, folder / f"{ABLATIONS}.csv")
+        if both := sorted(ablations.keys() & rows.keys()):
+            raise UserError(f"{name}/{ABLATIONS}.csv: also in rows.csv: {', '.join(both)}")
+        sets[ABLATIONS] = tuple(ablations.values())
+    default = tuple(about.get("default", [PUBLISHED]))
+    if unknown := [word for word in default if word not in (PUBLISHED, *sets)]:
+        raise UserError(
+            f"{name}/table.yaml: default: no row set {unknown[0]!r}{did_you_mean(unknown[0], [PUBLISHED, *sets])}"
+        )
     return Table(
         name=name,
         title=about["title"],
         paper=about["paper"],
         dataset=about["dataset"],
         figure=about["figure"],
+        macs_label=about["macs_label"],
         rows=tuple(rows.values()),
         metrics=metrics,
         sources=sources,
         row_sets=sets,
         labels=about.get("labels", {}),
+        default_sets=default,
+        seeds=about.get("seeds", {}),
     )
+
+
+def _read_rows(table: str, path: Path) -> dict[str, Row]:
+    """Rows by id. The columns `overrides` and `scales`, words separated by spaces, may be left out."""
+    rows: dict[str, Row] = {}
+    for place, record in _read_csv(path):
+        if record["row"] in rows:
+            raise UserError(f"{place}: row {record['row']!r} is there twice")
+        rows[record["row"]] = Row(
+            table=table,
+            id=record["row"],
+            backbone=record["backbone"],
+            method=record["method"],
+            arch_sparsity_pct=_number(record["arch_sparsity_pct"], place),
+            data_sparsity_pct=_number(record["data_sparsity_pct"], place),
+            note=record["note"],
+            settings=tuple((record.get("overrides") or "").split()),
+            scales=tuple((record.get("scales") or "").split()),
+        )
+    return rows
 
 
 def _generate(table: str, entries: list[dict[str, list[Any]]], known: Mapping[str, Row]) -> Iterable[Row]:

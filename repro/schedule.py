@@ -47,6 +47,24 @@ class UpdateSchedule:
         return max(0, (min(self.end, self.total + 1) - 1) // self.interval)
 
 
+@dataclass(frozen=True)
+class GradualSchedule(UpdateSchedule):
+    """Masks that change after every update below `end` while the model gets sparser, and then stay.
+
+    `ramp_end`: the update from which on the density is the final one.
+    """
+
+    ramp_end: int
+
+    def density(self, update: int, final: float) -> float:
+        """The density after `update` updates: from 1 linearly to `final` at `ramp_end`."""
+        return 1 - (1 - final) * min(1.0, update / self.ramp_end)
+
+    def ramped(self, update: int, first: float, final: float) -> float:
+        """From `first` linearly to `final` at the last update that changes masks."""
+        return first + (final - first) * min(1.0, update / self.last)
+
+
 def training_length(config: Config, images_per_epoch: int) -> Length:
     """The length of a run on `images_per_epoch` images; an incomplete last batch of an epoch is dropped."""
     recipe = config.own_recipe
@@ -76,9 +94,28 @@ def updates_per_iteration(config: Config, length: Length) -> float:
     return config.backbone.training.global_batch / length.global_batch * stretch(config, length)
 
 
+SCHEDULE_OPTIONS = (
+    "update_interval_iterations",
+    "update_end_iterations",
+    "freeze_fraction",
+    "density_ramp_fraction",
+)
+
+
 def mask_schedule(config: Config, length: Length) -> UpdateSchedule | None:
-    """When masks change, from iterations counted at the published global batch; None where they never do."""
+    """When masks change, from iterations counted at the published global batch, or from fractions of the training.
+
+    None where they never do.
+    """
     options = config.method.weights.options if config.method.weights else {}
+    if "freeze_fraction" in options:
+        updates = length.updates
+        return GradualSchedule(
+            interval=1,
+            end=max(1, math.floor(options["freeze_fraction"] * updates)) + 1,
+            total=updates,
+            ramp_end=max(1, math.floor(options["density_ramp_fraction"] * updates)),
+        )
     if "update_interval_iterations" not in options:
         return None
     factor = updates_per_iteration(config, length)

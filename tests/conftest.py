@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from small_runs import Weights, dense_weights
+from small_runs import Weights, dense_weights, resnet_config, small_config
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,5 +23,11 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def dense() -> Weights:
-    """The weights of a finished small dense run."""
-    return dense_weights()
+    """The weights of a small dense vision transformer that has been trained."""
+    return dense_weights(small_config("method=dense"))
+
+
+@pytest.fixture(scope="session")
+def dense_resnet() -> Weights:
+    """The weights of a small dense residual network that has been trained, its running statistics among them."""
+    return dense_weights(resnet_config("method=dense"))

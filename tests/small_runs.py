@@ -20,7 +20,8 @@ from repro.training.loop import Surroundings, Trainer
 
 Weights = dict[str, Tensor]
 
-# Every method of table 1 and every choice that has code of its own.
+SPARTAN = ("method.sparsity=0.5", "method.weights.beta_max=20")
+# Every method and every choice that has code of its own.
 METHODS: Mapping[str, tuple[str, ...]] = {
     "dense": ("method=dense",),
     "svite": ("method=svite",),
@@ -44,17 +45,50 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "gmp": ("method=gmp",),
     "tp": ("method=tp", "method.weights.scoring_batches=3"),
     "ssp": ("method=ssp", "method.sparsity=0.3", "method.weights.scoring_batches=3"),
+    "spartan": ("method=spartan", *SPARTAN),
+    "spartan erk": ("method=spartan", *SPARTAN, "method.weights.distribution=erk", "method.weights.frozen_mask=hard"),
+    "spartan macs": ("method=spartan", *SPARTAN, "method.weights.cost=macs"),
+    "spartan blocks": ("method=spartan_block16", *SPARTAN, "method.weights.block=4x4"),
+    "spartan neuron": ("method=spartan_neuron", *SPARTAN),
+    "imp": ("method=imp", "method.sparsity=0.5"),
+    "top_kast": ("method=top_kast", "method.sparsity=0.5", "method.weights.distribution=uniform"),
 }
-SMALL = (
-    *("backbone=deit_tiny", "scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2"),
-    *("model.embed_dim=12", "model.depth=2", "model.weight_init=''", "data.limit_train=128", "data.limit_test=64"),
+# A model of another family, with batch norms, under masks of every kind.
+ON_RESNET: Mapping[str, tuple[str, ...]] = {
+    "resnet dense": ("method=dense",),
+    "resnet svite": ("method=svite",),
+    "resnet omp": ("method=omp",),
+    "resnet gmp": ("method=gmp", "method.weights.distribution=erk"),
+    "resnet tp": ("method=tp", "method.weights.scoring_batches=3"),
+    "resnet spartan": ("method=spartan", *SPARTAN),
+    "resnet spartan blocks": ("method=spartan_block16", *SPARTAN, "method.weights.block=4x4"),
+    "resnet imp": ("method=imp", "method.sparsity=0.5"),
+    "resnet top_kast": ("method=top_kast", "method.sparsity=0.5"),
+}
+SHORT = (
+    *("scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2"),
+    *("data.limit_train=128", "data.limit_test=64"),
     *("recipe.epochs=3", "recipe.global_batch=32", "recipe.micro_batch=16"),
 )
+VIT = ("backbone=deit_tiny", "model.embed_dim=12", "model.depth=2", "model.weight_init=''")
+RESNET = ("backbone=resnet50", "model.channels=[4,4,8,8]", "recipe.ema_decay=0.99996", "recipe.mixup=0.2")
 
 
 def small_config(*overrides: str) -> Config:
-    """The config of a small run."""
-    return compose([*SMALL, *overrides])
+    """The config of a small run of a vision transformer."""
+    return compose([*VIT, *SHORT, *overrides])
+
+
+def resnet_config(*overrides: str) -> Config:
+    """The config of a small run of a residual network."""
+    return compose([*RESNET, *SHORT, *overrides])
+
+
+def config_of(name: str, *overrides: str) -> Config:
+    """The config of a small run of one of `METHODS` or `ON_RESNET`."""
+    if name in ON_RESNET:
+        return resnet_config(*ON_RESNET[name], *overrides)
+    return small_config(*METHODS[name], *overrides)
 
 
 _splits: dict[str, Splits] = {}
@@ -115,10 +149,10 @@ def trainer(
     return Trainer(config, splits_of(config), around, begins)
 
 
-def dense_weights() -> Weights:
-    """The weights of a finished small dense run."""
+def dense_weights(config: Config) -> Weights:
+    """The weights of a small dense run that has finished."""
     with tempfile.TemporaryDirectory() as folder:
-        run = trainer(small_config("method=dense"), Path(folder))
+        run = trainer(config, Path(folder))
         run.run()
     return run.state.model.state_dict()
 

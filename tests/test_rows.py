@@ -119,3 +119,84 @@ def test_row_overrides_compose_the_row() -> None:
     assert row.overrides == (
         "backbone=deit_small", "method=svite_plus", "method.sparsity=0.5", "method.data_sparsity=0.05",
     )  # fmt: skip
+
+
+SPARTAN = load_table("table2")
+
+
+def test_table2_has_the_22_rows_of_its_paper_and_the_four_sourced_values() -> None:
+    assert len(SPARTAN.rows) == 22
+    assert {row.backbone for row in SPARTAN.rows} == {"resnet50", "vit_base"}
+    values = {(row.id, v.metric, v.value, v.kind, v.source) for row in SPARTAN.rows for v in row.published}
+    assert values == {
+        ("resnet50/spartan-95", "top1_drop_pct_max", 1.0, "confirmed", "spartan_abstract"),
+        ("vit_base/spartan-90-block16", "top1_drop_pct_max", 1.0, "confirmed", "spartan_abstract"),
+        ("vit_base/dense", "top1_pct", 80.06, "cited", "rmt_manuscript"),
+        ("vit_base/spartan-90", "top1_pct", 81.18, "cited", "rmt_manuscript"),
+    }
+    assert [row.id for row in SPARTAN.rows if "no sourced value" in row.note] == [
+        row.id for row in SPARTAN.rows if not row.published
+    ]
+
+
+def test_the_paper_ran_three_trials() -> None:
+    assert [SPARTAN.default_seeds(scale) for scale in ("paper", "local", "smoke")] == [3, 1, 1]
+    assert TABLE.default_seeds("paper") == 1
+
+
+def test_ablations_belong_to_table_2_at_the_local_scale_alone() -> None:
+    ablations = SPARTAN.row_sets["ablations"]
+    assert len(ablations) == 10
+    assert SPARTAN.select([], "local") == (*SPARTAN.rows, *ablations)
+    assert SPARTAN.select([], "paper") == SPARTAN.rows
+    assert SPARTAN.select(["!*/dense"], "paper") == tuple(row for row in SPARTAN.rows if row.method != "dense")
+    assert [row.id for row in SPARTAN.select(["*-erk"], "smoke")] == [
+        "resnet50/spartan-95-erk",
+        "vit_base/spartan-90-erk",
+    ]
+    for word in ("vit_base/spartan-90-erk", "ablations"):
+        with pytest.raises(UserError, match=f"table2: {word} is not run at scale paper, only at local, smoke"):
+            SPARTAN.select([word], "paper")
+    # Without a scale (a stopwatch has none) every row is there.
+    assert len(SPARTAN.select([])) == 32
+
+
+def test_an_ablation_is_its_row_but_for_its_settings() -> None:
+    ablation = SPARTAN.select(["vit_base/spartan-90-beta2"])[0]
+    row = SPARTAN.select(["vit_base/spartan-90"])[0]
+    assert ablation.overrides == (*row.overrides, "method.weights.beta_max=2")
+    assert (ablation.is_run_at("local"), ablation.is_run_at("paper"), row.is_run_at("paper")) == (True, False, True)
+
+
+def test_an_ablation_leaves_table_1_as_it_was() -> None:
+    assert TABLE.select([], "local") == TABLE.select([]) == TABLE.rows
+    (ablation,) = TABLE.select(["ablations"], "local")
+    assert ablation.id == "deit_small/s2vite-40-as_released"
+    assert ablation.overrides[-1] == "method.weights.growth=as_released"
+    assert ablation.id not in {row.id for row in TABLE.select(["deit_small/*"], "local")}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("ablations.csv", "resnet50/spartan-95-erk,", "resnet50/spartan-95,", "also in rows.csv: resnet50/spartan-95"),
+        ("ablations.csv", "resnet50/spartan-95-erk,", "resnet50/spartan-95-uniform,", "line 5: row .* is there twice"),
+        (
+            "table.yaml",
+            "default: [published, ablations]",
+            "default: [publishd]",
+            "no row set 'publishd'; nearest: published",
+        ),
+    ],
+)
+def test_a_wrong_row_set_is_named(
+    file: str, old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(rows.TABLES_DIR, tmp_path / "tables")
+    path = tmp_path / "tables" / "table2" / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    monkeypatch.setattr(rows, "TABLES_DIR", tmp_path / "tables")
+    with pytest.raises(UserError, match=message):
+        load_table.__wrapped__("table2")

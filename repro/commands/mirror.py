@@ -33,7 +33,7 @@ def add_wandb(commands: Any) -> None:
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES")
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1 (default: the table's)")
     command.add_argument("--project", metavar="[ENTITY/]PROJECT", help="instead of WANDB_PROJECT or tracker.project")
     command.add_argument("--offline", action="store_true", help="only write the specification")
     add_runs(command)
@@ -80,13 +80,14 @@ def _dashboard(options: argparse.Namespace) -> int:
     from repro.tracking.dashboard import make
 
     words: list[str] = options.words
+    table = load_table(options.table)
     print(
         make(
-            load_table(options.table),
+            table,
             rows=[word for word in words if "=" not in word],
             overrides=[word for word in words if "=" in word],
             scale=options.scale,
-            seeds=range(options.seeds),
+            seeds=range(options.seeds or table.default_seeds(options.scale)),
             runs=options.runs,
             reports=options.reports,
             project=options.project,

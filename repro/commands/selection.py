@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from repro.rows import Table
 
 SCALES = ("paper", "local", "smoke")
+SEEDS_HELP = "seeds 0 to N-1 (default: what the table says for the scale, or 1)"
 # What makes a row that row, or has an option of its own: a table's runs may not have it otherwise.
 SAID_BY_THE_ROW = (
     *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
@@ -28,7 +29,7 @@ def add_selection(command: argparse.ArgumentParser, words: str | None = None) ->
     command.add_argument("table")
     command.add_argument("words", nargs="*", metavar="ROWS_OR_OVERRIDES", help=words)
     command.add_argument("--scale", choices=SCALES, default="local")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    command.add_argument("--seeds", type=int, metavar="N", help=SEEDS_HELP)
     add_runs(command)
 
 
@@ -47,12 +48,17 @@ def split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             options.seeds = int(word.removeprefix("seeds="))
         except ValueError:
             raise UserError(f"{word}: how many seeds? seeds=3") from None
-    if options.seeds < 1:
+    if options.seeds is not None and options.seeds < 1:
         raise UserError(f"seeds={options.seeds}: at least one")
     for word in overrides:
         if word.partition("=")[0].lstrip("+") in SAID_BY_THE_ROW:
             raise UserError(f"{word}: the row or an option says that; choose rows by pattern, --scale, --seeds, --runs")
     return rows, overrides
+
+
+def seeds_of(options: argparse.Namespace, table: Table) -> range:
+    """The seeds asked for, or as many as the table has at this scale."""
+    return range(options.seeds or table.default_seeds(options.scale))
 
 
 def planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
@@ -62,7 +68,8 @@ def planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
 
     table = load_table(options.table)
     rows, overrides = split(options)
-    return table, plan(table, table.select(rows), options.scale, range(options.seeds), options.runs, overrides)
+    chosen, seeds = table.select(rows, options.scale), seeds_of(options, table)
+    return table, plan(table, chosen, options.scale, seeds, options.runs, overrides)
 
 
 def console() -> Console:

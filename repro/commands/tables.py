@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from repro.commands.selection import add_selection, console, planned, split
+from repro.commands.selection import add_selection, console, planned, seeds_of, split
 
 
 def add_list(commands: Any) -> None:
@@ -95,9 +95,9 @@ def write_report(options: argparse.Namespace) -> None:
     rows, overrides = split(options)
     report = build(
         table,
-        table.select(rows),
+        table.select(rows, options.scale),
         options.scale,
-        range(options.seeds),
+        seeds_of(options, table),
         options.runs,
         options.reports,
         overrides,
@@ -126,9 +126,9 @@ def _card(options: argparse.Namespace) -> int:
     rows, overrides = split(options)
     filled = card(
         table,
-        table.select(rows),
+        table.select(rows, options.scale),
         options.scale,
-        range(options.seeds),
+        seeds_of(options, table),
         options.runs,
         overrides,
         options.affiliation or remembered_affiliation(options.reports / table.name),

@@ -15,9 +15,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from repro.config import Data, Geometry, Recipe
+from repro.config import Data, Recipe
 from repro.data.splits import Splits, check_channels
 from repro.errors import UserError
+from repro.geometry import Geometry
 
 IMAGE_SIZE = 8
 TEST_IMAGES = 360
@@ -57,7 +58,7 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
         ("random_erasing", recipe.random_erasing),
     ):
         if value:
-            raise UserError(f"recipe.{key}={value}: data=digits is not augmented; use recipe=deit_local")
+            raise UserError(f"recipe.{key}={value}: data=digits is not augmented; use a local recipe")
     train, test = raw_splits()
     digest = blake2b(digest_size=8)
     for part in (*train, *test):

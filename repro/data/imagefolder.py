@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro.config import Data, Geometry, Recipe
+from repro.config import Data, Recipe
 from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders
 from repro.data.splits import Splits, check_channels, first_few
 from repro.data.transforms import evaluation_transform, training_transform
 from repro.errors import UserError
+from repro.geometry import Geometry
 
 VALIDATION = ("val", "validation")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from repro.config import Data, Geometry, Recipe
+from repro.config import Data, Recipe
 from repro.data.image_files import Listing, has_folders, is_image, list_class_folders
 from repro.data.imagefolder import data_root, differences, make_splits, validation_folder
 from repro.data.splits import Splits, first_few
 from repro.errors import UserError
+from repro.geometry import Geometry
 
 KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 KAGGLE_LABELS = "LOC_val_solution.csv"

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.config import Data, Geometry, Recipe
+from repro.config import Data, Recipe
 from repro.errors import UserError
+from repro.geometry import Geometry
 
 # Imported when asked for: scikit-learn has no business in a training on ImageNet, nor image decoders in one on digits.
 MODULES = {

@@ -8,8 +8,9 @@ from PIL.Image import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from repro.config import Data, Geometry, Recipe
+from repro.config import Data, Recipe
 from repro.errors import UserError
+from repro.geometry import Geometry
 
 Transform = Callable[[Image], Tensor]
 

@@ -15,7 +15,7 @@ from repro.config import Config, SlurmLauncher
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
 from repro.measure.rate import Throughput
-from repro.rows import TABLES_DIR, load_table
+from repro.rows import TABLES_DIR, load_sources
 from repro.schedule import training_length
 
 TRAINING_OVER_INFERENCE = 3.0  # a backward pass takes about twice its forward
@@ -45,7 +45,7 @@ def published(config: Config) -> Throughput | None:
     """A published throughput of this geometry; None where none is known, or another geometry is trained."""
     if config.model != config.backbone.paper:
         return None
-    sources = load_table("table1").sources
+    sources = load_sources()
     with (TABLES_DIR / "throughput.csv").open(newline="", encoding="utf-8") as stream:
         for record in csv.DictReader(stream):
             if record["source"] not in sources:

@@ -18,9 +18,9 @@ def finished_record(what: str, scale: str, seed: int, root: Path, overrides: Seq
     """
     record = Record(Path(what))
     if not (record.path / "config.yaml").is_file():
-        tables = [table for table in map(load_table, table_names()) if what in {row.id for row in table.rows}]
+        tables = [table for table in map(load_table, table_names()) if what in {row.id for row in table.every_row}]
         if not tables:
-            rows = [row.id for name in table_names() for row in load_table(name).rows]
+            rows = [row.id for name in table_names() for row in load_table(name).every_row]
             raise UserError(f"{what}: neither a record's folder nor a row{did_you_mean(what, rows)}")
         runs = plan(tables[0], tables[0].select([what]), scale, [seed], root, overrides)
         record = runs[-1].record  # the run that it begins with, if any, comes before it

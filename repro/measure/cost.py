@@ -6,11 +6,17 @@ activations and biases are not counted, and a zero weight is free. This is what 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from repro.config import Config, Geometry, Method, Part
+from repro.config import Config, Method, Part
+from repro.geometry import Geometry, Layer
+from repro.measure.layers import whole
+from repro.sparsity.budgets import budget
 from repro.sparsity.erk import layer_densities
+
+# The papers credit fc2's columns of removed neurons; proj's columns of removed heads their masks leave alone.
+_CREDITED_COLUMNS = ("neurons",)
 
 
 @dataclass(frozen=True)
@@ -33,34 +39,6 @@ class Cost:
     is_exact: bool
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One prunable weight: its shape and how often each entry is used for one image."""
-
-    name: str
-    shape: tuple[int, ...]
-    uses: int
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
-
-
-def vit_layers(model: Geometry, tokens: int) -> list[Layer]:
-    """The prunable weights of a vision transformer that goes on with `tokens` tokens after the embedding."""
-    dim, hidden = model.embed_dim, model.embed_dim * model.mlp_ratio
-    layers = [Layer("patch_embed.proj", (dim, model.in_chans, model.patch_size, model.patch_size), model.patches)]
-    for index in range(model.depth):
-        layers += [
-            Layer(f"blocks.{index}.attn.qkv", (3 * dim, dim), tokens),
-            Layer(f"blocks.{index}.attn.proj", (dim, dim), tokens),
-            Layer(f"blocks.{index}.mlp.fc1", (hidden, dim), tokens),
-            Layer(f"blocks.{index}.mlp.fc2", (dim, hidden), tokens),
-        ]
-    return [*layers, Layer("head", (model.num_classes, dim), 1)]
-
-
 def units_kept(total: int, density: float) -> int:
     """Heads or neurons left of `total` at `density`, rounded down as in the released code (0.7 of 6 heads is 4)."""
     return max(1, int(total * density + 1e-9))
@@ -81,36 +59,25 @@ def row_cost(config: Config) -> Cost:
 def method_cost(model: Geometry, method: Method) -> Cost:
     """The cost of `method` on a backbone of this geometry."""
     tokens = tokens_kept(model, method.tokens)
-    layers = vit_layers(model, tokens)
+    layers = model.layers(tokens)
     weights = method.weights
     densities = dict.fromkeys((layer.name for layer in layers), 1.0)
-    heads = 1.0
-    vectors_removed = 0.0
     if weights is not None and weights.distribution is not None:
-        shapes = {layer.name: layer.shape for layer in layers}
-        densities = layer_densities(weights.distribution, shapes, 1 - method.sparsity)
-    if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
-        hidden = model.embed_dim * model.mlp_ratio
-        heads = units_kept(model.num_heads, weights.heads_density) / model.num_heads
-        neurons = units_kept(hidden, weights.neurons_density) / hidden
-        for layer in layers:
-            if layer.name.endswith("qkv"):
-                densities[layer.name] = heads
-            elif layer.name.endswith(("fc1", "fc2")):
-                densities[layer.name] = neurons
-        # The biases of removed heads and neurons leave with them.
-        vectors_removed = model.depth * (3 * model.embed_dim * (1 - heads) + hidden * (1 - neurons))
-    attention = model.depth * 2 * tokens * tokens * model.embed_dim
+        densities |= _densities(model, method, weights)
+    shares = unit_shares(model, weights)
+    for layer in layers:
+        densities[layer.name] *= _share(layer, shares, _CREDITED_COLUMNS)
+    # The biases of removed heads and neurons leave with them.
+    vectors_removed = sum(layer.shape[0] * (1 - shares.get(layer.rows_of, 1.0)) for layer in layers)
+    attention = model.attention_macs(tokens)
     products = sum(layer.size * densities[layer.name] * layer.uses for layer in layers)
-    # A linear scorer with one output per patch token.
-    selector = model.patches * model.embed_dim if method.tokens is not None else 0
-    dense = sum(layer.size * layer.uses for layer in vit_layers(model, model.tokens))
-    dense += model.depth * 2 * model.tokens**2 * model.embed_dim
-    params = sum(layer.size * densities[layer.name] for layer in layers) + _vector_params(model) - vectors_removed
+    selector = selector_macs(model, method)
+    dense = whole(model).macs
+    params = sum(layer.size * densities[layer.name] for layer in layers) + model.vector_params - vectors_removed
     if method.tokens is not None:
-        params += model.embed_dim + 1
+        params += model.token_width + 1
     macs = products + attention + selector
-    macs_alt = products + attention * heads + selector
+    macs_alt = products + attention * shares.get("heads", 1.0) + selector
     return Cost(
         params_m=params / 1e6,
         macs_g=macs / 1e9,
@@ -120,6 +87,17 @@ def method_cost(model: Geometry, method: Method) -> Cost:
     )
 
 
+def _densities(model: Geometry, method: Method, weights: Part) -> dict[str, float]:
+    """The density of each masked layer at the end: of all weights, or such that the whole model meets its target."""
+    density = 1 - method.sparsity
+    assert weights.distribution is not None
+    dense = whole(model)
+    if weights.block is None or weights.cost is None:
+        return layer_densities(weights.distribution, {layer.name: layer.shape for layer in dense.layers}, density)
+    found = budget(dense, density, distribution=weights.distribution, cost=weights.cost, block=weights.block)
+    return dict(found.densities)
+
+
 def physical_macs_g(model: Geometry, method: Method) -> float:
     """MACs, in 1e9 per image, of the model as it runs: without removed heads, neurons and tokens.
 
@@ -127,23 +105,25 @@ def physical_macs_g(model: Geometry, method: Method) -> float:
     zero.
     """
     tokens = tokens_kept(model, method.tokens)
-    heads = neurons = 1.0
-    weights = method.weights
-    if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
-        hidden = model.embed_dim * model.mlp_ratio
-        heads = units_kept(model.num_heads, weights.heads_density) / model.num_heads
-        neurons = units_kept(hidden, weights.neurons_density) / hidden
-    macs = 0.0
-    for layer in vit_layers(model, tokens):
-        share = heads if ".attn." in layer.name else neurons if ".mlp." in layer.name else 1.0
-        macs += layer.size * layer.uses * share
-    macs += model.depth * 2 * tokens**2 * model.embed_dim * heads
-    macs += model.patches * model.embed_dim if method.tokens is not None else 0
-    return macs / 1e9
+    shares = unit_shares(model, method.weights)
+    macs = sum(layer.size * layer.uses * _share(layer, shares, tuple(shares)) for layer in model.layers(tokens))
+    macs += model.attention_macs(tokens) * shares.get("heads", 1.0)
+    return (macs + selector_macs(model, method)) / 1e9
 
 
-def _vector_params(model: Geometry) -> int:
-    """Biases, norms, class token and position embedding: never sparse."""
-    dim, hidden = model.embed_dim, model.embed_dim * model.mlp_ratio
-    block = 3 * dim + dim + hidden + dim + 4 * dim
-    return dim + dim + model.tokens * dim + model.depth * block + 2 * dim + model.num_classes
+def unit_shares(model: Geometry, weights: Part | None) -> dict[str, float]:
+    """The share of each kind of unit (heads, neurons) that a structured method keeps; empty for any other method."""
+    if weights is None or weights.heads_density is None or weights.neurons_density is None:
+        return {}
+    asked = {"heads": weights.heads_density, "neurons": weights.neurons_density}
+    return {name: units_kept(total, asked[name]) / total for name, total in model.units.items()}
+
+
+def selector_macs(model: Geometry, method: Method) -> int:
+    """MACs of a token selector: a linear scorer with one output per patch token."""
+    return model.patches * model.token_width if method.tokens is not None else 0
+
+
+def _share(layer: Layer, shares: Mapping[str, float], columns: Sequence[str]) -> float:
+    """What is left of a layer without its removed rows, and without its removed columns of these units."""
+    return shares.get(layer.rows_of, 1.0) * (shares.get(layer.columns_of, 1.0) if layer.columns_of in columns else 1.0)

@@ -10,7 +10,7 @@ from torch import nn
 
 from repro.config import Config
 from repro.measure.rate import Throughput
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.training.distributed import join_world
 from repro.training.precision import autocast
 
@@ -36,7 +36,7 @@ def probe(config: Config, budget_s: float) -> Throughput:
 def _rate(config: Config, device: torch.device, budget_s: float) -> float:
     recipe, shape = config.recipe, config.model
     batch = min(recipe.micro_batch, recipe.global_batch)
-    model = build_vit(shape, recipe.drop_path, seed=0).to(device).train()
+    model = build_model(shape, recipe.drop_path, seed=0).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images = torch.randn(batch, shape.in_chans, shape.image_size, shape.image_size, device=device)
     labels = torch.randint(shape.num_classes, (batch,), device=device)

@@ -21,9 +21,9 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
+from repro.models.backbone import build_model
 from repro.models.export import attach_selector, selector_of
-from repro.models.shrink import Sizes, cut_to
-from repro.models.vit import build_vit
+from repro.models.shrink import Sizes, cut_to, sizes
 from repro.rows import Row, Table
 from repro.runs import provenance
 from repro.runs.timing import Setting, Timing, read_timing, write_timing
@@ -66,13 +66,13 @@ def paper_config(row: Row) -> Config:
 
 def physical_model(config: Config) -> nn.Module:
     """The model of a row as small as it gets, with fresh weights, in evaluation mode."""
-    model = build_vit(config.model, 0.0, 0)
+    model = build_model(config.model, 0.0, 0)
     attach_selector(model, selector_of(config))
     weights = config.method.weights
     if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
-        heads = units_kept(config.model.num_heads, weights.heads_density)
-        neurons = units_kept(config.model.embed_dim * config.model.mlp_ratio, weights.neurons_density)
-        depth = config.model.depth
+        heads = units_kept(config.model.units["heads"], weights.heads_density)
+        neurons = units_kept(config.model.units["neurons"], weights.neurons_density)
+        depth = len(sizes(model).heads)
         cut_to(model, Sizes((heads,) * depth, (neurons,) * depth))
     return model.eval()
 

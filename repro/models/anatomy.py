@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,12 +25,12 @@ def anatomy(config: Config, weights: dict[str, Tensor], images: Tensor) -> dict[
         weights: its model's state dict, zero where it is sparse.
         images: (N, channels, height, width), normalised as in training; the first eight are drawn.
 
-    Returns `heads` (layers x heads, whether each speaks); with a token selector `images` (N x height x width, grey
-    from 0 to 1), `kept` (N x patches, whether each stays) and `patch_size` in pixels.
+    Returns `heads` (layers x heads, whether each speaks; empty for a model without attention); with a token selector
+    `images` (N x height x width, grey from 0 to 1), `kept` (N x patches, whether each stays) and `patch_size` (pixels).
     """
     model = masked_model(config, weights)
-    blocks: Any = model.blocks
-    heads = torch.zeros(len(blocks), config.model.num_heads, dtype=torch.bool)
+    blocks: Any = getattr(model, "blocks", ())
+    heads = torch.zeros(len(blocks), config.model.units.get("heads", 0), dtype=torch.bool)
     for layer, block in enumerate(blocks):
         heads[layer, speaking_heads(block.attn)] = True
     found: dict[str, Any] = {"schema": SCHEMA, "heads": heads.tolist()}
@@ -39,7 +40,7 @@ def anatomy(config: Config, weights: dict[str, Tensor], images: Tensor) -> dict[
         grey = (some * std + mean).mean(1).clamp(0, 1)
         found["images"] = [[[round(value, 3) for value in row] for row in image] for image in grey.tolist()]
         found["kept"] = kept_patches(model, some).tolist()
-        found["patch_size"] = config.model.patch_size
+        found["patch_size"] = config.model.image_size // math.isqrt(config.model.patches)
     return found
 
 

@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from repro.config import Config, Geometry
+from repro.config import Config
 from repro.errors import UserError
+from repro.geometry import Geometry, parse_geometry
 from repro.measure.cost import tokens_kept
+from repro.models.backbone import build_model
 from repro.models.kernels import apply_kernels, measured_kernels
 from repro.models.shrink import Sizes, cut_to, shrink
-from repro.models.vit import build_vit
 from repro.runs.files import replacing, write_json
 
 FORMAT = 2
@@ -35,7 +36,7 @@ CHECKED_IMAGES = 8
 
 def masked_model(config: Config, weights: dict[str, torch.Tensor]) -> nn.Module:
     """The model of a finished run as it was trained: full matrices, zeros where it is sparse; in evaluation mode."""
-    model = build_vit(config.model, 0.0, config.seed)
+    model = build_model(config.model, 0.0, config.seed)
     attach_selector(model, selector_of(config))
     model.load_state_dict(weights)
     return model.eval()
@@ -132,7 +133,7 @@ def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measure
         raise UserError(f"{folder}: no exported model (no {DESCRIPTION}); write one with repro export") from None
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}: format {description.get('format')!r}, this code reads {FORMAT}; export it again")
-    model = build_vit(Geometry.model_validate(description["geometry"]), 0.0, 0)
+    model = build_model(parse_geometry(description["geometry"]), 0.0, 0)
     attach_selector(model, description["tokens"])
     cut_to(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
     model.load_state_dict(load_file(folder / WEIGHTS))

@@ -8,10 +8,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from repro.config import Geometry
+from repro.geometry import ViT
 
 
-def build_vit(geometry: Geometry, drop_path: float, seed: int) -> nn.Module:
+def build_vit(geometry: ViT, drop_path: float, seed: int) -> nn.Module:
     """A vision transformer, its weights drawn from `seed` alone.
 
     Args:

@@ -11,7 +11,7 @@ import pandas as pd
 from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
 from repro.report.drawing import Job, run_jobs
-from repro.report.figures import figure1
+from repro.report.figures import table_figure
 from repro.report.mask_figure import mask_figure
 from repro.report.more_figures import figure_jobs
 from repro.report.page import write_page
@@ -44,10 +44,13 @@ def build(
     """
     frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
     written = write_tables(frame, table, reports_dir / table.name, overrides)
+    # A row with settings of its own is no point on its method's line.
+    usual = [evidence for evidence in every if not evidence.row.settings]
+    points = frame[[not evidence.row.settings for evidence in every]]
     jobs: list[Job] = [
-        lambda: figure1(frame, table, reports_dir),
+        lambda: table_figure(points, table, reports_dir),
         lambda: mask_figure(table, every, scale, reports_dir),
-        *figure_jobs(frame, table, every, reports_dir),
+        *figure_jobs(points, table, usual, reports_dir),
     ]
     written += run_jobs(jobs)
     filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))

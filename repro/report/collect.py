@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def _time_note(evidence: Evidence) -> str:
     return f"{words}; {MASKED_DENSE}" if is_masked else words
 
 
-def _gain(_: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
+def _gain(evidence: Evidence, reference: Evidence | None) -> Measured:
     if reference is None:
         return Measured(None, 0, None, "missing")
     pairs = paired_differences(evidence.values("top1_best_pct"), reference.values("top1_best_pct"))
@@ -203,6 +203,11 @@ def _gain(_: Cost, evidence: Evidence, reference: Evidence | None) -> Measured:
         for run, other in zip(evidence.runs.values(), reference.runs.values(), strict=True)
     ]
     return _over_seeds(summarise(pairs.values()), row_state(states))
+
+
+def _drop(evidence: Evidence, reference: Evidence | None) -> Measured:
+    gain = _gain(evidence, reference)
+    return replace(gain, value=None if gain.value is None else -gain.value)
 
 
 def _over_seeds(summary: Summary, state: str) -> Measured:
@@ -227,7 +232,8 @@ _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] =
     "top1_pct": lambda _, evidence, __: _over_seeds(
         summarise(evidence.values("top1_best_pct").values()), evidence.state
     ),
-    "top1_gain_pct": _gain,
+    "top1_gain_pct": lambda _, evidence, reference: _gain(evidence, reference),
+    "top1_drop_pct_max": lambda _, evidence, reference: _drop(evidence, reference),
 }
 
 

@@ -42,7 +42,7 @@ def compare(
     """Compare two rows by a number of result.json. Raises `UserError` for a row that the table does not have."""
     values = []
     for name in (first, second):
-        (row, *more) = table.select([name])
+        (row, *more) = table.select([name], scale)
         if more:
             raise UserError(f"{table.name}: {name!r} names {1 + len(more)} rows; a comparison takes one on each side")
         values.append(read_evidence(table.name, row, scale, seeds, root, overrides, time.time()).values(key))

@@ -1,4 +1,4 @@
-"""Figure 1: accuracy against MACs, a panel per backbone, published points and measured ones told apart."""
+"""A table's own figure: accuracy against MACs, a panel per backbone, published points and measured ones told apart."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Point:
     top1_error_pct: float = 0.0
 
 
-def figure1(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
+def table_figure(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
     """Write `<table.figure>.svg`, `.png` and `.pdf` into `folder`; returns their paths.
 
     MACs are by the figure convention (attention products of removed heads credited), as in the paper's overview figure:
     a published point stands where its published saving puts it, any other where its count does. Accuracies of another
     scale or data set than the paper's have a second row of panels to themselves.
     """
-    return write_figure(folder, table.figure, f"{frame.to_csv()}{table}", lambda: draw_figure1(frame, table))
+    return write_figure(folder, table.figure, f"{frame.to_csv()}{table}", lambda: draw_table_figure(frame, table))
 
 
-def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
+def draw_table_figure(frame: pd.DataFrame, table: Table) -> Figure:
     """The figure itself: `axes` row by row, first those of the paper's accuracies, then those of the local ones."""
     rows = rows_by_id(table)
     backbones = list(dict.fromkeys(frame["backbone"]))
@@ -64,7 +64,7 @@ def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
             upper.text(0.5, 0.5, "no published accuracy", transform=upper.transAxes, ha="center", va="center")
         if has_local:
             _draw_measured(grid[1][column], lines, look, "local_")
-        grid[-1][column].set_xlabel("MACs per image (G), figure convention")
+        grid[-1][column].set_xlabel(table.macs_label)
         for axes in grid[:, column]:
             axes.margins(0.08, 0.1)
     grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
@@ -83,18 +83,11 @@ def draw_figure1(frame: pd.DataFrame, table: Table) -> Figure:
     return figure
 
 
-def rows_by_order(table: Table) -> Iterator[Row]:
-    """The rows of a table in the paper's order, then those of its row sets."""
-    yield from table.rows
-    for rows in table.row_sets.values():
-        yield from rows
-
-
 def method_looks(table: Table) -> dict[str, Look]:
     """A look for each method but the references'. By the table, not by the rows chosen: a method keeps its colour when
     other rows, or whole backbones, are left out."""
     references = {row.id for name in {row.backbone for row in table.rows} if (row := table.reference(name))}
-    return looks(row.method for row in rows_by_order(table) if row.id not in references)
+    return looks(row.method for row in table.every_row if row.id not in references)
 
 
 def published_point(line: Mapping[str, Any], row: Row) -> Point | None:

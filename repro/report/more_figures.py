@@ -1,4 +1,4 @@
-"""The figures beside figure 1: accuracy against sparsity and cost, curves, layers, heads left, patches kept."""
+"""The figures beside a table's own: accuracy against sparsity and cost, curves, layers, heads left, patches kept."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from repro.report.view import (
     number,
     published_number,
     rows_by_id,
+    section_label,
     tone,
     view,
     with_spread,
@@ -132,13 +133,13 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
         grid.add_column("accuracy", width=16)
     grid.add_column("runs", width=11)
-    backbone = None
+    section = None
     for line in frame.to_dict("records"):
         row = rows[str(line["row"])]
-        if row.backbone != backbone:
-            backbone = row.backbone
-            grid.add_row(Text(table.label(backbone), style="bold"))
-        cells = [Text(" " + row.id.removeprefix(f"{backbone}/"))]
+        if section_label(table, row) != section:
+            section = section_label(table, row)
+            grid.add_row(Text(section, style="bold"))
+        cells = [Text(" " + row.id.removeprefix(f"{row.backbone}/"))]
         for metric in costs:
             cells.append(Text(number(line[metric.name])))
             if metric.name.endswith("_pct"):

@@ -83,17 +83,14 @@ class View:
 
 
 def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> View:
-    """The reader's view of `frame`, in its order, with a section for each backbone."""
+    """The reader's view of `frame`, in its order, with sections for each backbone's rows, the paper's and others."""
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
     rows = rows_by_id(table)
     columned = [metric for metric in table.metrics.values() if has_columns(table, metric)]
     heads = _columns(frame, table, columned)
     sections = tuple(
-        Section(
-            table.label(str(backbone)),
-            tuple(_line(line, rows[line["row"]], table, columned, len(heads)) for line in same),
-        )
-        for backbone, same in itertools.groupby(lines, lambda line: line["backbone"])
+        Section(label, tuple(_line(line, rows[line["row"]], table, columned, len(heads)) for line in same))
+        for label, same in itertools.groupby(lines, lambda line: section_label(table, rows[line["row"]]))
     )
     told = [metric for metric in table.metrics.values() if metric not in columned]
     claims = tuple(claim_cells(judged) for judged in judge_claims(frame, table))
@@ -130,7 +127,13 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
 
 def rows_by_id(table: Table) -> dict[str, Row]:
     """Every row of a table, those that are only in a row set among them."""
-    return {row.id: row for rows in (*table.row_sets.values(), table.rows) for row in rows}
+    return {row.id: row for row in table.every_row}
+
+
+def section_label(table: Table, row: Row) -> str:
+    """What stands above the lines of a backbone; rows that the paper does not have stand apart."""
+    is_published = any(row.id == other.id for other in table.rows)
+    return f"{table.label(row.backbone)}{'' if is_published else ', not rows of the paper'}"
 
 
 def has_columns(table: Table, metric: Metric) -> bool:

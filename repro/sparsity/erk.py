@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from repro.errors import UserError
 
 
-def erk_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
+def erk_densities(
+    shapes: Mapping[str, tuple[int, ...]], density: float, units: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Per-layer densities of the Erdos-Renyi-Kernel distribution.
 
     A layer's density is proportional to sum(shape) / prod(shape). Layers that would pass 1 are made dense and the
@@ -20,6 +22,7 @@ def erk_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict
     Args:
         shapes: weight shape of each layer, e.g. `(out, in)` or `(out, in, kernel, kernel)`.
         density: fraction of all weights that stay, in (0, 1].
+        units: what a weight of each layer costs, where `density` is to be that of the cost; 1 where not given.
 
     Returns:
         A density in (0, 1] for each layer, in the order of `shapes`.
@@ -28,8 +31,8 @@ def erk_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict
         UserError: for a density outside (0, 1] or an empty layer.
     """
     _check(shapes, density)
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
+    raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
+    sizes = {name: math.prod(shape) * (units[name] if units else 1) for name, shape in shapes.items()}
     dense: set[str] = set()
     while len(dense) < len(shapes):
         kept = density * sum(sizes.values()) - sum(sizes[name] for name in dense)
@@ -48,9 +51,14 @@ def uniform_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> 
     return dict.fromkeys(shapes, float(density))
 
 
-def layer_densities(distribution: str, shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
+def layer_densities(
+    distribution: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    density: float,
+    units: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Densities by the name of a distribution. `global` starts uniform: where it ends is decided by the weights."""
-    return (erk_densities if distribution == "erk" else uniform_densities)(shapes, density)
+    return erk_densities(shapes, density, units) if distribution == "erk" else uniform_densities(shapes, density)
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]], density: float) -> None:

@@ -39,13 +39,21 @@ class Masks:
     Args:
         weights: the weights, by layer.
         masks: bool, by layer, of the weights' shapes: what is active at first; all of it when None.
+        may_be_empty: whether a layer may have no active weight.
 
     Raises:
-        UserError: for a layer without an active weight.
+        UserError: for a layer without an active weight that must have one.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        masks: Mapping[str, Tensor] | None = None,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         self.weights = dict(weights)
+        self._may_be_empty = may_be_empty
         self._bytes = {
             name: torch.full(weight.shape, ACTIVE | EVER_ACTIVE, dtype=torch.uint8, device=weight.device)
             for name, weight in self.weights.items()
@@ -112,7 +120,7 @@ class Masks:
         new = mask.view(torch.uint8)
         states.bitwise_and_(EVER_ACTIVE).bitwise_or_(new).bitwise_or_(new << 1)
         self._count_layer(name)
-        if not self.active_by_layer[name]:
+        if not self.active_by_layer[name] and not self._may_be_empty:
             raise UserError(
                 f"layer {name} with {mask.numel()} weights keeps none; lower method.sparsity or choose another "
                 "method.weights.distribution"

@@ -53,7 +53,7 @@ def make(
 
     Raises `UserError` for a wrong row or override, and for a server that refuses.
     """
-    chosen = table.select(rows)
+    chosen = table.select(rows, scale)
     entity, name = project_of(project, [f"scale={scale}", *overrides])
     frame = collect(table, chosen, scale, seeds, runs, overrides)
     markdown = markdown_text(view(frame, table, overrides))

@@ -124,7 +124,7 @@ def accuracy_group(scale: str, is_published_data: bool) -> str:
 def names_of(table: str, row: str, config: Config) -> Names:
     """The names of a run. Only scale `paper` on the table's own data set is the published training."""
     published = published_table(table)
-    found = None if published is None else next((r for r in _every_row(published) if r.id == row), None)
+    found = None if published is None else next((r for r in published.every_row if r.id == row), None)
     is_published_data = published is not None and config.data.name == published.dataset
     return Names(config.backbone.name, accuracy_group(config.scale.name, is_published_data), found)
 
@@ -150,7 +150,3 @@ def published_table(name: str) -> Table | None:
         return load_table(name)
     except UserError:
         return None
-
-
-def _every_row(table: Table) -> list[Row]:
-    return [*table.rows, *(row for rows in table.row_sets.values() for row in rows)]

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from repro.errors import UserError
@@ -74,12 +75,33 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def average_batch_norms(self, model: nn.Module) -> None:
+        """Give every rank the mean over ranks of what batch norms have seen: each has counted its own images only.
+
+        Running means and variances, as timm's `distribute_bn("reduce")`. Every rank must call it.
+        """
+        running = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, _BatchNorm)
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+        if self.size == 1 or not running:
+            return
+        mean = torch.cat(running)
+        dist.all_reduce(mean)
+        mean /= self.size
+        for buffer, part in zip(running, mean.split([len(buffer) for buffer in running]), strict=True):
+            buffer.copy_(part)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as DDP, which averages gradients over ranks; the model itself in a world of one."""
         if self.size == 1:
             return model
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices)
+        # Buffers are not sent with every forward pass: after each update all ranks have the same ones.
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def join_world(device: str) -> World:

@@ -20,7 +20,7 @@ from repro.cross_checks import schedule_errors
 from repro.data.loader import TrainLoader, evaluation_batches
 from repro.data.splits import Splits
 from repro.errors import UserError
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
 from repro.seeding import seeded, stream_seed
 from repro.sparsity.selection import NotANumber
@@ -81,7 +81,7 @@ class Trainer:
         if errors := schedule_errors(config, self.length):
             raise UserError("; ".join(errors))
         pace = updates_per_iteration(config, self.length)
-        model = build_vit(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
+        model = build_model(config.model, recipe.drop_path, stream_seed("model", config.seed)).to(self.world.device)
         if (weights is None) != (config.method.starts_from is None):
             raise UserError(
                 f"method={config.method.name} begins with the weights of {config.method.starts_from or 'no other run'}"
@@ -163,9 +163,12 @@ class Trainer:
                 part.before_update(update)
             state.loss_sum += self._backward(batches)
         state.loss_updates += 1
+        for part in state.parts:
+            part.after_backward(update)
         if self.recipe.clip_grad_norm:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.recipe.clip_grad_norm)
         training.optimizer.step()
+        self.world.average_batch_norms(state.model)
         state.update = update
         try:
             for part in state.parts:
@@ -192,8 +195,12 @@ class Trainer:
         """What `MethodPart.prepare` is given: gradients, and no update. Its batches are the first of the training."""
         self.state.model.train()
         self.state.training.optimizer.zero_grad(set_to_none=True)
+        # Batch norm counts what it sees; nothing of this is training.
+        kept = [(buffer, buffer.clone()) for buffer in self.state.model.buffers()]
         with closing(self._batches_of_all_epochs()) as batches, self._seeded("prepare", 0):
             self._backward(batches, global_batches)
+        for buffer, before in kept:
+            buffer.copy_(before)
 
     def _batches_of_all_epochs(self) -> Generator[tuple[Tensor, Tensor]]:
         for epoch in itertools.count():
@@ -277,7 +284,8 @@ class Trainer:
                     part.constrain(averaged)
                 ema = self._accuracy(averaged)
                 entry |= {"top1_ema_pct": ema.top1_pct, "top5_ema_pct": ema.top5_pct}
-            if raw.top1_pct > state.best.top1_pct:
+            is_sparse = all(part.is_at_target(state.update) for part in state.parts)
+            if is_sparse and raw.top1_pct > state.best.top1_pct:
                 state.best = Best(raw.top1_pct, epoch)
                 if self.world.is_first:
                     checkpoint.save_best(self.around.checkpoints, state.weights())

@@ -10,8 +10,9 @@ from torch import nn
 from repro.config import Config, Part
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
+from repro.measure.layers import whole
 from repro.parts import MethodPart
-from repro.schedule import Length, mask_schedule
+from repro.schedule import SCHEDULE_OPTIONS, Length, mask_schedule
 
 
 def build_parts(config: Config, model: nn.Module, length: Length) -> list[MethodPart]:
@@ -32,8 +33,10 @@ def build_parts(config: Config, model: nn.Module, length: Length) -> list[Method
         options = {**method.weights.options, **{key: value for key, value in given.items() if value is not None}}
         schedule = mask_schedule(config, length)
         if schedule is not None:
-            del options["update_interval_iterations"], options["update_end_iterations"]
+            options = {key: value for key, value in options.items() if key not in SCHEDULE_OPTIONS}
             options["schedule"] = schedule
+        if method.weights.block is not None:
+            options["whole"] = whole(config.model, tokens_kept(config.model, method.tokens))
         parts.append(_load(method.weights)(model, sparsity=method.sparsity, seed=config.seed, **options))
     if method.tokens is not None:
         parts.append(

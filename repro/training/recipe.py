@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -44,10 +44,7 @@ def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: L
     `pace` is the number of updates that stand for one published iteration: the EMA's decay, published per iteration,
     keeps its half-life in images.
     """
-    if recipe.optimizer.lower() not in list_optimizers():
-        hint = did_you_mean(recipe.optimizer, list_optimizers())
-        raise UserError(f"recipe.optimizer={recipe.optimizer}: timm has no such optimizer{hint}")
-    optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
+    optimizer = _optimizer(model, recipe)
     by_update = recipe.schedule_by == "update"
     scheduler, _ = create_scheduler_v2(
         optimizer,
@@ -72,3 +69,19 @@ def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: L
     loss = SoftTargetCrossEntropy() if mixing else LabelSmoothingCrossEntropy(recipe.label_smoothing)
     ema = ModelEmaV3(model, decay=recipe.ema_decay ** (1 / pace)) if recipe.ema_decay else None
     return TrainingParts(optimizer, scheduler, mixup, loss, ema, by_update)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """timm's optimizer of that name. Raises `UserError` for one it does not have, or a useless momentum."""
+    known = list_optimizers()
+    if recipe.optimizer not in known:
+        raise UserError(f"recipe.optimizer={recipe.optimizer}: timm has none{did_you_mean(recipe.optimizer, known)}")
+    has_momentum: bool = get_optimizer_info(recipe.optimizer).has_momentum
+    if has_momentum != (recipe.momentum is not None):
+        wanted = "needs one, 0.9 for instance" if has_momentum else "set null"
+        raise UserError(f"recipe.momentum={recipe.momentum}: recipe.optimizer={recipe.optimizer} {wanted}")
+    momentum = {} if recipe.momentum is None else {"momentum": recipe.momentum}
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay, **momentum
+    )
+    return optimizer

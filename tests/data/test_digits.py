@@ -72,7 +72,10 @@ def test_changed_pixels_change_the_fingerprint(monkeypatch: pytest.MonkeyPatch) 
         ("backbone.local.in_chans=3", "model.in_chans=3: data=digits has 1; set model.in_chans=1"),
         ("backbone.local.num_classes=7", "model.num_classes=7: data=digits has 10 classes; set model.num_classes=10"),
         ("data.mean=[0.1,0.2]", "data.mean: 2 values, the images have 1 channels; give one per channel"),
-        ("recipe.color_jitter=0.4", "recipe.color_jitter=0.4: data=digits is not augmented; use recipe=deit_local"),
+        (
+            "recipe.color_jitter=0.4",
+            "recipe.color_jitter=0.4: data=digits is not augmented; use a local recipe",
+        ),
         ("data.limit_test=361", "data.limit_test=361: there are 360 images; set at most that, or null for all"),
         (
             "data.images_per_epoch=1400",

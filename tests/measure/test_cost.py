@@ -7,7 +7,7 @@ import timm
 from torch import nn
 
 from repro.composition import compose
-from repro.measure.cost import row_cost, tokens_kept, units_kept, vit_layers
+from repro.measure.cost import row_cost, tokens_kept, units_kept
 from repro.rows import load_table, row_id
 
 EVERY = {row.id: row for rows in (load_table("table1").rows, load_table("table1").row_sets["grid"]) for row in rows}
@@ -21,7 +21,7 @@ def test_dense_macs(backbone: str, gmacs: float, attention_share_pct: float) -> 
     config = compose([f"backbone={backbone}"])
     assert row_cost(config).macs_g == pytest.approx(gmacs, abs=5e-5)
     model = config.backbone.paper
-    attention = model.depth * 2 * model.tokens**2 * model.embed_dim / 1e9
+    attention = model.attention_macs(model.tokens) / 1e9
     assert 100 * attention / gmacs == pytest.approx(attention_share_pct, abs=0.05)
 
 
@@ -34,7 +34,7 @@ def test_layers_and_params_are_those_of_timms_model(backbone: str) -> None:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
-    assert {layer.name: layer.shape for layer in vit_layers(config.backbone.paper, 197)} == weights
+    assert {layer.name: layer.shape for layer in config.backbone.paper.layers(197)} == weights
     assert row_cost(config).params_m * 1e6 == pytest.approx(sum(p.numel() for p in model.parameters()), abs=0.5)
 
 

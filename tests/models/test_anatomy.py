@@ -6,8 +6,8 @@ import torch
 
 from repro.composition import compose
 from repro.models.anatomy import anatomy
+from repro.models.backbone import build_model
 from repro.models.export import attach_selector, selector_of
-from repro.models.vit import build_vit
 
 
 def test_heads_and_patches_of_a_small_model() -> None:
@@ -18,7 +18,7 @@ def test_heads_and_patches_of_a_small_model() -> None:
                 *("scale=local", f"method.tokens.selection={selection}"),
             ]
         )
-        model = build_vit(config.model, 0.0, 0)
+        model = build_model(config.model, 0.0, 0)
         attach_selector(model, selector_of(config))
         blocks = model.blocks
         width = config.model.embed_dim // config.model.num_heads

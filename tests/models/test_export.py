@@ -11,9 +11,9 @@ from small_runs import METHODS, Weights, small_config, trainer
 from torch import nn
 
 from repro.errors import UserError
+from repro.models.backbone import build_model
 from repro.models.export import export, load_exported, masked_model
 from repro.models.shrink import Sizes, cut_to, shrink, sizes
-from repro.models.vit import build_vit
 from repro.rows import load_table
 
 STRUCTURED = ("s2vite", "s2vite as released", "s2vite_plus", "ssp")
@@ -88,7 +88,7 @@ def test_an_export_that_says_something_else_is_not_written(tmp_path: Path, monke
 
 
 def full_model() -> nn.Module:
-    return build_vit(small_config().model, 0.0, 1)
+    return build_model(small_config().model, 0.0, 1)
 
 
 def test_what_says_nothing_leaves_whatever_made_it_so() -> None:

@@ -15,10 +15,10 @@ from torch import nn
 
 from repro.errors import UserError
 from repro.models import kernels as choosing
+from repro.models.backbone import build_model
 from repro.models.export import export, load_exported
 from repro.models.kernels import KERNELS, SparseLinear, TrimmedLinear, apply_kernels, block_density, choose
 from repro.models.packed import PackedLinear
-from repro.models.vit import build_vit
 
 
 def sparse_linear(
@@ -112,7 +112,7 @@ def test_which_kernels_a_layer_has() -> None:
 
 
 def sparse_vit() -> nn.Module:
-    model = build_vit(small_config().model, 0.0, 0).eval()
+    model = build_model(small_config().model, 0.0, 0).eval()
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Linear) and name.startswith("blocks."):

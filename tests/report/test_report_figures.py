@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from repro.report.collect import collect
-from repro.report.figures import counted_macs_g, draw_figure1, figure1, published_point
+from repro.report.figures import counted_macs_g, draw_table_figure, published_point, table_figure
 from repro.report.style import COLOURS, MARKERS, looks
 from repro.rows import Table
 
@@ -27,7 +27,7 @@ def marked(figure: Figure, panel: int) -> dict[bool, list[tuple[float, float]]]:
 
 
 def test_published_hollow_and_measured_solid_on_the_papers_axes(frames: dict[str, pd.DataFrame], table: Table) -> None:
-    figure = draw_figure1(frames["paper"], table)
+    figure = draw_table_figure(frames["paper"], table)
     assert [axes.get_title() for axes in figure.axes] == ["DeiT-Tiny", "DeiT-Small", "DeiT-Base"]
     assert figure.axes[0].get_ylabel() == "ImageNet top-1 (%)"
     assert [len(marked(figure, panel)[False]) for panel in range(3)] == [2, 15, 14]
@@ -36,7 +36,7 @@ def test_published_hollow_and_measured_solid_on_the_papers_axes(frames: dict[str
 
 
 def test_local_accuracies_have_panels_of_their_own(frames: dict[str, pd.DataFrame], table: Table) -> None:
-    figure = draw_figure1(frames["local"], table)
+    figure = draw_table_figure(frames["local"], table)
     assert len(figure.axes) == 6
     assert figure.axes[3].get_ylabel() == "local scale: digits top-1 (%),\nnot ImageNet"
     assert all(not marked(figure, panel)[True] for panel in range(3))
@@ -61,7 +61,7 @@ def test_a_published_point_by_hand(frames: dict[str, pd.DataFrame], table: Table
 
 
 def test_files_are_the_same_twice(frames: dict[str, pd.DataFrame], table: Table, tmp_path: Path) -> None:
-    first, second = (figure1(frames["paper"], table, tmp_path / name) for name in ("one", "two"))
+    first, second = (table_figure(frames["paper"], table, tmp_path / name) for name in ("one", "two"))
     assert [path.name for path in first] == ["figure1.svg", "figure1.png", "figure1.pdf"]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
@@ -70,7 +70,7 @@ def test_files_are_the_same_twice(frames: dict[str, pd.DataFrame], table: Table,
 def test_a_panel_without_a_value_is_drawn(table: Table, tmp_path: Path) -> None:
     rows = table.select(["deit_tiny/tp-30"])
     frame = collect(table, rows, "smoke", [0], tmp_path)
-    assert all(path.stat().st_size > 1000 for path in figure1(frame, table, tmp_path))
+    assert all(path.stat().st_size > 1000 for path in table_figure(frame, table, tmp_path))
 
 
 def test_methods_keep_their_looks_and_differ() -> None:
@@ -86,7 +86,7 @@ def test_a_method_keeps_its_colour_when_backbones_are_left_out(frames: dict[str,
     part = whole[whole["backbone"] == "deit_small"]
     legends = []
     for frame in (whole, part):
-        keys = draw_figure1(frame, table).legends[0].legend_handles
+        keys = draw_table_figure(frame, table).legends[0].legend_handles
         legends.append({key.get_label(): (key.get_color(), key.get_marker()) for key in keys})  # type: ignore[union-attr]
     assert legends[0].items() >= legends[1].items()
     assert legends[1]["SViTE"] == (COLOURS[0], MARKERS[0])

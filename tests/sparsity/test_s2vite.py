@@ -8,7 +8,7 @@ from small_runs import small_config
 from torch import Tensor, nn
 
 from repro.errors import UserError
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE
 from repro.sparsity.ssp import SSP
@@ -18,7 +18,7 @@ SCHEDULE = UpdateSchedule(interval=2, end=41, total=50)
 
 
 def model() -> nn.Module:
-    return build_vit(small_config().model, 0.0, seed=3)
+    return build_model(small_config().model, 0.0, seed=3)
 
 
 def part(net: nn.Module, growth: str, **changes: object) -> S2ViTE:

@@ -10,7 +10,7 @@ from small_runs import small_config
 from torch import nn
 
 from repro.errors import UserError
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.schedule import UpdateSchedule
 from repro.sparsity.svite import SViTE, prune_and_grow
 
@@ -26,7 +26,7 @@ def svite(net: nn.Module, **changes: object) -> SViTE:
 
 
 def model() -> nn.Module:
-    return build_vit(small_config().model, 0.0, seed=3)
+    return build_model(small_config().model, 0.0, seed=3)
 
 
 def gradients(net: nn.Module, update: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.config import Geometry
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE
 from repro.sparsity.ssp import SSP
@@ -24,7 +24,7 @@ def vit(depth: int, mlp_ratio: int = 2) -> Any:
         **{"embed_dim": 4, "depth": depth, "num_heads": 4, "mlp_ratio": mlp_ratio},
         **{"patch_size": 4, "image_size": 8, "in_chans": 1, "num_classes": 2},
     )
-    net: Any = build_vit(geometry, 0.0, seed=3)
+    net: Any = build_model(geometry, 0.0, seed=3)
     for block in net.blocks:
         block.attn.proj.weight.data = torch.eye(4)
     return net

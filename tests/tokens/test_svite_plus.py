@@ -11,7 +11,7 @@ from small_runs import small_config
 from repro.composition import compose
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
-from repro.models.vit import build_vit
+from repro.models.backbone import build_model
 from repro.sparsity.masks import prunable_weights
 from repro.tokens.svite_plus import InputTokenSelector, TokenSelector
 
@@ -171,7 +171,7 @@ def test_keeping_all_tokens_keeps_them() -> None:
 
 def test_the_temperature_falls_linearly_over_all_updates() -> None:
     config = small_config("method=dense")
-    model = build_vit(config.model, 0.0, 0)
+    model = build_model(config.model, 0.0, 0)
     part = InputTokenSelector(
         model,
         **{"tokens": 17, "kept": 12, "selection": "gather", "updates": 100, "seed": 0},  # type: ignore[arg-type]
@@ -198,4 +198,4 @@ def test_what_cannot_be_kept_is_refused(changes: dict[str, float]) -> None:
         **{"temperature_start": 10.0, "temperature_end": 0.1},
     }
     with pytest.raises(UserError, match=r"method\.tokens"):
-        InputTokenSelector(build_vit(small_config("method=dense").model, 0.0, 0), **{**options, **changes})  # type: ignore[arg-type]
+        InputTokenSelector(build_model(small_config("method=dense").model, 0.0, 0), **{**options, **changes})  # type: ignore[arg-type]

@@ -64,9 +64,7 @@ def test_macs_of_the_model_follow_its_density() -> None:
     dense, half = (current_macs_g(config, {"density": density}) for density in (1.0, 0.5))
     assert half < dense
     # With every layer's own density: the dense model's MACs when all are 1.
-    from repro.measure.cost import vit_layers
-
-    layers = {f"density/{layer.name}": 1.0 for layer in vit_layers(config.model, config.model.tokens)}
+    layers = {f"density/{layer.name}": 1.0 for layer in config.model.layers(config.model.tokens)}
     assert current_macs_g(config, {**layers, "density": 0.5}) == pytest.approx(dense)
     fixed = compose(load_table("table1").select(["deit_small/s2vite-40"])[0].overrides)
     assert current_macs_g(fixed, {}) < current_macs_g(compose(["backbone=deit_small", "method=dense"]), {})

@@ -10,7 +10,9 @@ import torch
 from small_runs import METHODS, Kept, Weights, same, small_config, splits_of, trainer
 from torch import nn
 
+from repro.config import Config
 from repro.errors import UserError
+from repro.measure.layers import whole
 from repro.sparsity.masks import prunable_weights
 from repro.training.interruption import Interrupted
 from repro.training.loop import RunFailed
@@ -54,7 +56,10 @@ def test_the_trained_model_is_as_sparse_as_the_row_says(name: str, tmp_path: Pat
     history = kept.of("masks")
     if config.method.weights is not None and config.method.weights.distribution is not None:
         drawn = name.startswith("svite") and "global" not in name
-        assert density == pytest.approx(1 - config.method.sparsity, abs=0.02 if drawn else 0.01)
+        if config.method.weights.block is None:
+            assert density == pytest.approx(1 - config.method.sparsity, abs=0.02 if drawn else 0.01)
+        else:
+            assert_the_whole_model_is_at_its_target(config, {n: int(w.count_nonzero()) for n, w in weights.items()})
         assert result["density"] == pytest.approx(density, abs=1e-3)
         assert result["ever_active"] >= result["density"]
         assert {key for key in history[-1] if key.startswith("density/")} == {f"density/{layer}" for layer in weights}
@@ -70,7 +75,24 @@ def test_the_trained_model_is_as_sparse_as_the_row_says(name: str, tmp_path: Pat
         assert all(0 <= entry["churn"] <= 0.5 + 1e-3 for entry in history)
 
 
-@pytest.mark.parametrize("name", ["s2vite", "gmp", "omp", "ssp"])
+def assert_the_whole_model_is_at_its_target(config: Config, nonzero: dict[str, int]) -> None:
+    """Within one block of it, and not above."""
+    assert config.method.weights is not None
+    model, block = whole(config.model), config.method.weights.block
+    largest = {"entry": 1, "4x4": 16, "neuron": 4 * 4 * 12}[str(block)]
+    left = 1 - config.method.sparsity
+    if config.method.weights.cost == "macs":
+        spent = model.attention_macs + sum(nonzero[layer.name] * layer.uses for layer in model.layers)
+        assert 0 <= left * model.macs - spent < largest * 17
+    else:
+        # Where each layer keeps its share, each may miss one block.
+        scopes = 1 if config.method.weights.distribution == "global" else len(nonzero)
+        assert 0 <= left * model.params - model.vector_params - sum(nonzero.values()) < largest * scopes
+
+
+@pytest.mark.parametrize(
+    "name", ["spartan", "spartan blocks", "spartan neuron", "top_kast", "s2vite", "gmp", "omp", "ssp"]
+)
 def test_weights_stay_sparse_after_every_update_and_in_the_average(name: str, tmp_path: Path, dense: Weights) -> None:
     run = trainer(small_config(*METHODS[name]), tmp_path, dense)
     (part,) = run.state.parts
@@ -175,7 +197,7 @@ def test_a_method_that_begins_with_trained_weights_refuses_to_begin_without(tmp_
         Trainer(config, splits_of(config), around, dense)
 
 
-@pytest.mark.parametrize("name", ["svite", "s2vite", "s2vite as released", "gmp"])
+@pytest.mark.parametrize("name", ["svite", "s2vite", "s2vite as released", "gmp", "spartan", "imp", "top_kast"])
 def test_a_gradient_that_is_not_a_number_fails_the_run_with_a_reason(name: str, tmp_path: Path) -> None:
     run = trainer(small_config(*METHODS[name]), tmp_path)
     batches = iter(run.loader.batches(0, 0))

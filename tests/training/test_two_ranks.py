@@ -12,17 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import METHODS, Weights
+from small_runs import METHODS, ON_RESNET, Weights
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def ranks(dense: Weights, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Any]]]:
+def ranks(
+    dense: Weights, dense_resnet: Weights, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, list[Any]]]:
     """What both ranks saw: all methods in one pair of processes, because starting one takes longer than training."""
     folder = tmp_path_factory.mktemp("two ranks")
     torch.save(dense, folder / "dense.pt")
+    torch.save(dense_resnet, folder / "dense_resnet.pt")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -50,11 +53,16 @@ def ranks(dense: Weights, tmp_path_factory: pytest.TempPathFactory) -> list[dict
     return [json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *ON_RESNET])
 def test_both_ranks_choose_the_same_after_every_update(name: str, ranks: list[dict[str, list[Any]]]) -> None:
     first, second = (rank[name] for rank in ranks)
-    updates = 4 if name in ("omp", "tp", "ssp") else 8  # fine-tuning is half as long
+    updates = 4 if name.split()[-1] in ("omp", "tp", "ssp") else 8  # fine-tuning is half as long
     assert [entry[0] for entry in first] == [*range(updates + 1), "accuracy", "entries"]
     assert first[:-1] == second[:-1]
     if name in ("svite", "s2vite", "gmp"):
         assert len({entry[1] for entry in first[:9]}) >= 6, "masks moved"
+
+
+def test_batch_norms_have_the_mean_of_what_both_ranks_saw(ranks: list[dict[str, list[Any]]]) -> None:
+    averaged = [[1.5, 1.5], [4.5, 4.5]]
+    assert ranks[0]["batch norms"] == ranks[1]["batch norms"] == [averaged, averaged]

@@ -2,7 +2,7 @@
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python two_ranks.py FOLDER
 
-FOLDER holds dense.pt; `rank<k>.json` is written there: {method: [digest of what chooses, digest of weights, ...]}.
+FOLDER holds dense.pt and dense_resnet.pt; `rank<k>.json` is written there: {method: [digests, ...]}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_runs import METHODS, Kept, small_config, splits_of
+from small_runs import METHODS, ON_RESNET, Kept, config_of, splits_of
+from torch import nn
 
 from repro.tracking.sinks import Sinks
 from repro.training.distributed import World, join_world, leave_world
@@ -44,7 +45,7 @@ def digest(state: Any) -> str:
 
 def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor]) -> list[list[Any]]:
     """What chooses and the weights, at the start and after every update."""
-    config = small_config(*METHODS[name], "recipe.micro_batch=8", "recipe.epochs=2")
+    config = config_of(name, "recipe.micro_batch=8", "recipe.epochs=2")
     kept = Kept()
     seen: list[list[Any]] = []
     runs: list[Trainer] = []
@@ -63,12 +64,29 @@ def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor])
     return seen
 
 
+def batch_norms(world: World) -> list[Any]:
+    """What ranks with running means 1 and 2, and variances 3 and 6, have once they are averaged, and averaged again."""
+    norm = nn.BatchNorm2d(2)
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), norm, nn.BatchNorm1d(3, track_running_stats=False))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.fill_(1.0 + world.rank)
+    norm.running_var.fill_(3.0 * (1 + world.rank))
+    seen = []
+    for _ in range(2):
+        world.average_batch_norms(model)
+        seen.append([norm.running_mean.tolist(), norm.running_var.tolist()])
+    return seen
+
+
 def main(folder: Path) -> None:
     """Train every method and write what was seen."""
     torch.set_num_threads(1)
     world = join_world("cpu")
-    dense = torch.load(folder / "dense.pt", weights_only=True)
+    dense, dense_resnet = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("dense", "dense_resnet"))
     found = {name: train(name, folder, world, dense) for name in METHODS}
+    found |= {name: train(name, folder, world, dense_resnet) for name in ON_RESNET}
+    found["batch norms"] = batch_norms(world)
     leave_world()
     (folder / f"rank{world.rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
