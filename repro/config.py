@@ -68,14 +68,14 @@ class Geometry(Images):
 
 
 class ResNetGeometry(Images):
-    """The shape of a ResNet of bottlenecks: blocks and inner channels of each stage, and its stem.
+    """The shape of a ResNet of bottlenecks: blocks and inner channels of each of its four stages, and its stem.
 
     The stem is a convolution of `stem_kernel` pixels a side with `stem_stride`, followed by max pooling of stride 2
     where `stem_pool` says so.
     """
 
-    stage_depths: tuple[PositiveInt, ...]
-    stage_channels: tuple[PositiveInt, ...]
+    stage_depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    stage_channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     stem_kernel: PositiveInt
     stem_stride: PositiveInt
     stem_pool: bool

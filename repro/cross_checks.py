@@ -20,11 +20,8 @@ def cross_checks(config: Config) -> list[str]:
             errors.append(f"model.num_heads={model.num_heads}: does not divide model.embed_dim={model.embed_dim}")
         if model.image_size % model.patch_size:
             errors.append(f"model.patch_size={model.patch_size}: does not divide model.image_size={model.image_size}")
-    else:
-        if len(model.stage_depths) != len(model.stage_channels):
-            errors.append("model.stage_depths: one depth for each of model.stage_channels")
-        if method.tokens is not None or (method.weights is not None and method.weights.heads_density is not None):
-            errors.append(f"method={method.name}: needs a vision transformer; backbone={config.backbone.name} is none")
+    elif method.tokens is not None or (method.weights is not None and method.weights.heads_density is not None):
+        errors.append(f"method={method.name}: needs a vision transformer; backbone={config.backbone.name} is none")
     missing = [
         f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
         for key, value in (method.weights.options if method.weights is not None else {}).items()

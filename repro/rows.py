@@ -254,7 +254,9 @@ def _generate(
             variant = spec.pop("variant", None)
             if variant is not None and variant not in variants:
                 raise UserError(f"{table}/table.yaml: no variant {variant!r}{did_you_mean(variant, variants)}")
-            id_ = row_id(spec["backbone"], spec["method"], spec["arch_sparsity_pct"], spec["data_sparsity_pct"], variant)
+            id_ = row_id(
+                spec["backbone"], spec["method"], spec["arch_sparsity_pct"], spec["data_sparsity_pct"], variant
+            )
             overrides = tuple(variants[variant]) if variant else ()
             yield known.get(id_) or Row(table=table, id=id_, note="no published value", variant=overrides, **spec)
 

@@ -21,9 +21,9 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
+from repro.models.backbone import build_model
 from repro.models.export import attach_selector, selector_of
 from repro.models.shrink import Sizes, cut_to
-from repro.models.backbone import build_model
 from repro.rows import Row, Table
 from repro.runs import provenance
 from repro.runs.timing import Setting, Timing, read_timing, write_timing

@@ -18,8 +18,8 @@ from torch import nn
 from repro.config import Config, Geometry
 from repro.errors import UserError
 from repro.measure.cost import tokens_kept
-from repro.models.shrink import Sizes, cut_to, shrink
 from repro.models.backbone import build_model
+from repro.models.shrink import Sizes, cut_to, shrink
 from repro.runs.files import replacing, write_json
 
 FORMAT = 1

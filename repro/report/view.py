@@ -134,8 +134,11 @@ def rows_by_id(table: Table) -> dict[str, Row]:
 
 
 def has_columns(table: Table, metric: Metric) -> bool:
-    """Whether enough rows of the table have a published value for the metric."""
-    return sum(row.best_published(metric.name) is not None for row in table.rows) >= _FEWEST_FOR_COLUMNS
+    """Whether enough rows of the table have a published value for the metric; bounds are told in notes."""
+    return (
+        not metric.is_bound
+        and sum(row.best_published(metric.name) is not None for row in table.rows) >= _FEWEST_FOR_COLUMNS
+    )
 
 
 def number(value: float | None, digits: int = 2) -> str:

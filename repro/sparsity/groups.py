@@ -172,9 +172,7 @@ def groups_of(model: nn.Module, weights: Mapping[str, Tensor], block: str, unit:
     side, _, other = block.partition("x")
     if not side.isdecimal() or side != other or int(side) < 1:
         raise UserError(f"method.weights.block={block}: entry, neuron, or a square such as 16x16")
-    return [
-        Blocks(name, weights[name].shape, int(side), cost, weights[name].device) for name, cost in unit.items()
-    ]
+    return [Blocks(name, weights[name].shape, int(side), cost, weights[name].device) for name, cost in unit.items()]
 
 
 def _units(model: nn.Module, weights: Mapping[str, Tensor], unit: Mapping[str, float]) -> list[Group]:
@@ -183,7 +181,10 @@ def _units(model: nn.Module, weights: Mapping[str, Tensor], unit: Mapping[str, f
         raise UserError(f"method.weights.block={NEURON}: {type(model).__name__} has no transformer blocks")
     found: list[Group] = []
     for index, block in enumerate(cast(Any, blocks)):
-        pairs = (("attn.qkv", "attn.proj", block.attn.num_heads, 3), ("mlp.fc1", "mlp.fc2", block.mlp.fc1.out_features, 1))
+        pairs = (
+            ("attn.qkv", "attn.proj", block.attn.num_heads, 3),
+            ("mlp.fc1", "mlp.fc2", block.mlp.fc1.out_features, 1),
+        )
         for makes, reads, count, parts in pairs:
             first, second = f"blocks.{index}.{makes}", f"blocks.{index}.{reads}"
             shapes = ((first, weights[first].shape), (second, weights[second].shape))

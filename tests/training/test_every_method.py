@@ -89,7 +89,9 @@ def assert_the_whole_model_is_at_its_target(config: Config, nonzero: dict[str, i
         assert 0 <= left * model.params - model.vector_params - sum(nonzero.values()) < largest * scopes
 
 
-@pytest.mark.parametrize("name", ["spartan", "spartan blocks", "spartan neuron", "top_kast", "s2vite", "gmp", "omp", "ssp"])
+@pytest.mark.parametrize(
+    "name", ["spartan", "spartan blocks", "spartan neuron", "top_kast", "s2vite", "gmp", "omp", "ssp"]
+)
 def test_weights_stay_sparse_after_every_update_and_in_the_average(name: str, tmp_path: Path, dense: Weights) -> None:
     run = trainer(small_config(*METHODS[name]), tmp_path, dense)
     (part,) = run.state.parts
