@@ -1,9 +1,10 @@
-"""A step's masks of Spartan at 1, 10 and 86 million weights: against a full sort and the paper's Sinkhorn iterations."""
+"""The masks of a step of Spartan at 1, 10 and 86 million weights, against a full sort and the paper's iterations."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,7 +60,7 @@ def soft_masks() -> list[Figure]:
         missed = abs(float(mask.sum(dtype=torch.float64)) / (DENSITY * count) - 1)
         kept = int(support.sum())
         del mask, support, reference
-        pairs = in_turn(lambda: papers(values), lambda: ours(values, before), ROUNDS[count])
+        pairs = in_turn(partial(papers, values), partial(ours, values, before), ROUNDS[count])
         ratio = median_ratio(pairs)
         each[count] = milliseconds([second for _, second in pairs])
         is_largest = count == SIZES[-1]

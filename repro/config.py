@@ -38,7 +38,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Images(_Section):
+class ImageGeometry(_Section):
     """What every backbone is given and gives: images of `image_size` pixels a side, logits of `num_classes`."""
 
     image_size: PositiveInt
@@ -46,7 +46,7 @@ class Images(_Section):
     num_classes: PositiveInt
 
 
-class Geometry(Images):
+class Geometry(ImageGeometry):
     """The shape of a vision transformer. `patch_size` in pixels."""
 
     embed_dim: PositiveInt
@@ -67,7 +67,7 @@ class Geometry(Images):
         return self.patches + 1
 
 
-class ResNetGeometry(Images):
+class ResNetGeometry(ImageGeometry):
     """The shape of a ResNet of bottlenecks: blocks and inner channels of each of its four stages, and its stem.
 
     The stem is a convolution of `stem_kernel` pixels a side with `stem_stride`, followed by max pooling of stride 2

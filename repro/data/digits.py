@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from repro.config import Data, Images, Recipe
+from repro.config import Data, ImageGeometry, Recipe
 from repro.data.splits import Splits, check_channels
 from repro.errors import UserError
 
@@ -43,7 +43,7 @@ class ImagesInMemory:
         return ImagesInMemory(self.images[indices], self.labels[indices])
 
 
-def load(data: Data, recipe: Recipe, model: Images) -> Splits:
+def load(data: Data, recipe: Recipe, model: ImageGeometry) -> Splits:
     """1,437 training and 360 test images, stratified, the same ones for every seed.
 
     Raises `UserError` for another image size than 8, another number of channels than 1, or a recipe that augments.

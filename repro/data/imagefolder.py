@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro.config import Data, Images, Recipe
+from repro.config import Data, ImageGeometry, Recipe
 from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders
 from repro.data.splits import Splits, check_channels, first_few
 from repro.data.transforms import evaluation_transform, training_transform
@@ -13,7 +13,7 @@ from repro.errors import UserError
 VALIDATION = ("val", "validation")
 
 
-def load(data: Data, recipe: Recipe, model: Images) -> Splits:
+def load(data: Data, recipe: Recipe, model: ImageGeometry) -> Splits:
     """The training images with the recipe's augmentation, the validation images as test images.
 
     Raises `UserError` for a missing folder, no classes, a class without images, or classes that differ.
@@ -42,7 +42,7 @@ def validation_folder(root: Path) -> Path:
     raise UserError(f"{root}: no folder {' or '.join(VALIDATION)} in it; expected {root}/val/<class>/*.jpg")
 
 
-def make_splits(data: Data, recipe: Recipe, model: Images, train: Listing, test: Listing) -> Splits:
+def make_splits(data: Data, recipe: Recipe, model: ImageGeometry, train: Listing, test: Listing) -> Splits:
     """Splits of two listings; raises `UserError` unless both have the same classes."""
     check_channels(data, model, channels=3)
     missing = sorted(set(train.classes) - set(test.classes))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from repro.config import Data, Images, Recipe
+from repro.config import Data, ImageGeometry, Recipe
 from repro.data.image_files import Listing, has_folders, is_image, list_class_folders
 from repro.data.imagefolder import data_root, differences, make_splits, validation_folder
 from repro.data.splits import Splits, first_few
@@ -19,7 +19,7 @@ KAGGLE_LABELS = "LOC_val_solution.csv"
 NUM_CLASSES = 1000
 
 
-def load(data: Data, recipe: Recipe, model: Images) -> Splits:
+def load(data: Data, recipe: Recipe, model: ImageGeometry) -> Splits:
     """ImageNet's training images with the recipe's augmentation, its validation images as test images.
 
     `data.root` holds `train/` and `val/`, or is the root of Kaggle's download, or the CLS-LOC folder in it. A flat

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.config import Data, Images, Recipe
+from repro.config import Data, ImageGeometry, Recipe
 from repro.errors import UserError
 
 # Imported when asked for: scikit-learn has no business in a training on ImageNet, nor image decoders in one on digits.
@@ -57,13 +57,13 @@ class Splits:
     fingerprint: str
 
 
-def load_splits(data: Data, recipe: Recipe, model: Images) -> Splits:
+def load_splits(data: Data, recipe: Recipe, model: ImageGeometry) -> Splits:
     """The splits that `data` names, with the recipe's augmentation on the training images.
 
     `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset. Raises `UserError` where data and
     config disagree: classes, channels, image size, number of images, folders.
     """
-    load: Callable[[Data, Recipe, Images], Splits] = importlib.import_module(MODULES[data.name]).load
+    load: Callable[[Data, Recipe, ImageGeometry], Splits] = importlib.import_module(MODULES[data.name]).load
     splits = load(data, recipe, model)
     if splits.num_classes != model.num_classes:
         raise UserError(
@@ -99,7 +99,7 @@ def stratified_prefix(labels: Tensor, limit: int) -> Tensor:
     return torch.from_numpy(np.sort(order[:limit]))
 
 
-def check_channels(data: Data, model: Images, channels: int) -> None:
+def check_channels(data: Data, model: ImageGeometry, channels: int) -> None:
     """Raise `UserError` unless the model and the normalisation have `channels` channels."""
     if model.in_chans != channels:
         raise UserError(

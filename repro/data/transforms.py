@@ -8,13 +8,13 @@ from PIL.Image import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from repro.config import Data, Images, Recipe
+from repro.config import Data, ImageGeometry, Recipe
 from repro.errors import UserError
 
 Transform = Callable[[Image], Tensor]
 
 
-def training_transform(data: Data, recipe: Recipe, model: Images) -> Transform:
+def training_transform(data: Data, recipe: Recipe, model: ImageGeometry) -> Transform:
     """DeiT's training transform: random resized crop, flip, RandAugment or colour jitter, normalise, erase.
 
     As in DeiT, timm leaves colour jitter out where RandAugment is on. Everything random comes from the global
@@ -41,7 +41,7 @@ def training_transform(data: Data, recipe: Recipe, model: Images) -> Transform:
     return transform
 
 
-def evaluation_transform(data: Data, recipe: Recipe, model: Images) -> Transform:
+def evaluation_transform(data: Data, recipe: Recipe, model: ImageGeometry) -> Transform:
     """timm's evaluation transform: resize to `image_size / eval_crop_pct` pixels, take the centre, normalise.
 
     Where the training draws its interpolation, evaluation is bicubic, as DeiT's.

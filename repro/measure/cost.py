@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from repro.config import AnyGeometry, Config, Geometry, Method, Part
+from repro.errors import UserError
 from repro.measure.layers import whole
 from repro.sparsity.budgets import budget
 from repro.sparsity.erk import layer_densities
@@ -37,6 +38,13 @@ class Cost:
 def units_kept(total: int, density: float) -> int:
     """Heads or neurons left of `total` at `density`, rounded down as in the released code (0.7 of 6 heads is 4)."""
     return max(1, int(total * density + 1e-9))
+
+
+def tokens_of(model: AnyGeometry) -> int:
+    """Tokens of one image. Raises `UserError` for a model that has none."""
+    if not isinstance(model, Geometry):
+        raise UserError("method.tokens: needs a vision transformer; this backbone has no tokens")
+    return model.tokens
 
 
 def tokens_kept(model: AnyGeometry, part: Part | None) -> int:

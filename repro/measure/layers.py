@@ -84,7 +84,7 @@ def vit_vector_params(model: Geometry) -> int:
 
 
 def resnet_layers(model: ResNetGeometry) -> Iterator[Layer]:
-    """The prunable weights of a ResNet of bottlenecks: convolutions, used once at each place of their output, and fc."""
+    """The prunable weights of a ResNet of bottlenecks: convolutions, used at each place of their output, and fc."""
     side = (model.image_size - 1) // model.stem_stride + 1  # an odd kernel, padded by half of it
     yield Layer("conv1", (STEM_WIDTH, model.in_chans, model.stem_kernel, model.stem_kernel), side**2)
     side = (side - 1) // 2 + 1 if model.stem_pool else side

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from repro.composition import compose
-from repro.config import Config
+from repro.config import Config, Geometry
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
@@ -69,10 +69,16 @@ def physical_model(config: Config) -> nn.Module:
     model = build_model(config.model, 0.0, 0)
     attach_selector(model, selector_of(config))
     weights = config.method.weights
-    if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
-        heads = units_kept(config.model.num_heads, weights.heads_density)
-        neurons = units_kept(config.model.embed_dim * config.model.mlp_ratio, weights.neurons_density)
-        depth = config.model.depth
+    shape = config.model
+    if (
+        isinstance(shape, Geometry)
+        and weights is not None
+        and weights.heads_density is not None
+        and weights.neurons_density is not None
+    ):
+        heads = units_kept(shape.num_heads, weights.heads_density)
+        neurons = units_kept(shape.embed_dim * shape.mlp_ratio, weights.neurons_density)
+        depth = shape.depth
         cut_to(model, Sizes((heads,) * depth, (neurons,) * depth))
     return model.eval()
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.config import Config
+from repro.config import Config, Geometry
 from repro.models.export import masked_model
 from repro.models.shrink import speaking_heads
 
@@ -24,9 +24,11 @@ def anatomy(config: Config, weights: dict[str, Tensor], images: Tensor) -> dict[
         weights: its model's state dict, zero where it is sparse.
         images: (N, channels, height, width), normalised as in training; the first eight are drawn.
 
-    Returns `heads` (layers x heads, whether each speaks); with a token selector `images` (N x height x width, grey
-    from 0 to 1), `kept` (N x patches, whether each stays) and `patch_size` in pixels.
+    Returns `heads` (layers x heads, whether each speaks; none of a ResNet); with a token selector `images` (N x height
+    x width, grey from 0 to 1), `kept` (N x patches, whether each stays) and `patch_size` in pixels.
     """
+    if not isinstance(config.model, Geometry):
+        return {"schema": SCHEMA, "heads": []}
     model = masked_model(config, weights)
     blocks: Any = model.blocks
     heads = torch.zeros(len(blocks), config.model.num_heads, dtype=torch.bool)

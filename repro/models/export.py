@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from repro.config import Config, Geometry
+from repro.config import AnyGeometry, Config, Geometry
 from repro.errors import UserError
-from repro.measure.cost import tokens_kept
+from repro.measure.cost import tokens_kept, tokens_of
 from repro.models.backbone import build_model
 from repro.models.shrink import Sizes, cut_to, shrink
 from repro.runs.files import replacing, write_json
 
 FORMAT = 1
+_GEOMETRY: TypeAdapter[AnyGeometry] = TypeAdapter(AnyGeometry)
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
@@ -39,12 +41,14 @@ def selector_of(config: Config) -> dict[str, Any] | None:
     part = config.method.tokens
     if part is None:
         return None
-    arguments = {"tokens": config.model.tokens, "kept": tokens_kept(config.model, part), "updates": 1, "seed": 0}
+    arguments = {"tokens": tokens_of(config.model), "kept": tokens_kept(config.model, part), "updates": 1, "seed": 0}
     return {"target": part.target, "arguments": {**arguments, **part.options}}
 
 
 def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origin: dict[str, Any]) -> dict[str, Any]:
     """Write the finished model, with heads and neurons that say nothing removed; returns its description.
+
+    A ResNet has neither: it is written as it is.
 
     Args:
         config: the run's.
@@ -54,7 +58,8 @@ def export(config: Config, weights: dict[str, torch.Tensor], folder: Path, origi
     """
     model = masked_model(config, weights)
     before = sum(weight.numel() for weight in model.parameters())
-    left = shrink(model)
+    is_vit = isinstance(config.model, Geometry)
+    left = shrink(model) if is_vit else Sizes((), ())
     after = sum(weight.numel() for weight in model.parameters())
     nonzero = sum(int(weight.count_nonzero()) for weight in model.parameters())
     description: dict[str, Any] = {
@@ -84,9 +89,10 @@ def load_exported(folder: Path) -> nn.Module:
         raise UserError(f"{folder}: no exported model (no {DESCRIPTION}); write one with repro export") from None
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}: format {description.get('format')!r}, this code reads {FORMAT}; export it again")
-    model = build_model(Geometry.model_validate(description["geometry"]), 0.0, 0)
+    model = build_model(_GEOMETRY.validate_python(description["geometry"]), 0.0, 0)
     attach_selector(model, description["tokens"])
-    cut_to(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
+    if description["heads"]:
+        cut_to(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model.eval()
 

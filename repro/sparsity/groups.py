@@ -81,7 +81,7 @@ class Entries(Group):
 
 
 class Blocks(Group):
-    """Square blocks of a layer as a matrix (out, in), a convolution as the product that it is: (out, in * height * width).
+    """Square blocks of a layer as a matrix (out, in); a convolution is (out, in * height * width), as it is multiplied.
 
     Blocks at the right and lower edge are cut off where the side does not divide the matrix.
     """
@@ -115,7 +115,7 @@ class Blocks(Group):
 
 
 class Units(Group):
-    """Heads or neurons of a block: their rows of the layer that makes them and their columns of the one that reads them.
+    """Heads or neurons of a block: their rows of the layer that makes them, their columns of the one that reads them.
 
     Args:
         makes: layer and shape of qkv (three parts of `count` heads) or fc1 (`count` neurons).

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from repro.config import AnyGeometry, Config, Geometry, Part
+from repro.config import Config, Part
 from repro.errors import UserError
-from repro.measure.cost import tokens_kept
+from repro.measure.cost import tokens_kept, tokens_of
 from repro.measure.layers import whole
 from repro.parts import MethodPart
 from repro.schedule import SCHEDULE_OPTIONS, Length, mask_schedule
@@ -50,13 +50,6 @@ def build_parts(config: Config, model: nn.Module, length: Length) -> list[Method
             )
         )
     return parts
-
-
-def tokens_of(model: AnyGeometry) -> int:
-    """Tokens of one image. Raises `UserError` for a model that has none."""
-    if not isinstance(model, Geometry):
-        raise UserError("method.tokens: needs a vision transformer; this backbone has no tokens")
-    return model.tokens
 
 
 def _load(part: Part) -> Any:
