@@ -9,8 +9,9 @@ import torch
 from benchmarks.figures import write
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
+from benchmarks.soft_topk import extra_memory, soft_masks
 
-ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,)}
+ROOMS = {"masks": (moving, applying, memory), "mirror": (mirror,), "soft_topk": (soft_masks, extra_memory)}
 
 
 def main() -> int:

@@ -139,8 +139,9 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         grid.add_column("accuracy", width=16)
     grid.add_column("runs", width=11)
     section = None
-    for line in frame.to_dict("records"):
-        row = rows[str(line["row"])]
+    lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+    for line in lines:
+        row = rows[line["row"]]
         if section_label(table, row) != section:
             section = section_label(table, row)
             grid.add_row(Text(section, style="bold"))
