@@ -12,6 +12,7 @@ from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
 from benchmarks.page import page
 from benchmarks.reporting import reporting
+from benchmarks.soft_topk import extra_memory, soft_masks
 from benchmarks.sparse_inference import sparse_inference
 
 ROOMS = {
@@ -19,6 +20,7 @@ ROOMS = {
     "mirror": (mirror,),
     "reporting": (reporting, page),
     "launching": (launching,),
+    "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference,),
 }
 

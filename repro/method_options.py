@@ -37,6 +37,8 @@ def settle(method: dict[str, Any]) -> list[str]:
 def _check_range(
     method: dict[str, Any], key: str, value: Any, least: float | None, largest: float | str | None, *, is_whole: bool
 ) -> list[str]:
+    if value is None:
+        return [f"method.{key}: needs a value (method.{key}=...)"]
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return [f"method.{key}={_word(value)}: not a number"]
     if is_whole and value != int(value):

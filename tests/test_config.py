@@ -189,7 +189,7 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["method=svite", "method.weights.update_interval_iterations=99999999"], "masks would never change"),
         (["method=svite", "method.weights.growth=null"], "method.weights.growth=null: not known; nearest|valid"),
         (["method=svite", "method.weights.distribution=foo"], "^config: method.weights.distribution=foo: not known"),
-        (["method=svite", "method.weights.update_interval_iterations=null"], "iterations=null: not a number"),
+        (["method=svite", "method.weights.update_interval_iterations=null"], "interval_iterations: needs a value"),
         (["method=svite", "method.weights.update_end_iterations=.inf"], "iterations=.inf: not a number"),
         (["method=svite", "method.weights.update_fraction=.nan"], "update_fraction=.nan: not a number"),
         (["method=tp", "method.weights.scoring_batches=1.5"], "scoring_batches=1.5: must be a whole number"),

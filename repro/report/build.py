@@ -46,7 +46,7 @@ def build(
     written = write_tables(frame, table, reports_dir / table.name, overrides)
     # A row with settings of its own is no point on its method's line.
     usual = [evidence for evidence in every if not evidence.row.settings]
-    points = frame[[not evidence.row.settings for evidence in every]]
+    points = frame[[not evidence.row.settings for evidence in every]].reset_index(drop=True)
     jobs: list[Job] = [
         lambda: table_figure(points, table, reports_dir),
         lambda: mask_figure(table, every, scale, reports_dir),

@@ -23,6 +23,7 @@ from repro.report.view import (
     facts,
     has_columns,
     local_title,
+    measured_cell,
     number,
     published_number,
     rows_by_id,
@@ -117,37 +118,44 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     """The frame for a terminal of 120 columns: a line per row, published beside measured, the verdicts in words."""
     rows = rows_by_id(table)
     local = local_title(frame, table)
-    costs = [m for m in table.metrics.values() if m.needs == "analysis" and has_columns(table, m)]
     counted = [m for m in table.metrics.values() if m.needs == "analysis"]
+    # Where the paper publishes no cost at all, what is counted here is all there is to show.
+    costs = [m for m in counted if has_columns(table, m)] or counted
     trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
     for metric in costs:
         grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 7)
-        if metric.name.endswith("_pct"):
+        if metric.name.endswith("_pct") and has_columns(table, metric):
             grid.add_column("paper", justify="right", width=5)
     # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
     grid.add_column("cost", width=10)
+    if local:
+        grid.add_column(local, justify="right", width=12)
     for metric in trained:
-        grid.add_column(local or metric.label, justify="right", width=12)
+        if not local:
+            grid.add_column(metric.label, justify="right", width=12)
         grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
         grid.add_column("accuracy", width=16)
     grid.add_column("runs", width=11)
     section = None
-    for line in frame.to_dict("records"):
-        row = rows[str(line["row"])]
+    lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+    for line in lines:
+        row = rows[line["row"]]
         if section_label(table, row) != section:
             section = section_label(table, row)
             grid.add_row(Text(section, style="bold"))
         cells = [Text(" " + row.id.removeprefix(f"{row.backbone}/"))]
         for metric in costs:
             cells.append(Text(number(line[metric.name])))
-            if metric.name.endswith("_pct"):
+            if metric.name.endswith("_pct") and has_columns(table, metric):
                 cells.append(_published(row, metric))
         cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in counted])))
-        prefix = "local_" if local else ""
+        if local:
+            cells.append(Text(with_spread(line["local_top1_best_pct"], line["local_top1_std_pct"])))
         for metric in trained:
-            cells.append(Text(with_spread(line[f"{prefix}top1_best_pct"], line[f"{prefix}top1_std_pct"])))
+            if not local:
+                cells.append(Text(measured_cell(line, metric).text))
             cells += [_published(row, metric), _worded(str(line[f"{metric.name}_verdict"]))]
         state = str(line["state"])
         cells.append(Text(state.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(state)]))

@@ -206,18 +206,19 @@ def _line(line: Mapping[str, Any], row: Row, table: Table, columned: Sequence[Me
             published = row.best_published(metric.name)
             verdict = line[f"{metric.name}_verdict"]
             cells += [
-                _measured(line, metric),
+                measured_cell(line, metric),
                 Cell(published_number(published), KIND_MARKS[published.kind]) if published else Cell(),
                 Cell() if verdict == NO_PUBLISHED_VALUE else Cell(verdict, tone=tone(verdict)),
             ]
         elif metric.name in line:
-            cells.append(_measured(line, metric))
+            cells.append(measured_cell(line, metric))
     if len(cells) + 2 == width:
         cells.append(Cell(with_spread(line["local_top1_best_pct"], line["local_top1_std_pct"])))
     return (*cells, Cell(line["state"], tone="bad" if line["state"] == FAILED else "quiet"))
 
 
-def _measured(line: Mapping[str, Any], metric: Metric) -> Cell:
+def measured_cell(line: Mapping[str, Any], metric: Metric) -> Cell:
+    """What was measured or counted for a metric, with its mark."""
     if metric.needs == "training":
         if line["local_data"] and line["n_seeds"]:
             return Cell(OTHER_SCALE, tone="quiet")

@@ -69,8 +69,8 @@ def budget(model: Whole, density: float, *, distribution: str, cost: str, block:
     left = density * total - (total - maskable)
     if left <= 0:
         raise UserError(
-            f"method.sparsity={1 - density:g}: what stays dense has {100 * (1 - maskable / total):.2f} % of the model's "
-            f"{cost}, more than the {100 * density:.2f} % that are to stay; lower method.sparsity"
+            f"method.sparsity={1 - density:g}: what stays dense has {100 * (1 - maskable / total):.2f} % of the "
+            f"model's {cost}, more than the {100 * density:.2f} % that are to stay; lower method.sparsity"
         )
     shapes = {layer.name: layer.shape for layer in masked}
     units = {layer.name: unit[layer.name] for layer in masked}

@@ -81,7 +81,7 @@ class Entries(Group):
 
 
 class Blocks(Group):
-    """Square blocks of a layer as a matrix (out, in), a convolution as the product that it is: (out, in * height * width).
+    """Square blocks of a layer as a matrix (out, in); a convolution is (out, in * height * width), as it is multiplied.
 
     Blocks at the right and lower edge are cut off where the side does not divide the matrix.
     """
@@ -115,7 +115,7 @@ class Blocks(Group):
 
 
 class Units(Group):
-    """Heads or neurons of a block: their rows of the layer that makes them and their columns of the one that reads them.
+    """Heads or neurons of a block: their rows of the layer that makes them, their columns of the one that reads them.
 
     Args:
         makes: layer and shape of qkv (three parts of `count` heads) or fc1 (`count` neurons).
@@ -172,9 +172,7 @@ def groups_of(model: nn.Module, weights: Mapping[str, Tensor], block: str, unit:
     side, _, other = block.partition("x")
     if not side.isdecimal() or side != other or int(side) < 1:
         raise UserError(f"method.weights.block={block}: entry, neuron, or a square such as 16x16")
-    return [
-        Blocks(name, weights[name].shape, int(side), cost, weights[name].device) for name, cost in unit.items()
-    ]
+    return [Blocks(name, weights[name].shape, int(side), cost, weights[name].device) for name, cost in unit.items()]
 
 
 def _units(model: nn.Module, weights: Mapping[str, Tensor], unit: Mapping[str, float]) -> list[Group]:
@@ -183,7 +181,10 @@ def _units(model: nn.Module, weights: Mapping[str, Tensor], unit: Mapping[str, f
         raise UserError(f"method.weights.block={NEURON}: {type(model).__name__} has no transformer blocks")
     found: list[Group] = []
     for index, block in enumerate(cast(Any, blocks)):
-        pairs = (("attn.qkv", "attn.proj", block.attn.num_heads, 3), ("mlp.fc1", "mlp.fc2", block.mlp.fc1.out_features, 1))
+        pairs = (
+            ("attn.qkv", "attn.proj", block.attn.num_heads, 3),
+            ("mlp.fc1", "mlp.fc2", block.mlp.fc1.out_features, 1),
+        )
         for makes, reads, count, parts in pairs:
             first, second = f"blocks.{index}.{makes}", f"blocks.{index}.{reads}"
             shapes = ((first, weights[first].shape), (second, weights[second].shape))

@@ -146,12 +146,9 @@ def sampled(segments: Sequence[Segment], entries: int) -> list[Segment]:
 
 def _buffer(segment: Segment) -> Tensor:
     """The ratio is compared in the values' own precision: the same numbers in every pass."""
-    return torch.empty(min(piece_size(segment.values), segment.values.numel()), **_like(segment.values))
-
-
-def _like(values: Tensor) -> dict[str, torch.dtype | torch.device]:
+    values = segment.values
     dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
-    return {"dtype": dtype, "device": values.device}
+    return torch.empty(min(piece_size(values), values.numel()), dtype=dtype, device=values.device)
 
 
 def _bracket(segments: Sequence[Segment], share: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """IMP: magnitude pruning during training, chosen anew after every update; only what is used learns.
 
-Source: the baseline of the Spartan paper (Tai et al., NeurIPS 2022, section 4): the hard mask both ways. See docs/methods.md.
+Source: the baseline of the Spartan paper (Tai et al., NeurIPS 2022, section 4): the hard mask both ways. See
+docs/methods.md.
 """
 
 from __future__ import annotations

@@ -84,9 +84,9 @@ def soft_topk(values: Tensor, costs: Tensor | float, budget: float, beta: float)
         where the budget leaves no choice.
 
     Raises:
-        ValueError: for a negative or infinite beta, a budget that is no number of at least 0, a cost that is not above 0.
+        ValueError: for a beta below 0 or infinite, a budget below 0 or not a number, a cost that is not above 0.
     """
-    return cast(Tensor, _SoftTopK.apply(values, costs, budget, beta))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _SoftTopK.apply(values, costs, budget, beta))
 
 
 class _SoftTopK(torch.autograd.Function):

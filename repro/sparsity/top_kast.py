@@ -1,7 +1,7 @@
 """Top-KAST: only the largest weights are used, all of them learn.
 
-Source: Jayakumar et al., "Top-KAST: Top-K Always Sparse Training" (NeurIPS 2020), as the Spartan paper compares with it:
-hard forward, identity backward (dual averaging). See docs/methods.md.
+Source: Jayakumar et al., "Top-KAST: Top-K Always Sparse Training" (NeurIPS 2020), as the Spartan paper compares with
+it: hard forward, identity backward (dual averaging). See docs/methods.md.
 """
 
 from __future__ import annotations
