@@ -44,14 +44,15 @@ def _extreme(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -
 
 def _extreme_by_torch(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
     """At least one entry, on whatever device the scores are."""
-    values = scores[candidates]
+    scores, may = scores.flatten(), candidates.flatten()
+    values = scores[may]
     _check(values.numel(), count, bool(values.isnan().any()))
     rank = values.numel() - count + 1 if highest else count
     threshold = values.kthvalue(rank).values
-    chosen = (scores > threshold if highest else scores < threshold).logical_and_(candidates)
-    ties = (scores == threshold).logical_and_(candidates).flatten().nonzero().flatten()
-    chosen.view(-1)[ties[: count - int(chosen.sum())]] = True
-    return chosen
+    chosen = (scores > threshold if highest else scores < threshold).logical_and_(may)
+    ties = (scores == threshold).logical_and_(may).nonzero().flatten()
+    chosen[ties[: count - int(chosen.sum())]] = True
+    return chosen.view(candidates.shape)
 
 
 def count_true(mask: Tensor) -> int:

@@ -182,12 +182,16 @@ def test_the_taylor_score_of_a_head_by_hand() -> None:
         active=torch.ones(2, dtype=torch.bool),
     )
     probe = OutputProbe(group)
-    outputs = torch.tensor([[[1.0, 1.0, 0.0, -1.0]], [[0.0, -2.0, 1.0, 0.0]]], requires_grad=True)
-    reader(outputs).sum().backward()
+    # Two images of two tokens; the gradients are 1, 2 for the first head and 3, 4 for the second.
+    images = [[[1.0, 1.0, 0.0, -1.0], [-2.0, 0.0, 1.0, 0.0]], [[0.0, -2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]]
+    for micro_batch in (1, 2):
+        outputs = torch.tensor(images, requires_grad=True)
+        reader(outputs).sum().backward()
+        # g * x summed over tokens and width: image 1: 1 + 2 - 2 = 1 and -4 + 3 = -1; image 2: -4 and 3 + 4 = 7.
+        assert probe.taylor.tolist() == [5 * micro_batch, 8 * micro_batch]
+        # Four tokens, |1| + |2| and |3| + |4| each.
+        assert probe.gradient_l1.tolist() == [12 * micro_batch, 28 * micro_batch]
     probe.close()
-    # g * x summed over tokens and width: image 1: 1 + 2 = 3 and -4; image 2: -4 and 3.
-    assert probe.taylor.tolist() == [7, 7]
-    assert probe.gradient_l1.tolist() == [6, 14]
 
 
 @pytest.mark.parametrize("densities", [(0.3, 0.5), (0.7, 0.01)])

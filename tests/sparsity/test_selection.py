@@ -73,6 +73,15 @@ def test_ties_by_hand(extreme: Extreme) -> None:
 
 
 @EXTREMES
+def test_a_transposed_view_is_read_row_by_row(extreme: Extreme) -> None:
+    scores = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]).T  # 1 1 0 and 0 1 2
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    for candidates in (everything, torch.ones(3, 2, dtype=torch.bool).T):
+        assert torch.equal(extreme(scores, candidates, 3, highest=True), marks(0, 1, 5, size=6).view(2, 3))
+        assert torch.equal(extreme(scores, candidates, 1, highest=False), marks(2, size=6).view(2, 3))
+
+
+@EXTREMES
 def test_half_precision_too(extreme: Extreme) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         scores = torch.tensor([3.0, 1.0, 2.0], dtype=dtype)

@@ -92,6 +92,8 @@ def test_half_of_the_units_are_exchanged(growth: str, heads: list[bool], neurons
     assert attention.active.tolist() == heads
     assert mlp.active.tolist() == neurons
     assert method.exchanged == exchanged
+    # Heads that leave keep their ways out; fresh ones that come (the last) begin with a closed one.
+    assert block.attn.proj.weight.tolist() == torch.diag(torch.tensor([1.0, 1, 1, growth == "as_released"])).tolist()
 
 
 @pytest.mark.parametrize("growth", ["as_released", "fresh"])
