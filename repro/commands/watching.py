@@ -64,7 +64,7 @@ def _status(options: argparse.Namespace) -> int:
         watch(lambda: render(title, lines(runs, jobs_if_any())), out)
         return 0
     entries = lines(runs, jobs_if_any())
-    out.print(render(title, entries))
+    out.print(render(title, entries), soft_wrap=True)
     for cause in causes(table.name, options.scale, entries):
         out.print(f"\n{len(cause.rows)} failed alike: {cause.line}", soft_wrap=True, markup=False)
         out.print(f"  {', '.join(cause.rows)}\n  {cause.show}", soft_wrap=True, markup=False)

@@ -21,7 +21,7 @@ def columns(
     `right` names the columns that are aligned to the right; `styles` colours the cells whose text is a key of it.
     """
     widths = [max(map(cell_len, cells)) for cells in zip(heads, *rows, strict=True)]
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text(no_wrap=True)
     for number, row in enumerate([heads, *rows]):
         cells = []
         for head, cell, width in zip(heads, row, widths, strict=True):

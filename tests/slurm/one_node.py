@@ -166,8 +166,7 @@ class OneNode:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                mine = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if process.name() == "slurmstepd" and mine:
+                if process.name() == "slurmstepd" and process.cwd() == str(self.folder):
                     found.append(process.pid)
         return found
 
