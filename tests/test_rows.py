@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from repro import rows
+from repro.composition import compose
 from repro.errors import UserError
 from repro.rows import KINDS, PublishedValue, Row, load_table
 
@@ -119,3 +120,46 @@ def test_row_overrides_compose_the_row() -> None:
     assert row.overrides == (
         "backbone=deit_small", "method=svite_plus", "method.sparsity=0.5", "method.data_sparsity=0.05",
     )  # fmt: skip
+
+
+TABLE2 = load_table("table2")
+
+
+def test_table2_has_the_22_published_rows_and_only_sourced_values() -> None:
+    assert len(TABLE2.rows) == 22
+    found = {(row.id, value.metric): (value.value, value.kind, value.source) for row in TABLE2.rows for value in row.published}
+    assert found == {
+        ("resnet50/spartan-95", "top1_drop_pct_max"): (1.0, "confirmed", "spartan_abstract"),
+        ("vit_base/dense", "top1_pct"): (80.06, "cited", "rmt_manuscript"),
+        ("vit_base/spartan-90", "top1_pct"): (81.18, "cited", "rmt_manuscript"),
+        ("vit_base/spartan-90-block16", "top1_drop_pct_max"): (1.0, "confirmed", "spartan_abstract"),
+    }
+
+
+def test_variants_have_their_overrides_and_their_names() -> None:
+    rows_by_id = {row.id: row for row in TABLE2.select(["ablations"])}
+    assert list(rows_by_id) == [
+        *(f"vit_base/spartan-90-{name}" for name in ("beta1", "beta5", "beta80", "uniform", "erk", "macs")),
+        "vit_base/spartan_neuron-50",
+    ]
+    assert rows_by_id["vit_base/spartan-90-beta5"].overrides[-1] == "method.weights.beta_max=5"
+    for row in rows_by_id.values():
+        compose(row.overrides)
+
+
+def test_what_is_run_where_nobody_says() -> None:
+    assert (TABLE2.seeds("paper"), TABLE2.seeds("local"), TABLE.seeds("paper")) == (3, 1, 1)
+    assert len(TABLE2.select(TABLE2.words([], "local"))) == 22 + 7
+    assert len(TABLE2.select(TABLE2.words([], "paper"))) == 22
+    assert len(TABLE2.select(TABLE2.words(["!vit_base/*"], "local"))) == 16
+    assert TABLE2.words(["resnet50/*"], "local") == ["resnet50/*"]
+    assert TABLE.select(TABLE.words([], "local")) == TABLE.rows
+
+
+def test_an_unknown_variant_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(rows.TABLES_DIR, tmp_path / "tables")
+    path = tmp_path / "tables" / "table2" / "table.yaml"
+    path.write_text(path.read_text().replace("variant: [beta1", "variant: [bata1"))
+    monkeypatch.setattr(rows, "TABLES_DIR", tmp_path / "tables")
+    with pytest.raises(UserError, match="table2/table.yaml: no variant 'bata1'; nearest: beta1"):
+        load_table.__wrapped__("table2")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import timm
+import torch
 from torch import nn
 
 from repro.composition import compose
 from repro.measure.cost import row_cost, tokens_kept, units_kept
-from repro.measure.layers import vit_layers
+from repro.measure.layers import vit_layers, whole
+from repro.models.backbone import build_model
 from repro.rows import load_table, row_id
 
 EVERY = {row.id: row for rows in (load_table("table1").rows, load_table("table1").row_sets["grid"]) for row in rows}
@@ -37,6 +39,55 @@ def test_layers_and_params_are_those_of_timms_model(backbone: str) -> None:
     }
     assert {layer.name: layer.shape for layer in vit_layers(config.backbone.paper, 197)} == weights
     assert row_cost(config).params_m * 1e6 == pytest.approx(sum(p.numel() for p in model.parameters()), abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "params", "gmacs"), [("resnet50", 25_557_032, 4.0892), ("vit_base", 86_567_656, 17.5638)]
+)
+def test_dense_backbones_of_table_2(backbone: str, params: int, gmacs: float) -> None:
+    cost = row_cost(compose([f"backbone={backbone}"]))
+    assert (cost.params_m * 1e6, cost.macs_g) == (pytest.approx(params, abs=0.5), pytest.approx(gmacs, abs=5e-5))
+    model = timm.create_model(compose([f"backbone={backbone}"]).backbone.timm_name)
+    assert sum(p.numel() for p in model.parameters()) == params
+
+
+@pytest.mark.parametrize("scale", ["paper", "local"])
+@pytest.mark.parametrize("backbone", ["resnet50", "vit_base"])
+def test_layers_and_their_uses_are_those_of_a_real_forward_pass(backbone: str, scale: str) -> None:
+    """Every product that a forward pass makes with a weight, counted by hooks, against the analytic count."""
+    config = compose([f"backbone={backbone}"])
+    geometry = config.backbone.paper if scale == "paper" else config.backbone.local
+    model = build_model(geometry, 0.0, 0).eval()
+    seen: dict[str, tuple[tuple[int, ...], int]] = {}
+
+    def note(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        weight: torch.Tensor = module.weight  # type: ignore[assignment]
+        # Outputs per image over output channels: how often each entry is used.
+        seen[name] = (tuple(weight.shape), output[0].numel() // weight.shape[0])
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
+    with torch.inference_mode():
+        model(torch.zeros(1, geometry.in_chans, geometry.image_size, geometry.image_size))
+    counted = whole(geometry)
+    assert {layer.name: (layer.shape, layer.uses) for layer in counted.layers} == seen
+    assert counted.params == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("row", "params_m"),
+    [("resnet50/spartan-95", 0.05 * 25.557032), ("vit_base/spartan-90", 8.6567656), ("vit_base/imp-90", 8.6567656),
+     ("vit_base/spartan-90-block16", 8.6567656), ("vit_base/spartan-90-block32", 8.6567656)],
+)  # fmt: skip
+def test_the_whole_model_has_the_rows_density(row: str, params_m: float) -> None:
+    (found,) = load_table("table2").select([row])
+    assert row_cost(compose(found.overrides)).params_m == pytest.approx(params_m, abs=1e-6)
+
+
+def test_a_target_in_macs_is_met_in_macs() -> None:
+    config = compose(["backbone=vit_base", "method=spartan", "method.sparsity=0.9", "method.weights.cost=macs"])
+    assert row_cost(config).flops_saving_pct == pytest.approx(90, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,11 @@ def test_less_certain_is_never_stricter(measured: float, value: float, less: flo
     low, high = sorted((less, more))
     if judge(measured, published(value, low), TOP1, **PAPER) == "reproduced":
         assert judge(measured, published(value, high), TOP1, **PAPER) == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"), [(-0.5, "reproduced"), (0.99, "reproduced"), (1.0, "reproduced"), (1.01, "above")]
+)
+def test_a_published_bound_is_the_most_that_may_be(measured: float, verdict: str) -> None:
+    drop = Metric("top1_drop_pct_max", "Drop", 0.0, "training", "test", is_bound=True)
+    assert judge(measured, published(1.0, metric=drop.name), drop, **{**PAPER, "std": None}) == verdict
