@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import METHODS, Weights, small_config, trainer
+from small_runs import METHODS, Weights, resnet_config, same, small_config, trainer
 from torch import nn
 
 from repro.errors import UserError
+from repro.models.anatomy import anatomy
 from repro.models.backbone import build_model
 from repro.models.export import export, load_exported, masked_model
 from repro.models.shrink import Sizes, cut_to, shrink, sizes
@@ -131,5 +132,18 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         cut_to(full_model(), Sizes((2,), (2,)))
     with pytest.raises(UserError, match="cannot have 4 heads"):
         cut_to(full_model(), Sizes((4, 4), (2, 2)))
-    with pytest.raises(UserError, match="nothing to shrink"):
-        shrink(nn.Linear(2, 2))
+    with pytest.raises(UserError, match="sizes of 1 blocks for a model of 0"):
+        cut_to(nn.Linear(2, 2), Sizes((2,), (2,)))
+
+
+def test_a_model_without_heads_and_neurons_is_left_as_it_is(tmp_path: Path) -> None:
+    config = resnet_config("method=dense")
+    model = build_model(config.model, 0.0, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert shrink(model) == Sizes((), ())
+    assert same(before, dict(model.state_dict()))
+    description = export(config, before, tmp_path, {"row": "resnet"})
+    assert (description["heads"], description["neurons"]) == ([], [])
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(logits(load_exported(tmp_path), images), logits(model.eval(), images))
+    assert anatomy(config, before, images)["heads"] == []

@@ -218,8 +218,8 @@ def test_wrong_options_are_found_before_torch(overrides: list[str], said: str) -
 
 
 def test_a_backbone_without_a_published_sharpness_asks_for_one() -> None:
-    with pytest.raises(UserError, match=r"method\.weights\.beta_max: backbone=deit_tiny has none published; set one"):
-        compose(["backbone=deit_tiny", "method=spartan"])
+    with pytest.raises(UserError, match=r"method\.weights\.beta_max: backbone=resnet50 has none published; set one"):
+        compose(["backbone=resnet50", "method=spartan", "backbone.training.beta_max=null"])
 
 
 def test_what_is_counted_is_what_is_built(tmp_path: Path) -> None:
