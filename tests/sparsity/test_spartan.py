@@ -218,7 +218,7 @@ def test_wrong_options_are_found_before_torch(overrides: list[str], said: str) -
 
 
 def test_a_backbone_without_a_published_sharpness_asks_for_one() -> None:
-    with pytest.raises(UserError, match=r"method\.weights\.beta_max: backbone=resnet50 has none published; set one"):
+    with pytest.raises(UserError, match=r"method\.weights\.beta_max: needs a value"):
         compose(["backbone=resnet50", "method=spartan", "backbone.training.beta_max=null"])
 
 
