@@ -13,9 +13,11 @@ from rich.console import Console
 from repro.config import InlineLauncher, LocalLauncher, SlurmLauncher
 from repro.errors import UserError
 from repro.launch import slurm
+from repro.launch.costing import costs, published
 from repro.launch.plan import PlannedRun
 from repro.launch.progress import TableProgress
 from repro.launch.reconcile import Decision, decide, launcher_lock, starting
+from repro.launch.showing import print_plan
 from repro.launch.submit import mend, submit
 from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
 
@@ -132,9 +134,12 @@ def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishe
     if not slurm.is_here():
         raise UserError("launcher=slurm: no sbatch on this machine; launch from a login node, or with launcher=local")
     decisions = decide(runs, slurm.queue(), wishes.retry, wishes.max_attempts)
-    explain(decisions, console)
     if starting(decisions) and not wishes.yes:
+        prices = costs([each.run for each in decisions], published, None)
+        print_plan(f"{runs[0].row.table} at scale {runs[0].config.scale.name}", decisions, prices, console)
         _ask(starting(decisions), launcher, console)
+    else:
+        explain(decisions, console)
     # Time has passed at the question, and another launch may have been quicker: only what is decided here counts.
     with launcher_lock(wishes.root):
         jobs = slurm.queue()
@@ -155,7 +160,7 @@ def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishe
 
 
 def _ask(runs: Sequence[PlannedRun], launcher: SlurmLauncher, console: Console) -> None:
-    """Show what would be submitted and wait for a yes. Raises `UserError` for a no, or where nobody can answer."""
+    """Say what would be asked of Slurm and wait for a yes. Raises `UserError` for a no, or where nobody can answer."""
     scales = ", ".join(
         f"{number} at scale {scale}" for scale, number in Counter(r.config.scale.name for r in runs).items()
     )
@@ -166,7 +171,7 @@ def _ask(runs: Sequence[PlannedRun], launcher: SlurmLauncher, console: Console) 
         f"{launcher.parallel} at once, partition {launcher.partition or 'of the site'}"
     )
     if not sys.stdin.isatty():
-        raise UserError(f"{text}: say --yes to submit (nobody is there to ask); repro plan shows what it costs")
+        raise UserError(f"{text}: say --yes to submit (nobody is there to ask)")
     console.print(text, soft_wrap=True)
     if input("submit? [y/N] ").strip().lower() not in ("y", "yes"):
         raise UserError("nothing was submitted")

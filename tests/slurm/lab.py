@@ -34,7 +34,7 @@ class Lab:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             stdin=subprocess.DEVNULL,
             check=False,
         )
@@ -60,7 +60,7 @@ class Lab:
         """What its status says."""
         return self.record(row).status().state
 
-    def wait_state(self, row: str, *states: str, timeout_s: float = 90) -> None:
+    def wait_state(self, row: str, *states: str, timeout_s: float = 240) -> None:
         """Until a run is in one of these states, letting requeued jobs start at once."""
 
         def there() -> bool:
@@ -80,9 +80,9 @@ class Lab:
 
     def wait_update(self, row: str, update: int) -> None:
         """Until a run has made so many updates."""
-        self.node.wait(lambda: self.state(row) == "running" and self.record(row).status().update >= update, 90)
+        self.node.wait(lambda: self.state(row) == "running" and self.record(row).status().update >= update, 240)
 
-    def wait_empty(self, timeout_s: float = 90) -> None:
+    def wait_empty(self, timeout_s: float = 240) -> None:
         """Until the queue is empty."""
 
         def empty() -> bool:

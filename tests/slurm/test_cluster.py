@@ -34,7 +34,7 @@ def test_a_table_in_arrays_beyond_max_array_size_and_launched_twice_at_once(lab:
     said = "".join(answer.stdout for answer in answers)
     # Two arrays of three and one; omp-30 begins with dense's weights, and waits for that job in an array of its own.
     assert said.count("submitted 5 runs in 3 arrays") == 1, said
-    lab.wait_empty(150)
+    lab.wait_empty()
     for row, record in lab.records().items():
         assert (row, record.status().state, record.latest_attempt()) == (row, "done", 1)
     assert not list((lab.folder / "runs" / ".launch" / "tokens").iterdir())
@@ -137,6 +137,7 @@ def test_nobody_to_ask_submits_nothing(lab: Lab) -> None:
     answer = lab.repro(
         "launch", "table1", ROW, "--scale", "smoke", "launcher=slurm", "launcher.gpus_per_node=0", code=2
     )
+    assert "table1 at scale smoke: 1 planned; a launch would start 1" in answer.stdout
     assert "say --yes to submit" in answer.stderr
     assert not lab.records()
 

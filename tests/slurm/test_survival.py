@@ -43,7 +43,7 @@ def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
         lab.node.release()  # a busy machine may need another slice to get to its first update
         return lab.state(ROW) == "requeued" and lab.record(ROW).status().update > 0
 
-    lab.node.wait(has_stopped_on_the_way, 150)
+    lab.node.wait(has_stopped_on_the_way, 240)
     record = lab.record(ROW)
     stopped = record.status()
     assert "SIGUSR2" in (stopped.reason or "")
@@ -53,7 +53,7 @@ def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
         lab.node.release()
         return resumed.exists() and f"resumed from update {stopped.update}" in resumed.read_text()
 
-    lab.node.wait(goes_on, 90)
+    lab.node.wait(goes_on, 240)
     assert lab.record(ROW).status().job_id == (record.attempt_dir(1) / "job").read_text().split()[0]
     lab.node.run("scancel", lab.record(ROW).status().job_id or "")
     lab.wait_empty()
