@@ -127,7 +127,11 @@ TABLE2 = load_table("table2")
 
 def test_table2_has_the_22_published_rows_and_only_sourced_values() -> None:
     assert len(TABLE2.rows) == 22
-    found = {(row.id, value.metric): (value.value, value.kind, value.source) for row in TABLE2.rows for value in row.published}
+    found = {
+        (row.id, value.metric): (value.value, value.kind, value.source)
+        for row in TABLE2.rows
+        for value in row.published
+    }
     assert found == {
         ("resnet50/spartan-95", "top1_drop_pct_max"): (1.0, "confirmed", "spartan_abstract"),
         ("vit_base/dense", "top1_pct"): (80.06, "cited", "rmt_manuscript"),
@@ -161,5 +165,5 @@ def test_an_unknown_variant_names_the_nearest(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "tables" / "table2" / "table.yaml"
     path.write_text(path.read_text().replace("variant: [beta1", "variant: [bata1"))
     monkeypatch.setattr(rows, "TABLES_DIR", tmp_path / "tables")
-    with pytest.raises(UserError, match="table2/table.yaml: no variant 'bata1'; nearest: beta1"):
+    with pytest.raises(UserError, match=r"table2/table\.yaml: no variant 'bata1'; nearest: beta1"):
         load_table.__wrapped__("table2")

@@ -37,7 +37,7 @@ def build(
 ) -> Report:
     """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` its figures and `index.html`.
 
-    Where runs have moved masks, also `<reports_dir>/masks.{svg,png,pdf}`.
+    Where runs have moved masks, also `<reports_dir>/<table>_masks.{svg,png,pdf}`.
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """

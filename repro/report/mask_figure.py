@@ -14,7 +14,6 @@ from repro.report.histories import MaskHistory, read_histories
 from repro.report.style import Look, looks, write_figure
 from repro.rows import Row, Table
 
-NAME = "masks"
 _DASHED = (0, (4, 2))
 _UNITS = ("neurons", "heads")
 
@@ -22,14 +21,16 @@ _UNITS = ("neurons", "heads")
 def mask_figure(
     table: Table, rows: Sequence[Row], scale: str, root: Path, folder: Path, overrides: Sequence[str] = ()
 ) -> list[Path]:
-    """Write `masks.svg`, `.png` and `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
+    """Write `<table>_masks.svg`, `.png`, `.pdf` into `folder`; returns their paths, none where no run has moved a mask.
 
     Shows one backbone: the one with most variants, then most histories; the first of those in the table.
     """
     histories = [history for history in read_histories(table, rows, scale, root, overrides) if history.moved]
     if not histories:
         return []
-    return write_figure(folder, NAME, f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale))
+    return write_figure(
+        folder, f"{table.name}_masks", f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale)
+    )
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:

@@ -62,7 +62,7 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
 
 def test_it_is_written_the_same_twice_and_not_at_all_without_a_history(root: Path, table: Table) -> None:
     first = mask_figure(table, table.rows, "local", root, root / "a")
-    assert [path.name for path in first] == ["masks.svg", "masks.png", "masks.pdf"]
+    assert [path.name for path in first] == ["table1_masks.svg", "table1_masks.png", "table1_masks.pdf"]
     second = mask_figure(table, table.rows, "local", root, root / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert mask_figure(table, table.rows, "paper", root, root / "c", ["data.root=x"]) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import METHODS, SPARTAN, Kept, small_config, trainer
+from small_runs import METHODS, SPARTAN, Kept, small_config, small_resnet, trainer
 from torch import Tensor
 
 from repro.composition import compose
@@ -231,15 +231,7 @@ def test_what_is_counted_is_what_is_built(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["spartan", "imp", "top_kast", "spartan_block16"])
 def test_a_small_resnet_trains_resumes_and_ends_sparse(method: str, tmp_path: Path) -> None:
-    words = ["backbone=resnet50", f"method={method}", "method.sparsity=0.5", "scale=smoke", "tracker=none"]
-    words += [
-        "model.stage_depths=[1,1,1,1]",
-        "model.stage_channels=[8,8,16,16]",
-        "data.limit_train=64",
-        "data.limit_test=32",
-    ]
-    words += ["recipe.epochs=3", "recipe.global_batch=16", "recipe.micro_batch=8", "run.device=cpu"]
-    config = compose(words)
+    config = small_resnet(f"method={method}", "method.sparsity=0.5")
     run = trainer(config, tmp_path / "whole")
     result = run.run()
     for stop in (1, 5, 10, 11):

@@ -56,5 +56,13 @@ def test_both_ranks_choose_the_same_after_every_update(name: str, ranks: list[di
     updates = 4 if name in ("omp", "tp", "ssp") else 8  # fine-tuning is half as long
     assert [entry[0] for entry in first] == [*range(updates + 1), "accuracy", "entries"]
     assert first[:-1] == second[:-1]
-    if name in ("svite", "s2vite", "gmp"):
+    if name in ("svite", "s2vite", "gmp", "spartan", "spartan blocks", "imp", "top_kast"):
         assert len({entry[1] for entry in first[:9]}) >= 6, "masks moved"
+
+
+def test_a_resnet_is_the_same_on_both_ranks_its_batch_norms_at_every_evaluation(
+    ranks: list[dict[str, list[Any]]],
+) -> None:
+    first, second = (rank["resnet"] for rank in ranks)
+    assert [entry[0] for entry in first] == [*range(1, 9), "accuracy"]
+    assert first == second

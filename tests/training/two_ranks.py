@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_runs import METHODS, Kept, small_config, splits_of
+from small_runs import METHODS, Kept, small_config, small_resnet, splits_of
 
 from repro.tracking.sinks import Sinks
 from repro.training.distributed import World, join_world, leave_world
@@ -63,12 +63,31 @@ def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor])
     return seen
 
 
+def resnet(folder: Path, world: World) -> list[list[Any]]:
+    """A ResNet under Spartan: its parameters and masks after every update, and all of it after an evaluation."""
+    config = small_resnet("method=spartan", "method.sparsity=0.5", "recipe.micro_batch=4", "recipe.epochs=2")
+    seen: list[list[Any]] = []
+    runs: list[Trainer] = []
+
+    def note(update: int, _: int) -> None:
+        state = runs[0].state
+        weights = {name: weight.detach() for name, weight in state.model.named_parameters()}
+        seen.append([update, digest([part.state_dict() for part in state.parts]), digest(weights)])
+
+    around = Surroundings(world, Sinks([]), folder / "resnet", note, lambda: None)
+    runs.append(Trainer(config, splits_of(config), around))
+    result = runs[0].run()
+    seen.append(["accuracy", result["top1_last_pct"], result["loss_last"], digest(runs[0].state.model.state_dict())])
+    return seen
+
+
 def main(folder: Path) -> None:
     """Train every method and write what was seen."""
     torch.set_num_threads(1)
     world = join_world("cpu")
     dense = torch.load(folder / "dense.pt", weights_only=True)
     found = {name: train(name, folder, world, dense) for name in METHODS}
+    found["resnet"] = resnet(folder, world)
     leave_world()
     (folder / f"rank{world.rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
