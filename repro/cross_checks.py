@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro.config import Config, Geometry, SlurmLauncher
-from repro.schedule import mask_schedule, training_length
+from repro.schedule import GradualSchedule, mask_schedule, training_length
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -45,10 +45,16 @@ def cross_checks(config: Config) -> list[str]:
     if config.data.images_per_epoch:
         length = training_length(config, config.data.limit_train or config.data.images_per_epoch)
         schedule = mask_schedule(config, length)
-        if schedule is not None and schedule.end > schedule.total:
+        is_gradual = isinstance(schedule, GradualSchedule)
+        if schedule is not None and not is_gradual and schedule.end > schedule.total:
             errors.append(
                 f"method.weights.update_end_iterations: masks would change until update {schedule.end}, the training "
                 f"has {schedule.total} (raise recipe.epochs or lower it)"
+            )
+        if isinstance(schedule, GradualSchedule) and schedule.ramp_end > schedule.last:
+            errors.append(
+                f"method.weights.density_ramp_fraction: the target is reached after update {schedule.ramp_end}, but masks "
+                f"freeze after {schedule.last}; lower it, or raise method.weights.freeze_fraction"
             )
     mixing = recipe.mixup > 0 or recipe.cutmix > 0
     if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
