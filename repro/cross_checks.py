@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro.config import Config, SlurmLauncher
-from repro.schedule import Length, mask_schedule, training_length
+from repro.schedule import GradualSchedule, Length, mask_schedule, training_length
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -58,6 +58,13 @@ def schedule_errors(config: Config, length: Length) -> list[str]:
     """What is wrong with the mask schedule for a training of this length: known at once, or when the data are read."""
     schedule = mask_schedule(config, length)
     if schedule is None:
+        return []
+    if isinstance(schedule, GradualSchedule):
+        if schedule.ramp_end > schedule.last:
+            return [
+                f"method.weights.density_ramp_fraction: the target is reached after update {schedule.ramp_end}, but "
+                f"masks freeze after {schedule.last}; lower it, or raise method.weights.freeze_fraction"
+            ]
         return []
     if schedule.end > schedule.total:
         return [

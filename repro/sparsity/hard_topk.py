@@ -119,8 +119,8 @@ def cut(segments: Sequence[Segment], budget: float) -> Cut:
             return Cut(float(threshold), taken - int(first))
 
 
-def hard_mask(segment: Segment, where: Cut, ties_before: int, dtype: torch.dtype = torch.bool) -> tuple[Tensor, int]:
-    """The entries of a segment that are in, as a flat tensor, and how many of the ties are used up then."""
+def hard_mask(segment: Segment, where: Cut, ties_before: int) -> tuple[Tensor, int]:
+    """The entries of a segment that are in, as a flat bool tensor, and how many of the ties are used up then."""
     chosen = torch.empty(segment.values.numel(), dtype=torch.bool, device=segment.values.device)
     buffer = _buffer(segment)
     for part in segment.parts():
@@ -130,7 +130,7 @@ def hard_mask(segment: Segment, where: Cut, ties_before: int, dtype: torch.dtype
             equal = (ratio == where.threshold).nonzero().flatten()[: where.ties - ties_before]
             chosen[part][equal] = True
             ties_before += len(equal)
-    return chosen.to(dtype), ties_before
+    return chosen, ties_before
 
 
 def sampled(segments: Sequence[Segment], entries: int) -> list[Segment]:
