@@ -91,14 +91,6 @@ def config_of(name: str, *overrides: str) -> Config:
     return small_config(*METHODS[name], *overrides)
 
 
-def small_resnet(*overrides: str) -> Config:
-    """The config of a small run of a ResNet: four bottlenecks, 64 digits, 12 updates with accumulation."""
-    words = ("backbone=resnet50", "scale=smoke", "tracker=none", "run.device=cpu", "run.log_every_updates=2")
-    shape = ("model.stage_depths=[1,1,1,1]", "model.stage_channels=[8,8,16,16]")
-    size = ("data.limit_train=64", "data.limit_test=32", "recipe.epochs=3", "recipe.global_batch=16")
-    return compose([*words, *shape, *size, "recipe.micro_batch=8", *overrides])
-
-
 _splits: dict[str, Splits] = {}
 
 

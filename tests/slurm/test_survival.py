@@ -89,7 +89,13 @@ def test_a_node_that_dies_is_replaced_by_a_requeue(lab: Lab, undisturbed: Lab) -
         states = lab.node.run("sinfo", "-h", "-n", lab.node.host, "-o", "%T").stdout.split()
         return bool(states) and set(states) <= {"idle", "mixed", "allocated"}
 
+    def nothing_is_on_its_way() -> bool:
+        """The controller may still be telling the node to kill the lost job: the requeued one has the same number."""
+        lines = lab.node.run("sdiag").stdout.splitlines()
+        return all(line.split(":")[1].strip() == "0" for line in lines if line.strip().startswith("Agent "))
+
     lab.node.wait(is_back)
+    lab.node.wait(nothing_is_on_its_way)
     lab.wait_state(ROW, "done")
     assert lab.record(ROW).latest_attempt() >= 2
     same_as(lab, undisturbed)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repro.config import Geometry
+from repro.geometry import ViT
 from repro.models.backbone import build_model
 from repro.schedule import UpdateSchedule
 from repro.sparsity.s2vite import S2ViTE
@@ -20,7 +20,7 @@ NO, YES = False, True
 
 def vit(depth: int, mlp_ratio: int = 2) -> Any:
     """Blocks of four heads of width 1 and 4 * `mlp_ratio` neurons, with readers that give heads back as they are."""
-    geometry = Geometry(
+    geometry = ViT(
         **{"embed_dim": 4, "depth": depth, "num_heads": 4, "mlp_ratio": mlp_ratio},
         **{"patch_size": 4, "image_size": 8, "in_chans": 1, "num_classes": 2},
     )

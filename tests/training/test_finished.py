@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_runs import SMALL
+from small_runs import SHORT, VIT
 
 from repro.cli import main
 from repro.launch.finished import finished_record
@@ -16,7 +16,7 @@ from repro.rows import load_table
 from repro.training.task import execute
 
 ROW = "deit_tiny/s2vite-30"
-CHANGES = [text for text in SMALL if not text.startswith(("backbone=", "scale="))]
+CHANGES = [text for text in (*VIT, *SHORT) if not text.startswith(("backbone=", "scale="))]
 
 
 def test_a_row_and_its_record_export_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
