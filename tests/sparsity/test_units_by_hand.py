@@ -21,6 +21,7 @@ NO, YES = False, True
 def vit(depth: int, mlp_ratio: int = 2) -> Any:
     """Blocks of four heads of width 1 and 4 * `mlp_ratio` neurons, with readers that give heads back as they are."""
     geometry = ViT(
+        architecture="vit",
         **{"embed_dim": 4, "depth": depth, "num_heads": 4, "mlp_ratio": mlp_ratio},
         **{"patch_size": 4, "image_size": 8, "in_chans": 1, "num_classes": 2},
     )
