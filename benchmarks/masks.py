@@ -27,7 +27,7 @@ ROUNDS = 7
 ALWAYS = UpdateSchedule(interval=1, end=1_000_000, total=1_000_001)
 STEPS_IN_CHILD = 2
 METHODS = ("dense", "svite", "s2vite fresh", "s2vite as_released")
-MEMORY_ROUNDS = 3
+MEMORY_ROUNDS = 2
 # Every tensor of some size in pages of its own, given back when it is freed: what is resident is then what is held, and
 # not what the allocator keeps for later, which differs by more than all masks weigh from one run to the next.
 TIDY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"}
