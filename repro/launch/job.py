@@ -55,7 +55,8 @@ class RunJob(Checkpointable):  # type: ignore[misc]
         if code == EXIT_STOPPED and job.global_rank != 0:
             code = 0  # the first rank speaks for all; a non-zero exit here would have srun kill it while it requeues
         if code == EXIT_STOPPED and on_slurm:
-            self._after_stop(record, job.raw_job_id, attempt)
+            # Not the raw number: that of one task of an array is the number of the whole array.
+            self._after_stop(record, job.job_id, attempt)
         if code:
             sys.exit(code)
 

@@ -30,6 +30,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._written = 0.0
+        self._furthest = status.update  # of the attempts before
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
@@ -51,8 +52,9 @@ class Heartbeat:
         status = self.status
         if not status.updates:
             status = status.moved("running", started=time.time(), update_at_start=update - 1)
-        # Getting further is what ends a row of submissions in vain.
-        self.status = status.moved("running", update=update, updates=updates, submissions=0)
+        # Getting further than any attempt before ends a row of submissions in vain; doing the same again does not.
+        submissions = 0 if update > self._furthest else status.submissions
+        self.status = status.moved("running", update=update, updates=updates, submissions=submissions)
         if time.monotonic() - self._written > AT_MOST_EVERY_S:
             self._write()
 

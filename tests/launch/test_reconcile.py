@@ -14,7 +14,10 @@ from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
 from repro.launch.slurm import Job
 from repro.rows import load_table
+from repro.runs.record import Record
 from repro.runs.status import STALE_AFTER_S, Status
+from repro.training.heartbeat import Heartbeat
+from repro.training.interruption import StopFlag
 
 NOW = 1_700_000_000.0
 JOB = Job("16_3", "repro-table1-x", "PENDING", "Priority", "")
@@ -87,6 +90,13 @@ def test_done_and_untrainable_runs_are_left(tmp_path: Path) -> None:
     assert all(decisions[run.row.id].action == "leave" for run in missing)
 
 
-def test_progress_ends_a_row_of_submissions_in_vain() -> None:
-    status = Status("running", started=time.time(), submissions=2)
+def test_only_getting_further_ends_a_row_of_submissions_in_vain(tmp_path: Path) -> None:
+    """A run that dies at the same update every time, before it has saved, must run out of submissions."""
+    status = Status("running", started=time.time(), submissions=2, update=3)
     assert status.moved("requeued").submissions == 2
+    beat = Heartbeat(Record(tmp_path), status, StopFlag())
+    seen = []
+    for update in (1, 2, 3, 4):
+        beat.progress(update, 10)
+        seen.append(beat.status.submissions)
+    assert seen == [2, 2, 2, 0]

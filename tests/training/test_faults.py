@@ -81,6 +81,7 @@ def test_killed_while_it_saves(tmp_path: Path) -> None:
 
 
 def _save_for_ever(folder: Path, start: int, writer: multiprocessing.connection.Connection) -> None:
+    torch.set_num_threads(1)  # a fork has none of its parent's OpenMP threads, and would wait for them
     for update in range(start, start + 100_000):
         checkpoint.save(folder, update, {"update": update, "weights": torch.full((50000,), float(update))})
         writer.send(update)
