@@ -7,6 +7,7 @@ knows only what `_Shape` names.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -34,7 +35,7 @@ class Layer:
         return math.prod(self.shape)
 
 
-class _Shape(BaseModel):
+class _Shape(BaseModel, ABC):
     """What every family has, and what it answers where it has no such thing. `image_size` in pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,18 +64,18 @@ class _Shape(BaseModel):
         """Units of each block that can be removed whole, and how many there are."""
         return {}
 
+    @abstractmethod
     def layers(self, tokens: int) -> list[Layer]:
         """The prunable weights, in the model's order, of one that goes on with `tokens` tokens after the embedding."""
-        raise NotImplementedError
 
     def attention_macs(self, tokens: int) -> int:
         """MACs of one image between activations (QK^T and AV): no weight takes part in them."""
         return 0
 
     @property
+    @abstractmethod
     def vector_params(self) -> int:
         """Biases, norms, tokens and positions: parameters that are never sparse."""
-        raise NotImplementedError
 
     def faults(self) -> list[str]:
         """One message for each pair of values that do not go together."""

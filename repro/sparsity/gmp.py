@@ -72,6 +72,10 @@ class GMP(MaskedWeights):
             self._prune(update)
             self.masks.apply()
 
+    def is_at_target(self, update: int) -> bool:
+        """Whether the ramp has ended: before that the model is denser than the row says."""
+        return update >= self.schedule.last
+
     @torch.no_grad()
     def _prune(self, update: int) -> None:
         sparsity = ramped_sparsity(update, self.first, self.schedule.last, self.initial_sparsity, self.sparsity)

@@ -166,6 +166,7 @@ def test_gmp_prunes_along_the_ramp_and_nothing_comes_back() -> None:
         assert int((model[0].weight != 0).sum() + (model[1].weight != 0).sum()) == densities[-1]
     # Due at 2, 4, 6, 8: sparsities 0.289, 0.4375, 0.492, 0.5 of 8 weights, to the nearest.
     assert densities == [8, 6, 6, *([4] * 17)]
+    assert [part.is_at_target(update) for update in (2, 7, 8, 9, 20)] == [False, False, True, True, True]
     assert held(part.masks) == [[0, 0, 1, 1], [1, 1, 0, 0]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import METHODS, Kept, Weights, same, small_config, splits_of, trainer
+from small_runs import METHODS, ON_RESNET, Kept, Weights, config_of, same, small_config, splits_of, trainer
 from torch import nn
 
 from repro.config import Config
@@ -21,18 +21,20 @@ PRUNED_ONCE = ("omp", "tp", "ssp")
 SPARSE_WEIGHTS = [name for name in METHODS if name != "dense"]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_interrupted_at_some_update_and_resumed_is_bit_identical(name: str, tmp_path: Path, dense: Weights) -> None:
-    config = small_config(*METHODS[name])
+@pytest.mark.parametrize("name", [*METHODS, *ON_RESNET])
+def test_interrupted_at_some_update_and_resumed_is_bit_identical(
+    name: str, tmp_path: Path, dense: Weights, dense_resnet: Weights
+) -> None:
+    config, weights = config_of(name), dense_resnet if name in ON_RESNET else dense
     whole = Kept()
-    straight = trainer(config, tmp_path / "straight", dense, whole)
+    straight = trainer(config, tmp_path / "straight", weights, whole)
     result = straight.run()
     # In the middle of an epoch, at the end of one, and after the first update of all; and again while going on.
     pieces, stops = Kept(), [1, 4, 6, 11] if straight.length.updates == 12 else [1, 4, 7]
     for stop in stops:
         with pytest.raises(Interrupted):
-            trainer(config, tmp_path / "pieces", dense, pieces, stop).run()
-    resumed = trainer(config, tmp_path / "pieces", dense, pieces)
+            trainer(config, tmp_path / "pieces", weights, pieces, stop).run()
+    resumed = trainer(config, tmp_path / "pieces", weights, pieces)
     assert resumed.resumed_from == stops[-1]
     again = resumed.run()
     left, right = straight.state.state_dict(), resumed.state.state_dict()
