@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,6 +16,7 @@ from repro.launch import slurm
 from repro.launch.columns import columns
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
+from repro.tracking.mirror_file import Mirror, mirror_of, what_is_behind
 
 STYLES = {
     "done": "green",
@@ -28,7 +30,10 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One run. `state` is the status's, or `dead` for one that nobody is at any more; times in seconds."""
+    """One run. `state` is the status's, or `dead` for one that nobody is at any more; times in seconds.
+
+    `mirror` is None where nothing mirrors the run.
+    """
 
     row: str
     seed: int
@@ -44,6 +49,7 @@ class Line:
     attempts: int
     reason: str | None
     record: str
+    mirror: Mirror | None = None
 
 
 def lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, now: float | None = None) -> list[Line]:
@@ -84,6 +90,7 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float) -> 
         attempts=status.attempt,
         reason=reason,
         record=str(run.record.path),
+        mirror=mirror_of(run.record.path, is_at_work=state == "running"),
     )
 
 
@@ -119,7 +126,8 @@ def render(title: str, entries: Sequence[Line]) -> RenderableType:
     heads = ("row", "seed", "state", "progress", "ETA", "last", "job", "node", "attempts", "why")
     table = columns(heads, rows, right=("seed", "progress", "ETA", "attempts"), styles=STYLES)
     counts = ", ".join(f"{number} {state}" for state, number in Counter(entry.state for entry in entries).items())
-    return Group(table, Text(f"{title}: {counts}"))
+    behind = what_is_behind((Path(entry.record), entry.mirror) for entry in entries)
+    return Group(table, Text(f"{title}: {counts}"), *([Text(behind)] if behind else []))
 
 
 def _last(entry: Line) -> str:
