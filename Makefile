@@ -67,8 +67,8 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure what the README claims about speed
-	@$(BIN)/python -m benchmarks
+bench: $(READY) ## measure what the README claims about speed (ROOM=mirror: only that)
+	@$(BIN)/python -m benchmarks $(ROOM)
 
 notebooks: $(READY) ## execute the notebooks on the records there are
 	@$(BIN)/python -m notebooks
