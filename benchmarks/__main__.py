@@ -17,7 +17,7 @@ from benchmarks.mirror import mirror
 from benchmarks.page import page
 from benchmarks.reporting import reporting
 from benchmarks.soft_topk import extra_memory, soft_masks
-from benchmarks.sparse_inference import sparse_inference
+from benchmarks.sparse_inference import neurons, sparse_inference
 
 ROOMS = {
     "masks": (moving, applying, memory),
@@ -25,7 +25,7 @@ ROOMS = {
     "reporting": (reporting, page),
     "launching": (launching,),
     "soft_topk": (soft_masks, extra_memory),
-    "sparse_inference": (sparse_inference,),
+    "sparse_inference": (sparse_inference, neurons),
 }
 
 
