@@ -44,7 +44,7 @@ def test_the_job_script() -> None:
         "launcher.reservation=night",
         "launcher.extra={mail-type: FAIL}",
     )
-    lines = script(**parameters(asked, "repro-table1-0123", after="16_3"))
+    lines = script(**parameters(asked, "repro-table1-0123", ["afterok:16_3", "afterany:12"], 2))
     assert "\n".join(lines).strip() == GOLDEN.strip()
 
 
@@ -53,9 +53,9 @@ GOLDEN = """
 
 # Parameters
 #SBATCH --account=me
-#SBATCH --array=0-2%3
+#SBATCH --array=0-2%2
 #SBATCH --cpus-per-task=8
-#SBATCH --dependency=afterok:16_3
+#SBATCH --dependency=afterok:16_3,afterany:12
 #SBATCH --error=/runs/.launch/jobs/%A_%a_0_log.err
 #SBATCH --gres=gpu:a100:8
 #SBATCH --job-name=repro-table1-0123
