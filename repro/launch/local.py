@@ -15,7 +15,7 @@ from repro.launch.inline import note_death
 from repro.launch.job import RunJob
 from repro.launch.plan import PlannedRun
 from repro.launch.request import python
-from repro.launch.submit import jobs_folder
+from repro.launch.submit import jobs_folder, note_id
 
 A_YEAR_MIN = 60 * 24 * 365  # submitit gives a job two minutes by default
 
@@ -48,6 +48,7 @@ class LocalJobs:
             job = executor.submit(RunJob(run.record.path))
         finally:
             signal.signal(signal.SIGINT, before)
+        note_id(run.record, f"local-{job.job_id}")
         return LocalJob(run.record.path, job, lambda: self._taken.discard(place))
 
 

@@ -114,7 +114,8 @@ def configuration() -> dict[str, str]:
 
 def partition(name: str) -> dict[str, str]:
     """`scontrol show partition` as a mapping. Raises `UserError` for one that is not there."""
-    return dict(word.split("=", 1) for word in ask("scontrol", "--oneliner", "show", "partition", name).split())
+    words = ask("scontrol", "--oneliner", "show", "partition", name).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def ended(job_ids: Iterable[str]) -> dict[str, str]:

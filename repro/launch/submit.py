@@ -103,7 +103,7 @@ def _submit_array(
         file.unlink()
         raise UserError(f"sbatch: {words}") from None
     for run, job in zip(runs, submitted, strict=True):
-        _note_id(run.record, job.job_id)
+        note_id(run.record, job.job_id)
     file.unlink()
     return {run.record.path: job.job_id for run, job in zip(runs, submitted, strict=True)}
 
@@ -127,7 +127,7 @@ def job_name(table: str, token: str) -> str:
     return f"repro-{table}-{token}"
 
 
-def _note_id(record: Record, job_id: str) -> None:
+def note_id(record: Record, job_id: str) -> None:
     """Write the id into the status, unless the job has begun and done so itself. Its lock tells."""
     lock = FileLock(record.path / "lock")
     try:
@@ -168,7 +168,7 @@ def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path)
     for id_ in job_ids:
         index = int(id_.partition("_")[2] or 0)
         if index < len(records) and (pickles / f"{id_}_submitted.pkl").exists():
-            _note_id(records[index], id_)
+            note_id(records[index], id_)
         else:
             lost[id_] = index
     slurm.cancel(list(lost))

@@ -156,12 +156,20 @@ def test_cost_of_a_published_training() -> None:
     assert price.energy_kwh == pytest.approx((price.device_hours or 0) * 0.25)
 
 
-def test_what_has_no_source_is_unknown() -> None:
-    for words in (["backbone=deit_tiny", "scale=paper", "data.root=x"], ["backbone=deit_small", "scale=local"]):
-        config = compose(words)
-        price = cost(config, published(config), None)
-        assert (price.device_hours, price.known_from) == (None, "unknown, use --probe")
-        assert total([price], 2).unknown == 1
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["backbone=deit_tiny", "scale=paper", "data.root=x"], "unknown: deit_tiny: no figure with a source"),
+        (["backbone=deit_small", "scale=local"], "unknown: not of the published size at scale local"),
+        (["backbone=deit_small", "scale=paper", "data=imagefolder", "data.root=x"], "images of data=imagefolder"),
+    ],
+)
+def test_what_has_no_source_is_unknown_and_left_out_of_the_sum(words: list[str], why: str) -> None:
+    config = compose(words)
+    price = cost(config, published(config), None)
+    assert price.device_hours is None
+    assert why in price.known_from
+    assert total([price], 2).unknown == 1
 
 
 @pytest.mark.parametrize(
