@@ -60,7 +60,6 @@ def add_export(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> int:
     from repro.composition import compose
-    from repro.measure.timed_rows import time_rows
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -73,6 +72,8 @@ def _bench(options: argparse.Namespace) -> int:
             f"not timed: with {launcher[-1]} runs are on other machines; repro bench time {table.name} on one of them"
         )
         return 0
+    from repro.measure.timed_rows import time_rows  # imports torch
+
     left_out = time_rows(
         table,
         rows,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from repro import composition as configs
 from repro.composition import compose
@@ -137,6 +139,15 @@ def test_the_quick_composition_is_hydras() -> None:
         for option in options:
             quick = configs._compose_groups({group: option})
             assert quick == configs._compose_with_hydra(((group, option),)), (group, option)
+
+
+@given(
+    text=st.text(
+        st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs"), exclude_characters="$"), min_size=1
+    )
+)
+def test_a_folder_may_have_any_name(text: str) -> None:
+    assert compose([f"run.root={configs.quoted(text)}"]).run.root == text
 
 
 def test_seeds_have_signatures_of_their_own(tmp_path: Path) -> None:
