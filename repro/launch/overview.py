@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,22 +53,33 @@ class Line:
     mirror: Mirror | None = None
 
 
-def lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, now: float | None = None) -> list[Line]:
-    """One line for each run, in order. What accounting knows of the jobs of dead runs stands in their reasons."""
+def lines(
+    runs: Sequence[PlannedRun],
+    jobs: Mapping[str, slurm.Job] | None,
+    now: float | None = None,
+    asked: float = math.inf,
+    ended: Callable[[list[str]], Mapping[str, str]] = slurm.ended,
+) -> list[Line]:
+    """One line for each run, in order. What accounting knows of the jobs of dead runs stands in their reasons.
+
+    `asked` is when `jobs` was asked for, in Unix seconds: it knows nothing of what came later. `ended` asks accounting.
+    """
     moment = time.time() if now is None else now
-    found = [_line(run, jobs, moment) for run in runs]
+    found = [_line(run, jobs, moment, asked) for run in runs]
     died = [line.job_id for line in found if line.state == "dead" and line.job_id] if jobs is not None else []
-    ends = slurm.ended(died)
+    ends = ended(died) if died else {}
     return [
-        replace(line, reason=f"{line.reason} (its job: {ends[line.job_id].lower()})")
-        if line.state == "dead" and line.job_id in ends
+        replace(line, reason=f"{line.reason} (its job: {end.lower()})")
+        if line.state == "dead" and (end := ends.get(line.job_id or ""))
         else line
         for line in found
     ]
 
 
-def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float) -> Line:
+def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, asked: float) -> Line:
     status = run.record.status()
+    if status.heartbeat > asked and status.job_id not in (jobs or {}):
+        jobs = None
     state, reason = run.state, status.reason
     job = jobs.get(status.job_id) if jobs is not None and status.job_id else None
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
