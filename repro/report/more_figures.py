@@ -19,7 +19,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
 from repro.report.cost_figure import draw_cost
-from repro.report.drawing import Job, run_jobs
 from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
@@ -44,14 +43,14 @@ class Drawn:
 
 def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Path]:
     """Write the figures that there are data for into `folder`; returns their paths."""
-    return run_jobs(figure_jobs(frame, table, every, folder))
+    return [path for job in figure_jobs(frame, table, every, folder) for path in job()]
 
 
-def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Job]:
+def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Callable[[], list[Path]]]:
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
-    jobs: list[Job] = []
+    jobs: list[Callable[[], list[Path]]] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished

@@ -116,6 +116,7 @@ def claim_cells(judged: JudgedClaim) -> tuple[Cell, ...]:
 def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
     """The lines above a table: what it is and what it was made from."""
     commits = sorted({commit for text in frame["commits"] for commit in text.split()})
+    settings = [setting for setting in dict.fromkeys(frame["time_setting"]) if setting]
     finished = int((frame["state"] == "done").sum())
     return (
         ("Paper", table.paper),
@@ -123,6 +124,7 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
         ("Rows", f"{len(frame)}, {finished} of them finished in all seeds"),
         ("Generated from", f"{int(frame['n_records'].sum())} run records, {int(frame['n_seeds'].sum())} of them done"),
         ("Commits", ", ".join(commits) or "none: no finished record"),
+        *((("Timed on", "; ".join(settings)),) if settings else ()),
         *((("Overrides", " ".join(overrides)),) if overrides else ()),
     )
 
