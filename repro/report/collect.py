@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,9 @@ from repro.errors import UserError, did_you_mean
 from repro.launch.plan import without_method
 from repro.measure.cost import Cost, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
-from repro.report.seeds import SEED_COLUMNS, seed_values
-from repro.report.statistics import Summary, paired_differences, summarise
+from repro.report.seeds import BY_SEED, SEED_COLUMNS, seed_values
+from repro.report.sharing import processors, share
+from repro.report.statistics import Summary, median_interval, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
 
@@ -34,6 +37,8 @@ STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
 LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
+# Between which ends the median of the turns lies (95 %), after how many turns, and on what: `CPU` or `GPU`, then in full.
+TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_device", "time_setting")
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
 NOT_TIMED = "not measured"
@@ -41,7 +46,7 @@ SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform
 
 _WHOLE = ("n_seeds", "n_records")
 _TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
-_TEXT_ENDS = ("_source", "_kind", "_verdict")
+_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ def columns(table: Table) -> list[str]:
         f"{metric}_{part}" for metric in table.metrics for part in ("published", "source", "kind", "delta", "verdict")
     ]
     seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *seeds]
+    by_seed = (BY_SEED, f"local_{BY_SEED}")
+    beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *beside, *seeds, *by_seed]
 
 
 def collect(
@@ -108,19 +115,27 @@ def gather(
             f"{table.name}/table.yaml: nothing measures {unknown[0]!r}{did_you_mean(unknown[0], _MEASURES)}"
         )
     moment = time.time() if now is None else now
-    known: dict[str, Evidence] = {}
+    references = {row.id: table.reference(row.backbone) for row in rows}
+    unasked = {row.id: row for row in references.values() if row is not None and row not in rows}
+    wanted = [*rows, *unasked.values()]
 
-    def evidence(row: Row) -> Evidence:
-        if row.id not in known:
-            # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
-            own = overrides if row in rows else without_method(overrides)
-            known[row.id] = read_evidence(table.name, row, scale, distinct, root, own, moment)
-        return known[row.id]
+    def read(part: Sequence[Row]) -> list[Evidence]:
+        # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
+        return [
+            read_evidence(
+                table.name, row, scale, distinct, root, without_method(overrides) if row.id in unasked else overrides, moment
+            )
+            for row in part
+        ]
 
+    # Neighbours together: rows of one backbone share most of what composing their configs costs.
+    size = max(1, math.ceil(len(wanted) / processors()))
+    parts = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    known = {one.row.id: one for part in share([functools.partial(read, part) for part in parts]) for one in part}
     lines = []
     for row in rows:
-        reference = table.reference(row.backbone)
-        lines.append(_line(table, scale, evidence(row), evidence(reference) if reference else None))
+        reference = references[row.id]
+        lines.append(_line(table, scale, known[row.id], known[reference.id] if reference else None))
     return _typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in rows]
 
 
@@ -151,6 +166,16 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "time_note": _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
+    if timing is not None:
+        low, high = median_interval(timing.savings_pct)
+        line |= {
+            "time_low_pct": low,
+            "time_high_pct": high,
+            "time_turns": len(timing.pairs),
+            "time_on": "CPU" if timing.setting.threads else "GPU",
+            "time_device": timing.setting.device,
+            "time_setting": timing.setting.text,
+        }
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
     for metric in table.metrics.values():
         published = row.best_published(metric.name)
