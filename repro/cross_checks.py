@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from repro.config import Config, SlurmLauncher
+from repro.errors import UserError
+from repro.measure.layers import whole
 from repro.schedule import GradualSchedule, Length, mask_schedule, training_length
+from repro.sparsity.budgets import NEURON, budget
 
 
 def cross_checks(config: Config) -> list[str]:
@@ -40,6 +43,7 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(
             f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
         )
+    errors += _budget_errors(config)
     if config.data.images_per_epoch:
         errors += schedule_errors(
             config, training_length(config, config.data.limit_train or config.data.images_per_epoch)
@@ -52,6 +56,27 @@ def cross_checks(config: Config) -> list[str]:
     if mixing and min(recipe.micro_batch, recipe.global_batch) % 2:
         errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
     return errors
+
+
+def _budget_errors(config: Config) -> list[str]:
+    """What is wrong with a target that is the whole model's: on the geometry that is trained, and the published one."""
+    weights = config.method.weights
+    if weights is None or weights.block is None or weights.cost is None or weights.distribution is None:
+        return []
+    if weights.block == NEURON and not config.model.units:
+        return [f"method.weights.block={NEURON}: masks heads and neurons, backbone={config.backbone.name} has none"]
+    for geometry in (config.model, config.backbone.paper):
+        try:
+            budget(
+                whole(geometry),
+                1 - config.method.sparsity,
+                distribution=weights.distribution,
+                cost=weights.cost,
+                block=weights.block,
+            )
+        except UserError as error:
+            return [str(error)]
+    return []
 
 
 def schedule_errors(config: Config, length: Length) -> list[str]:

@@ -201,6 +201,8 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["method=svite_plus", "method.tokens.kept=300"], r"must be at least 2 and at most 197 \(method.tokens.of\)"),
         (["method=omp", "method.starts_from=null"], "method.starts_from=null: not known"),
         (["method=s2vite", "method.weights.heads_density=0.1", "method.weights.neurons_density=0.5"], "leaves none of"),
+        (["method=imp", "method.sparsity=0.99"], "method.sparsity=0.99: what stays dense has"),
+        (["backbone=resnet50", "method=spartan_neuron"], "block=neuron: masks heads and neurons, backbone=resnet50"),
         (["seed=0,1"], "a single run takes plain key=value"),
         (["~method"], "a single run takes plain key=value"),
     ],

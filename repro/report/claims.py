@@ -195,7 +195,9 @@ def _evaluate(claim: Claim, operands: Iterable[Operand]) -> bool | None:
     return None if value is None else bool(value)
 
 
-def _operand(call: Call, claim: Claim, lines: Mapping[str, Mapping[str, Any]], table: Table | None, level: float) -> Operand:
+def _operand(
+    call: Call, claim: Claim, lines: Mapping[str, Mapping[str, Any]], table: Table | None, level: float
+) -> Operand:
     if call.function == "published":
         return _published(call, claim, table)
     if table is None:
@@ -216,7 +218,9 @@ def _by_published(claim: Claim, table: Table | None) -> tuple[str, tuple[Operand
 
 def _published(call: Call, claim: Claim, table: Table | None) -> Operand:
     """The published number in the place of a cell, whatever the expression asks for there."""
-    values: Callable[[str, str], PublishedValue | None] = lambda row, metric: _published_value(row, metric, claim, table)
+    values: Callable[[str, str], PublishedValue | None] = lambda row, metric: _published_value(
+        row, metric, claim, table
+    )
     if call.function == "gain":
         pair = [values(row, _GAIN_METRIC) for row in call.arguments]
         number = None if None in pair else pair[0].value - pair[1].value  # type: ignore[union-attr]  # just asked

@@ -123,7 +123,13 @@ def gather(
         # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
         return [
             read_evidence(
-                table.name, row, scale, distinct, root, without_method(overrides) if row.id in unasked else overrides, moment
+                table.name,
+                row,
+                scale,
+                distinct,
+                root,
+                without_method(overrides) if row.id in unasked else overrides,
+                moment,
             )
             for row in part
         ]

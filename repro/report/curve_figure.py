@@ -112,7 +112,9 @@ def _curves(
     for place, (row, points) in enumerate(ordered):
         look = looks[row.method]
         name = levels(row) if by_level else f"{table.label(row.method)} {levels(row)}"
-        colour = shade(look.colour, place / (len(ordered) - 1)) if by_level and len(ordered) > 1 else to_rgb(look.colour)
+        colour = (
+            shade(look.colour, place / (len(ordered) - 1)) if by_level and len(ordered) > 1 else to_rgb(look.colour)
+        )
         curves.append(Curve(row, name, colour, look.marker, points))
     return curves
 

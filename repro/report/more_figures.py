@@ -47,7 +47,9 @@ def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], f
     return [path for job in figure_jobs(frame, table, every, folder) for path in job()]
 
 
-def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Callable[[], list[Path]]]:
+def figure_jobs(
+    frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path
+) -> list[Callable[[], list[Path]]]:
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"

@@ -72,6 +72,7 @@ class DenseTrained(MaskedWeights):
         if expected != found:
             differing = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
             raise UserError(f"the model is not the one that is counted: {', '.join(sorted(differing)[:3])}")
+        self._budget(schedule.last)  # one that leaves no room is refused now, not within the ramp
         units = self._budget(0).unit
         masked = sum(layer.size for layer in self._layers(units))
         # Costs are counted in those of a mean entry, so that sharpness means the same whatever they count.
@@ -98,14 +99,19 @@ class DenseTrained(MaskedWeights):
 
     def choose(self, update: int) -> None:
         """Take the support, and what goes with it, for the forward pass that follows `update` updates."""
-        entered = 0
-        for index, scope in enumerate(self.scopes(update)):
+        entered, carried = 0, 0.0
+        scopes = self.scopes(update)
+        for index, scope in enumerate(scopes):
             segments = [group.segment(self.dense) for group in scope.groups]
-            where = Cut.from_numbers(as_on_the_first(cut(segments, scope.budget).numbers, self._device))
+            # What is left of a layer's budget, less than a block's cost, is the next one's: the total stays exact.
+            room = scope.budget + carried
+            where = Cut.from_numbers(as_on_the_first(cut(segments, room).numbers, self._device))
             self.soften(index, segments, where, scope.budget, update)
-            used = 0
+            used, carried = 0, room
             for group, segment in zip(scope.groups, segments, strict=True):
                 support, used = hard_mask(segment, where, used)
+                if index + 1 < len(scopes):
+                    carried -= segment.cost_of(support)
                 factors = self.multiplier(group, support.to(segment.values.dtype))
                 for name in group.layers:
                     entered += self.masks.replace(name, group.spread(support, name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ _SLACK = 1e-9  # of the budget: costs that are no whole numbers add up to a litt
 class Segment:
     """Entries that compete: `values` flat; `costs` one number above 0 for all, or a flat tensor of the same length.
 
-    With `is_signed` the values that count are the absolute ones, taken piece by piece without a copy.
+    With `is_signed` the values that count are the absolute ones, taken piece by piece without a copy. With `is_ratio`
+    they have been divided by their costs already.
     """
 
     values: Tensor
     costs: Tensor | float = 1.0
     is_signed: bool = False
+    is_ratio: bool = False
 
     def __post_init__(self) -> None:
         smallest = float(self.costs.min()) if isinstance(self.costs, Tensor) and self.costs.numel() else self.costs
@@ -55,6 +57,12 @@ class Segment:
             return float(self.costs.sum(dtype=torch.float64))
         return self.costs * self.values.numel()
 
+    def cost_of(self, chosen: Tensor) -> float:
+        """What the entries of a flat bool tensor cost."""
+        if isinstance(self.costs, Tensor):
+            return float(self.costs[chosen].sum(dtype=torch.float64))
+        return self.costs * float(chosen.sum())
+
     def ratio(self, part: slice, buffer: Tensor) -> Tensor:
         """value / cost of a piece, in `buffer` and its precision."""
         source = self.values[part]
@@ -66,7 +74,7 @@ class Segment:
             if self.is_signed:
                 out.abs_()
         cost = self.cost(part)
-        return out if isinstance(cost, float) and cost == 1 else out.div_(cost)
+        return out if self.is_ratio or (isinstance(cost, float) and cost == 1) else out.div_(cost)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def cut(segments: Sequence[Segment], budget: float) -> Cut:
 def hard_mask(segment: Segment, where: Cut, ties_before: int) -> tuple[Tensor, int]:
     """The entries of a segment that are in, as a flat bool tensor, and how many of the ties are used up then."""
     chosen = torch.empty(segment.values.numel(), dtype=torch.bool, device=segment.values.device)
-    buffer = _buffer(segment)
+    buffer = own_buffer(segment)
     for part in segment.parts():
         ratio = segment.ratio(part, buffer)
         torch.gt(ratio, where.threshold, out=chosen[part])
@@ -133,6 +141,19 @@ def hard_mask(segment: Segment, where: Cut, ties_before: int) -> tuple[Tensor, i
     return chosen, ties_before
 
 
+def next_below(segments: Sequence[Segment], where: Cut) -> float:
+    """The ratio of the first entry that a cut leaves out; that of the last one it takes where it takes all."""
+    largest, ties = -math.inf, 0
+    for segment in segments:
+        buffer = own_buffer(segment)
+        for part in segment.parts():
+            ratio = segment.ratio(part, buffer)
+            ties += int((ratio == where.threshold).sum())
+            below = ratio[ratio < where.threshold]
+            largest = max(largest, float(below.max())) if len(below) else largest
+    return where.threshold if ties > where.ties or largest == -math.inf else largest
+
+
 def sampled(segments: Sequence[Segment], entries: int) -> list[Segment]:
     """About `entries` of the entries, evenly from all."""
     step = max(1, sum(segment.values.numel() for segment in segments) // entries)
@@ -140,12 +161,12 @@ def sampled(segments: Sequence[Segment], entries: int) -> list[Segment]:
     for segment in segments:
         costs = segment.costs[::step].contiguous() if isinstance(segment.costs, Tensor) else segment.costs
         if segment.values.numel():
-            few.append(Segment(segment.values[::step].contiguous(), costs, segment.is_signed))
+            few.append(replace(segment, values=segment.values[::step].contiguous(), costs=costs))
     return few
 
 
-def _buffer(segment: Segment) -> Tensor:
-    """The ratio is compared in the values' own precision: the same numbers in every pass."""
+def own_buffer(segment: Segment) -> Tensor:
+    """Room for a piece's ratios in the values' own precision: the same numbers in every pass, whoever reads them."""
     values = segment.values
     dtype = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
     return torch.empty(min(piece_size(values), values.numel()), dtype=dtype, device=values.device)
@@ -176,7 +197,7 @@ def between(segments: Sequence[Segment], low: float, high: float) -> tuple[float
     above = 0.0
     ratios, costs = [], []
     for segment in segments:
-        buffer = _buffer(segment)
+        buffer = own_buffer(segment)
         for part in segment.parts():
             ratio, cost = segment.ratio(part, buffer), segment.cost(part)
             if bool(ratio.min().isnan()):

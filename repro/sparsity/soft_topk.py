@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.sparsity.hard_topk import Cut, Segment, between, cut, piece_size, sampled
+from repro.sparsity.hard_topk import Cut, Segment, between, cut, next_below, own_buffer, sampled
 
 EXACT_BELOW = 1 << 16  # entries up to which all is computed in float64, whatever the values' type
 _SAMPLED_ABOVE = 1 << 20  # entries from which a sample says where to begin
@@ -30,6 +30,7 @@ _SATURATED = 40.0  # where a logistic function is 0 or 1 to 1e-17
 _NARROW = 0.1  # share of entries below which only those near the threshold are iterated over
 # Of the budget. In float32 the shift itself has steps that move the cost by up to this much.
 _TOLERANCE = {torch.float32: 4e-7, torch.float64: 1e-14}
+_TARGET = 1e-6  # what a mask may miss its budget by, as a share of it
 _SINGLE_UNTIL = 1e-6  # share of the budget in all costs, or of what is left, below which those steps would be too large
 
 
@@ -153,7 +154,30 @@ def solve(
         return Soft(beta, 0.0, math.inf, 0.0, dtype)
     if budget == 0:
         return Soft(beta, 0.0, -math.inf, 0.0, dtype)
-    pivot = (hard or cut(segments, budget)).threshold
+    where = hard or cut(segments, budget)
+    found, missed = _found(segments, budget, total, beta, where.threshold, start, dtype)
+    if missed > _TARGET * budget:
+        # The mask passes from 0 to 1 so far below the last entry of the hard cut that the shift has no digits left for
+        # it. It does so at the next entry: whatever the hard cut leaves of the budget is that one's.
+        pivot = next_below(segments, where)
+        shift, slope, _, missed = _newton(segments, budget, beta, pivot, 0.0, torch.float64)
+        found = Soft(beta, pivot, shift, slope, torch.float64)
+    if missed > _TARGET * budget:
+        raise ArithmeticError(f"no mask costs {budget:g} of {total:g} at beta={beta:g}: {missed:g} is missing")
+    return found
+
+
+def _found(
+    segments: Sequence[Segment],
+    budget: float,
+    total: float,
+    beta: float,
+    pivot: float,
+    start: Soft | None,
+    dtype: torch.dtype,
+) -> tuple[Soft, float]:
+    """The solution near a pivot, and by how much its cost misses the budget; `total` is what all entries cost."""
+    entries = sum(segment.values.numel() for segment in segments)
     shift = start.shift if start is not None and math.isfinite(start.shift) else None
     if shift is None and beta == 0:
         shift = _logit(budget / total)
@@ -168,31 +192,34 @@ def solve(
         narrow = inside < _NARROW * sum(part.values.numel() for part in few)
         if narrow and (found := _near_the_threshold(segments, budget, beta, pivot, edge, dtype)):
             return found
-        shift, _, curvature = _newton(few, budget * share, beta, own, shift or 0.0, dtype, tolerance=_SAMPLE_TOLERANCE)
+        shift, _, curvature, _ = _newton(
+            few, budget * share, beta, own, shift or 0.0, dtype, tolerance=_SAMPLE_TOLERANCE
+        )
         curvature /= share
-    shift, slope, _ = _newton(segments, budget, beta, pivot, _rounded(shift or 0.0, dtype), dtype, curvature)
-    return Soft(beta, pivot, shift, slope, dtype)
+    shift, slope, _, missed = _newton(segments, budget, beta, pivot, _rounded(shift or 0.0, dtype), dtype, curvature)
+    return Soft(beta, pivot, shift, slope, dtype), missed
 
 
 def _near_the_threshold(
     segments: Sequence[Segment], budget: float, beta: float, pivot: float, edge: float, dtype: torch.dtype
-) -> Soft | None:
-    """The solution where the mask is 0 or 1 but for a few entries: only they are read again and again.
+) -> tuple[Soft, float] | None:
+    """As `_found` where the mask is 0 or 1 but for a few entries: only they are read again and again.
 
     None where the mask passes from 0 to 1 so far from the pivot that others take part.
     """
     above, ratios, costs = between(segments, pivot - edge, pivot + edge)
-    shift, slope, _ = _newton([Segment(ratios, costs)], budget - above, beta, pivot, 0.0, torch.float64, target=budget)
-    return Soft(beta, pivot, shift, slope, dtype) if abs(shift) < _SATURATED / 2 else None
+    few = [Segment(ratios, costs, is_ratio=True)]
+    shift, slope, _, missed = _newton(few, budget - above, beta, pivot, 0.0, torch.float64, target=budget)
+    return (Soft(beta, pivot, shift, slope, dtype), missed) if abs(shift) < _SATURATED / 2 else None
 
 
 def soft_pieces(segment: Segment, found: Soft) -> Iterator[tuple[Tensor, slice]]:
     """The mask of a segment piece by piece, with the place of each; a piece is overwritten by the next."""
-    buffer = torch.empty(
-        min(piece_size(segment.values), segment.values.numel()), dtype=found.dtype, device=segment.values.device
-    )
+    buffer = own_buffer(segment)
     for part in segment.parts():
-        ratio = segment.ratio(part, buffer)
+        # The pivot is one of these numbers: divided in another precision it would be off by more than a sharp mask
+        # bears.
+        ratio = segment.ratio(part, buffer).to(found.dtype)
         if math.isinf(found.shift):
             yield ratio.fill_(float(found.shift > 0)), part
         else:
@@ -209,8 +236,8 @@ def _newton(
     curvature: float | None = None,
     target: float | None = None,
     tolerance: float | None = None,
-) -> tuple[float, float, float]:
-    """The shift at which the mask costs `budget`, with the first and second derivative of its cost there.
+) -> tuple[float, float, float, float]:
+    """The shift at which the mask costs `budget`, the cost's first and second derivative there, and what is missing.
 
     Every pass narrows a bracket; a step that would leave it, or that is not to be trusted because the cost hardly
     changes, is replaced by a bisection, or by a longer step while one side is still open. A `curvature` that a sample
@@ -230,15 +257,15 @@ def _newton(
         bend = curvature or 0.0 if curvature is not None and not number else bend
         step = _step(excess, slope, bend)
         # The cost is convex on one side and concave on the other: a long step may pass the solution by far.
-        guess = shift + max(-stride, min(stride, step))
+        guess = _rounded(shift + max(-stride, min(stride, step)), dtype)
         stride = 2 * stride if abs(step) > stride else max(1.0, abs(step))
         if not low < guess < high:
-            guess = (low + high) / 2
-        guess = _rounded(guess, dtype)
+            guess = _rounded((low + high) / 2, dtype)
         if guess in (low, high) or not math.isfinite(guess):
             break
         shift = guess
-    return best[1:]
+    missed, *solution = best
+    return solution[0], solution[1], solution[2], missed
 
 
 def _rounded(number: float, dtype: torch.dtype) -> float:

@@ -108,7 +108,7 @@ class Spartan(DenseTrained):
         return group.total({name: gradients[name] * self.dense[name] for name in group.layers})
 
     def _means(self, gradients: Mapping[str, Tensor]) -> dict[int, float]:
-        """sum g s / sum c s of each scope, s = m (1 - m)."""
+        """sum g s / sum c s of each scope, s = m (1 - m): the first rank's, so that dense weights stay alike."""
         sums: dict[int, Tensor] = {}
         for group in self.groups:
             mask = self._mask(group)
@@ -120,4 +120,5 @@ class Spartan(DenseTrained):
             scope = self._scope(group)
             sums[scope] = sums[scope] + pair if scope in sums else pair
         found = {scope: pair.tolist() for scope, pair in sums.items()}
-        return {scope: weighted / slope if slope > 0 else 0.0 for scope, (weighted, slope) in found.items()}
+        means = [weighted / slope if slope > 0 else 0.0 for weighted, slope in found.values()]
+        return dict(zip(found, as_on_the_first(means, self._device), strict=True))

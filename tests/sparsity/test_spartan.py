@@ -14,10 +14,14 @@ from torch import Tensor
 from repro.composition import compose
 from repro.config import Config
 from repro.errors import UserError
+from repro.measure.layers import whole
 from repro.models.backbone import build_model
 from repro.models.export import export, load_exported
 from repro.schedule import GradualSchedule, Length, mask_schedule
+from repro.sparsity import dense_trained
+from repro.sparsity import spartan as spartan_module
 from repro.sparsity.dense_trained import DenseTrained
+from repro.sparsity.imp import IMP
 from repro.sparsity.masks import prunable_weights
 from repro.sparsity.soft_topk import soft_topk
 from repro.sparsity.spartan import Spartan
@@ -115,6 +119,48 @@ def test_hard_masks_forward_and_what_goes_back(method: str, outside: bool) -> No
     for name, weight in prunable_weights(model).items():
         assert weight.grad is not None
         assert torch.equal(weight.grad, torch.ones_like(weight) if outside else part.masks[name].to(weight.dtype))
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "erk"])
+@pytest.mark.parametrize(("block", "cost"), [("entry", 1), ("4x4", 16)])
+def test_what_a_layer_leaves_of_its_share_is_the_next_ones(distribution: str, block: str, cost: int) -> None:
+    words = (f"method.weights.distribution={distribution}", f"method.weights.block={block}")
+    _, part = part_of(spartan(*words, "method.sparsity=0.6"))
+    part.choose(20)
+    budgets = [scope.budget for scope in part.scopes(20)]
+    spent = [int(part.masks[scope.groups[0].layers[0]].sum()) for scope in part.scopes(20)]
+    for layer in range(1, len(budgets) + 1):
+        assert 0 <= sum(budgets[:layer]) - sum(spent[:layer]) < cost + 1e-6
+    dense = part.whole.params - sum(part.dense[name].numel() for name in part.dense)
+    assert 0 <= 0.4 * part.whole.params - dense - sum(spent) < cost + 1e-6
+
+
+def test_every_rank_cuts_where_the_first_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Another device may add up in another order: whatever this rank has found, the first rank's numbers are used.
+    _, part = part_of(spartan())
+    first: dict[int, list[float]] = {2: [0.05, 0.0], 3: [0.05, -1.0, 7.0], 1: [0.25]}
+    for module in (dense_trained, spartan_module):
+        monkeypatch.setattr(module, "as_on_the_first", lambda numbers, _: first[len(numbers)])
+    part.choose(20)
+    for name, dense in part.dense.items():
+        assert torch.equal(part.masks[name], dense.abs() > 0.05)
+    assert part.soft[0].numbers == (0.05, -1.0, 7.0)
+    for name, weight in part.parameters.items():
+        value = part.dense[name].abs()
+        soft = torch.sigmoid(part.beta * (value - 0.05) - 1.0) * (value > 0.05)
+        torch.testing.assert_close(weight.detach(), part.dense[name] * soft)
+    gradients = {name: torch.ones_like(weight) for name, weight in part.dense.items()}
+    assert part._means(gradients) == {0: 0.25}
+
+
+def test_a_target_below_what_stays_dense_is_refused_at_once() -> None:
+    config = spartan()
+    model = build_model(config.model, 0.0, 1)
+    schedule = mask_schedule(config, LENGTH)
+    assert isinstance(schedule, GradualSchedule)
+    options = {"distribution": "global", "block": "entry", "cost": "params", "whole": whole(config.model)}
+    with pytest.raises(UserError, match=r"method.sparsity=0.999: what stays dense"):
+        IMP(model, sparsity=0.999, schedule=schedule, seed=0, **options)
 
 
 def test_the_support_is_the_largest_of_all_layers_and_its_size_is_exact() -> None:
