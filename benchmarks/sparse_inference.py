@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from repro.composition import compose
 from repro.models.backbone import build_model
-from repro.models.kernels import apply_kernels, choose
+from repro.models.choosing import measured
+from repro.models.kernels import apply_kernels
 from repro.models.shrink import shrink
 
 BATCH = 8
@@ -33,28 +34,6 @@ def prune(model: nn.Module, sparsity: float, block: int) -> None:
             module.weight.mul_(kept.repeat_interleave(block, 0).repeat_interleave(block, 1))
 
 
-class Nothing(nn.Module):
-    """A linear layer that costs nothing: what is left of a model's time is what stays dense."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Zeros of the right shape, without memory of their own."""
-        return inputs.new_zeros(()).expand(*inputs.shape[:-1], self.out_features)
-
-
-def limit(model: nn.Module, images: Tensor) -> float:
-    """How many times as fast the model would be if its sparse layers took no time at all."""
-    empty = copy.deepcopy(model)
-    for name, module in list(empty.named_modules()):
-        if name.startswith("blocks.") and isinstance(module, nn.Linear):
-            parent, _, leaf = name.rpartition(".")
-            setattr(empty.get_submodule(parent), leaf, Nothing(module))
-    return median_ratio(in_turn(_forward(model, images), _forward(empty, images), ROUNDS))
-
-
 def _forward(model: nn.Module, images: Tensor) -> Callable[[], Tensor]:
     def forward() -> Tensor:
         with torch.inference_mode():
@@ -72,34 +51,29 @@ def sparse_inference() -> list[Figure]:
     for sparsity, block, target in CASES:
         dense = build_model(geometry, 0.0, 0).eval()
         prune(dense, sparsity, block)
-        choices = choose(dense, images)
-        sparse = apply_kernels(copy.deepcopy(dense), {choice.layer: choice.kernel for choice in choices})
-        first, second = _forward(dense, images), _forward(sparse, images)
-        difference = float((first() - second()).abs().max())
-        assert difference < 1e-3, f"logits differ by {difference}"
-        pairs = in_turn(first, second, ROUNDS)
+        found = measured(dense, dense, images)
+        sparse = apply_kernels(copy.deepcopy(dense), found["layers"])
+        pairs = in_turn(_forward(dense, images), _forward(sparse, images), ROUNDS)
         ratio = median_ratio(pairs)
-        kernels = sorted({choice.kernel for choice in choices})
+        kernels = sorted({kernel for tried in found["tried"].values() for kernel in tried})
         by_kernel = {
             kernel: round(
-                statistics.median(
-                    1 / choice.time_over_dense[kernel] for choice in choices if kernel in choice.time_over_dense
-                ),
-                2,
+                statistics.median(1 / tried[kernel] for tried in found["tried"].values() if kernel in tried), 2
             )
-            for kernel in sorted({kernel for choice in choices for kernel in choice.time_over_dense})
+            for kernel in kernels
         }
         shape = "unstructured" if block == 1 else f"{block}x{block} blocks"
         figures.append(
             Figure(
                 f"ViT-B/16 at batch {BATCH}, {100 * sparsity:g} % {shape}: times the dense speed",
                 "–" if target is None else f"at least {target:g}",
-                f"{ratio:.2f} (limit {limit(dense, images):.2f})",
+                f"{ratio:.2f} (limit {1 / found['limit_over_masked']:.2f})",
                 None if target is None else ratio >= target,
                 {
-                    "kernels": kernels,
+                    "form": found["form"],
+                    "kernels": sorted(set(found["layers"].values())),
                     "layer_speed_over_dense": by_kernel,
-                    "largest_logit_difference": difference,
+                    "largest_logit_difference": found["largest_logit_difference"],
                     "dense_ms": milliseconds([dense_s for dense_s, _ in pairs]),
                     "sparse_ms": milliseconds([sparse_s for _, sparse_s in pairs]),
                 },

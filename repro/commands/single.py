@@ -52,6 +52,7 @@ def add_export(commands: Any) -> None:
     )
     command.add_argument("--batch", type=int, default=8, metavar="N", help="images to measure with (default 8)")
     command.add_argument("--threads", type=int, metavar="N", help="of the CPU to measure with (default: all)")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to measure")
     command.add_argument("--scale", choices=SCALES, default="local")
     command.add_argument("--seed", type=int, default=0)
     add_runs(command)
@@ -99,6 +100,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from repro.launch.finished import finished_record
+    from repro.measure.timed_rows import device_named
     from repro.training.finished import export_record
 
     record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
@@ -107,16 +109,18 @@ def _export(options: argparse.Namespace) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
-    description = export_record(record, options.weights, options.out, batch, lambda text: print(f"  {text}"))
+    device = str(device_named(options.device))
+    description = export_record(record, options.weights, options.out, batch, lambda text: print(f"  {text}"), device)
     count = description["parameters"]
     print(
         f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
         f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
     )
     if (kernels := description["kernels"]) is not None:
-        took = kernels["time_over_masked"]["kernels"]
+        where = f"{kernels['threads']} threads, {kernels['device']}" if kernels["threads"] else kernels["device"]
         print(
-            f"  {len(kernels['layers'])} layers with sparse kernels; {1 / took:.2f} times as fast as the masked model "
-            f"(batch {kernels['batch']}, {kernels['dtype']}, {kernels['threads']} threads, {kernels['device']})"
+            f"  {kernels['form'].replace('_', ' ')}: {len(kernels['layers'])} layers with sparse kernels, "
+            f"{1 / kernels['time_over_masked']['again']:.2f} times as fast as the masked model (limit, by what stays "
+            f"dense: {1 / kernels['limit_over_masked']:.2f}; batch {kernels['batch']}, {kernels['dtype']}, {where})"
         )
     return 0

@@ -102,7 +102,7 @@ def time_rows(
 
     Raises `UserError` for a device that this machine does not have.
     """
-    place = _device(device)
+    place = device_named(device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -219,7 +219,8 @@ def _shape(config: Config) -> str:
     return repr((config.backbone.name, units, (tokens.target, tokens.kept, tokens.options) if tokens else None))
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """`auto` (a GPU where there is one), cpu or cuda. Raises `UserError` for one that this machine does not have."""
     place = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if place.type not in _BATCHES or (place.type == "cuda" and not torch.cuda.is_available()):
         raise UserError(f"--device {name}: not here; valid: auto, cpu{', cuda' if torch.cuda.is_available() else ''}")

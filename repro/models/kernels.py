@@ -1,30 +1,23 @@
-"""How each linear layer of a finished sparse model computes: the fastest of several kernels, by measurement.
+"""What the layers of a finished sparse model can compute with: kernels, all of which say what the dense one says.
 
-What wins depends on the device, the batch and how the zeros lie; nobody can tell without measuring. So `choose` times
-every kernel that a layer has against the dense one, in turn, on the device at hand, and takes it only where it wins.
+Linear layers, and convolutions of one pixel, which are linear layers over pixels. Which is the fastest, if any, is found
+in `repro.models.choosing`.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from repro.errors import UserError
-from repro.runs.provenance import cpu_name
 
-PAIRS = 5
-# A kernel must win by more than timing can be wrong by.
-LEAST_GAIN = 0.03
+Layer: TypeAlias = nn.Linear | nn.Conv2d
 # Denser layers than this are left dense without a try: no kernel here has won there.
 DENSEST = 0.75
 
@@ -81,6 +74,37 @@ class SparseLinear(nn.Module):
         return found.reshape(*inputs.shape[:-1], self.out_features)
 
 
+class Pointwise(nn.Module):
+    """A convolution of one pixel by a linear layer over pixels."""
+
+    def __init__(self, linear: nn.Module, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.linear, self.stride = linear, stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(images, in_channels, height, width) to (images, out_channels, height / stride, width / stride)."""
+        down, across = self.stride
+        if down > 1 or across > 1:
+            images = images[..., ::down, ::across]
+        return cast(Tensor, self.linear(images.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+def as_linear(layer: Layer) -> nn.Linear:
+    """A layer of `sparse_layers` as a linear one, on the same weights."""
+    if isinstance(layer, nn.Linear):
+        return layer
+    linear = nn.Linear(layer.in_channels, layer.out_channels, layer.bias is not None, device="meta")
+    linear.weight = nn.Parameter(layer.weight.detach().flatten(1), requires_grad=False)
+    if layer.bias is not None:
+        linear.bias = layer.bias
+    return linear
+
+
+def in_place_of(layer: Layer, linear: nn.Module) -> nn.Module:
+    """What takes the place of a layer once `as_linear` of it has been replaced."""
+    return linear if isinstance(layer, nn.Linear) else Pointwise(linear, cast(tuple[int, int], layer.stride))
+
+
 def _trimmed(linear: nn.Linear) -> nn.Module | None:
     weight = linear.weight
     return TrimmedLinear(linear) if not (weight.any(0).all() and weight.any(1).all()) else None
@@ -91,7 +115,7 @@ def _csr(linear: nn.Linear) -> nn.Module | None:
 
 
 def _bsr(linear: nn.Linear) -> nn.Module | None:
-    block = next((size for size in (32, 16) if block_density(linear.weight, size) < 1.5 * _density(linear)), None)
+    block = next((size for size in (32, 16) if block_density(linear.weight, size) < 1.5 * density(linear)), None)
     return None if block is None else SparseLinear(linear, block)
 
 
@@ -100,7 +124,7 @@ def _packed(rows: int) -> Callable[[nn.Linear], nn.Module | None]:
         weight = linear.weight
         if not has_packed() or weight.device.type != "cpu" or weight.dtype != torch.float32:
             return None
-        if weight.shape[0] % rows or (rows > 1 and _group_density(weight, rows) > 1.5 * _density(linear)):
+        if weight.shape[0] % rows or (rows > 1 and _group_density(weight, rows) > 1.5 * density(linear)):
             return None
         from repro.models.packed import PackedLinear
 
@@ -117,16 +141,6 @@ KERNELS: Mapping[str, Callable[[nn.Linear], nn.Module | None]] = {
     "packed": _packed(1),
     "packed_blocks": _packed(4),
 }
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a layer computes with, and the medians of its time over the dense one's for each kernel that was tried."""
-
-    layer: str
-    density: float
-    kernel: str
-    time_over_dense: Mapping[str, float]
 
 
 def has_packed() -> bool:
@@ -146,127 +160,32 @@ def _group_density(weight: Tensor, rows: int) -> float:
     return float(weight.unflatten(0, (-1, rows)).ne(0).any(1).float().mean())
 
 
-def _densities(weight: Tensor) -> tuple[float, ...]:
+def densities(weight: Tensor) -> tuple[float, ...]:
     """Of weights, rows, columns and blocks: what decides which kernel wins."""
     nonzero = weight.ne(0)
     own = (float(nonzero.float().mean()), float(nonzero.any(0).float().mean()), float(nonzero.any(1).float().mean()))
     return (*own, block_density(weight, 16), block_density(weight, 32))
 
 
-def _density(linear: nn.Linear) -> float:
-    return float(linear.weight.ne(0).float().mean())
+def density(layer: Layer) -> float:
+    """Share of the weights that are not zero."""
+    return float(layer.weight.ne(0).float().mean())
 
 
-def sparse_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear layers with few enough weights that another kernel may pay."""
+def sparse_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """The layers that another kernel can be had for, with few enough weights that it may pay."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and _density(module) <= DENSEST:
+        if (isinstance(module, nn.Linear) or _is_pointwise(module)) and density(module) <= DENSEST:
             yield name, module
 
 
-@torch.inference_mode()
-def choose(model: nn.Module, images: Tensor, tell: Callable[[str], None] = lambda _: None) -> list[Choice]:
-    """Time every kernel of the sparse layers on inputs of the size they see with `images`; the model is not changed.
-
-    Layers of one shape whose zeros lie alike (to one digit of their densities) share one measurement.
-    """
-    layers = dict(sparse_layers(model))
-    sizes = _input_sizes(model, layers, images)
-    choices: list[Choice] = []
-    known: dict[tuple[object, ...], dict[str, float]] = {}
-    for number, (name, linear) in enumerate(layers.items(), 1):
-        alike = (sizes[name], linear.weight.shape, *(f"{density:.1g}" for density in _densities(linear.weight)))
-        if alike not in known:
-            inputs = torch.randn(sizes[name], dtype=images.dtype, device=images.device)
-            known[alike] = dict(_ratios(linear, inputs))
-        ratios = known[alike]
-        best = min(ratios, key=lambda kernel: ratios[kernel], default="dense")
-        if best != "dense" and ratios[best] > 1 - LEAST_GAIN:
-            best = "dense"
-        choices.append(Choice(name, _density(linear), best, ratios))
-        tell(f"{number} of {len(layers)} layers: {name}, density {choices[-1].density:.3f}: {best}")
-    return choices
-
-
-def _input_sizes(model: nn.Module, layers: Mapping[str, nn.Linear], images: Tensor) -> dict[str, torch.Size]:
-    sizes: dict[str, torch.Size] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: sizes.__setitem__(name, inputs[0].shape))
-        for name, layer in layers.items()
-    ]
-    try:
-        model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
-
-
-def _ratios(linear: nn.Linear, inputs: Tensor) -> Iterator[tuple[str, float]]:
-    for name, build in KERNELS.items():
-        module = build(linear)
-        if module is None:
-            continue
-        _seconds(module, inputs)  # compiles, and wakes caches
-        pairs = []
-        for _ in range(PAIRS):
-            pairs.append(_seconds(module, inputs) / _seconds(linear, inputs))
-            if pairs[0] > 2:
-                break  # no further turn can make it the fastest
-        yield name, statistics.median(pairs)
-
-
-def _seconds(module: nn.Module, inputs: Tensor) -> float:
-    on_gpu = inputs.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    module(inputs)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-@torch.inference_mode()
-def measured_kernels(
-    masked: nn.Module, small: nn.Module, images: Tensor, tell: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
-    """The fastest kernels for `small` on the device at hand, as they are written into an export.
-
-    Args:
-        masked: the model with full matrices, which `small` is compared with.
-        small: the same model, physically smaller; not changed.
-        images: (batch, channels, height, width), on the models' device, in their precision.
-
-    Returns:
-        `layers`: the kernel of each layer that is not dense; `tried`: times over dense; `time_over_masked`: of the
-        whole model with dense layers, and with the kernels. Where these do not make it faster, `layers` is empty.
-    """
-    choices = choose(small, images, tell)
-    layers = {choice.layer: choice.kernel for choice in choices if choice.kernel != "dense"}
-    sparse = apply_kernels(copy.deepcopy(small), layers)
-    dense_ratio = _whole_ratio(small, masked, images)
-    sparse_ratio = _whole_ratio(sparse, masked, images) if layers else dense_ratio
-    if layers and sparse_ratio > dense_ratio:
-        tell(f"together these kernels are slower ({sparse_ratio:.2f} against {dense_ratio:.2f}): all layers stay dense")
-        layers = {}
-    return {
-        "layers": layers,
-        "tried": {
-            choice.layer: {name: round(r, 3) for name, r in choice.time_over_dense.items()} for choice in choices
-        },
-        "time_over_masked": {"dense": round(dense_ratio, 4), "kernels": round(min(dense_ratio, sparse_ratio), 4)},
-        "device": cpu_name() if images.device.type == "cpu" else torch.cuda.get_device_name(images.device),
-        "threads": torch.get_num_threads() if images.device.type == "cpu" else None,
-        "batch": len(images),
-        "dtype": str(images.dtype).removeprefix("torch."),
-    }
-
-
-def _whole_ratio(model: nn.Module, reference: nn.Module, images: Tensor) -> float:
-    _seconds(model, images)
-    _seconds(reference, images)
-    return statistics.median(_seconds(model, images) / _seconds(reference, images) for _ in range(PAIRS))
+def _is_pointwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.padding == (0, 0)
+        and module.groups == 1
+    )
 
 
 def apply_kernels(model: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
@@ -280,12 +199,11 @@ def apply_kernels(model: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
             continue
         if kernel not in KERNELS:
             raise UserError(f"layer {name}: no kernel {kernel!r}; valid: dense, {', '.join(KERNELS)}")
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear), name
-        module = KERNELS[kernel](linear)
+        layer = cast(Layer, model.get_submodule(name))
+        module = KERNELS[kernel](as_linear(layer))
         if module is None:
             hint = "" if has_packed() else " (numba is not installed: pip install 'repro-sparse-vit[kernels]')"
             raise UserError(f"layer {name}: kernel {kernel} cannot be had here{hint}; load it with kernels='dense'")
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, module)
+        setattr(model.get_submodule(parent), leaf, in_place_of(layer, module))
     return model

@@ -36,8 +36,9 @@ def export_record(
     folder: Path,
     batch: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Write the model of a finished run into `folder`; returns its description. For the rest see `models.export`."""
     about = record.about()
     origin = {"table": about["table"], "row": about["row"], "signature": about["signature"], "weights": which}
-    return export(record.config(), finished_weights(record, which), folder, origin, batch, tell)
+    return export(record.config(), finished_weights(record, which), folder, origin, batch, tell, device)
