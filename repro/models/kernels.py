@@ -1,7 +1,7 @@
 """What the layers of a finished sparse model can compute with: kernels, all of which say what the dense one says.
 
-Linear layers, and convolutions of one pixel, which are linear layers over pixels. Which is the fastest, if any, is found
-in `repro.models.choosing`.
+Linear layers, and convolutions of one pixel, which are linear layers over pixels. Which is the fastest, if any, is
+found in `repro.models.choosing`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def as_linear(layer: Layer) -> nn.Linear:
     linear = nn.Linear(layer.in_channels, layer.out_channels, layer.bias is not None, device="meta")
     linear.weight = nn.Parameter(layer.weight.detach().flatten(1), requires_grad=False)
     if layer.bias is not None:
-        linear.bias = layer.bias
+        linear.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
     return linear
 
 
