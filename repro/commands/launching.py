@@ -68,7 +68,7 @@ def _plan(options: argparse.Namespace) -> int:
     from repro.launch.showing import print_plan
 
     table, runs = planned(options)
-    decisions = decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)
+    decisions = decide(runs, jobs_if_any(runs), retry=False, max_attempts=MAX_ATTEMPTS)
     source = _probe(runs) if options.probe else published
     prices = costs(runs, source, options.watts)
     if options.json:

@@ -52,7 +52,7 @@ def test_two_ranks_stop_at_one_update_and_go_on_bit_for_bit(lab: Lab, tmp_path: 
     peace = Lab(lab.node, tmp_path / "peace")
     peace.folder.mkdir()
     for each in (lab, peace):
-        each.launch(ROW, "recipe.epochs=40", "launcher.tasks_per_node=2")
+        each.launch(ROW, "recipe.epochs=25", "launcher.tasks_per_node=2")
     lab.wait_update(ROW, 10)
     record = lab.record(ROW)
     job_id = record.status().job_id or ""
