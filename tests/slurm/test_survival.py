@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def test_two_ranks_stop_at_one_update_and_go_on_bit_for_bit(lab: Lab, tmp_path: 
     stopped = record.status()
     others = lab.folder / "runs" / ".launch" / "jobs" / f"{job_id}_1_log.out"
     for rank, file in enumerate((record.attempt_dir(1) / "stdout", others)):
-        assert f"rank {rank}: stopped by SIGUSR2 after update {stopped.update}\n" in file.read_text()
+        # Each is told by Slurm; the slower one may hear it from the other first.
+        assert re.search(f"^rank {rank}: stopped by .+ after update {stopped.update}$", file.read_text(), re.MULTILINE)
     lab.wait_state(ROW, "done", "failed")
     assert (record.status().job_id, record.latest_attempt()) == (job_id, 2)
     said = (record.attempt_dir(2) / "stdout").read_text()
