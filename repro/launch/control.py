@@ -40,6 +40,8 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"
             said.append(f"{run.row.id}: cancelled here; Slurm cannot be asked: make sure that it does not have {job}")
+        elif status.state == "submitted" and status.pid is None:
+            said.append(f"{run.row.id}: handed to Slurm, which shows no job of it yet; try again in two minutes")
         else:
             where = f"on {status.host}" if status.host else "elsewhere"
             said.append(f"{run.row.id}: is {status.state} {where}; stop its launch there (Ctrl-C)")

@@ -93,6 +93,12 @@ def test_what_slurm_may_have_can_be_given_up_by_hand(run: PlannedRun, tmp_path: 
         assert [each.action for each in decide([run], None, False, 3)] == ["start"]
 
 
+def test_what_slurm_has_not_shown_yet_cannot_be_cancelled_yet(run: PlannedRun, tmp_path: Path) -> None:
+    run.record.set_status(Status("submitted").moved("submitted"))
+    assert "try again in two minutes" in cancel([run], {}, tmp_path)[0]
+    assert run.record.status().state == "submitted"
+
+
 def test_a_failed_run_whose_job_is_ending_stays_failed(
     run: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
