@@ -68,7 +68,7 @@ def _plan(options: argparse.Namespace) -> int:
     from repro.launch.showing import print_plan
 
     table, runs = planned(options)
-    decisions = decide(runs, jobs_if_any(), retry=False, max_attempts=MAX_ATTEMPTS)
+    decisions = decide(runs, jobs_if_any(runs), retry=False, max_attempts=MAX_ATTEMPTS)
     source = _probe(runs) if options.probe else published
     prices = costs(runs, source, options.watts)
     if options.json:
@@ -121,7 +121,8 @@ def _start(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
     show = command_line("status", options, None, "--watch")
     wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs, show)
     outcome = launch(options.table, runs, wishes, console())
-    write_report(options)
+    if runs[0].config.launcher.runs_here or any(run.is_done for run in runs):
+        write_report(options)  # of runs that wait in a queue there is nothing to tell yet
     if outcome.is_interrupted:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130

@@ -55,17 +55,17 @@ def _status(options: argparse.Namespace) -> int:
 
     table, runs = planned(options)
     if options.json:
-        print(json.dumps(as_json(lines(runs, jobs_if_any())), indent=2))
+        print(json.dumps(as_json(lines(runs, jobs_if_any(runs))), indent=2))
         return 0
     title, out = f"{table.name} at scale {options.scale}", console()
     if options.watch:
         from repro.launch import slurm
         from repro.launch.watching import Asked, watch
 
-        jobs, ends = Asked(jobs_if_any), Asked(slurm.ended)
+        jobs, ends = Asked(lambda: jobs_if_any(runs)), Asked(slurm.ended)
         watch(lambda: render(title, lines(runs, jobs(), None, jobs.at, ends)), out)
         return 0
-    entries = lines(runs, jobs_if_any())
+    entries = lines(runs, jobs_if_any(runs))
     out.print(render(title, entries), soft_wrap=True)
     for cause in causes(entries, options.runs, lambda row, seed: _logs_command(options, row, seed)):
         out.print(f"\n{len(cause.rows)} failed alike: {cause.line}", soft_wrap=True, markup=False)
@@ -98,7 +98,7 @@ def _cancel(options: argparse.Namespace) -> int:
     from repro.launch.launching import jobs_if_any
 
     _, runs = planned(options)
-    print("\n".join(cancel(runs, jobs_if_any(), options.runs) or ["nothing is running or waiting"]))
+    print("\n".join(cancel(runs, jobs_if_any(runs), options.runs) or ["nothing is running or waiting"]))
     return 0
 
 

@@ -44,10 +44,28 @@ def places(sizes: Sequence[int], parallel: int) -> list[Place]:
     """Share `parallel` places among arrays of these sizes, so that never more than `parallel` tasks run in all.
 
     Slurm's own limit (`%N`) holds within one array only. Places go to arrays in proportion to their sizes, one at the
-    least; where there are more arrays than places, each waits for the end of the one `parallel` before it.
+    least. Where there are more arrays than places, the small ones (of less than a place's work) queue up behind each
+    other in the places that the large ones leave.
     """
-    if len(sizes) > parallel:
-        return [Place(1, index - parallel if index >= parallel else None) for index in range(len(sizes))]
+    if len(sizes) <= parallel:
+        return [Place(share) for share in _shares(sizes, parallel)]
+    work = sum(sizes) / parallel  # of one place
+    found = [Place(int(size / work)) if size >= work else None for size in sizes]
+    # Fewer than all: the small arrays' work is part of the sum.
+    left = parallel - sum(place.parallel for place in found if place is not None)
+    load = [0] * left
+    last: list[int | None] = [None] * left
+    for index, size in enumerate(sizes):
+        if found[index] is None:
+            line = load.index(min(load))
+            found[index] = Place(1, last[line])
+            load[line] += size
+            last[line] = index
+    return [place for place in found if place is not None]
+
+
+def _shares(sizes: Sequence[int], parallel: int) -> list[int]:
+    """Places for each of no more arrays than places."""
     shares = [1] * len(sizes)
     for _ in range(min(parallel, sum(sizes)) - len(sizes)):
         neediest = max(
@@ -55,4 +73,4 @@ def places(sizes: Sequence[int], parallel: int) -> list[Place]:
             key=lambda index: sizes[index] / shares[index],
         )
         shares[neediest] += 1
-    return [Place(share) for share in shares]
+    return shares

@@ -61,7 +61,7 @@ def _planned(config: Config) -> PlannedRun:
 def _run(run: PlannedRun, console: Console) -> int:
     runs = [one for one in (run.starts_from, run) if one is not None and not one.is_done]
     with launcher_lock(Path(run.config.run.root)):
-        jobs = jobs_if_any()
+        jobs = jobs_if_any(runs)
         for one in runs:
             one.create()
             alive = why_alive(one.record, one.record.status(), jobs, time.time())

@@ -112,7 +112,9 @@ def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterato
         yield Check(name, "warn", "no node was free within a minute", "try again later")
         return
     seen = answer.stdout.split()
-    said = [line for line in answer.stderr.splitlines() if line.strip()] or ["failed"]
+    said = [line for line in answer.stderr.splitlines() if line.strip()]
+    # srun says last that a task failed; the task's own words say why.
+    said = sorted(said, key=lambda line: line.startswith("srun: ")) or ["failed"]
     if "end" not in seen:
         if any("allocat" in line for line in said):  # "Unable to allocate resources: ..."
             yield Check(

@@ -22,12 +22,13 @@ SAVE_WAIT_S = 60.0
 def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:
     """Stop runs that are waiting or at work; returns a line for each. They save first, and a launch goes on with them.
 
-    Runs on another machine that is not Slurm's cannot be reached from here: the line says so.
+    Runs on another machine that is not Slurm's cannot be reached from here: the line says so. A run that is taken for
+    alive only because Slurm cannot be asked is given up, and the line says what to make sure of.
     """
-    said, to_slurm, ours = [], [], []
+    said, to_slurm, ours, given_up = [], [], [], []
     for run in runs:
-        status = run.record.status()
-        if run.is_done or not run.record.path.is_dir() or why_alive(run.record, status, jobs, time.time()) is None:
+        status, now = run.record.status(), time.time()
+        if run.is_done or not run.record.path.is_dir() or why_alive(run.record, status, jobs, now) is None:
             continue
         if jobs is not None and status.job_id in jobs:
             to_slurm.append(run)
@@ -35,6 +36,12 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
         elif status.host == platform.node() and status.pid and status.state == "running":
             ours.append(run)
             said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
+        elif jobs is None and status.is_silent(now) and not run.record.is_locked:
+            given_up.append(run)
+            job = f"job {status.job_id}" if status.job_id else "a job of this run"
+            said.append(f"{run.row.id}: cancelled here; Slurm cannot be asked: make sure that it does not have {job}")
+        elif status.state == "submitted" and status.pid is None:
+            said.append(f"{run.row.id}: handed to Slurm, which shows no job of it yet; try again in two minutes")
         else:
             where = f"on {status.host}" if status.host else "elsewhere"
             said.append(f"{run.row.id}: is {status.state} {where}; stop its launch there (Ctrl-C)")
@@ -45,9 +52,9 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
             os.kill(pid, signal.SIGTERM)
     _wait_until_saved([*ours, *to_slurm])
     with launcher_lock(root):
-        for run in [*to_slurm, *ours]:
+        for run in [*to_slurm, *ours, *given_up]:
             status = run.record.status()
-            if not run.is_done and not run.record.is_locked:
+            if status.state in ("submitted", "running", "requeued") and not run.is_done and not run.record.is_locked:
                 run.record.set_status(status.moved("cancelled", reason="cancelled with repro cancel"))
     return said
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,10 @@ def _here(
     wishes: Wishes,
     console: Console,
 ) -> bool:
-    confirmed = confirm(runs, jobs_if_any(), wishes, console)
+    confirmed = confirm(runs, jobs_if_any(runs), wishes, console)
     with launcher_lock(wishes.root):
-        decisions = decide(runs, _mended(wishes.root, jobs_if_any(), console), wishes.retry, wishes.max_attempts)
+        jobs = _mended(runs, wishes.root, jobs_if_any(runs), console)
+        decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
         chosen = only(confirmed, starting(decisions), console)
         prepare(chosen, wishes.retry)
         put_in_line(chosen)
@@ -94,22 +96,33 @@ def _here(
         )
 
 
-def jobs_if_any() -> Mapping[str, slurm.Job] | None:
+def jobs_if_any(runs: Iterable[PlannedRun]) -> Mapping[str, slurm.Job] | None:
     """Slurm's queue; None on a machine that cannot ask: runs that Slurm has are then taken for alive."""
     try:
-        return slurm.queue() if slurm.is_here() else None
+        return slurm.queue(owners(runs)) if slurm.is_here() else None
     except UserError:
         return None  # its client is installed, and no cluster behind it
 
 
-def _mended(root: Path, jobs: Mapping[str, slurm.Job] | None, console: Console) -> Mapping[str, slurm.Job] | None:
+def owners(runs: Iterable[PlannedRun]) -> set[int]:
+    """Whose records these are: people who share a folder must not take each other's jobs for dead."""
+    found = set()
+    for run in runs:
+        with suppress(OSError):
+            found.add((run.record.path / "status.json").stat().st_uid)
+    return found
+
+
+def _mended(
+    runs: Sequence[PlannedRun], root: Path, jobs: Mapping[str, slurm.Job] | None, console: Console
+) -> Mapping[str, slurm.Job] | None:
     """Clear up after launches that died; returns Slurm's queue after that. The caller holds the launcher's lock."""
     if jobs is None:
         return None
     said = mend(root, jobs)
     for line in said:
         console.print(line, soft_wrap=True)
-    return slurm.queue() if said else jobs
+    return slurm.queue(owners(runs)) if said else jobs
 
 
 def _starter(launcher: InlineLauncher | LocalLauncher, root: Path) -> Callable[[PlannedRun], Worker]:
@@ -146,9 +159,9 @@ def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishe
     """Submit what is to be submitted; returns what was decided."""
     if not slurm.is_here():
         raise UserError("launcher=slurm: no sbatch on this machine; launch from a login node, or with launcher=local")
-    confirmed = confirm(runs, slurm.queue(), wishes, console)
+    confirmed = confirm(runs, slurm.queue(owners(runs)), wishes, console)
     with launcher_lock(wishes.root):
-        jobs = _mended(wishes.root, slurm.queue(), console)
+        jobs = _mended(runs, wishes.root, slurm.queue(owners(runs)), console)
         decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
         explain(decisions, console)
         chosen = only(confirmed, starting(decisions), console)

@@ -85,7 +85,7 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, ask
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
         state = "dead"
         reason = reason or _why_dead(run)
-    elif job is not None and state in ("submitted", "requeued"):
+    elif job is not None and state != "running":
         reason = " ".join(filter(None, [reason, f"({job.state.lower()}: {job.reason})" if job.reason else ""]))
     return Line(
         row=run.row.id,

@@ -50,6 +50,12 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def of_each(self, value: torch.Tensor) -> torch.Tensor:
+        """The scalars of all ranks, (size,), bit for bit, on each of them. Every rank must call it."""
+        values = torch.zeros(self.size, dtype=value.dtype, device=value.device)
+        values[self.rank] = value
+        return self.total(values)
+
     def together(self, what: str, action: Callable[[], T]) -> T:
         """Do what may fail or be interrupted on some ranks only, and leave it together: nobody waits for who is gone.
 

@@ -106,6 +106,10 @@ class Trainer:
         saved = checkpoint.load_latest(self.around.checkpoints, self.world.device)
         if saved is not None:
             self.state.load_state_dict(saved)
+            losses = saved.get("loss_sum_of_ranks")
+            if losses is not None:  # a checkpoint of other ranks: the log goes on with their mean
+                same = len(losses) == self.world.size
+                self.state.loss_sum.copy_(losses[self.world.rank] if same else losses.mean())
         else:
             self._prepare()
         return self.state.update
@@ -328,8 +332,11 @@ class Trainer:
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
+        # The one thing that ranks have not in common; logged as a mean over all of them, after a resume too.
+        losses = self.world.of_each(self.state.loss_sum)
         if self.world.is_first:
-            checkpoint.save(self.around.checkpoints, self.state.update, self.state.state_dict())
+            state = {**self.state.state_dict(), "loss_sum_of_ranks": losses}
+            checkpoint.save(self.around.checkpoints, self.state.update, state)
         self.world.barrier()
 
     def mask_schedule(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from repro.errors import UserError
 from repro.launch import launching
-from repro.launch.arrays import places
+from repro.launch.arrays import Place, places
 from repro.launch.launching import Wishes, launch
 from repro.launch.plan import PlannedRun, plan
 from repro.rows import load_table
@@ -120,7 +120,7 @@ def test_all_arrays_of_a_launch_share_its_places(tmp_path: Path, cluster: FakeSl
     second = tmp_path / "second"
     start(second, runs_of(second, [f"deit_tiny/{row}" for row in rows], *SLURM, "launcher.parallel=2"))
     assert cluster.asked("array")[2:] == ["0-2%1", "0-1%1"]
-    assert cluster.asked("dependency")[1:] == ["afterok:4_0,afterany:4"]
+    assert cluster.asked("dependency")[1:] == ["afterok:4_0,afterany:5"]
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12), parallel=st.integers(1, 30))
@@ -133,6 +133,13 @@ def test_never_more_tasks_at_once_than_places(sizes: list[int], parallel: int) -
     assert len(set(waited_for)) == len(waited_for)
     assert all(place.parallel <= shared[place.after].parallel for place in shared if place.after is not None)
     assert sum(place.parallel for place in heads) == min(parallel, sum(sizes))
+
+
+def test_many_small_arrays_take_no_places_from_a_large_one() -> None:
+    """Four pairs that wait for runs of the first array: one place for all of them, three for the fifty."""
+    assert places([50, 2, 2, 2, 2], 4) == [Place(3), Place(1), Place(1, 1), Place(1, 2), Place(1, 3)]
+    assert places([50, 2, 2, 2, 2], 16) == [Place(12), Place(1), Place(1), Place(1), Place(1)]
+    assert places([3, 1], 16) == [Place(3), Place(1)]
 
 
 def answering(text: str, monkeypatch: pytest.MonkeyPatch, meanwhile: object = None) -> list[str]:

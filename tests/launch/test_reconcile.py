@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from repro.launch import slurm
+from repro.launch.control import cancel
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
 from repro.launch.slurm import Job
@@ -79,6 +81,31 @@ def test_what_slurm_has_is_never_started_a_second_time(run: PlannedRun, state: S
 def test_slurm_that_cannot_be_asked_may_have_the_job(run: PlannedRun) -> None:
     for state in ("submitted", "running", "requeued"):
         assert action(run, Status(state, heartbeat=NOW - 1e6, host="another-node", job_id="16_3")) == "keep"
+
+
+def test_what_slurm_may_have_can_be_given_up_by_hand(run: PlannedRun, tmp_path: Path) -> None:
+    """A folder that was taken to a machine without Slurm would wait for ever; a person knows more."""
+    for job_id in ("16_3", None):
+        run.record.set_status(Status("submitted", heartbeat=NOW - 1e6, job_id=job_id))
+        (said,) = cancel([run], None, tmp_path)
+        assert f"make sure that it does not have {'job 16_3' if job_id else 'a job of this run'}" in said
+        assert run.record.status().state == "cancelled"
+        assert [each.action for each in decide([run], None, False, 3)] == ["start"]
+
+
+def test_what_slurm_has_not_shown_yet_cannot_be_cancelled_yet(run: PlannedRun, tmp_path: Path) -> None:
+    run.record.set_status(Status("submitted").moved("submitted"))
+    assert "try again in two minutes" in cancel([run], {}, tmp_path)[0]
+    assert run.record.status().state == "submitted"
+
+
+def test_a_failed_run_whose_job_is_ending_stays_failed(
+    run: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "cancel", lambda _: None)
+    run.record.set_status(Status("failed", heartbeat=NOW, job_id="16_3", reason="the loss is not finite"))
+    cancel([run], {"16_3": JOB}, tmp_path)
+    assert run.record.status().reason == "the loss is not finite"
 
 
 def test_a_job_without_a_number_yet_is_waited_for(run: PlannedRun) -> None:

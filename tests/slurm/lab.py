@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from one_node import OneNode
+from rich.console import Console
 
+from repro.launch.launching import Wishes, launch
+from repro.launch.plan import plan
+from repro.rows import load_table
 from repro.runs.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
-ROW = "deit_tiny/s2vite-30"
-LONG = "recipe.epochs=80"  # 320 updates: still at it when Slurm, which looks every two seconds, has taken notice
+ROW, OTHER_ROW = "deit_tiny/s2vite-30", "deit_tiny/svite-30"
+LONG = "recipe.epochs=60"  # 240 updates: still at it when Slurm, which looks every second, has taken notice
 WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
 SMALL = ["launcher=slurm", "launcher.gpus_per_node=0", "launcher.cpus_per_task=1", "tracker=none"]
 
@@ -44,6 +51,20 @@ class Lab:
     def launch(self, rows: str, *overrides: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`repro launch table1 --yes` at scale smoke."""
         return self.repro("launch", "table1", rows, "--scale", "smoke", "--yes", *SMALL, *overrides, code=code)
+
+    def launch_together(
+        self, rows: Mapping[str, Sequence[str]], monkeypatch: pytest.MonkeyPatch, *overrides: str
+    ) -> None:
+        """Rows of different lengths in one launch, which no command line has: `rows` has the overrides of each."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        table, root = load_table("table1"), self.folder / "runs"
+        runs = [
+            run
+            for row, own in rows.items()
+            for run in plan(table, table.select([row]), "smoke", [0], root, [*SMALL, *overrides, *own])
+        ]
+        launch("table1", runs, Wishes(False, True, 5, root), Console(file=io.StringIO()))
 
     def records(self) -> dict[str, Record]:
         """The records there are, by row."""

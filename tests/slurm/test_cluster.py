@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -39,14 +40,6 @@ def test_a_table_in_arrays_beyond_max_array_size_and_launched_twice_at_once(lab:
         assert (row, record.status().state, record.latest_attempt()) == (row, "done", 1)
     assert not list((lab.folder / "runs" / ".launch" / "tokens").iterdir())
     assert "nothing to submit" in lab.launch(rows).stdout
-
-
-def test_two_ranks(lab: Lab) -> None:
-    lab.launch(ROW, "launcher.tasks_per_node=2")
-    lab.wait_state(ROW, "done", "failed")
-    record = lab.record(ROW)
-    assert (record.result() or {})["world_size"] == 2
-    assert "2 ranks x 1 x 32" in (record.attempt_dir(1) / "stdout").read_text()
 
 
 def test_two_nodes(lab: Lab) -> None:
@@ -111,6 +104,22 @@ def test_jobs_of_a_launch_that_died_before_their_ids_were_on_disk_are_found_agai
     assert [lab.record(row).latest_attempt() for row in rows] == [0, 0]
 
 
+def test_a_wrong_container_is_told_although_no_attempt_was_made(lab: Lab) -> None:
+    lab.launch(ROW, "launcher.container=[/nowhere/apptainer,exec]")
+    lab.wait_empty()
+    assert (lab.state(ROW), lab.record(ROW).latest_attempt()) == ("submitted", 0)
+    said = lab.repro("status", "table1", ROW, "--scale", "smoke", *SMALL).stdout
+    words = "execve(): /nowhere/apptainer: No such file or directory"
+    assert re.search(rf"1 failed alike: slurmstepd.*: error: {re.escape(words)}", said), said
+    (command,) = [line.strip() for line in said.splitlines() if " logs " in line]
+    shown = subprocess.run(
+        command, shell=True, cwd=lab.folder, env=lab.environment, capture_output=True, text=True, check=True
+    )
+    assert words in shown.stdout
+    checks = lab.repro("doctor", *SMALL, "launcher.container=[/nowhere/apptainer,exec]", code=1).stdout
+    assert re.search(r"fail  task on a node .*/nowhere/apptainer.*-> mend launcher.container=", checks), checks
+
+
 def test_doctor_on_a_cluster(lab: Lab) -> None:
     words = ("doctor", "--scale", "smoke", "--json", *SMALL)
     answer = lab.repro(*words, "launcher.partition=low", "tracker.mode=disabled", code=None)
@@ -124,6 +133,7 @@ def test_doctor_on_a_cluster(lab: Lab) -> None:
     assert found["accounting"] == ("warn", "off")
     assert found["scontrol on compute nodes"] == ("pass", "answers")
     assert found["runs folder on a node"] == ("pass", "runs")
+    assert found["python on a node"] == ("pass", sys.executable)
     assert found["data"][0] == found["W&B login"][0] == "pass"
     assert {"python", "torch", "gpu", "file locks", "shared file system", "disk"} <= set(found)
     for check in checks.values():
@@ -138,7 +148,7 @@ def test_nobody_to_ask_submits_nothing(lab: Lab) -> None:
         "launch", "table1", ROW, "--scale", "smoke", "launcher=slurm", "launcher.gpus_per_node=0", code=2
     )
     assert "table1 at scale smoke: 1 planned; a launch would start 1" in answer.stdout
-    assert "say --yes to submit" in answer.stderr
+    assert "say --yes to start them" in answer.stderr
     assert not lab.records()
 
 

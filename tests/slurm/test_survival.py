@@ -3,41 +3,81 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
-from lab import LONG, ROW, Lab, outcome
+from lab import LONG, OTHER_ROW, ROW, Lab, outcome
 
 pytestmark = pytest.mark.slurm
 
 
-def same_as(lab: Lab, undisturbed: Lab) -> None:
+def same_as(lab: Lab, undisturbed: Lab, row: str = ROW) -> None:
     """Result, metrics and weights, bit for bit."""
-    record, other = lab.record(ROW), undisturbed.record(ROW)
+    record, other = lab.record(row), undisturbed.record(row)
     assert outcome(record) == outcome(other)
     last = [torch.load(max(each.checkpoint_dir.glob("update-*.pt")), weights_only=True) for each in (record, other)]
     for name, tensor in last[1]["model"].items():
         assert torch.equal(tensor, last[0]["model"][name]), name
 
 
-def test_preempted_requeued_and_resumed_bit_for_bit(lab: Lab, undisturbed: Lab) -> None:
-    lab.launch(ROW, LONG, "launcher.partition=low")
-    lab.wait_update(ROW, 30)
-    job_id = lab.record(ROW).status().job_id or ""
+def test_an_array_preempted_requeued_and_resumed_bit_for_bit(
+    lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two long rows of one array, each with a requeue of its own, and a short one that is done and stays so."""
+    short = "deit_tiny/dense"
+    lab.launch_together({ROW: [LONG], short: [], OTHER_ROW: [LONG]}, monkeypatch, "launcher.partition=low")
+    lab.wait_state(short, "done")
+    for row in (ROW, OTHER_ROW):
+        lab.wait_update(row, 30)
+    ids = {row: record.status().job_id or "" for row, record in lab.records().items()}
+    assert {id_.partition("_")[2] for id_ in ids.values()} == {"0", "1", "2"}
     lab.node.run("sbatch", "-p", "high", "-n4", "-o", "/dev/null", "--wrap", "sleep 2")
+    for row in (ROW, OTHER_ROW):
+        lab.wait_state(row, "requeued")
+        assert "SIGUSR2" in (lab.record(row).status().reason or "")
+    for row in (ROW, OTHER_ROW):
+        lab.wait_state(row, "done")
+        status = lab.record(row).status()
+        assert (status.job_id, status.attempt) == (ids[row], 2)
+        assert "resumed from update" in (lab.record(row).attempt_dir(2) / "stdout").read_text()
+        same_as(lab, undisturbed, row)
+    lab.wait_empty()
+    assert lab.record(short).latest_attempt() == 1
+
+
+def test_two_ranks_stop_at_one_update_and_go_on_bit_for_bit(lab: Lab, tmp_path: Path) -> None:
+    """Two tasks of one job over gloo, signalled as Slurm does it; the same beside it, undisturbed."""
+    peace = Lab(lab.node, tmp_path / "peace")
+    peace.folder.mkdir()
+    for each in (lab, peace):
+        each.launch(ROW, "recipe.epochs=25", "launcher.tasks_per_node=2")
+    lab.wait_update(ROW, 10)
+    record = lab.record(ROW)
+    job_id = record.status().job_id or ""
+    lab.node.run("scancel", "--signal=USR2", job_id)
     lab.wait_state(ROW, "requeued")
-    assert "SIGUSR2" in (lab.record(ROW).status().reason or "")
-    lab.wait_state(ROW, "done")
-    status = lab.record(ROW).status()
-    assert (status.job_id, status.attempt) == (job_id, 2)
-    assert "resumed from update" in (lab.record(ROW).attempt_dir(2) / "stdout").read_text()
-    same_as(lab, undisturbed)
+    stopped = record.status()
+    others = lab.folder / "runs" / ".launch" / "jobs" / f"{job_id}_1_log.out"
+    for rank, file in enumerate((record.attempt_dir(1) / "stdout", others)):
+        # Each is told by Slurm; the slower one may hear it from the other first.
+        assert re.search(f"^rank {rank}: stopped by .+ after update {stopped.update}$", file.read_text(), re.MULTILINE)
+    lab.wait_state(ROW, "done", "failed")
+    assert (record.status().job_id, record.latest_attempt()) == (job_id, 2)
+    said = (record.attempt_dir(2) / "stdout").read_text()
+    assert "2 ranks x 1 x 32" in said
+    assert f"resumed from update {stopped.update}" in said
+    assert (record.result() or {})["world_size"] == 2
+    peace.wait_state(ROW, "done", "failed")
+    assert peace.record(ROW).latest_attempt() == 1
+    same_as(lab, peace)
 
 
 def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
-    # A minute is Slurm's shortest limit; told 40 s before its end, so 20 s after its start.
-    lab.launch(ROW, "recipe.epochs=5000", "launcher.time_min=1", "launcher.signal_lead_s=40")
+    # A minute is Slurm's shortest limit; told 48 s before its end, so 12 s after its start.
+    lab.launch(ROW, "recipe.epochs=5000", "launcher.time_min=1", "launcher.signal_lead_s=48")
 
     def has_stopped_on_the_way() -> bool:
         lab.node.release()  # a busy machine may need another slice to get to its first update
@@ -101,7 +141,7 @@ def test_a_node_that_dies_is_replaced_by_a_requeue(lab: Lab, undisturbed: Lab) -
     same_as(lab, undisturbed)
 
 
-def test_the_controller_restarts_meanwhile(lab: Lab, undisturbed: Lab) -> None:
+def test_the_controller_restarts_meanwhile_and_requeues(lab: Lab, undisturbed: Lab) -> None:
     lab.launch(ROW, LONG)
     lab.wait_update(ROW, 20)
     lab.node.run("scontrol", "shutdown", "slurmctld")
@@ -110,7 +150,13 @@ def test_the_controller_restarts_meanwhile(lab: Lab, undisturbed: Lab) -> None:
     lab.node.start_daemon("slurmctld")
     lab.node.wait(lambda: lab.node.run("squeue", check=False).returncode == 0)
     assert "Slurm has job" in lab.launch(ROW, LONG).stdout
+    assert lab.record(ROW).latest_attempt() == 1
+    # As an admin does it, or Slurm itself: SIGTERM, as with scancel, and the job comes back all the same.
+    lab.node.run("scontrol", "requeue", lab.record(ROW).status().job_id or "")
+    lab.node.wait(lambda: lab.state(ROW) in ("requeued", "cancelled"))
+    assert lab.state(ROW) == "requeued"
+    assert "Slurm has job" in lab.launch(ROW, LONG).stdout
     lab.wait_state(ROW, "done")
     lab.wait_empty()
-    assert lab.record(ROW).latest_attempt() == 1
+    assert lab.record(ROW).latest_attempt() == 2
     same_as(lab, undisturbed)

@@ -24,7 +24,8 @@ from repro.composition import compose
 from repro.launch.inline import execute_in_child
 from repro.rows import load_table
 from repro.runs.record import Record, record_for
-from repro.training import checkpoint
+from repro.runs.status import Status
+from repro.training import checkpoint, heartbeat
 from repro.training.task import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, execute
 
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
@@ -238,3 +239,28 @@ def test_a_clock_that_goes_backwards_changes_no_result(tmp_path: Path, monkeypat
     result = record.result() or {}
     assert result["wall_s"] > 0
     assert json.loads((record.path / "status.json").read_text())["state"] == "done"
+
+
+def test_a_status_that_cannot_be_written_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once; the metrics and the result are what counts."""
+    record = new_record(tmp_path)
+    monkeypatch.setattr(heartbeat, "AT_MOST_EVERY_S", 0.0)
+    written = Record.set_status
+    full = threading.Event()
+
+    def set_status(self: Record, status: Status) -> None:
+        if status.update >= 2 or full.is_set():
+            full.set()
+            raise OSError(28, "No space left on device")
+        written(self, status)
+
+    monkeypatch.setattr(Record, "set_status", set_status)
+    assert execute(record.path, tell=lambda _: None) == EXIT_DONE
+    assert capfd.readouterr().err.count("No space left on device") == 1
+    assert record.result() is not None
+    assert record.status().state == "running"
+    monkeypatch.setattr(Record, "set_status", written)
+    assert execute(record.path, tell=lambda _: None) == EXIT_DONE
+    assert record.status().state == "done"
