@@ -112,7 +112,8 @@ def _curves(
     for place, (row, points) in enumerate(ordered):
         look = looks[row.method]
         name = levels(row) if by_level else f"{table.label(row.method)} {levels(row)}"
-        colour = shade(look.colour, place / (len(ordered) - 1)) if by_level and len(ordered) > 1 else to_rgb(look.colour)
+        has_ramp = by_level and len(ordered) > 1
+        colour = shade(look.colour, place / (len(ordered) - 1)) if has_ramp else to_rgb(look.colour)
         curves.append(Curve(row, name, colour, look.marker, points))
     return curves
 
@@ -148,14 +149,15 @@ def _draw(axes: Axes, curves: Sequence[Curve], dense: pd.DataFrame | None, dense
 def _label_ends(axes: Axes) -> None:
     """Name each line where it ends, in its colour made dark enough to read, pushed apart where ends are near."""
     bottom, top = axes.get_ylim()
-    ends = sorted((float(line.get_ydata()[-1]), place) for place, line in enumerate(axes.lines))  # type: ignore[index]
-    heights = apart([height for height, _ in ends], _LABEL_GAP * (top - bottom), top)
-    for (_, place), height in zip(ends, heights, strict=True):
+    lasts = [tuple(np.asarray(line.get_xydata())[-1].tolist()) for line in axes.lines]
+    order = sorted(range(len(lasts)), key=lambda place: (lasts[place][1], place))
+    heights = apart([lasts[place][1] for place in order], _LABEL_GAP * (top - bottom), top)
+    for place, height in zip(order, heights, strict=True):
         line = axes.lines[place]
         colour = tuple(0.75 * part for part in to_rgb(line.get_color()))
         axes.annotate(
             str(line.get_label()),
-            (float(line.get_xdata()[-1]), float(line.get_ydata()[-1])),  # type: ignore[index]
+            lasts[place],
             xytext=(1.05, height),
             textcoords=axes.get_yaxis_transform(),
             va="center",

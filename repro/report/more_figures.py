@@ -30,6 +30,7 @@ from repro.runs.record import Record
 
 _KEPT, _GONE = "#0072B2", "#e3e6e8"
 _DROPPED_SHADE = (0.84, 0.37, 0.0, 0.62)
+Job = Callable[[], list[Path]]
 _MOST_ROWS = 4  # of patches kept: one strip of images each
 
 
@@ -47,11 +48,11 @@ def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], f
     return [path for job in figure_jobs(frame, table, every, folder) for path in job()]
 
 
-def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Callable[[], list[Path]]]:
+def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Job]:
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
-    jobs: list[Callable[[], list[Path]]] = []
+    jobs: list[Job] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished

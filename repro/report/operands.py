@@ -76,9 +76,9 @@ class Operand:
 
 def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Operand:
     """What a report has for `measured('row', 'metric')` or `gain('row', 'other row')`, which are of `table`."""
-    if call.function == "gain":
-        return _gain(call, *call.arguments, 1, lines, level)
     row, metric = call.arguments
+    if call.function == "gain":
+        return _gain(call, row, metric, 1, lines, level)
     if metric in _AGAINST_REFERENCE:
         reference = table.reference(next(r.backbone for r in table.every_row if r.id == row))
         if reference is None:

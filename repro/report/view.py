@@ -82,7 +82,6 @@ class View:
         """The upper line of heads: each group with the number of columns under it."""
         return tuple((group, len(list(same))) for group, same in itertools.groupby(self.columns, lambda c: c.group))
 
-
     @property
     def starts(self) -> tuple[int, ...]:
         """The columns, counted from 1, at which a group begins; the table itself begins at the first."""

@@ -1,4 +1,4 @@
-"""Runs as W&B's offline files hold them, read by the client's own reader: for whoever has the mirror and not the records.
+"""Runs as W&B's offline files hold them, read by the client's own reader: for who has the mirror and not the records.
 
 What comes out is what a server would have, so that `pull` makes records of it, with every check that it makes.
 """
@@ -45,7 +45,7 @@ def offline_runs_below(folder: Path, ids: Sequence[str] = ("*",)) -> list[Offlin
             segments.setdefault(run_id, []).append(log)
     if not segments:
         raise UserError(
-            f"{folder}: no offline run of W&B there (offline-run-*/run-*.wandb, {' '.join(ids)}); was it launched offline?"
+            f"{folder}: no offline run of W&B there (offline-run-*/run-*.wandb, {' '.join(ids)}); was it online?"
         )
     with ThreadPoolExecutor(_READERS) as readers:
         return list(readers.map(lambda one: _merged(*one), segments.items()))

@@ -92,7 +92,8 @@ def check_place(word: str) -> None:
 
 def sweep(words: list[str]) -> list[list[str]]:
     """The runs of `a=1,2 b=3`."""
-    choices = [[f"{name}={value}" for value in values.split(",")] for name, _, values in (w.partition("=") for w in words)]
+    parts = (word.partition("=") for word in words)
+    choices = [[f"{name}={value}" for value in values.split(",")] for name, _, values in parts]
     return [list(one) for one in itertools.product(*choices)]
 
 

@@ -86,7 +86,7 @@ def test_an_option_that_does_not_exist_is_found(line: str, capsys: pytest.Captur
     assert ended.value.code == 2
 
 
-@pytest.mark.parametrize("line", ["export deit_small/svite-55 --out x", "wandb push table9", "wandb pull me/p table1/x/y"])
+@pytest.mark.parametrize("line", ["export deit_small/svite-55 --out x", "wandb push table9", "wandb pull p table1/x/y"])
 def test_a_place_that_is_none_is_found(line: str) -> None:
     with pytest.raises(AssertionError):
         check(shlex.split(line))

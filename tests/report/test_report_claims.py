@@ -378,5 +378,3 @@ def test_a_wrong_claim_is_named(tmp_path: Path, change: dict[str, object], messa
     with pytest.raises(UserError, match=r"claims\.yaml") as caught:
         load_claims(path)
     assert message in str(caught.value)
-
-
