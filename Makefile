@@ -40,10 +40,10 @@ $(READY): requirements.lock pyproject.toml
 	$$UV pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(READY)
 
-# The stopwatch goes first, while the machine is quiet; what it has measured before it leaves alone. (A login node of
-# Slurm is not the device that runs.)
+# The stopwatch goes first, while the machine is quiet; what it has measured before it leaves alone. (Told the launcher,
+# it times nothing on a login node: that is not the device that runs.)
 $(TABLES): $(READY)
-	@$(if $(filter slurm,$(LAUNCHER)),:,$(BIN)/repro bench time $@ '$(ROWS)' --budget $(if $(filter smoke,$(SCALE)),10,90))
+	@$(BIN)/repro bench time $@ '$(ROWS)' launcher=$(LAUNCHER) $(filter launcher=%,$(ARGS)) --budget $(if $(filter smoke,$(SCALE)),10,90)
 	@$(BIN)/repro launch $@ $(WHAT)
 
 $(FIGURES): $(READY)
@@ -67,8 +67,8 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure what the README claims about speed
-	@$(BIN)/python -m benchmarks
+bench: $(READY) ## measure what the README claims about speed (ROOM=mirror: only that)
+	@$(BIN)/python -m benchmarks $(ROOM)
 
 notebooks: $(READY) ## execute the notebooks on the records there are
 	@$(BIN)/python -m notebooks

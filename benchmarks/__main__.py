@@ -1,7 +1,11 @@
-"""`python -m benchmarks`: measure, print, and write benchmarks/results/. Exits with 1 where a target is missed."""
+"""`python -m benchmarks [room ...]`: measure, print, and write benchmarks/results/.
+
+Exits with 1 where a target is missed. `--threads 1` is for a machine that has others at work.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import torch
@@ -13,7 +17,7 @@ from benchmarks.mirror import mirror
 from benchmarks.page import page
 from benchmarks.reporting import reporting
 from benchmarks.soft_topk import extra_memory, soft_masks
-from benchmarks.sparse_inference import sparse_inference
+from benchmarks.sparse_inference import neurons, sparse_inference
 
 ROOMS = {
     "masks": (moving, applying, memory),
@@ -21,17 +25,23 @@ ROOMS = {
     "reporting": (reporting, page),
     "launching": (launching,),
     "soft_topk": (soft_masks, extra_memory),
-    "sparse_inference": (sparse_inference,),
+    "sparse_inference": (sparse_inference, neurons),
 }
 
 
 def main() -> int:
-    """Run every benchmark. `python -m benchmarks 1` takes one thread: for a machine that has others at work."""
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    """Run every benchmark, or those of the rooms that are named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="measure what the README claims")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)} (default: all)")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    if unknown := set(options.rooms) - set(ROOMS):
+        parser.error(f"no room {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
+    torch.set_num_threads(options.threads)
     every = []
-    for room, measures in ROOMS.items():
+    for room in options.rooms or ROOMS:
         figures = []
-        for measure in measures:
+        for measure in ROOMS[room]:
             found = measure()
             for figure in found if isinstance(found, list) else [found]:
                 print(f"{figure.name}: {figure.measured} (target: {figure.target})", flush=True)

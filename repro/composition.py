@@ -53,6 +53,13 @@ def compose(overrides: Iterable[str] = ()) -> Config:
     return _validate(composed, errors)
 
 
+def quoted(text: str) -> str:
+    """Text as the value of an override, whatever it holds: a folder's name may have spaces, quotes and commas in it."""
+    # Backslashes mean themselves, except before a quote.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
 @functools.cache
 def groups() -> dict[str, tuple[str, ...]]:
     """The config groups and what each offers."""

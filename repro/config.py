@@ -191,6 +191,11 @@ class InlineLauncher(_Section):
     name: Literal["inline"]
     parallel: PositiveInt | Literal["auto"]
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether runs are processes of this machine."""
+        return True
+
 
 class LocalLauncher(_Section):
     """submitit's local executor: jobs on this machine, each with a log of its own, of one or more ranks."""
@@ -200,6 +205,11 @@ class LocalLauncher(_Section):
     tasks_per_node: PositiveInt
     gpus_per_node: NonNegativeInt
     setup: tuple[str, ...]
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether runs are processes of this machine."""
+        return True
 
 
 class SlurmLauncher(_Section):
@@ -231,6 +241,11 @@ class SlurmLauncher(_Section):
     container: tuple[str, ...]
     srun_args: tuple[str, ...]
     extra: dict[str, str | int | bool]
+
+    @property
+    def runs_here(self) -> bool:
+        """A login node is not the device that runs."""
+        return False
 
     @property
     def ranks(self) -> int:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from repro.commands.selection import add_selection, console, planned
+from repro.commands.selection import add_selection, command_line, console, planned
 from repro.commands.tables import add_reports, write_report
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add_retry(commands: Any) -> None:
 
 
 def _add_launching(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--yes", action="store_true", help="submit to Slurm without asking")
+    command.add_argument("--yes", action="store_true", help="do not ask (launch asks for Slurm, and at scale paper)")
     command.add_argument(
         "--max-attempts",
         type=int,
@@ -118,7 +118,8 @@ def _retry(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
     from repro.launch.launching import Wishes, launch
 
-    wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs)
+    show = command_line("status", options, None, "--watch")
+    wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs, show)
     outcome = launch(options.table, runs, wishes, console())
     write_report(options)
     if outcome.is_interrupted:
@@ -126,6 +127,10 @@ def _start(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
         return 130
     for run, why in outcome.failed:
         print(f"failed: {run.row.id}: {why} ({run.record.path})", file=sys.stderr)
+    if outcome.failed:
+        first = outcome.failed[0][0]
+        logs = command_line("logs", options, [first.row.id], "--seed", str(first.config.seed))
+        print(f"what it wrote: {logs}\nonce it is mended: {command_line('retry', options)}", file=sys.stderr)
     if outcome.unfinished:
         print(f"not finished: {len(outcome.unfinished)} runs; the same command goes on with them", file=sys.stderr)
     return 1 if outcome.failed or outcome.unfinished else 0

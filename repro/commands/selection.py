@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from repro.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from repro.launch.plan import PlannedRun
     from repro.rows import Table
 
+DEFAULT_RUNS = Path("runs")
 SCALES = ("paper", "local", "smoke")
 SEEDS_HELP = "seeds 0 to N-1 (default: what the table says for the scale, or 1)"
 # What makes a row that row, or has an option of its own: a table's runs may not have it otherwise.
@@ -35,7 +38,7 @@ def add_selection(command: argparse.ArgumentParser, words: str | None = None) ->
 
 def add_runs(command: argparse.ArgumentParser, text: str = "where the records are (default runs/)") -> None:
     """Add where the records are."""
-    command.add_argument("--runs", type=Path, default=Path("runs"), help=text)
+    command.add_argument("--runs", type=Path, default=DEFAULT_RUNS, help=text)
 
 
 def split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -70,6 +73,33 @@ def planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
     rows, overrides = split(options)
     chosen, seeds = table.select(rows, options.scale), seeds_of(options, table)
     return table, plan(table, chosen, options.scale, seeds, options.runs, overrides)
+
+
+def command_line(verb: str, options: argparse.Namespace, rows: Sequence[str] | None = None, *more: str) -> str:
+    """A command about the same runs, to be pasted: with the scale, folder, seeds and overrides of this one.
+
+    `rows` instead of the row patterns of this one; `more` options at the end.
+    """
+    import shlex
+
+    said, overrides = split(options)
+    words = [verb, options.table, *(said if rows is None else rows), "--scale", options.scale, *overrides]
+    if options.seeds is not None and "--seed" not in more:
+        words += ["--seeds", str(options.seeds)]
+    if options.runs != DEFAULT_RUNS:
+        words += ["--runs", str(options.runs)]
+    return shlex.join([*_program(), *words, *more])
+
+
+def _program() -> list[str]:
+    """What the person has typed to get here: `repro`, .venv/bin/repro, python -m repro."""
+    import shutil
+
+    typed = Path(sys.argv[0])
+    if typed.name != "repro":
+        return [sys.executable, "-m", "repro"]
+    found = shutil.which("repro")
+    return ["repro"] if found is not None and Path(found).resolve() == typed.resolve() else [str(typed)]
 
 
 def console() -> Console:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.commands.selection import SCALES, add_runs, console
+from repro.errors import UserError
 
 
 def add_bench(commands: Any) -> None:
@@ -14,7 +15,8 @@ def add_bench(commands: Any) -> None:
     command = commands.add_parser("bench", help="measure on this machine: `bench time table1` fills the time column")
     command.add_argument("what", choices=("time",))
     command.add_argument("table")
-    command.add_argument("words", nargs="*", metavar="ROWS")
+    text = "row patterns; launcher=NAME: only where runs of that launcher are on this machine"
+    command.add_argument("words", nargs="*", metavar="ROWS_OR_LAUNCHER", help=text)
     command.add_argument("--device", default="auto", help="auto, cpu, cuda")
     command.add_argument("--batch", type=int, metavar="N", help="images (default 1 on a CPU, 256 on a GPU)")
     command.add_argument(
@@ -57,13 +59,24 @@ def add_export(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from repro.measure.timed_rows import time_rows
+    from repro.composition import compose
     from repro.rows import load_table
 
     table = load_table(options.table)
+    rows = table.select([word for word in options.words if "=" not in word])
+    launcher = [word for word in options.words if "=" in word]
+    if any(not word.startswith("launcher") for word in launcher):
+        raise UserError(f"bench time {' '.join(launcher)}: takes rows, and launcher=NAME")
+    if launcher and not compose(launcher).launcher.runs_here:
+        print(
+            f"not timed: with {launcher[-1]} runs are on other machines; repro bench time {table.name} on one of them"
+        )
+        return 0
+    from repro.measure.timed_rows import time_rows  # imports torch
+
     left_out = time_rows(
         table,
-        table.select(options.words),
+        rows,
         options.runs,
         device=options.device,
         batch=options.batch,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from repro.commands.selection import add_selection, console, planned, seeds_of, split
+from repro.commands.selection import add_selection, command_line, console, planned, seeds_of, split
 
 
 def add_list(commands: Any) -> None:
@@ -114,7 +114,7 @@ def _extract(options: argparse.Namespace) -> int:
 
     _, runs = planned(options)
     written = extract((run.record for run in runs), again=options.again)
-    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
+    print(f"{written} of {len(runs)} records; {command_line('report', options)} draws what is in them")
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from repro.commands.selection import SCALES, add_runs, add_selection, console, planned
+from repro.commands.selection import SCALES, add_runs, add_selection, command_line, console, planned
 from repro.errors import UserError
 
 WORDS = "row patterns and key=value overrides"
@@ -59,16 +59,22 @@ def _status(options: argparse.Namespace) -> int:
         return 0
     title, out = f"{table.name} at scale {options.scale}", console()
     if options.watch:
-        from repro.launch.watching import watch
+        from repro.launch import slurm
+        from repro.launch.watching import Asked, watch
 
-        watch(lambda: render(title, lines(runs, jobs_if_any())), out)
+        jobs, ends = Asked(jobs_if_any), Asked(slurm.ended)
+        watch(lambda: render(title, lines(runs, jobs(), None, jobs.at, ends)), out)
         return 0
     entries = lines(runs, jobs_if_any())
     out.print(render(title, entries), soft_wrap=True)
-    for cause in causes(table.name, options.scale, entries):
+    for cause in causes(entries, options.runs, lambda row, seed: _logs_command(options, row, seed)):
         out.print(f"\n{len(cause.rows)} failed alike: {cause.line}", soft_wrap=True, markup=False)
         out.print(f"  {', '.join(cause.rows)}\n  {cause.show}", soft_wrap=True, markup=False)
     return 0
+
+
+def _logs_command(options: argparse.Namespace, row: str, seed: int) -> str:
+    return command_line("logs", options, [row], "--seed", str(seed))
 
 
 def _logs(options: argparse.Namespace) -> int:
@@ -77,7 +83,7 @@ def _logs(options: argparse.Namespace) -> int:
     options.seeds = options.seed + 1
     _, runs = planned(options)
     run = next(run for run in reversed(runs) if run.config.seed == options.seed)
-    files = log_files(run.record, options.attempt)
+    files = log_files(run.record, options.runs, options.attempt)
     if not files:
         raise UserError(f"{run.row.id}: nothing was written yet ({run.record.path} is {run.state})")
     for file in files:

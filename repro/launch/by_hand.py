@@ -19,10 +19,12 @@ from repro.composition import CONF_DIR, compose
 from repro.config import Config
 from repro.errors import UserError
 from repro.launch.inline import Forked
+from repro.launch.launching import jobs_if_any
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun, without_method
 from repro.launch.progress import TableProgress
-from repro.launch.waiting import run_all
+from repro.launch.reconcile import launcher_lock
+from repro.launch.waiting import put_in_line, run_all
 from repro.rows import Row, row_id
 from repro.runs.record import record_for
 
@@ -58,11 +60,14 @@ def _planned(config: Config) -> PlannedRun:
 
 def _run(run: PlannedRun, console: Console) -> int:
     runs = [one for one in (run.starts_from, run) if one is not None and not one.is_done]
-    for one in runs:
-        one.create()
-        alive = why_alive(one.record, one.record.status(), None, time.time())
-        if alive:
-            raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
+    with launcher_lock(Path(run.config.run.root)):
+        jobs = jobs_if_any()
+        for one in runs:
+            one.create()
+            alive = why_alive(one.record, one.record.status(), jobs, time.time())
+            if alive:
+                raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
+        put_in_line(runs)
     finished = True
     if runs:
         with TableProgress(run.row.id, runs, runs, console) as progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -82,18 +83,26 @@ def _accounting(storage: str) -> Check:
 
 
 def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterator[Check]:
-    """A task that is told to stop requeues itself with scontrol, writes into the runs folder and reads the data."""
+    """What a task does, tried on a node: it starts python, in its container, after the setup lines; it requeues itself
+    with scontrol, writes into the runs folder and reads the data.
+    """
     name = "scontrol on compute nodes"
     command = ["srun", "--immediate=30", "--time=1", "--ntasks=1", "--job-name=repro-doctor"]
     for key in ("account", "partition", "qos", "constraint", "reservation", "exclude"):
         value = getattr(launcher, key)
         command += [f"--{key}={value}"] if value is not None else []
-    script = f"scontrol ping >/dev/null && echo scontrol; test -w {shlex.quote(str(root.absolute()))} && echo folder"
+    tries = {
+        "scontrol": "scontrol ping >/dev/null",
+        "python": f"{shlex.quote(sys.executable)} -c 'import repro'",
+        "folder": f"test -w {shlex.quote(str(root.absolute()))}",
+    }
     if data is not None:
-        script += f"; test -r {shlex.quote(str(Path(data).absolute()))} && echo data"
+        tries["data"] = f"test -r {shlex.quote(str(Path(data).absolute()))}"
+    script = "; ".join(f"{what} && echo {key}" for key, what in tries.items())
+    task = shlex.join([*launcher.container, "sh", "-c", f"{script}; echo end"])
     try:
         answer = subprocess.run(
-            [*command, "sh", "-c", f"{script}; echo end"],
+            [*command, "sh", "-c", "\n".join([*launcher.setup, task])],
             capture_output=True,
             text=True,
             timeout=NODE_WAIT_S,
@@ -103,14 +112,24 @@ def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterato
         yield Check(name, "warn", "no node was free within a minute", "try again later")
         return
     seen = answer.stdout.split()
-    words = (answer.stderr.strip().splitlines() or ["failed"])[-1]
+    said = [line for line in answer.stderr.splitlines() if line.strip()] or ["failed"]
     if "end" not in seen:
-        yield Check(name, "warn", f"no job could be tried: {words}", "launch would fail alike, or no node is free")
+        if any("allocat" in line for line in said):  # "Unable to allocate resources: ..."
+            yield Check(
+                name, "warn", f"no job could be tried: {said[-1]}", "launch would fail alike, or no node is free"
+            )
+        else:
+            yield Check("task on a node", "fail", said[0], "mend launcher.container= or launcher.setup=")
         return
+    if "python" in seen:
+        yield Check("python on a node", "pass", sys.executable)
+    else:
+        advice = "compute nodes, and the container, must see this environment"
+        yield Check("python on a node", "fail", f"{sys.executable}: not there, or cannot import repro", advice)
     if "scontrol" in seen:
         yield Check(name, "pass", "answers")
     else:
-        yield Check(name, "warn", words, f"a job that times out cannot requeue itself: {ASK_AGAIN}")
+        yield Check(name, "warn", said[0], f"a job that times out cannot requeue itself: {ASK_AGAIN}")
     if "folder" in seen:
         yield Check("runs folder on a node", "pass", str(root))
     else:

@@ -7,6 +7,7 @@ throughput per geometry is enough. What has no source is None: a plan says `unkn
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,22 +44,36 @@ class Total:
 
 def published(config: Config) -> Throughput | None:
     """A published throughput of this geometry; None where none is known, or another geometry is trained."""
-    if config.model != config.backbone.paper:
+    entry = _entries().get(config.backbone.name)
+    if config.model != config.backbone.paper or entry is None or not entry["inference_img_s"]:
         return None
-    sources = load_sources()
+    if entry["source"] not in load_sources():
+        raise UserError(f"throughput.csv: source {entry['source']!r} is not in sources.csv")
+    inference = float(entry["inference_img_s"])
+    return Throughput(
+        inference / TRAINING_OVER_INFERENCE,
+        entry["device"],
+        f"{inference:g} images/s in inference on a {entry['device']} ({entry['source']}), "
+        f"training taken as {TRAINING_OVER_INFERENCE:g} times that work",
+    )
+
+
+@functools.cache
+def _entries() -> Mapping[str, Mapping[str, str]]:
+    """throughput.csv by backbone."""
     with (TABLES_DIR / "throughput.csv").open(newline="", encoding="utf-8") as stream:
-        for record in csv.DictReader(stream):
-            if record["source"] not in sources:
-                raise UserError(f"throughput.csv: source {record['source']!r} is not in sources.csv")
-            if record["backbone"] == config.backbone.name:
-                inference = float(record["inference_img_s"])
-                return Throughput(
-                    inference / TRAINING_OVER_INFERENCE,
-                    record["device"],
-                    f"{inference:g} images/s in inference on a {record['device']} ({record['source']}), "
-                    f"training taken as {TRAINING_OVER_INFERENCE:g} times that work",
-                )
-    return None
+        return {entry["backbone"]: entry for entry in csv.DictReader(stream)}
+
+
+def _why_unknown(config: Config) -> str:
+    """Why nothing is known of what this config costs."""
+    if images(config) is None:
+        return f"unknown: the images of data={config.data.name} are counted when a run reads them"
+    if config.model != config.backbone.paper:
+        return f"unknown: not of the published size at scale {config.scale.name}, repro plan --probe measures it"
+    entry = _entries().get(config.backbone.name)
+    note = entry["note"] if entry is not None else "not in throughput.csv"
+    return f"unknown: {config.backbone.name}: {note}, repro plan --probe measures it"
 
 
 def images(config: Config) -> int | None:
@@ -74,7 +89,7 @@ def cost(config: Config, throughput: Throughput | None, watts: float | None) -> 
     """The cost of one run. `watts` per device overrides what the throughput knows."""
     count = images(config)
     if throughput is None or count is None:
-        return Cost(None, None, None, "unknown, use --probe")
+        return Cost(None, None, None, _why_unknown(config))
     device_hours = count / throughput.images_per_s / 3600
     power = throughput.watts if watts is None else watts
     return Cost(

@@ -6,10 +6,12 @@ import importlib.metadata
 import netrc
 import os
 import platform
+import queue
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,26 +20,67 @@ from repro.config import Config, SlurmLauncher
 from repro.launch.check import Check
 from repro.launch.cluster_checks import cluster_checks
 
+LIMIT_S = 150.0  # longer than the commands that one check waits for
+ADVICE = {
+    "gpu": "the driver does not answer: tell the admin",
+    "runs folder": "is its file system mounted and up? else take another --runs",
+    "file locks": "is its file system mounted and up? else take another --runs",
+    "shared file system": "is its file system mounted and up? else take another --runs",
+    "disk": "is its file system mounted and up? else take another --runs",
+    "data": "is its file system mounted and up? data.root= the folder that holds train/ and val/",
+    "W&B login": "mend or remove that file, then: wandb login",
+    "slurm": "Slurm does not answer as it should: try again later, then tell the admin",
+}
 FREE_GIB_WARN, FREE_GIB_FAIL = 50.0, 5.0
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs", "afs")
 
 
-def examine(config: Config, root: Path) -> Iterator[Check]:
-    """All checks that apply to this config; a check that cannot be made fails with the reason."""
-    checks: list[Callable[[], Check]] = [
-        _python,
-        _torch,
-        _gpu,
-        lambda: _folder(root),
-        lambda: _locks(root),
-        lambda: _file_system(root, isinstance(config.launcher, SlurmLauncher)),
-        lambda: _disk(root),
-        lambda: _data(config),
-        lambda: _wandb(config),
-    ]
-    for check in checks:
-        yield check()
-    yield from cluster_checks(config, root)
+def examine(config: Config, root: Path, limit_s: float = LIMIT_S) -> Iterator[Check]:
+    """All checks that apply to this config; one that raises, or takes longer than `limit_s`, fails with what to do."""
+    needs_shared = isinstance(config.launcher, SlurmLauncher)
+    checks: dict[str, Callable[[], Iterable[Check]]] = {
+        "python": lambda: [_python()],
+        "torch": lambda: [_torch()],
+        "gpu": lambda: [_gpu()],
+        "runs folder": lambda: [_folder(root)],
+        "file locks": lambda: [_locks(root)],
+        "shared file system": lambda: [_file_system(root, needs_shared)],
+        "disk": lambda: [_disk(root)],
+        "data": lambda: [_data(config)],
+        "W&B login": lambda: [_wandb(config)],
+        "slurm": lambda: cluster_checks(config, root),
+    }
+    for name, check in checks.items():
+        yield from guarded(name, check, limit_s)
+
+
+def guarded(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -> Iterator[Check]:
+    """What a check finds, as it finds it. One that raises fails; one that is silent for `limit_s` fails, and is left.
+
+    A thread of its own: a file system that has gone away hangs a process that only looks at it, for hours.
+    """
+    found: queue.Queue[Check | None] = queue.Queue()
+
+    def make() -> None:
+        try:
+            for each in check():
+                found.put(each)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            found.put(Check(name, "fail", text, ADVICE.get(name, "mend that, and run this again")))
+        found.put(None)
+
+    threading.Thread(target=make, name=f"doctor: {name}", daemon=True).start()
+    while True:
+        try:
+            each = found.get(timeout=limit_s)
+        except queue.Empty:
+            advice = ADVICE.get(name, "something behind it hangs: tell the admin")
+            yield Check(name, "fail", f"no answer within {limit_s:g} s", advice)
+            return
+        if each is None:
+            return
+        yield each
 
 
 def _python() -> Check:
@@ -72,7 +115,7 @@ def _gpu() -> Check:
         [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=60,
         check=False,
     )
     if seen.stdout.strip() != "True":

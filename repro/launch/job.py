@@ -69,16 +69,17 @@ class RunJob(Checkpointable):  # type: ignore[misc]
         if attempt is not None and record.latest_attempt() != attempt:
             return
         try:
-            state = slurm.state_of(job_id)
-            print(f"Slurm says {state}", flush=True)
-            if state != "RUNNING":
-                # Already being ended, and scontrol hides what for. A requeue here would bring a cancelled job back;
-                # where Slurm requeues it by itself, the next attempt says that it is running.
+            job = slurm.own_job(job_id)
+            restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            print(f"Slurm says {job.state}, {job.restarts - restarts} requeues since this start", flush=True)
+            if job.state == "RUNNING":
+                if self.requeue and restarts < self.max_requeues:
+                    slurm.requeue(job_id)
+            elif job.has_ended_for_good(restarts):
+                # A requeue here would bring a cancelled job back.
                 why = "its job was ended: scancel, or a time limit without a warning; launch goes on with it"
                 record.set_status(record.status().moved("cancelled", reason=why))
-            elif self.requeue and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < self.max_requeues:
-                slurm.requeue(job_id)
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
             print(f"not requeued: {error}; the next launch submits this run again", file=sys.stderr, flush=True)
 
 

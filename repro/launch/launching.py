@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from repro.config import InlineLauncher, LocalLauncher, SlurmLauncher
+from repro.config import InlineLauncher, Launcher, LocalLauncher, SlurmLauncher
 from repro.errors import UserError
 from repro.launch import slurm
 from repro.launch.costing import costs, published
@@ -21,15 +20,18 @@ from repro.launch.showing import print_plan
 from repro.launch.submit import mend, submit
 from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
 
+ASKS_AT_SCALE = "paper"
+
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the person at the command line said."""
+    """What the person at the command line said. `show_status` is the command that shows these runs."""
 
     retry: bool
     yes: bool
     max_attempts: int
     root: Path
+    show_status: str = "repro status"
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ def _here(
     wishes: Wishes,
     console: Console,
 ) -> bool:
+    confirmed = confirm(runs, jobs_if_any(), wishes, console)
     with launcher_lock(wishes.root):
-        decisions = decide(runs, jobs_if_any(), wishes.retry, wishes.max_attempts)
-        chosen = starting(decisions)
+        decisions = decide(runs, _mended(wishes.root, jobs_if_any(), console), wishes.retry, wishes.max_attempts)
+        chosen = only(confirmed, starting(decisions), console)
         prepare(chosen, wishes.retry)
         put_in_line(chosen)
     explain(decisions, console)
@@ -97,6 +100,16 @@ def jobs_if_any() -> Mapping[str, slurm.Job] | None:
         return slurm.queue() if slurm.is_here() else None
     except UserError:
         return None  # its client is installed, and no cluster behind it
+
+
+def _mended(root: Path, jobs: Mapping[str, slurm.Job] | None, console: Console) -> Mapping[str, slurm.Job] | None:
+    """Clear up after launches that died; returns Slurm's queue after that. The caller holds the launcher's lock."""
+    if jobs is None:
+        return None
+    said = mend(root, jobs)
+    for line in said:
+        console.print(line, soft_wrap=True)
+    return slurm.queue() if said else jobs
 
 
 def _starter(launcher: InlineLauncher | LocalLauncher, root: Path) -> Callable[[PlannedRun], Worker]:
@@ -133,45 +146,77 @@ def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishe
     """Submit what is to be submitted; returns what was decided."""
     if not slurm.is_here():
         raise UserError("launcher=slurm: no sbatch on this machine; launch from a login node, or with launcher=local")
-    decisions = decide(runs, slurm.queue(), wishes.retry, wishes.max_attempts)
-    if starting(decisions) and not wishes.yes:
-        prices = costs([each.run for each in decisions], published, None)
-        print_plan(f"{runs[0].row.table} at scale {runs[0].config.scale.name}", decisions, prices, console)
-        _ask(starting(decisions), launcher, console)
-    else:
-        explain(decisions, console)
-    # Time has passed at the question, and another launch may have been quicker: only what is decided here counts.
+    confirmed = confirm(runs, slurm.queue(), wishes, console)
     with launcher_lock(wishes.root):
-        jobs = slurm.queue()
-        for line in mend(wishes.root, jobs):
-            console.print(line, soft_wrap=True)
-            jobs = slurm.queue()
+        jobs = _mended(wishes.root, slurm.queue(), console)
         decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
-        chosen = starting(decisions)
+        explain(decisions, console)
+        chosen = only(confirmed, starting(decisions), console)
         prepare(chosen, wishes.retry)
         if not chosen:
             console.print("nothing to submit")
             return decisions
         arrays = submit(chosen, launcher, wishes.root)
     console.print(
-        f"submitted {len(chosen)} runs in {arrays} arrays; repro status {runs[0].row.table} --watch shows them"
+        f"submitted {len(chosen)} runs in {arrays} arrays; {wishes.show_status} shows them",
+        soft_wrap=True,
+        markup=False,
     )
     return decisions
 
 
-def _ask(runs: Sequence[PlannedRun], launcher: SlurmLauncher, console: Console) -> None:
-    """Say what would be asked of Slurm and wait for a yes. Raises `UserError` for a no, or where nobody can answer."""
-    scales = ", ".join(
-        f"{number} at scale {scale}" for scale, number in Counter(r.config.scale.name for r in runs).items()
-    )
-    gpus = (launcher.gpus_per_node or 0) * launcher.nodes
-    text = (
-        f"{len(runs)} runs ({scales}), each on {launcher.nodes} nodes with {gpus} GPUs and "
-        f"{launcher.ranks * launcher.cpus_per_task} CPUs for at most {launcher.time_min} min at a time, "
-        f"{launcher.parallel} at once, partition {launcher.partition or 'of the site'}"
-    )
+def confirm(
+    runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, wishes: Wishes, console: Console
+) -> set[Path] | None:
+    """Show the plan and ask; returns the records that were said yes to, None where no question was due.
+
+    Due before anything is submitted to a cluster, and before a training of published length on whatever machine. Raises
+    `UserError` for a no, or where nobody can answer.
+    """
+    launcher, scale = runs[0].config.launcher, runs[0].config.scale.name
+    decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
+    chosen = starting(decisions)
+    if wishes.yes or (launcher.runs_here and scale != ASKS_AT_SCALE):
+        return None
+    if not chosen:
+        return set()
+    prices = costs([each.run for each in decisions], published, None)
+    print_plan(f"{runs[0].row.table} at scale {scale}", decisions, prices, console)
+    text = _request(len(chosen), scale, launcher)
     if not sys.stdin.isatty():
-        raise UserError(f"{text}: say --yes to submit (nobody is there to ask)")
+        raise UserError(f"{text}: say --yes to start them (nobody is there to ask)")
     console.print(text, soft_wrap=True)
-    if input("submit? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was submitted")
+    try:
+        answer = input("start? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise UserError("nothing was started")
+    return {run.record.path for run in chosen}
+
+
+def _request(count: int, scale: str, launcher: Launcher) -> str:
+    if isinstance(launcher, SlurmLauncher):
+        gpus = (launcher.gpus_per_node or 0) * launcher.nodes
+        return (
+            f"{count} runs at scale {scale}, each on {launcher.nodes} nodes with {gpus} GPUs and "
+            f"{launcher.ranks * launcher.cpus_per_task} CPUs for at most {launcher.time_min} min at a time, "
+            f"{launcher.parallel} at once, partition {launcher.partition or 'of the site'}"
+        )
+    return f"{count} runs at scale {scale} on this machine ({launcher.name}), each for as long as it takes"
+
+
+def only(confirmed: set[Path] | None, chosen: Sequence[PlannedRun], console: Console) -> list[PlannedRun]:
+    """Of the runs to start those that somebody said yes to (None: all).
+
+    Time has passed at the question: a run may have died meanwhile, of which the plan said that it was alive. It is
+    left, and so is a run that would begin with its weights.
+    """
+    if confirmed is None:
+        return list(chosen)
+    left = {run.record.path for run in chosen} - confirmed
+    origins = {run.record.path: run.starts_from.record.path for run in chosen if run.starts_from is not None}
+    found = [run for run in chosen if not {run.record.path, origins.get(run.record.path)} & left]
+    if len(found) < len(chosen):
+        console.print(f"not started: {len(chosen) - len(found)} runs that the plan did not show: launch again")
+    return found

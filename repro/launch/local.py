@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from repro.launch.inline import note_death
 from repro.launch.job import RunJob
 from repro.launch.plan import PlannedRun
 from repro.launch.request import python
-from repro.launch.submit import jobs_folder
+from repro.launch.submit import jobs_folder, note_id
 
 A_YEAR_MIN = 60 * 24 * 365  # submitit gives a job two minutes by default
 
@@ -32,14 +33,15 @@ class LocalJobs:
         launcher = self.launcher
         place = next(number for number in range(len(self._taken) + 1) if number not in self._taken)
         self._taken.add(place)
-        executor = submitit.LocalExecutor(jobs_folder(self.root), python=python(launcher))
+        folder = jobs_folder(self.root)
+        executor = submitit.LocalExecutor(folder, python=python(launcher))
         gpus = launcher.gpus_per_node
         executor.update_parameters(
             timeout_min=A_YEAR_MIN,
             tasks_per_node=launcher.tasks_per_node,
             gpus_per_node=gpus,
             visible_gpus=tuple(range(place * gpus, (place + 1) * gpus)),
-            setup=list(launcher.setup),
+            setup=_heard(launcher.setup, folder),
         )
         # A Ctrl-C reaches every process of the terminal. submitit's controller would answer it by killing the tasks
         # while they save; it inherits that this process ignores it at this moment, and the tasks take it themselves.
@@ -48,7 +50,16 @@ class LocalJobs:
             job = executor.submit(RunJob(run.record.path))
         finally:
             signal.signal(signal.SIGINT, before)
+        note_id(run.record, f"local-{job.job_id}")
         return LocalJob(run.record.path, job, lambda: self._taken.discard(place))
+
+
+def _heard(setup: Sequence[str], folder: Path) -> list[str]:
+    """Setup lines whose words go into the job's logs: its number is that of the shell that runs them."""
+    if not setup:
+        return []
+    log = f"{shlex.quote(str(folder))}/$$_0_log"
+    return [f"exec >> {log}.out 2>> {log}.err", *setup]
 
 
 class LocalJob:

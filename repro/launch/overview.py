@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,6 +17,7 @@ from repro.launch import slurm
 from repro.launch.columns import columns
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
+from repro.tracking.mirror_file import Mirror, mirror_of, what_is_behind
 
 STYLES = {
     "done": "green",
@@ -28,7 +31,10 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One run. `state` is the status's, or `dead` for one that nobody is at any more; times in seconds."""
+    """One run. `state` is the status's, or `dead` for one that nobody is at any more; times in seconds.
+
+    `mirror` is None where nothing mirrors the run.
+    """
 
     row: str
     seed: int
@@ -44,24 +50,36 @@ class Line:
     attempts: int
     reason: str | None
     record: str
+    mirror: Mirror | None = None
 
 
-def lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, now: float | None = None) -> list[Line]:
-    """One line for each run, in order. What accounting knows of the jobs of dead runs stands in their reasons."""
+def lines(
+    runs: Sequence[PlannedRun],
+    jobs: Mapping[str, slurm.Job] | None,
+    now: float | None = None,
+    asked: float = math.inf,
+    ended: Callable[[list[str]], Mapping[str, str]] = slurm.ended,
+) -> list[Line]:
+    """One line for each run, in order. What accounting knows of the jobs of dead runs stands in their reasons.
+
+    `asked` is when `jobs` was asked for, in Unix seconds: it knows nothing of what came later. `ended` asks accounting.
+    """
     moment = time.time() if now is None else now
-    found = [_line(run, jobs, moment) for run in runs]
+    found = [_line(run, jobs, moment, asked) for run in runs]
     died = [line.job_id for line in found if line.state == "dead" and line.job_id] if jobs is not None else []
-    ends = slurm.ended(died)
+    ends = ended(died) if died else {}
     return [
-        replace(line, reason=f"{line.reason} (its job: {ends[line.job_id].lower()})")
-        if line.state == "dead" and line.job_id in ends
+        replace(line, reason=f"{line.reason} (its job: {end.lower()})")
+        if line.state == "dead" and (end := ends.get(line.job_id or ""))
         else line
         for line in found
     ]
 
 
-def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float) -> Line:
+def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, asked: float) -> Line:
     status = run.record.status()
+    if status.heartbeat > asked and status.job_id not in (jobs or {}):
+        jobs = None
     state, reason = run.state, status.reason
     job = jobs.get(status.job_id) if jobs is not None and status.job_id else None
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
@@ -84,6 +102,7 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float) -> 
         attempts=status.attempt,
         reason=reason,
         record=str(run.record.path),
+        mirror=mirror_of(run.record.path, is_at_work=state == "running"),
     )
 
 
@@ -119,7 +138,8 @@ def render(title: str, entries: Sequence[Line]) -> RenderableType:
     heads = ("row", "seed", "state", "progress", "ETA", "last", "job", "node", "attempts", "why")
     table = columns(heads, rows, right=("seed", "progress", "ETA", "attempts"), styles=STYLES)
     counts = ", ".join(f"{number} {state}" for state, number in Counter(entry.state for entry in entries).items())
-    return Group(table, Text(f"{title}: {counts}"))
+    behind = what_is_behind((Path(entry.record), entry.mirror) for entry in entries)
+    return Group(table, Text(f"{title}: {counts}"), *([Text(behind)] if behind else []))
 
 
 def _last(entry: Line) -> str:

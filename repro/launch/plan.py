@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.composition import compose
+from repro.composition import compose, quoted
 from repro.config import Config, signatures
 from repro.errors import UserError
 from repro.rows import Row, Table
@@ -50,7 +50,7 @@ def plan(
     """
     runs: dict[Path, PlannedRun] = {}
     errors: dict[str, list[str]] = {}
-    common = [f"scale={scale}", f"run.root={root}", *overrides]
+    common = [f"scale={scale}", f"run.root={quoted(str(root))}", *overrides]
     composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
     for row in rows:
         try:

@@ -61,7 +61,7 @@ def _decide(run: PlannedRun, jobs: Mapping[str, Job] | None, retry: bool, max_at
         return Decision(run, "start", "failed before") if retry else Decision(run, "leave", "failed; --retry")
     if status.submissions >= max_attempts and not retry:
         return Decision(
-            run, "leave", f"started {status.submissions} times without getting anywhere; repro logs, then --retry"
+            run, "leave", f"started {status.submissions} times without getting anywhere; see its log, then --retry"
         )
     words = {
         "planned": "not started yet",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from repro.config import LocalLauncher, SlurmLauncher
@@ -12,8 +13,14 @@ from repro.config import LocalLauncher, SlurmLauncher
 CPUS_FOR_STEPS = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
-def parameters(launcher: SlurmLauncher, name: str, after: str | None = None) -> dict[str, Any]:
-    """Parameters of submitit's Slurm executor. `after` is the job whose success this one waits for."""
+def parameters(
+    launcher: SlurmLauncher, name: str, dependencies: Sequence[str] = (), parallel: int | None = None
+) -> dict[str, Any]:
+    """Parameters of submitit's Slurm executor, for one array.
+
+    All `dependencies` (`afterok:16_3`, in sbatch's words) have to hold before it starts; `parallel` of its tasks run at
+    once, None: as many as the launcher allows.
+    """
     extra: dict[str, Any] = dict(launcher.extra)
     if launcher.requeue:
         extra["requeue"] = True  # after a node failure; a preemption follows the partition
@@ -21,7 +28,7 @@ def parameters(launcher: SlurmLauncher, name: str, after: str | None = None) -> 
         extra["no-requeue"] = True
     if launcher.reservation is not None:
         extra["reservation"] = launcher.reservation
-    if after is not None:
+    if any(words.startswith("afterok") for words in dependencies):
         extra["kill-on-invalid-dep"] = "yes"  # otherwise it would wait for ever for a job that failed
     asked = {
         "job_name": name,
@@ -31,7 +38,7 @@ def parameters(launcher: SlurmLauncher, name: str, after: str | None = None) -> 
         "gres": launcher.gres,
         "constraint": launcher.constraint,
         "exclude": launcher.exclude,
-        "dependency": f"afterok:{after}" if after else None,
+        "dependency": ",".join(dependencies) or None,
         "time": launcher.time_min,
         "nodes": launcher.nodes,
         "ntasks_per_node": launcher.tasks_per_node,
@@ -39,7 +46,7 @@ def parameters(launcher: SlurmLauncher, name: str, after: str | None = None) -> 
         "cpus_per_task": launcher.cpus_per_task,
         "mem": f"{round(1024 * launcher.mem_gb)}MB" if launcher.mem_gb else None,
         "signal_delay_s": launcher.signal_lead_s,
-        "array_parallelism": launcher.parallel,
+        "array_parallelism": launcher.parallel if parallel is None else parallel,
         "wckey": None,
         "setup": [CPUS_FOR_STEPS, *launcher.setup],
         # A rank that dies takes the others with it: they would wait for it until a collective times out.

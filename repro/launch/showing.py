@@ -46,7 +46,9 @@ def print_plan(title: str, decisions: Sequence[Decision], costs: Sequence[Cost],
             f"at least {every.device_hours:.3g} device hours, {energy}; {duration(3600 * every.wall_hours)} with "
             f"{places} runs at once on {ranks(config)} devices each"
         )
-    if every.unknown:
-        console.print(f"cost of {every.unknown} runs unknown, use --probe")
+        console.print("of training alone: evaluation, reading images and waiting in a queue come on top")
+    reasons = Counter(cost.known_from for _, cost in starting if cost.device_hours is None)
+    for why, count in reasons.items():
+        console.print(f"not included: {count} runs, {why}", soft_wrap=True)
     for known_from in sorted({cost.known_from for _, cost in starting if cost.device_hours is not None}):
         console.print(f"from {known_from}", soft_wrap=True)

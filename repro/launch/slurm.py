@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from repro.errors import UserError
 
 TIMEOUT_S = 60
+ENDING = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Job:
     state: str
     reason: str
     nodes: str
+
+
+def is_job_id(text: str | None) -> bool:
+    """Whether this is a job of Slurm's: `16`, `16_3`. `local-4711` is none."""
+    return text is not None and text[:1].isdecimal()
 
 
 def is_here() -> bool:
@@ -56,13 +62,37 @@ def queue() -> dict[str, Job]:
     return jobs
 
 
-def state_of(job_id: str) -> str:
-    """The state of one job, in Slurm's words. For a job itself to ask: raises what `subprocess` raises."""
+@dataclass(frozen=True)
+class OwnJob:
+    """What a job learns about itself while it is being stopped.
+
+    Slurm calls a job COMPLETING until its processes have gone, whatever it means to do with it afterwards. What tells:
+    one that Slurm has requeued has one restart more than its processes know of.
+    """
+
+    state: str
+    restarts: int
+    was_preempted: bool
+
+    def has_ended_for_good(self, restarts: int) -> bool:
+        """Whether Slurm ends it and will not start it again; `restarts` is what the job's own processes know of.
+
+        A preempted job that was not requeued has met PreemptMode=CANCEL: nobody wanted it to stop for good.
+        """
+        return self.state in ENDING and self.restarts == restarts and not self.was_preempted
+
+
+def own_job(job_id: str) -> OwnJob:
+    """One job as the controller sees it. For a job itself to ask: raises what `subprocess` raises, and `ValueError`."""
     answer = subprocess.run(
         ["scontrol", "--oneliner", "show", "job", job_id], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     fields = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
-    return fields.get("JobState", "UNKNOWN")
+    return OwnJob(
+        fields.get("JobState", "UNKNOWN"),
+        int(fields.get("Restarts", "0")),
+        fields.get("PreemptTime", "None") != "None",
+    )
 
 
 def requeue(job_id: str) -> None:
@@ -84,12 +114,13 @@ def configuration() -> dict[str, str]:
 
 def partition(name: str) -> dict[str, str]:
     """`scontrol show partition` as a mapping. Raises `UserError` for one that is not there."""
-    return dict(word.split("=", 1) for word in ask("scontrol", "--oneliner", "show", "partition", name).split())
+    words = ask("scontrol", "--oneliner", "show", "partition", name).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def ended(job_ids: Iterable[str]) -> dict[str, str]:
     """How jobs ended, by id, as accounting tells it; empty where there is no accounting."""
-    ids = sorted({id_ for id_ in job_ids if id_[:1].isdigit()})  # `local-...` is none of Slurm's
+    ids = sorted({id_ for id_ in job_ids if is_job_id(id_)})
     if not ids or shutil.which("sacct") is None:
         return {}
     try:

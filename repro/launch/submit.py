@@ -1,14 +1,16 @@
 """Handing runs to Slurm so that a crash at any moment neither loses a job nor starts a run twice.
 
 Before sbatch a token file names the runs of an array; the token is also in the job's name. When the ids are on disk the
-token goes. A launch that finds a token finds a launch that died in between: it looks for the token in the queue, takes
-over the tasks whose pickles are in place and cancels the others.
+token goes. A launch that finds a token finds a launch that died in between, or an sbatch that gave up waiting for an
+answer: it looks for the token in the queue, takes over the tasks whose pickles are in place and cancels the others.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +20,16 @@ from filelock import FileLock, Timeout
 from repro.config import SlurmLauncher
 from repro.errors import UserError
 from repro.launch import slurm
+from repro.launch.arrays import Array, arrays, places
 from repro.launch.plan import PlannedRun
 from repro.launch.request import chunk_size, parameters, python
 from repro.runs.files import read_json, write_json
 from repro.runs.record import Record
+from repro.runs.status import STALE_AFTER_S, Status
 
 FOLDER = ".launch"
+# An sbatch that ends like this has not heard the controller's answer; there may be one.
+NO_ANSWER = re.compile("timed? ?out|contact|connect|communication|transmit|unexpected|zero bytes|standby", re.I)
 
 
 def jobs_folder(root: Path) -> Path:
@@ -37,38 +43,31 @@ def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path) -> i
     The caller holds the launcher's lock and has created the records. Raises `UserError` with sbatch's words where Slurm
     takes no more; what was submitted before stays submitted.
     """
-    limit = chunk_size(launcher, slurm.configuration())
-    # Asked once: a run that ends while this submits must not fall between the two.
-    waiting = [run for run in runs if run.starts_from is not None and not run.starts_from.is_done]
-    paths = {run.record.path for run in waiting}
-    now = [run for run in runs if run.record.path not in paths]
-    arrays = 0
+    every = arrays(runs, chunk_size(launcher, slurm.configuration()))
     ids: dict[Path, str] = {}
-    for start in range(0, len(now), limit):
-        ids |= _submit_array(now[start : start + limit], launcher, root, None)
-        arrays += 1
-    for after, group in _by_origin(waiting, ids).items():
-        for start in range(0, len(group), limit):
-            _submit_array(group[start : start + limit], launcher, root, after)
-            arrays += 1
-    return arrays
+    for array in every:
+        _check_origin(array, {run.record.path for run in runs})
+    for array, place in zip(every, places([len(array.runs) for array in every], launcher.parallel), strict=True):
+        dependencies = []
+        if array.origin is not None:
+            dependencies.append(f"afterok:{ids.get(array.origin) or Record(array.origin).status().job_id}")
+        if place.after is not None:  # of all tasks of that array, however they end
+            dependencies.append(f"afterany:{ids[every[place.after].runs[0].record.path].partition('_')[0]}")
+        ids |= _submit_array(array.runs, launcher, root, dependencies, place.parallel)
+    return len(every)
 
 
-def _by_origin(runs: Sequence[PlannedRun], ids: Mapping[Path, str]) -> dict[str, list[PlannedRun]]:
-    """Runs by the job that they wait for: one of `ids`, just submitted, or one that an earlier launch submitted."""
-    groups: dict[str, list[PlannedRun]] = {}
-    for run in runs:
-        assert run.starts_from is not None
-        origin = run.starts_from.record
-        job_id = ids.get(origin.path) or origin.status().job_id or ""
-        if not job_id[:1].isdigit():  # at work on this machine: `local-...`, or in no job at all
-            raise UserError(f"{run.row.id}: begins with a run that is not in Slurm; launch again when it is done")
-        groups.setdefault(job_id, []).append(run)
-    return groups
+def _check_origin(array: Array, submitted: set[Path]) -> None:
+    """Raise `UserError` where these runs would wait for one that is no job of Slurm's, and does not become one."""
+    if array.origin is None or array.origin in submitted:
+        return
+    if not slurm.is_job_id(Record(array.origin).status().job_id):  # at work on this machine
+        row = array.runs[0].row.id
+        raise UserError(f"{row}: begins with a run that is not in Slurm; launch again when it is done")
 
 
 def _submit_array(
-    runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, after: str | None
+    runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, dependencies: Sequence[str], parallel: int
 ) -> dict[Path, str]:
     """Submit one array; returns the job of each record."""
     import submitit
@@ -77,12 +76,13 @@ def _submit_array(
     from repro.launch.job import RunJob
 
     token = uuid.uuid4().hex[:12]
-    file = root / FOLDER / "tokens" / f"{token}.json"
+    name = job_name(runs[0].row.table, token)
     executor = submitit.SlurmExecutor(jobs_folder(root), launcher.max_requeues, python=python(launcher))
-    executor.update_parameters(**parameters(launcher, job_name(runs[0].row.table, token), after))
+    executor.update_parameters(**parameters(launcher, name, dependencies, parallel))
     # The list is built before anything is submitted: an exception within submitit's `batch()` drops all of it.
     tasks = [RunJob(run.record.path, launcher.requeue, launcher.max_requeues) for run in runs]
-    write_json(file, {"runs": [os.path.relpath(run.record.path, root) for run in runs]})
+    file = _token_file(root, token)
+    write_json(file, {"runs": [os.path.relpath(run.record.path, root) for run in runs], "time": time.time()})
     before = [run.record.status() for run in runs]
     for run, status in zip(runs, before, strict=True):
         run.record.set_status(
@@ -90,16 +90,36 @@ def _submit_array(
         )
     try:
         submitted = executor.submit_array(tasks)
-    except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError) as error:
+    except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError, OSError) as error:
+        text = str(getattr(error, "stderr", None) or error).strip()
+        words = (text.splitlines() or ["failed"])[-1]
+        if isinstance(error, FailedSubmissionError | OSError) or not _is_refused(text, name):
+            raise UserError(
+                f"sbatch: {words}; Slurm may have these {len(runs)} runs all the same: launch again, in two minutes at "
+                "the latest it is known"
+            ) from None
         for run, status in zip(runs, before, strict=True):
             run.record.set_status(status)
         file.unlink()
-        words = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        raise UserError(f"sbatch: {words[-1] if words else 'failed'}") from None
+        raise UserError(f"sbatch: {words}") from None
     for run, job in zip(runs, submitted, strict=True):
-        _note_id(run.record, job.job_id)
+        note_id(run.record, job.job_id)
     file.unlink()
     return {run.record.path: job.job_id for run, job in zip(runs, submitted, strict=True)}
+
+
+def _is_refused(words: str, name: str) -> bool:
+    """Whether it is certain that Slurm has no such job: it said no, and its queue says the same."""
+    if NO_ANSWER.search(words):
+        return False
+    try:
+        return all(job.name != name for job in slurm.queue().values())
+    except UserError:
+        return False
+
+
+def _token_file(root: Path, token: str) -> Path:
+    return root / FOLDER / "tokens" / f"{token}.json"
 
 
 def job_name(table: str, token: str) -> str:
@@ -107,7 +127,7 @@ def job_name(table: str, token: str) -> str:
     return f"repro-{table}-{token}"
 
 
-def _note_id(record: Record, job_id: str) -> None:
+def note_id(record: Record, job_id: str) -> None:
     """Write the id into the status, unless the job has begun and done so itself. Its lock tells."""
     lock = FileLock(record.path / "lock")
     try:
@@ -120,21 +140,40 @@ def _note_id(record: Record, job_id: str) -> None:
 
 
 def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
-    """Clear up after a launch that died between sbatch and the ids on disk; returns a line for each array of it."""
+    """Clear up after a launch that died between sbatch and the ids on disk; returns a line for each array of it.
+
+    The caller holds the launcher's lock. `jobs` is Slurm's queue. A token of which the queue knows nothing is kept for
+    two minutes: the controller may still be at it.
+    """
     lines = []
-    for file in sorted((root / FOLDER / "tokens").glob("*.json")):
-        paths = [root / place for place in (read_json(file) or {"runs": []})["runs"]]
+    for file in sorted(_token_file(root, "none").parent.glob("*.json")):
+        token = read_json(file) or {"runs": []}
+        records = [Record(root / place) for place in token["runs"]]
+        age = time.time() - token.get("time", 0.0)
         found = sorted(job.id for job in jobs.values() if job.name.endswith(f"-{file.stem}"))
-        lost = []
-        for id_ in found:
-            index = int(id_.partition("_")[2] or 0)
-            if (jobs_folder(root) / f"{id_}_submitted.pkl").exists() and index < len(paths):
-                _note_id(Record(paths[index]), id_)
-            else:
-                lost.append(id_)
-        slurm.cancel(lost)
+        if not found and abs(age) <= STALE_AFTER_S:
+            lines.append(f"{len(records)} runs were handed to Slurm {age:.0f} s ago, and it has no job of them yet")
+            continue
+        lost = _take_over(records, found, jobs_folder(root))
         file.unlink()
         lines.append(
             f"a launch died while it submitted: {len(found) - len(lost)} of its jobs kept, {len(lost)} cancelled"
         )
     return lines
+
+
+def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path) -> list[str]:
+    """Note the jobs that can run in the records of an array, cancel the others; returns those."""
+    lost = {}
+    for id_ in job_ids:
+        index = int(id_.partition("_")[2] or 0)
+        if index < len(records) and (pickles / f"{id_}_submitted.pkl").exists():
+            note_id(records[index], id_)
+        else:
+            lost[id_] = index
+    slurm.cancel(list(lost))
+    for index in lost.values():
+        status = records[index].status() if index < len(records) else Status()
+        if status.state == "submitted":
+            records[index].set_status(status.taken_back())
+    return list(lost)

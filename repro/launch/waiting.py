@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock, Timeout
+
 from repro.launch.plan import PlannedRun
+from repro.runs.record import Record
+from repro.runs.status import STALE_AFTER_S, Status
 
 POLL_S = 0.1
 WATCH_EVERY_S = 0.25
+RENEW_EVERY_S = STALE_AFTER_S / 4
+RENEW_AT_ONCE = 5
 
 
 class Worker(Protocol):
@@ -51,13 +58,40 @@ def put_in_line(runs: Sequence[PlannedRun]) -> None:
         )
 
 
+def is_in_line(status: Status) -> bool:
+    """Whether this process is to start that run, and nobody has taken it (a line that was not renewed may be)."""
+    return status.state == "submitted" and (status.host, status.pid) == (platform.node(), os.getpid())
+
+
 def take_out_of_line(runs: Sequence[PlannedRun]) -> None:
     """Note that this process will not start these runs after all."""
     for run in runs:
         status = run.record.status()
-        if status.state == "submitted" and status.pid == os.getpid():
-            state = "requeued" if status.update else "planned"
-            run.record.set_status(status.moved(state, submissions=status.submissions - 1, pid=None))  # type: ignore[arg-type]
+        if is_in_line(status):
+            run.record.set_status(status.taken_back())
+
+
+class Line:
+    """Keeps the heartbeats of runs in the line fresh, so that it is known elsewhere too that somebody will start them.
+
+    A few at a time: a thousand files on a slow disk must not hold up the runs at work.
+    """
+
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self._renewed = {run.record.path: time.monotonic() for run in runs}
+
+    def renew(self, paths: Iterable[Path]) -> None:
+        """Renew the heartbeats that are due among these runs, which nobody is at yet."""
+        now = time.monotonic()
+        due = [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S]
+        for path in due[:RENEW_AT_ONCE]:
+            self._renewed[path] = now
+            record = Record(path)
+            # A run that is being started writes its status itself, under this lock.
+            with suppress(Timeout, OSError), FileLock(path / "lock").acquire(timeout=0):
+                status = record.status()
+                if is_in_line(status):
+                    record.set_status(status.moved("submitted"))
 
 
 def run_all(
@@ -68,11 +102,13 @@ def run_all(
 ) -> bool:
     """Execute runs, `parallel` at once, none before the one it begins with; returns False where Ctrl-C stopped it.
 
+    The runs are in this process's line (`put_in_line`); one that is not any more is another launch's, and left to it.
     `watch` is called a few times a second with the runs at work. On Ctrl-C no run is started any more; those at work
     save and stop, and this waits for them; a second Ctrl-C ends them.
     """
     waiting = list(runs)
     running: dict[Path, Worker] = {}
+    line = Line(runs)
     stopped = False
     watched = 0.0
     try:
@@ -80,7 +116,13 @@ def run_all(
             try:
                 while not stopped and len(running) < parallel and (run := _next(waiting, running)):
                     waiting.remove(run)
-                    running[run.record.path] = start(run)
+                    if is_in_line(run.record.status()):
+                        running[run.record.path] = start(run)
+                    else:  # another launch's by now, and with it those that begin with its weights
+                        after = [one for one in waiting if one.starts_from and one.starts_from.record == run.record]
+                        take_out_of_line(after)
+                        waiting = [one for one in waiting if one not in after]
+                line.renew([*(one.record.path for one in waiting), *running])
                 time.sleep(POLL_S)
                 for path in [path for path, worker in running.items() if worker.has_ended()]:
                     del running[path]

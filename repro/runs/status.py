@@ -51,6 +51,11 @@ class Status:
         """The same run, in another state, with a fresh heartbeat."""
         return replace(self, state=state, heartbeat=time.time(), **changes)
 
+    def taken_back(self) -> Status:
+        """The same run, handed out and not started by whoever had it: that was no submission in vain."""
+        count = max(0, self.submissions - 1)
+        return self.moved("requeued" if self.update else "planned", submissions=count, job_id=None, pid=None)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for status.json."""
         return asdict(self)

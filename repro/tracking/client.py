@@ -178,7 +178,7 @@ def client_errors(what: str, advice: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # it exits with its service's code where that has died
         raise UserError(f"{what} ({one_line(error)}){advice}") from None
 
 

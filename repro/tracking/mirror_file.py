@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +48,31 @@ def read_mirror(record: Path) -> Mirror | None:
     """What the record says of its mirror; None before anything has mirrored it."""
     values = read_json(mirror_file(record))
     return None if values is None else Mirror(**values)
+
+
+def mirror_of(record: Path, is_at_work: bool) -> Mirror | None:
+    """As `read_mirror`; a mirror that calls itself live is behind where the run is not at work.
+
+    An attempt that was killed could not say so itself.
+    """
+    mirror = read_mirror(record)
+    if mirror is None or is_at_work or mirror.state != "live":
+        return mirror
+    return replace(mirror, state="behind", reason="its last attempt ended without a word", push=push_command(record))
+
+
+def what_is_behind(mirrors: Iterable[tuple[Path, Mirror | None]]) -> str:
+    """One line: how many mirrors of these records are behind, why (the most frequent reason), and what to type.
+
+    Empty where none is.
+    """
+    behind = [(record, mirror) for record, mirror in mirrors if mirror is not None and mirror.state == "behind"]
+    if not behind:
+        return ""
+    (reason, number), *others = Counter(mirror.reason for _, mirror in behind).most_common()
+    why = f"{reason}" if not others else f"{number} of them: {reason}"
+    place = behind[0][0] if len(behind) == 1 else Path(os.path.commonpath([record for record, _ in behind]))
+    return f"W&B is behind for {len(behind)} runs ({why}); send them: {push_command(place)}"
 
 
 def write_mirror(record: Path, mirror: Mirror) -> None:

@@ -92,12 +92,16 @@ class WandbMirror:
         """The thread, and the one place where an error of the client ends: mirroring stops, training does not."""
         try:
             self._mirror()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the client exits with its service's code where that has died
             if not self._gave_up:  # else `close` has said why
                 self._give_up(one_line(error))
 
     def _mirror(self) -> None:
         run = self._open()
+        if self._mode == "online":
+            self._note("live")
+        else:
+            self._note("behind", self._why_offline)
         last = run.starting_step - 1  # a run that is resumed on the server goes on after its last step
         # The record first: a killed attempt may have kept lines that never reached the client.
         for entry in sorted(self._record.metrics(), key=step_of):
@@ -127,15 +131,16 @@ class WandbMirror:
             if wanted == "online" or (wanted == "auto" and is_logged_in()):
                 run = start_run(self._record, self._config, "online", self._record.path)
                 self._mode, self._url = "online", run.url
-                self._note("live")
                 return run
-        except Exception as error:  # whatever it is (the client's errors have no common parent), offline may still do
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever it is (the client's errors have no common parent), offline may still do
             self._why_offline = f"W&B cannot be reached ({one_line(error)})"
             self._warn(f"{self._why_offline}; writing offline")
             reset_client()
         run = start_run(self._record, self._config, "offline", self._record.path)
         self._mode = "offline"
-        self._note("behind", self._why_offline)
         return run
 
     def _log(self, run: Any, entry: Mapping[str, Any], last: int, when: float | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,23 +73,36 @@ def accuracy_cell(group: str) -> str:
 
 
 def against_macs(table: Table, scale: str, group: str) -> list[Any]:
-    """Measured and published accuracy over the MACs of the real backbone; two charts, for they are two data sets
-    at any scale but the paper's."""
+    """Measured and published accuracy over the MACs of the real backbone, side by side.
+
+    Two charts, for a scatter plot of W&B has one value of a run; at the paper's scale both have the same axes. At any
+    other they are two data sets.
+    """
     dataset = table.label(table.dataset)
-    measured = f"{dataset} top-1 (%), measured" if group == "eval" else f"{scale} scale top-1 (%), not {dataset}"
+    is_comparable = group == "eval"
+    measured = f"{dataset} top-1 (%), measured" if is_comparable else f"{scale} scale top-1 (%), not {dataset}"
+    top1 = published_range(table)
     return [
-        scatter(title, accuracy)
-        for title, accuracy in (
-            (measured, accuracy_cell(group)),
-            (f"{dataset} top-1 (%), published", "published/top1_pct"),
-        )
+        scatter(measured, accuracy_cell(group), top1 if is_comparable else (None, None)),
+        scatter(f"{dataset} top-1 (%), published", "published/top1_pct", top1),
     ]
 
 
-def scatter(title: str, accuracy: str) -> Any:
-    """One point a run: MACs across, accuracy up."""
+def published_range(table: Table) -> tuple[float | None, float | None]:
+    """Top-1 (%) from a little below the lowest published value of the table to a little above the highest."""
+    best = [row.best_published("top1_pct") for row in table.rows]
+    values = [published.value for published in best if published is not None]
+    return (math.floor(min(values)) - 1, math.ceil(max(values)) + 1) if values else (None, None)
+
+
+def scatter(title: str, accuracy: str, top1: tuple[float | None, float | None]) -> Any:
+    """One point a run: MACs across, accuracy up, from `top1[0]` to `top1[1]` percent."""
     return wr.ScatterPlot(
-        title=title, x=wr.SummaryMetric(_MACS), y=wr.SummaryMetric(accuracy), legend_template="${run:displayName}"
+        title=title,
+        x=wr.SummaryMetric(_MACS),
+        y=wr.SummaryMetric(accuracy),
+        range_y=top1,
+        legend_template="${run:displayName}",
     )
 
 

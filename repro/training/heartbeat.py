@@ -30,11 +30,12 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._written = 0.0
+        self._is_failing = False
         self._furthest = status.update  # of the attempts before
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._write()
+        self._try_to_write()
         self._thread.start()
         return self
 
@@ -56,7 +57,7 @@ class Heartbeat:
         submissions = 0 if update > self._furthest else status.submissions
         self.status = status.moved("running", update=update, updates=updates, submissions=submissions)
         if time.monotonic() - self._written > AT_MOST_EVERY_S:
-            self._write()
+            self._try_to_write()
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Take the numbers that a status shows."""
@@ -69,20 +70,27 @@ class Heartbeat:
         """Nothing is held open."""
 
     def end(self, state: State, reason: str | None) -> None:
-        """Write how the attempt ended."""
+        """Write how the attempt ended. Where that cannot be written, the exit code and result.json tell it."""
         self._ended.set()
         self._thread.join()
         self.status = self.status.moved(state, reason=reason)
-        self._write()
+        self._try_to_write()
 
     def _beat(self) -> None:
         while not self._ended.wait(AT_MOST_EVERY_S):
-            try:
-                if self.is_superseded or time.monotonic() - self._written > AT_LEAST_EVERY_S:
-                    self._write()
-            except OSError as error:
-                # A file server that hiccups is no reason to end a training; one that stays away fails its checkpoint.
-                print(f"heartbeat: {error}; trying again", file=sys.stderr, flush=True)
+            if self.is_superseded or time.monotonic() - self._written > AT_LEAST_EVERY_S:
+                self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """A full disk or a file server that hiccups ends no training; one that stays so fails its checkpoint."""
+        try:
+            self._write()
+        except OSError as error:
+            if not self._is_failing:
+                print(f"heartbeat: {error}; trained on, tried again", file=sys.stderr, flush=True)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def _write(self) -> None:
         with self._lock:

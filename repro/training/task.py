@@ -128,6 +128,7 @@ def _attempt(
         updates=0,
     )
     sinks: Sinks | None = None
+    trainer: Trainer | None = None
     result: dict[str, Any] | None = None
     with Heartbeat(record, status, stop) if world.is_first else nullcontext() as beat:
         try:
@@ -151,7 +152,9 @@ def _attempt(
                 write_json(record.path / "result.json", result)
             _end(beat, "done", None)
         except Interrupted as interruption:
-            at = beat.status.update if beat else 0
+            # The trainer knows, and not the last status: an attempt that was killed got further than it had saved.
+            at = trainer.state.update if trainer is not None else 0
+            tell(f"rank {world.rank}: stopped by {interruption} after update {at}")
             _end(beat, "requeued", f"stopped by {interruption}; goes on from update {at}")
             return EXIT_STOPPED
         except (RunFailed, UserError, PeerFailed) as error:

@@ -15,7 +15,7 @@ from repro.launch.reconcile import decide
 from repro.launch.slurm import Job
 from repro.rows import load_table
 from repro.runs.record import Record
-from repro.runs.status import STALE_AFTER_S, Status
+from repro.runs.status import STALE_AFTER_S, State, Status
 from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import StopFlag
 
@@ -51,10 +51,15 @@ def elsewhere(age_s: float) -> Status:
         (elsewhere(5), "keep"),
         (elsewhere(STALE_AFTER_S + 1), "start"),
         (elsewhere(-STALE_AFTER_S - 1), "start"),  # a heartbeat from the future: the clock went backwards
-        (Status("submitted", heartbeat=NOW, submissions=1), "start"),  # its launch died before the id was known
-        (Status("submitted", heartbeat=NOW, submissions=3), "leave"),  # three times for nothing
+        (Status("submitted", heartbeat=NOW - 1e6), "keep"),  # handed to a Slurm that cannot be asked from here
         (Status("submitted", heartbeat=NOW, host=platform.node(), pid=os.getpid()), "keep"),
         (Status("submitted", heartbeat=NOW, host=platform.node(), pid=2**22 + 1), "start"),
+        # Its number is another process's by now: a launch renews the heartbeat of its line.
+        (Status("submitted", heartbeat=NOW - 1e6, host=platform.node(), pid=os.getpid()), "start"),
+        (Status("submitted", heartbeat=NOW - 60, host="another-node", pid=1), "keep"),
+        (Status("submitted", heartbeat=NOW - 1e6, host="another-node", pid=1), "start"),
+        (Status("requeued", heartbeat=NOW - 1e6, job_id="16_3"), "keep"),  # Slurm may have it in its queue
+        (Status("requeued", heartbeat=NOW - 1e6, job_id="local-3"), "start"),
         (Status("running", heartbeat=NOW, host=platform.node(), pid=os.getpid()), "start"),  # no lock is held: dead
     ],
 )
@@ -62,14 +67,25 @@ def test_without_slurm(run: PlannedRun, status: Status, expected: str) -> None:
     assert action(run, status) == expected
 
 
-def test_slurm_knows_the_job(run: PlannedRun) -> None:
-    submitted = Status("submitted", heartbeat=NOW - 1e6, job_id="16_3", submissions=1)
-    assert action(run, submitted, {"16_3": JOB}) == "keep"
-    assert action(run, submitted, {}) == "start"
-    assert action(run, submitted, None) == "keep"  # nobody can ask: starting it here could start it twice
-    silent = Status("running", heartbeat=NOW - 1e6, host="another-node", job_id="16_3", attempt=1)
-    assert action(run, silent, {"16_3": JOB}) == "keep"
-    assert action(run, silent, {}) == "start"
+@pytest.mark.parametrize("state", ["submitted", "running", "requeued", "cancelled", "failed"])
+def test_what_slurm_has_is_never_started_a_second_time(run: PlannedRun, state: State) -> None:
+    """Whatever the status says: a job that was being stopped may have been requeued by Slurm itself."""
+    status = Status(state, heartbeat=NOW - 1e6, host="another-node", job_id="16_3", attempt=1, submissions=1)
+    for retry in (False, True):
+        assert action(run, status, {"16_3": JOB}, retry) == "keep"
+    assert action(run, status, {}, retry=True) == "start"
+
+
+def test_slurm_that_cannot_be_asked_may_have_the_job(run: PlannedRun) -> None:
+    for state in ("submitted", "running", "requeued"):
+        assert action(run, Status(state, heartbeat=NOW - 1e6, host="another-node", job_id="16_3")) == "keep"
+
+
+def test_a_job_without_a_number_yet_is_waited_for(run: PlannedRun) -> None:
+    """sbatch gave up waiting for an answer, or a launch was killed there: the controller may still take the job."""
+    assert action(run, Status("submitted", heartbeat=NOW - 5, submissions=1), {}) == "keep"
+    assert action(run, Status("submitted", heartbeat=NOW - 1e6, submissions=1), {}) == "start"
+    assert action(run, Status("submitted", heartbeat=NOW - 1e6, submissions=3), {}) == "leave"  # thrice for nothing
 
 
 def test_a_held_lock_is_life_whatever_the_heartbeat_says(run: PlannedRun) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from repro import composition as configs
 from repro.composition import compose
@@ -44,7 +46,7 @@ def test_the_job_script() -> None:
         "launcher.reservation=night",
         "launcher.extra={mail-type: FAIL}",
     )
-    lines = script(**parameters(asked, "repro-table1-0123", after="16_3"))
+    lines = script(**parameters(asked, "repro-table1-0123", ["afterok:16_3", "afterany:12"], 2))
     assert "\n".join(lines).strip() == GOLDEN.strip()
 
 
@@ -53,9 +55,9 @@ GOLDEN = """
 
 # Parameters
 #SBATCH --account=me
-#SBATCH --array=0-2%3
+#SBATCH --array=0-2%2
 #SBATCH --cpus-per-task=8
-#SBATCH --dependency=afterok:16_3
+#SBATCH --dependency=afterok:16_3,afterany:12
 #SBATCH --error=/runs/.launch/jobs/%A_%a_0_log.err
 #SBATCH --gres=gpu:a100:8
 #SBATCH --job-name=repro-table1-0123
@@ -139,6 +141,15 @@ def test_the_quick_composition_is_hydras() -> None:
             assert quick == configs._compose_with_hydra(((group, option),)), (group, option)
 
 
+@given(
+    text=st.text(
+        st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs"), exclude_characters="$"), min_size=1
+    )
+)
+def test_a_folder_may_have_any_name(text: str) -> None:
+    assert compose([f"run.root={configs.quoted(text)}"]).run.root == text
+
+
 def test_seeds_have_signatures_of_their_own(tmp_path: Path) -> None:
     table = load_table("table1")
     runs = plan(table, table.select(["deit_tiny/dense"]), "smoke", range(3), tmp_path)
@@ -156,12 +167,20 @@ def test_cost_of_a_published_training() -> None:
     assert price.energy_kwh == pytest.approx((price.device_hours or 0) * 0.25)
 
 
-def test_what_has_no_source_is_unknown() -> None:
-    for words in (["backbone=deit_tiny", "scale=paper", "data.root=x"], ["backbone=deit_small", "scale=local"]):
-        config = compose(words)
-        price = cost(config, published(config), None)
-        assert (price.device_hours, price.known_from) == (None, "unknown, use --probe")
-        assert total([price], 2).unknown == 1
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["backbone=deit_tiny", "scale=paper", "data.root=x"], "unknown: deit_tiny: no figure with a source"),
+        (["backbone=deit_small", "scale=local"], "unknown: not of the published size at scale local"),
+        (["backbone=deit_small", "scale=paper", "data=imagefolder", "data.root=x"], "images of data=imagefolder"),
+    ],
+)
+def test_what_has_no_source_is_unknown_and_left_out_of_the_sum(words: list[str], why: str) -> None:
+    config = compose(words)
+    price = cost(config, published(config), None)
+    assert price.device_hours is None
+    assert why in price.known_from
+    assert total([price], 2).unknown == 1
 
 
 @pytest.mark.parametrize(

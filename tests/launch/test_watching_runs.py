@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from repro.launch.failures import causes
-from repro.launch.overview import Line
+from repro.composition import compose
+from repro.launch import doctor, watching
+from repro.launch.check import Check
+from repro.launch.doctor import examine
+from repro.launch.failures import causes, job_logs
+from repro.launch.overview import Line, lines
+from repro.launch.plan import plan
+from repro.launch.slurm import Job
+from repro.launch.submit import jobs_folder
+from repro.launch.watching import Asked
+from repro.rows import load_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REPRO = [sys.executable, "-m", "repro"]
@@ -61,18 +72,6 @@ def test_cancel_saves_and_launch_goes_on(tmp_path: Path) -> None:
     assert seen[rows[1]]["state"] == "planned"  # taken out of the line
 
 
-def test_failures_logs_and_retry(tmp_path: Path) -> None:
-    bad = ["deit_tiny/dense", *SMOKE, "recipe.warmup_epochs=0", "recipe.lr=1e30"]
-    assert repro(tmp_path, "launch", "table1", *bad).returncode == 1
-    said = repro(tmp_path, "status", "table1", *bad).stdout
-    assert "1 failed alike: the loss is not finite" in said
-    assert "repro logs table1 deit_tiny/dense --scale smoke" in said
-    logs = repro(tmp_path, "logs", "table1", *bad).stdout
-    assert "failed: the loss is not finite" in logs
-    assert repro(tmp_path, "retry", "table1", *bad).returncode == 1
-    assert states(tmp_path, *bad[:1], *bad[3:])["deit_tiny/dense"]["attempts"] == 2
-
-
 def test_nothing_to_retry_and_no_logs_yet(tmp_path: Path) -> None:
     assert "nothing has failed" in repro(tmp_path, "retry", "table1", "deit_tiny/dense", *SMOKE).stdout
     answer = repro(tmp_path, "logs", "table1", "deit_tiny/dense", *SMOKE)
@@ -84,11 +83,103 @@ def test_causes_group_what_differs_in_numbers_only(tmp_path: Path) -> None:
         return Line(row, 0, "failed", 0, 0, None, None, None, None, None, None, 1, reason, str(tmp_path))
 
     entries = [failed("a", "no file /x/1"), failed("b", "no file /y/2"), failed("c", "the loss is nan")]
-    found = causes("table1", "paper", entries)
-    assert [(cause.line, cause.rows) for cause in found] == [
-        ("no file /x/1", ("a", "b")),
-        ("the loss is nan", ("c",)),
+    found = causes(entries, tmp_path, lambda row, seed: f"logs {row} {seed}")
+    assert [(cause.line, cause.rows, cause.show) for cause in found] == [
+        ("no file /x/1", ("a", "b"), "logs a 0"),
+        ("the loss is nan", ("c",), "logs c 0"),
     ]
+
+
+def pasted(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of a line that was printed."""
+    return subprocess.run(
+        line, shell=True, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def test_commands_that_are_printed_work_when_pasted(tmp_path: Path) -> None:
+    """Scale, seeds, overrides and the folder are those of the command that printed them."""
+    bad = ["recipe.warmup_epochs=0", "recipe.lr=1e30", "--runs", "my runs; all 'of' them", *SMOKE]
+    launched = repro(tmp_path, "launch", "table1", "deit_tiny/d*", "seeds=2", *bad)
+    assert launched.returncode == 1
+    said = repro(tmp_path, "status", "table1", "deit_tiny/dense", "seeds=2", *bad).stdout
+    assert "2 failed alike" not in said  # one row, twice
+    assert "1 failed alike: the loss is not finite" in said
+    (shown,) = [line for line in said.splitlines() if " logs " in line]
+    (wrote,) = [line for line in launched.stderr.splitlines() if line.startswith("what it wrote: ")]
+    for command in (shown, wrote.removeprefix("what it wrote: ")):
+        answer = pasted(command, tmp_path)
+        assert (answer.returncode, "failed: the loss is not finite" in answer.stdout) == (0, True), answer
+    (again,) = [line for line in launched.stderr.splitlines() if line.startswith("once it is mended: ")]
+    answer = pasted(again.removeprefix("once it is mended: "), tmp_path)
+    assert answer.stderr.count("failed: deit_tiny/dense: the loss is not finite") == 2
+    attempts = [file.read_text() for file in tmp_path.glob("my runs*/**/status.json")]
+    assert [json.loads(text)["attempt"] for text in attempts] == [2, 2]
+
+
+def test_a_job_that_dies_before_it_takes_its_run_leaves_its_words(tmp_path: Path) -> None:
+    words = ["deit_tiny/dense", *SMOKE, "launcher=local", "launcher.setup=['no_such_module_command load', 'exit 3']"]
+    assert repro(tmp_path, "launch", "table1", *words).returncode == 1
+    said = repro(tmp_path, "status", "table1", *words).stdout
+    assert re.search("1 failed alike: .*no_such_module_command", said), said
+    assert "no_such_module_command" in repro(tmp_path, "logs", "table1", *words).stdout
+
+
+def test_the_logs_of_a_job_are_its_own(tmp_path: Path) -> None:
+    folder = jobs_folder(tmp_path)
+    folder.mkdir(parents=True)
+    names = ["16_0_log.err", "16_1_log.out", "16_3_0_log.err", "16_3_1_log.out", "16_3_submitted.pkl", "163_0_log.out"]
+    for name in names:
+        (folder / name).touch()
+    assert [file.name for file in job_logs(tmp_path, "16")] == names[:2]
+    assert [file.name for file in job_logs(tmp_path, "16_3")] == names[2:4]
+
+
+def test_a_live_view_asks_slurm_now_and_then_and_reads_records_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watching.time, "time", lambda: clock[0])
+    table = load_table("table1")
+    (run,) = plan(table, table.select(["deit_tiny/dense"]), "smoke", [0], tmp_path)
+    run.create()
+    asked = []
+    jobs: Asked[dict[str, Job]] = Asked(lambda: asked.append(clock[0]) or {})  # type: ignore[func-returns-value]
+    seen = []
+    for moment in range(1000, 1060, 2):
+        clock[0] = float(moment)
+        if moment == 1004:  # submitted since Slurm was asked, which knows of no such job
+            run.record.set_status(run.record.status().moved("submitted", job_id="7"))
+        (line,) = lines([run], jobs(), clock[0], jobs.at)
+        seen.append(line.state)
+    assert asked == [1000.0, 1016.0, 1032.0, 1048.0]
+    assert seen == ["planned"] * 2 + ["submitted"] * 6 + ["dead"] * 22
+
+
+def test_a_doctor_that_always_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that raises and one that hangs are lines like the others, with what to do."""
+    over = threading.Event()
+
+    def breaks(_: Path) -> Check:
+        raise RuntimeError("unheard of\nand more")
+
+    def hangs(_: Path) -> Check:
+        over.wait(60)
+        raise AssertionError
+
+    monkeypatch.setattr(doctor, "_locks", breaks)
+    monkeypatch.setattr(doctor, "_disk", hangs)
+    monkeypatch.setattr(doctor, "_gpu", lambda: Check("gpu", "pass", "not asked"))
+    try:
+        found = {check.name: check for check in examine(compose(["scale=smoke"]), tmp_path, limit_s=5)}
+    finally:
+        over.set()
+    assert (found["file locks"].verdict, found["file locks"].found) == ("fail", "RuntimeError: unheard of")
+    assert (found["disk"].verdict, found["disk"].found) == ("fail", "no answer within 5 s")
+    assert found["file locks"].advice
+    assert found["disk"].advice
+    assert found["data"].verdict == "pass"
 
 
 def test_doctor_says_what_to_do(tmp_path: Path) -> None:

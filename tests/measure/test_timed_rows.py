@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from repro.composition import CONF_DIR
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g
 from repro.measure.timed_rows import paper_config, physical_model, time_rows, timeable
 from repro.rows import Table, load_table
 from repro.runs.files import write_json
 from repro.runs.timing import Setting, Timing, read_timing, timing_path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +96,29 @@ def test_another_schema_and_another_device_are_refused(table: Table, tmp_path: P
         read_timing(tmp_path, "table1", "a/b")
     with pytest.raises(UserError, match="--device mps: not here"):
         time_rows(table, (), tmp_path, device="mps")
+
+
+def test_a_sites_own_launcher_is_taken_for_what_it_is(tmp_path: Path) -> None:
+    """Named as the site likes, and Slurm all the same: a login node is not the device that runs."""
+    shutil.copytree(CONF_DIR, tmp_path / "conf")
+    (tmp_path / "conf" / "launcher" / "mine.yaml").write_text("defaults: [slurm, _self_]\npartition: gpu\n")
+    script = (
+        "import sys; from pathlib import Path; from repro import cli, composition; "
+        "composition.CONF_DIR = Path('conf').resolve(); cli.main(sys.argv[1:])"
+    )
+    words = ["bench", "time", "table1", "deit_tiny/dense"]  # no row that is faster
+    for launcher, is_timed in (("mine", False), ("slurm", False), ("local", True)):
+        answer = subprocess.run(
+            [sys.executable, "-c", script, *words, f"launcher={launcher}"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert (f"not timed: with launcher={launcher} runs are on other machines" in answer.stdout) != is_timed
+    said = subprocess.run(
+        ["make", "-n", "table1", "LAUNCHER=mine"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert re.search("repro bench time table1 .*launcher=mine", said.stdout)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
 from loopback import KEY, serving
-from mirrored import bytes_below, new_record, read_back, write_run
+from mirrored import ROW, bytes_below, new_record, read_back, write_run
 
-from repro.tracking import client
-from repro.tracking.mirror_file import one_line, read_mirror
+from repro.cli import main
+from repro.tracking import client, wandb_mirror
+from repro.tracking.mirror_file import one_line, read_mirror, write_mirror
 from repro.tracking.open import open_sinks
 from repro.tracking.segment import is_whole, offline_runs
 from repro.tracking.sinks import Sinks
@@ -128,6 +131,74 @@ def test_a_client_that_fails(
     assert said.count("W&B mirror is behind (RuntimeError: http://***host says no to ***)") == 1
     assert KEY.encode() not in bytes_below(record.path)
     assert len(list(record.metrics())) == 9
+
+
+def test_a_client_that_exits_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As the client does where its service process has died: a thread would end by it without a word.
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(wandb_mirror, "log_entry", leave)
+    record, config = new_record(tmp_path)
+    write_run(record, config, range(1, 9))
+    assert "W&B mirror is behind (SystemExit: 1)" in capsys.readouterr().err
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.push) == ("behind", f"repro wandb push {record.path}")
+    assert len(list(record.metrics())) == 9
+
+
+def test_status_says_what_is_behind_and_how_to_send_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record, config = new_record(tmp_path)
+    write_run(record, config, range(1, 9))
+    # A second run, whose attempt was killed while it wrote to the server.
+    other, config = new_record(tmp_path, "seed=1")
+    write_run(other, config, range(1, 9), finished=False)
+    mirror = read_mirror(other.path)
+    assert mirror is not None
+    write_mirror(other.path, replace(mirror, state="live", mode="online", reason="", push=""))
+    other.set_status(replace(other.status().moved("running"), heartbeat=0.0))
+    selection = ["table1", ROW.id, "--scale", "smoke", "--seeds", "2", "--runs", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["status", *selection])
+    said = capsys.readouterr().out
+    assert "W&B is behind for 2 runs (1 of them: not logged in to W&B)" in said
+    assert f"repro wandb push {record.path.parent}" in said
+    with pytest.raises(SystemExit):
+        main(["status", *selection, "--json"])
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["mirror"]["state"] == second["mirror"]["state"] == "behind"
+    assert second["mirror"]["reason"] == "its last attempt ended without a word"
+    assert second["mirror"]["push"] == f"repro wandb push {other.path}"
+
+
+def test_no_key_in_anything_that_a_launch_and_a_report_leave(tmp_path: Path) -> None:
+    with serving() as server:
+        answers = [
+            subprocess.run(
+                [sys.executable, "-m", "repro", *words, "--scale", "smoke"],
+                capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
+                env={**os.environ, **server.environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            )
+            for words in (
+                ["launch", "table1", "deit_tiny/dense", "launcher=local", "tracker=wandb"],
+                ["status", "table1", "deit_tiny/dense"],
+                ["report", "table1"],
+                ["card", "table1"],
+                ["wandb", "dashboard", "table1", "--project", "proj"],
+            )
+        ]  # fmt: skip
+        assert [run.exit_code for run in server.runs.values()] == [0], "the key was never used"
+        assert server.views
+    assert [answer.returncode for answer in answers] == [0] * 5, [answer.stderr for answer in answers]
+    written = bytes_below(tmp_path)
+    assert b"top1" in written
+    assert (tmp_path / "reports" / "table1" / "table1.html").is_file()
+    assert list((tmp_path / "runs").glob("**/.launch/**/*"))
+    assert KEY.encode() not in written
+    assert not [answer for answer in answers if KEY in answer.stdout + answer.stderr]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

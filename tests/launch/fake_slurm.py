@@ -1,0 +1,63 @@
+"""A Slurm of shell scripts whose sbatch does what a test tells it; the real one is in tests/slurm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SBATCH = """#!/bin/sh
+for script; do :; done
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+cat "$script" >> {folder}/scripts
+echo x >> {folder}/submitted
+number=$(wc -l < {folder}/submitted)
+if grep -q taken {folder}/answer; then
+    if [ -z "$last" ]; then echo "$number|$name|PENDING||Priority" >> {folder}/queue
+    else for task in $(seq 0 "$last"); do echo "${{number}}_$task|$name|PENDING||Priority" >> {folder}/queue; done; fi
+fi
+if grep -q 'error' {folder}/answer; then sed -n 's/^error //p' {folder}/answer >&2; exit 1; fi
+echo "Submitted batch job $number"
+"""
+
+
+class FakeSlurm:
+    """Puts sbatch, squeue, scontrol and scancel before everything else on the path."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        folder.mkdir()
+        scripts = {
+            "sbatch": SBATCH.format(folder=folder),
+            "squeue": f"#!/bin/sh\ncat {folder}/queue\n",
+            "scontrol": "#!/bin/sh\necho 'MaxArraySize = 4'\n",
+            "scancel": f'#!/bin/sh\nfor id; do sed -i "/^$id|/d" {folder}/queue; done\n',
+        }
+        for name, text in scripts.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        for name in ("queue", "submitted", "scripts"):
+            (folder / name).touch()
+        self.will("taken")
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def will(self, *lines: str) -> None:
+        """What sbatch does from now on: `taken` (a job appears in the queue), `error WORDS` (it fails with these)."""
+        (self.folder / "answer").write_text("\n".join(lines) + "\n")
+
+    @property
+    def queue(self) -> list[str]:
+        """The ids in the queue."""
+        return [line.split("|")[0] for line in (self.folder / "queue").read_text().splitlines()]
+
+    @property
+    def submissions(self) -> int:
+        """How often sbatch was called."""
+        return len((self.folder / "submitted").read_text().splitlines())
+
+    def asked(self, option: str) -> list[str]:
+        """The values of an option in all job scripts, in order."""
+        lines = (self.folder / "scripts").read_text().splitlines()
+        return [line.partition("=")[2] for line in lines if line.startswith(f"#SBATCH --{option}=")]

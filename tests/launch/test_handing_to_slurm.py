@@ -1,0 +1,191 @@
+"""Runs handed to a Slurm that answers late, wrongly or not at all: never lost, never started twice, never unasked."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from repro.errors import UserError
+from repro.launch import launching
+from repro.launch.arrays import places
+from repro.launch.launching import Wishes, launch
+from repro.launch.plan import PlannedRun, plan
+from repro.rows import load_table
+
+ROWS = ("deit_tiny/dense", "deit_tiny/svite-30")
+SLURM = ("launcher=slurm", "launcher.gpus_per_node=0", "tracker=none")
+NO_ANSWER = "error sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path / "slurm", monkeypatch)
+
+
+def runs_of(root: Path, rows: Sequence[str] = ROWS, *overrides: str, scale: str = "smoke") -> list[PlannedRun]:
+    table = load_table("table1")
+    return plan(table, table.select(rows), scale, [0], root, [*(overrides or SLURM)])
+
+
+def start(root: Path, runs: Sequence[PlannedRun], yes: bool = True) -> str:
+    """What `repro launch` says."""
+    out = io.StringIO()
+    launch("table1", runs, Wishes(False, yes, 5, root), Console(file=out, width=200))
+    return out.getvalue()
+
+
+def tokens(root: Path) -> list[Path]:
+    return list((root / ".launch" / "tokens").glob("*.json"))
+
+
+def an_hour_later(root: Path, runs: Sequence[PlannedRun]) -> None:
+    for file in tokens(root):
+        token = json.loads(file.read_text())
+        file.write_text(json.dumps({**token, "time": token["time"] - 3600}))
+    for run in runs:
+        status = run.record.status()
+        run.record.set_status(replace(status, heartbeat=status.heartbeat - 3600))
+
+
+def test_an_sbatch_that_gives_up_waiting_may_have_submitted(tmp_path: Path, cluster: FakeSlurm) -> None:
+    runs = runs_of(tmp_path)
+    cluster.will("taken", NO_ANSWER)
+    with pytest.raises(UserError, match=r"Socket timed out .*Slurm may have these 2 runs all the same"):
+        start(tmp_path, runs)
+    assert cluster.queue == ["1_0", "1_1"]
+    assert len(tokens(tmp_path)) == 1
+    cluster.will("taken")
+    said = start(tmp_path, runs)
+    # The pickles were never put in place: those two can do nothing.
+    assert "0 of its jobs kept, 2 cancelled" in said
+    assert "submitted 2 runs in 1 arrays" in said
+    assert cluster.queue == ["2_0", "2_1"]
+    assert [(run.record.status().job_id, run.record.status().submissions) for run in runs] == [("2_0", 1), ("2_1", 1)]
+    assert not tokens(tmp_path)
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "inline"])
+def test_what_slurm_may_still_take_is_not_started_anywhere(tmp_path: Path, cluster: FakeSlurm, launcher: str) -> None:
+    runs = runs_of(tmp_path)
+    cluster.will(NO_ANSWER)
+    with pytest.raises(UserError, match="Slurm may have"):
+        start(tmp_path, runs)
+    cluster.will("taken")
+    said = start(tmp_path, runs_of(tmp_path, ROWS, f"launcher={launcher}", "tracker=none"))
+    assert "2 runs were handed to Slurm" in said
+    assert "no job seen yet" in said
+    assert [run.record.status().state for run in runs] == ["submitted", "submitted"]
+    assert (cluster.submissions, len(tokens(tmp_path))) == (1, 1)
+    an_hour_later(tmp_path, runs)
+    assert "submitted 2 runs in 1 arrays" in start(tmp_path, runs)
+    assert cluster.queue == ["2_0", "2_1"]
+    assert not tokens(tmp_path)
+
+
+def test_what_slurm_refuses_can_be_launched_again_at_once(tmp_path: Path, cluster: FakeSlurm) -> None:
+    runs = runs_of(tmp_path)
+    cluster.will("error sbatch: error: Batch job submission failed: Invalid account or account/partition combination")
+    with pytest.raises(UserError, match=r"sbatch: .*Invalid account"):
+        start(tmp_path, runs)
+    assert [run.record.status().state for run in runs] == ["planned", "planned"]
+    assert not tokens(tmp_path)
+    cluster.will("taken")
+    assert "submitted 2 runs in 1 arrays" in start(tmp_path, runs)
+
+
+def test_a_refusal_that_the_queue_contradicts_is_none(tmp_path: Path, cluster: FakeSlurm) -> None:
+    cluster.will("taken", "error sbatch: error: a plugin of the site says no")
+    with pytest.raises(UserError, match="Slurm may have"):
+        start(tmp_path, runs_of(tmp_path))
+    assert len(tokens(tmp_path)) == 1
+
+
+def test_all_arrays_of_a_launch_share_its_places(tmp_path: Path, cluster: FakeSlurm) -> None:
+    """MaxArraySize=4 allows three tasks; omp-30 waits for dense in a job of its own."""
+    rows = ["dense", "svite-30", "svite-40", "s2vite-30", "s2vite-40", "omp-30"]
+    runs = runs_of(tmp_path, [f"deit_tiny/{row}" for row in rows], *SLURM, "launcher.parallel=4")
+    assert "submitted 6 runs in 3 arrays" in start(tmp_path, runs)
+    assert cluster.asked("array") == ["0-2%2", "0-1%1"]
+    assert cluster.asked("dependency") == ["afterok:1_0"]
+    second = tmp_path / "second"
+    start(second, runs_of(second, [f"deit_tiny/{row}" for row in rows], *SLURM, "launcher.parallel=2"))
+    assert cluster.asked("array")[2:] == ["0-2%1", "0-1%1"]
+    assert cluster.asked("dependency")[1:] == ["afterok:4_0,afterany:4"]
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12), parallel=st.integers(1, 30))
+def test_never_more_tasks_at_once_than_places(sizes: list[int], parallel: int) -> None:
+    shared = places(sizes, parallel)
+    assert all(1 <= place.parallel <= size for place, size in zip(shared, sizes, strict=True))
+    heads = [place for place in shared if place.after is None]
+    # Each array that waits does so for one of its own, and with no more tasks than that one.
+    waited_for = [place.after for place in shared if place.after is not None]
+    assert len(set(waited_for)) == len(waited_for)
+    assert all(place.parallel <= shared[place.after].parallel for place in shared if place.after is not None)
+    assert sum(place.parallel for place in heads) == min(parallel, sum(sizes))
+
+
+def answering(text: str, monkeypatch: pytest.MonkeyPatch, meanwhile: object = None) -> list[str]:
+    """A terminal where somebody types `text` at the question; returns what was asked."""
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        if callable(meanwhile):
+            meanwhile()
+        return text
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    return asked
+
+
+def test_only_what_the_plan_showed_is_started(
+    tmp_path: Path, cluster: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the runs is alive when the plan is shown and dies at the question; omp-30 begins with its weights."""
+    runs = runs_of(tmp_path, [*ROWS, "deit_tiny/omp-30"])
+    runs[0].create()
+    alive = replace(runs[0].record.status(), state="running", job_id="99", heartbeat=1.0)
+    runs[0].record.set_status(alive)
+    (cluster.folder / "queue").write_text("99|other|RUNNING|node|None\n")
+    asked = answering("y", monkeypatch, lambda: (cluster.folder / "queue").write_text(""))
+    said = start(tmp_path, runs, yes=False)
+    assert len(asked) == 1
+    assert "a launch would start 2" in said
+    assert "not started: 2 runs that the plan did not show" in said
+    assert "submitted 1 runs in 1 arrays" in said
+    assert [run.record.status().state for run in runs] == ["running", "submitted", "planned"]
+
+
+@pytest.mark.parametrize("launcher", ["inline", "local", "slurm"])
+def test_published_length_is_asked_for_on_every_launcher(
+    tmp_path: Path, cluster: FakeSlurm, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    runs = runs_of(tmp_path, ROWS, f"launcher={launcher}", "data.root=/nowhere", scale="paper")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    with pytest.raises(UserError, match=r"2 runs at scale paper.*say --yes"):
+        start(tmp_path, runs, yes=False)
+    answering("", monkeypatch)
+    with pytest.raises(UserError, match="nothing was started"):
+        start(tmp_path, runs, yes=False)
+    assert not any(run.record.path.exists() for run in runs)
+    assert cluster.submissions == 0
+
+
+def test_a_small_run_on_this_machine_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering("n", monkeypatch)
+    runs = runs_of(tmp_path, ROWS, "launcher=inline")
+    wishes = Wishes(False, False, 5, tmp_path)
+    assert launching.confirm(runs, None, wishes, Console(file=io.StringIO())) is None
+    assert not asked
