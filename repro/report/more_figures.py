@@ -24,7 +24,7 @@ from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.layer_figure import draw_layers
-from repro.report.style import REFERENCE_COLOUR, Look, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
 
@@ -90,6 +90,7 @@ def draw_sparsity(frame: pd.DataFrame, table: Table) -> Figure | None:
             used.add(str(method))
         axes.set_xlabel("sparsity of the weights (%)")
         axes.margins(0.08, 0.12)
+        few_ticks(axes)
     figure.axes[0].set_ylabel(_axis(frame, table))
     keys = [_key(table.label(method), look[method]) for method in look if method in used]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
@@ -113,7 +114,7 @@ def _draw_level(
     if data_pct:
         last = lines.iloc[-1]
         axes.annotate(
-            f"−{data_pct:g} % tokens",
+            f"-{data_pct:g} % tokens",
             (last["arch_sparsity_pct"], last[f"{prefix}top1_best_pct"]),
             xytext=(6, -2),
             textcoords="offset points",

@@ -55,7 +55,7 @@ def test_each_method_with_levels_has_a_panel_and_each_line_its_name(table: Table
     figure = {one.name: one.draw for one in drawings(frame, table, every)}["curves"]()
     assert figure is not None
     shown = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
-    names = {title: [text.get_text() for text in axes.texts] for title, axes in shown.items()}
+    names = {title: [text.get_text().strip() for text in axes.texts] for title, axes in shown.items()}
     assert names == {
         "DeiT-Tiny, SViTE": ["30", "Dense"],
         "DeiT-Small, SViTE": ["70", "50", "30", "Dense"],  # from below, as the lines end
