@@ -64,7 +64,11 @@ def check(words: list[str]) -> None:
 def check_selection(options: argparse.Namespace, scale: str) -> None:
     """A table, rows of it, and overrides that their configs take."""
     table = load_table(options.table)
-    rows, overrides = split(options) if hasattr(options, "seeds") else (options.words, [])
+    if hasattr(options, "seeds"):
+        rows, overrides = split(options)
+    else:
+        rows = [word for word in options.words if "=" not in word]
+        overrides = [word for word in options.words if "=" in word]
     chosen = table.select(rows, scale)
     assert chosen
     for row in chosen[:1]:
