@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 
 from repro.errors import UserError, did_you_mean
 from repro.report.expressions import Call, Expression, ExpressionError, exact, is_truth, parse
-from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Operand, measured
+from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Lines, Operand, measured
 from repro.report.statistics import LEVEL
 from repro.rows import KINDS, TABLES_DIR, PublishedValue, Table, load_sources, load_table, table_names
 
@@ -151,7 +151,7 @@ def judge_claims(frame: pd.DataFrame, table: Table, claims: Iterable[Claim] | No
     return (*own, *absent)
 
 
-def _judge(claim: Claim, lines: Mapping[str, Mapping[str, Any]], table: Table | None) -> JudgedClaim:
+def _judge(claim: Claim, lines: Lines, table: Table | None) -> JudgedClaim:
     """Holds where it does at 95 %, and does not where that is so at 95 %: of several chances to be right, or to be
     wrong, each needs its share of the 5 %."""
     expression = claim.expression
@@ -195,9 +195,7 @@ def _evaluate(claim: Claim, operands: Iterable[Operand]) -> bool | None:
     return None if value is None else bool(value)
 
 
-def _operand(
-    call: Call, claim: Claim, lines: Mapping[str, Mapping[str, Any]], table: Table | None, level: float
-) -> Operand:
+def _operand(call: Call, claim: Claim, lines: Lines, table: Table | None, level: float) -> Operand:
     if call.function == "published":
         return _published(call, claim, table)
     if table is None:
@@ -218,18 +216,14 @@ def _by_published(claim: Claim, table: Table | None) -> tuple[str, tuple[Operand
 
 def _published(call: Call, claim: Claim, table: Table | None) -> Operand:
     """The published number in the place of a cell, whatever the expression asks for there."""
-    values: Callable[[str, str], PublishedValue | None] = lambda row, metric: _published_value(
-        row, metric, claim, table
-    )
-    if call.function == "gain":
-        pair = [values(row, _GAIN_METRIC) for row in call.arguments]
-        number = None if None in pair else pair[0].value - pair[1].value  # type: ignore[union-attr]  # just asked
-        words = Call("published gain", call.arguments)
-    else:
-        found = values(*call.arguments)
-        number, words = (found.value if found else None), Call("published", call.arguments)
-    if number is None:
+    is_gain = call.function == "gain"
+    cells = [(row, _GAIN_METRIC) for row in call.arguments] if is_gain else [call.arguments]
+    found = [_published_value(row, metric, claim, table) for row, metric in cells]
+    values = [one.value for one in found if one is not None]
+    words = Call("published gain" if is_gain else "published", call.arguments)
+    if len(values) < len(found):
         return Operand(words, None, "", NOT_RUN, "no published value")
+    number = values[0] - values[1] if is_gain else values[0]
     return Operand(words, exact(number), f"{number:.4g}")
 
 

@@ -37,7 +37,7 @@ STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
 LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
-# Between which ends the median of the turns lies (95 %), after how many turns, and on what: `CPU` or `GPU`, then in full.
+# Between which ends the median of the turns lies (95 %), after how many, and on what: `CPU` or `GPU`, then in full.
 TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_device", "time_setting")
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
@@ -121,18 +121,8 @@ def gather(
 
     def read(part: Sequence[Row]) -> list[Evidence]:
         # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
-        return [
-            read_evidence(
-                table.name,
-                row,
-                scale,
-                distinct,
-                root,
-                without_method(overrides) if row.id in unasked else overrides,
-                moment,
-            )
-            for row in part
-        ]
+        own = {row.id: without_method(overrides) if row.id in unasked else overrides for row in part}
+        return [read_evidence(table.name, row, scale, distinct, root, own[row.id], moment) for row in part]
 
     # Neighbours together: rows of one backbone share most of what composing their configs costs.
     size = max(1, math.ceil(len(wanted) / processors()))

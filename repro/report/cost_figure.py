@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.report.style import REFERENCE_COLOUR, Look
+from repro.report.style import REFERENCE_COLOUR, Look, few_ticks
 from repro.rows import Table
 
 _SMALLEST, _STEP = 3.0, 2.2  # marker sizes in points: one for each backbone, the larger model the larger
@@ -38,6 +38,7 @@ def draw_cost(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Fi
         _draw(axes, shown[shown[column].notna()], column, prefix, look, sizes)
         axes.set_xlabel(label)
         axes.margins(0.08, 0.1)
+        few_ticks(axes)
     scale = "" if not prefix else f",\n{frame['scale'].iloc[0]} scale, not {table.label(table.dataset)}"
     figure.axes[0].set_ylabel(f"top-1 gain over dense (points){scale}")
     keys = [

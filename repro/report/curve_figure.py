@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from repro.report.evidence import Evidence
@@ -21,6 +23,8 @@ from repro.runs.record import Record
 _DASHED = (0, (4, 2))
 _LIGHTEST, _DARKEST = 0.62, 0.35  # how much of white, and of black, the ends of a ramp of levels have
 _LABEL_GAP = 0.075  # of a panel's height: nearer labels would lie upon each other
+_LABELS_BESIDE = 0.05  # of a panel's width
+_GAP_IN, _END_GAP_IN = 0.22, 0.75  # beside each panel, for the labels; beside the last one, which names methods
 _MOST_TICKS = 4
 
 
@@ -48,7 +52,9 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     dense = {row.backbone: points for row, points in found if row == references[row.backbone]}
     rows = [(row, points) for row, points in found if row != references[row.backbone]]
     columns = _columns([row for row, _ in rows])
-    figure = Figure(figsize=(2.35 * len(columns) + 0.5, 1.75 * len(references) + 0.5), layout="constrained")
+    width_in = 2.3 * len(columns) + 0.5 + _END_GAP_IN
+    engine = ConstrainedLayoutEngine(w_pad=_GAP_IN, rect=(0, 0, 1 - _END_GAP_IN / width_in, 1))
+    figure = Figure(figsize=(width_in, 1.75 * len(references) + 0.5), layout=engine)
     grid = figure.subplots(len(references), len(columns), squeeze=False, sharex=True, sharey=True)
     for line, backbone in zip(grid, references, strict=True):
         for axes, (title, methods) in zip(line, columns.items(), strict=True):
@@ -112,9 +118,8 @@ def _curves(
     for place, (row, points) in enumerate(ordered):
         look = looks[row.method]
         name = levels(row) if by_level else f"{table.label(row.method)} {levels(row)}"
-        colour = (
-            shade(look.colour, place / (len(ordered) - 1)) if by_level and len(ordered) > 1 else to_rgb(look.colour)
-        )
+        has_ramp = by_level and len(ordered) > 1
+        colour = shade(look.colour, place / (len(ordered) - 1)) if has_ramp else to_rgb(look.colour)
         curves.append(Curve(row, name, colour, look.marker, points))
     return curves
 
@@ -149,23 +154,18 @@ def _draw(axes: Axes, curves: Sequence[Curve], dense: pd.DataFrame | None, dense
 
 def _label_ends(axes: Axes) -> None:
     """Name each line where it ends, in its colour made dark enough to read, pushed apart where ends are near."""
-    bottom, top = axes.get_ylim()
-    ends = sorted((float(line.get_ydata()[-1]), place) for place, line in enumerate(axes.lines))  # type: ignore[index]
-    heights = apart([height for height, _ in ends], _LABEL_GAP * (top - bottom), top)
-    for (_, place), height in zip(ends, heights, strict=True):
-        line = axes.lines[place]
-        colour = tuple(0.75 * part for part in to_rgb(line.get_color()))
-        axes.annotate(
-            str(line.get_label()),
-            (float(line.get_xdata()[-1]), float(line.get_ydata()[-1])),  # type: ignore[index]
-            xytext=(1.05, height),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=6,
-            color=colour,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 3},
-            annotation_clip=False,
-        )
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    at = right + _LABELS_BESIDE * (right - left)
+    lasts = [tuple(np.asarray(line.get_xydata())[-1].tolist()) for line in axes.lines]
+    order = sorted(range(len(lasts)), key=lambda place: (lasts[place][1], place))
+    heights = apart([lasts[place][1] for place in order], _LABEL_GAP * (top - bottom), top)
+    colours = [tuple(0.75 * part for part in to_rgb(axes.lines[place].get_color())) for place in order]
+    leaders = [[lasts[place], (at, height)] for place, height in zip(order, heights, strict=True)]
+    lines = axes.add_collection(LineCollection(leaders, colors=colours, linewidths=0.4, clip_on=False), autolim=False)
+    lines.set_in_layout(False)  # the gap between panels is made for these: what each takes need not be asked
+    for place, height, colour in zip(order, heights, colours, strict=True):
+        label = str(axes.lines[place].get_label())
+        axes.text(at, height, f" {label}", va="center", fontsize=6, color=colour).set_in_layout(False)
 
 
 def apart(heights: Sequence[float], gap: float, top: float) -> list[float]:

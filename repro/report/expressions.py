@@ -1,9 +1,9 @@
 """The small language of claims: numbers, arithmetic, comparisons and a few named functions, and nothing else.
 
-Read with Python's own parser and walked by hand; what is not on the list below is refused when a claim is read. A number
-is an interval, of no width where it is exact: a comparison is true where it is true of all that the intervals hold, false
-where it is true of nothing in them, and unknown otherwise. An operand that is not known yet makes the whole unknown,
-unless the rest decides: `False and unknown` is false.
+Read with Python's own parser and walked by hand; what is not on the list below is refused when a claim is read. A
+number is an interval, of no width where it is exact: a comparison is true where it is true of all that the intervals
+hold, false where it is true of nothing in them, and unknown otherwise. An operand that is not known yet makes the whole
+unknown, unless the rest decides: `False and unknown` is false.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Call:
 class Expression:
     """A checked expression. `calls` are the cells that it names, in their order, each once.
 
-    `chances` of an expression to be true by luck are the branches of its `or`: any one of them does; `risks` to be false
-    by it are those of its `and`. Who wants the whole to be right so often needs each comparison that much surer
+    `chances` of an expression to be true by luck are the branches of its `or`: any one of them does; `risks` to be
+    false by it are those of its `and`. Who wants the whole to be right so often needs each comparison that much surer
     (Bonferroni).
     """
 

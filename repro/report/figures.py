@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.report.style import REFERENCE_COLOUR, Look, looks, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, looks, write_figure
 from repro.report.view import rows_by_id
 from repro.rows import Row, Table
 
@@ -67,6 +67,7 @@ def draw_table_figure(frame: pd.DataFrame, table: Table) -> Figure:
         grid[-1][column].set_xlabel(table.macs_label)
         for axes in grid[:, column]:
             axes.margins(0.08, 0.1)
+            few_ticks(axes)
     grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
     if has_local:
         grid[1][0].set_ylabel(_local_axis(frame, table))

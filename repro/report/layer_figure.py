@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from repro.report.histories import MaskHistory
 from repro.report.mask_figure import label_of, of_one_backbone, short_layer
 from repro.rows import Table
 
 _COLUMNS = 128  # of the map: each is the density at that share of the training
-_MOST_NAMES = 14
+_MOST_NAMES = 9
 
 
 def draw_layers(table: Table, histories: Sequence[MaskHistory]) -> Figure | None:
@@ -41,13 +42,14 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory]) -> Figure | None
         step = math.ceil(len(names) / _MOST_NAMES)
         axes.set_yticks(range(0, len(names), step), [short_layer(name) for name in names[::step]], fontsize=6)
         axes.grid(visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.set_title(label_of(table, history))
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
     assert picture is not None
     figure.colorbar(picture, ax=grid, label="active weights or units (%)", shrink=0.8)
     figure.supxlabel("share of the training done", fontsize=8)
-    figure.suptitle(f"{table.label(shown[0].row.backbone)}: density of each layer", fontsize=9, fontweight="bold")
+    figure.suptitle(f"{table.label(shown[0].row.backbone)}: density of each layer", fontsize=9)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import MaskHistory, read_histories
-from repro.report.style import Look, write_figure
+from repro.report.style import Look, few_ticks, write_figure
 from repro.rows import Table
 
 _DASHED = (0, (4, 2))
@@ -41,7 +41,7 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
     look = method_looks(table)
     figure = Figure(figsize=(7.6, 5.8), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)
-    figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move", fontsize=9, fontweight="bold")
+    figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move", fontsize=9)
     _draw_churn(churn, table, shown, look)
     _draw_fired(fired, table, shown, look)
     _draw_units(units, table, shown, look)
@@ -49,6 +49,7 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
     for axes in (churn, fired, units):
         axes.set_xlabel("share of the training done")
         axes.set_xlim(0, 1)
+        few_ticks(axes)
     return figure
 
 

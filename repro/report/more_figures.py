@@ -24,12 +24,13 @@ from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.layer_figure import draw_layers
-from repro.report.style import REFERENCE_COLOUR, Look, write_figure
+from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
 
 _KEPT, _GONE = "#0072B2", "#e3e6e8"
 _DROPPED_SHADE = (0.84, 0.37, 0.0, 0.62)
+Job = Callable[[], list[Path]]
 _MOST_ROWS = 4  # of patches kept: one strip of images each
 
 
@@ -47,13 +48,11 @@ def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], f
     return [path for job in figure_jobs(frame, table, every, folder) for path in job()]
 
 
-def figure_jobs(
-    frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path
-) -> list[Callable[[], list[Path]]]:
+def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Job]:
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
-    jobs: list[Callable[[], list[Path]]] = []
+    jobs: list[Job] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished
@@ -91,6 +90,7 @@ def draw_sparsity(frame: pd.DataFrame, table: Table) -> Figure | None:
             used.add(str(method))
         axes.set_xlabel("sparsity of the weights (%)")
         axes.margins(0.08, 0.12)
+        few_ticks(axes)
     figure.axes[0].set_ylabel(_axis(frame, table))
     keys = [_key(table.label(method), look[method]) for method in look if method in used]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
@@ -114,7 +114,7 @@ def _draw_level(
     if data_pct:
         last = lines.iloc[-1]
         axes.annotate(
-            f"−{data_pct:g} % tokens",
+            f"-{data_pct:g} % tokens",
             (last["arch_sparsity_pct"], last[f"{prefix}top1_best_pct"]),
             xytext=(6, -2),
             textcoords="offset points",

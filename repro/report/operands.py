@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,11 @@ PARTIAL = "partial"
 Lines = Mapping[str, Mapping[str, Any]]  # of a frame, by row
 # Metrics that are a difference to the row with nothing removed, and its sign.
 _AGAINST_REFERENCE = {"top1_gain_pct": 1, "top1_drop_pct_max": -1}
+# Metrics that follow from the saving of time, and rise with it.
+_OF_SAVING: Mapping[str, Callable[[float], float]] = {
+    "time_saving_pct": lambda saving_pct: saving_pct,
+    "speedup": lambda saving_pct: 1 / (1 - saving_pct / 100),
+}
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,9 @@ class Operand:
 
 def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Operand:
     """What a report has for `measured('row', 'metric')` or `gain('row', 'other row')`, which are of `table`."""
-    if call.function == "gain":
-        return _gain(call, *call.arguments, 1, lines, level)
     row, metric = call.arguments
+    if call.function == "gain":
+        return _gain(call, row, metric, 1, lines, level)
     if metric in _AGAINST_REFERENCE:
         reference = table.reference(next(r.backbone for r in table.every_row if r.id == row))
         if reference is None:
@@ -96,11 +101,13 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     if needs != "device":
         return Operand(call, exact(number), f"{number:.4g}")
     device = Device(*(str(line.get(key, "")) for key in ("time_on", "time_device", "time_setting")))
-    if metric != "time_saving_pct":
+    if metric not in _OF_SAVING:  # an absolute time has no turns with a reference that would say how sure it is
         return Operand(call, exact(number), f"{number:.4g} ({device.setting})", device=device)
-    between = Interval(float(line["time_low_pct"]), float(line["time_high_pct"]))
-    how = f"median of {line['time_turns']:.0f} turns, {between.low:.1f} to {between.high:.1f}; {device.setting}"
-    return Operand(call, between, f"{number:.1f} ({how})", device=device)
+    between = Interval(*(_OF_SAVING[metric](float(line[key])) for key in ("time_low_pct", "time_high_pct")))
+    digits = 1 if metric.endswith("_pct") else 2
+    low, high = (f"{end:.{digits}f}" for end in between)
+    how = f"median of {line['time_turns']:.0f} turns, {low} to {high}; {device.setting}"
+    return Operand(call, between, f"{number:.{digits}f} ({how})", device=device)
 
 
 def _gain(call: Call, row: str, other: str, sign: int, lines: Lines, level: float) -> Operand:

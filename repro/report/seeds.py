@@ -18,9 +18,8 @@ SEED_COLUMNS = (
     "gain_ci95_low_pct",
     "gain_ci95_high_pct",
 )
-BY_SEED = (
-    "top1_by_seed_pct"  # the best epoch's of each finished seed, so that any two rows can be compared: `0=79.9 1=80.1`
-)
+# The best epoch's of each finished seed, `0=79.9 1=80.1`: with it any two rows can be compared.
+BY_SEED = "top1_by_seed_pct"
 
 
 def write_by_seed(values: Mapping[int, float]) -> str:

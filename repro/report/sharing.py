@@ -27,8 +27,8 @@ def processors() -> int:
 def share(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """What the jobs return, in their order. Raises what a job raises.
 
-    The other processes are copies of this one: a job needs nothing but what is in its memory, and what it returns can be
-    pickled.
+    The other processes are copies of this one: a job needs nothing but what is in its memory, and what it returns can
+    be pickled.
     """
     workers = min(len(jobs), processors())
     if workers < 2:

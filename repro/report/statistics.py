@@ -90,8 +90,8 @@ def difference(minuend: Mapping[int, float], subtrahend: Mapping[int, float]) ->
     """The mean of one sample less that of the other, each value by its seed.
 
     Paired where both have the same seeds. Elsewhere every value counts, by Welch's t (Welch, "The generalization of
-    'Student's' problem when several different population variances are involved", Biometrika 1947), which needs no equal
-    spread. Raises `ValueError` where either is empty.
+    'Student's' problem when several different population variances are involved", Biometrika 1947), which needs no
+    equal spread. Raises `ValueError` where either is empty.
     """
     if minuend.keys() == subtrahend.keys():
         paired = mean_of(paired_differences(minuend, subtrahend))
@@ -113,9 +113,9 @@ def difference(minuend: Mapping[int, float], subtrahend: Mapping[int, float]) ->
 def median_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, float]:
     """An interval that holds the median of whatever the values were drawn from: two of them, by their order.
 
-    No distribution is assumed: between the k-th smallest and the k-th largest of n values the median is with probability
-    1 - 2 P(B < k), B binomial (n, 1/2). Fewer than six values reach no 95 %; all that they span is returned then. Raises
-    `ValueError` for none.
+    No distribution is assumed: the median is between the k-th smallest and the k-th largest of n values with
+    probability 1 - 2 P(B < k), B binomial (n, 1/2). Fewer than six values reach no 95 %; all that they span is returned
+    then. Raises `ValueError` for none.
     """
     ordered = sorted(values)
     n, place, outside = len(ordered), 0, 0.0

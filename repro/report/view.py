@@ -82,6 +82,11 @@ class View:
         """The upper line of heads: each group with the number of columns under it."""
         return tuple((group, len(list(same))) for group, same in itertools.groupby(self.columns, lambda c: c.group))
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The columns, counted from 1, at which a group begins; the table itself begins at the first."""
+        return tuple(itertools.accumulate((span for _, span in self.spans[:-1]), initial=1))[1:]
+
 
 def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> View:
     """The reader's view of `frame`, in its order, with sections for each backbone's rows, the paper's and others."""

@@ -14,8 +14,10 @@ import torch
 
 from repro.composition import CONF_DIR
 from repro.errors import UserError
+from repro.measure import timed_rows
 from repro.measure.cost import physical_macs_g
-from repro.measure.timed_rows import paper_config, physical_model, time_rows, timeable
+from repro.measure.timed_rows import PAIRS, VERDICT_PAIRS, paper_config, physical_model, time_rows, timeable
+from repro.report.statistics import median_interval
 from repro.rows import Table, load_table
 from repro.runs.files import write_json
 from repro.runs.timing import Setting, Timing, read_timing, timing_path
@@ -79,6 +81,21 @@ def test_a_budget_leaves_rows_out_and_says_which(table: Table, tmp_path: Path) -
     rows = table.select(["deit_base/s2vite-40"])
     assert time_rows(table, rows, tmp_path, budget_s=0) == list(rows)
     assert not timing_path(tmp_path, "table1", rows[0].id).exists()
+
+
+def test_a_row_with_a_verdict_gets_more_turns(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def turns(*_: object, pairs: int, **__: object) -> tuple[tuple[float, float], ...]:
+        asked.append(pairs)
+        return ((1.0, 0.9),) * pairs
+
+    monkeypatch.setattr(timed_rows, "time_in_turn", turns)
+    names = ["deit_small/svite_plus-5-50", "deit_small/svite_plus-10-50"]
+    time_rows(table, table.select(names), tmp_path, tell=lambda _: None)
+    assert asked == [VERDICT_PAIRS, PAIRS]  # a time is published for the first alone
+    # So many that two of them, by their order, are an interval at 95 % that leaves outliers out.
+    assert median_interval(range(VERDICT_PAIRS)) == (5, 15)
 
 
 def test_median_and_quartiles_by_hand() -> None:

@@ -326,6 +326,18 @@ def test_a_metric_that_no_frame_has_is_not_measured(table: Table, tmp_path: Path
     assert found.reason == "deit_base/s2vite-40: no speedup has been measured"
 
 
+def test_times_as_fast_are_as_sure_as_the_saving(table: Table, tmp_path: Path) -> None:
+    (row,) = table.select(["deit_base/s2vite-40"])
+    write_saving(tmp_path, row, 50.0, device="NVIDIA V100", threads=0)  # 49 to 51 %: 1.961 to 2.041 times
+    frame = collect(table, [row], "local", [0], tmp_path).assign(speedup=2.0)
+    wider = replace(table, metrics={**table.metrics, "speedup": Metric("speedup", "Speed-up", 0.1, "device", "r")})
+    for bound, verdict in ((1.95, "holds"), (2.0, "undecided"), (2.05, "does not hold")):
+        claim = replace(by_hand(f"measured('{row.id}', 'speedup') >= {bound}"), device="V100")
+        (found, *_) = judge_claims(frame, wider, [claim])
+        assert found.verdict == verdict
+    assert "2.00 (median of 3 turns, 1.96 to 2.04; NVIDIA V100, batch 8, float32)" in found.evidence[0]
+
+
 @pytest.mark.parametrize("name", table_names())
 def test_every_metric_of_every_table_can_be_claimed(name: str, tmp_path: Path) -> None:
     table = load_table(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_each_method_with_levels_has_a_panel_and_each_line_its_name(table: Table
     figure = {one.name: one.draw for one in drawings(frame, table, every)}["curves"]()
     assert figure is not None
     shown = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
-    names = {title: [text.get_text() for text in axes.texts] for title, axes in shown.items()}
+    names = {title: [text.get_text().strip() for text in axes.texts] for title, axes in shown.items()}
     assert names == {
         "DeiT-Tiny, SViTE": ["30", "Dense"],
         "DeiT-Small, SViTE": ["70", "50", "30", "Dense"],  # from below, as the lines end
@@ -65,7 +66,7 @@ def test_each_method_with_levels_has_a_panel_and_each_line_its_name(table: Table
     assert [float(line.get_ydata()[-1]) for line in lines.values()] == [80.0, 79.0, 70.0, 60.0]  # type: ignore[index]
     greys = [grey(line.get_color()) for name, line in lines.items() if name != "Dense"]
     assert greys == sorted(greys)
-    assert min(second - first for first, second in zip(greys, greys[1:], strict=False)) > 0.1
+    assert min(second - first for first, second in itertools.pairwise(greys)) > 0.1
     assert lines["Dense"].get_linestyle() == "--"
 
 
@@ -77,7 +78,7 @@ def grey(colour: str | tuple[float, float, float]) -> float:
 @pytest.mark.parametrize("colour", COLOURS)
 def test_five_levels_of_any_colour_differ_in_grey(colour: str) -> None:
     greys = [grey(shade(colour, place / 4)) for place in range(5)]
-    assert min(second - first for first, second in zip(greys, greys[1:], strict=False)) > 0.05
+    assert min(second - first for first, second in itertools.pairwise(greys)) > 0.05
     assert greys[-1] < 0.95, "to be seen on white"
 
 
@@ -86,7 +87,7 @@ def test_labels_are_apart_in_order_and_below_the_top(heights: list[float], gap: 
     heights.sort()
     moved = apart(heights, gap, 100.0)
     assert len(moved) == len(heights)
-    assert all(second - first > gap - 1e-6 for first, second in zip(moved, moved[1:], strict=False))
+    assert all(second - first > gap - 1e-6 for first, second in itertools.pairwise(moved))
     assert max(moved, default=0.0) <= 100.0
 
 
