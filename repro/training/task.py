@@ -20,7 +20,7 @@ from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.runs import provenance
-from repro.runs.files import write_json
+from repro.runs.files import write_json, write_text
 from repro.runs.record import Record
 from repro.runs.status import State
 from repro.schedule import paper_updates
@@ -135,6 +135,7 @@ def _attempt(
             splits, weights = world.together("reading its data", lambda: _inputs(record, config, world, stop))
             if world.is_first:
                 write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
+                write_text(record.path / "requirements.txt", provenance.requirements())
             sinks = open_sinks(record, config, world.is_first)
             around = Surroundings(
                 world,

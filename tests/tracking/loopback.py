@@ -30,15 +30,22 @@ class StoredRun:
     summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     exit_code: int | None = None
-    offsets: list[int] = field(default_factory=list)
+    preempting: bool = False
 
 
 @dataclass
 class Server:
-    """`behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent."""
+    """`behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent.
+
+    `stream_status` is what entries alone get; `delay_s` how long every answer takes. `overlaps` are history lines that
+    came at another place than after the last: of two writers at once, or of one that does not know where it was.
+    """
 
     behaviour: str = "ok"
     hang_after: int | None = None
+    stream_status: int = 200
+    delay_s: float = 0.0
+    overlaps: list[str] = field(default_factory=list)
     port: int = 0
     runs: dict[str, StoredRun] = field(default_factory=dict)
     views: list[dict[str, Any]] = field(default_factory=list)
@@ -84,6 +91,9 @@ class Server:
                 "internalId": base64.b64encode(b"Project:v1:proj:me").decode(), "readOnly": False,
                 "runCount": len(edges), "runs": {"edges": edges, "pageInfo": page, "totalCount": len(edges)},
             }  # fmt: skip
+        elif re.search(r"query Run(HistoryKeys)?\b", query):
+            known = self.runs.get(values["name"])
+            data["project"] = {"run": None if known is None else self._bucket(values["name"], known)}
         elif "upsertView" in query:
             self.views.append(values)
             data["upsertView"] = {
@@ -124,7 +134,8 @@ class Server:
             "wandbConfig": json.dumps(run.config.get("_wandb", {})), "systemMetrics": "{}",
             "summaryMetrics": json.dumps(run.summary),
             "historyLineCount": len(run.history), "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
-            "historyKeys": None, "lastHistoryStep": run.history[-1]["_step"] if run.history else -1,
+            "historyKeys": {"lastStep": run.history[-1]["_step"]} if run.history else None,
+            "lastHistoryStep": run.history[-1]["_step"] if run.history else -1,
             "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
             "project": {"id": "p", "name": "proj", "entity": {"id": "e", "name": "me"}},
         }  # fmt: skip
@@ -134,10 +145,12 @@ class Server:
         for file, part in body.get("files", {}).items():
             lines = [json.loads(line) for line in part["content"]] if file.endswith((".jsonl", "summary.json")) else []
             if file == "wandb-history.jsonl":
-                run.offsets.append(part["offset"])
+                if part["offset"] != len(run.history):
+                    self.overlaps.append(f"{name}: {len(lines)} lines at {part['offset']} of {len(run.history)}")
                 run.history[part["offset"] :] = lines
             elif file == "wandb-summary.json":
                 run.summary = lines[-1]
+        run.preempting = run.preempting or body.get("preempting", False)
         if body.get("complete"):
             run.exit_code = body["exitcode"]
 
@@ -159,6 +172,7 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
                 body = gzip.decompress(body)
             server.requests.append(self.path)
             status, answer = 200, b"{}"
+            server.released.wait(server.delay_s)
             if server.behaviour == "hang":
                 server.released.wait(120)
             elif server.behaviour != "ok":
@@ -166,6 +180,8 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
             elif self.path == "/graphql":
                 asked = json.loads(body)
                 answer = json.dumps(server.graphql(asked["query"], asked.get("variables") or {})).encode()
+            elif self.path.endswith("/file_stream") and server.stream_status != 200:
+                status = server.stream_status
             elif self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body))
                 lines = sum(len(run.history) for run in server.runs.values())
@@ -203,3 +219,4 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
             time.sleep(0.05)
             http.shutdown()
             thread.join()
+    assert not server.overlaps, server.overlaps

@@ -24,6 +24,7 @@ def new_record(folder: Path, *overrides: str) -> tuple[Record, Config]:
     record = record_for(folder, config, "table1", ROW.id)
     record.create(config, "table1", ROW.id)
     write_json(record.path / "provenance.json", {"commit": "c0ffee" * 6 + "c0de", "versions": {"torch": "2.8.0"}})
+    (record.path / "requirements.txt").write_text("torch==2.8.0+node\n")
     record.set_status(record.status().moved("requeued", attempt=1))
     return record, config
 
