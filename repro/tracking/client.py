@@ -82,6 +82,7 @@ def start_run(
             finish_timeout=limits.finish_s,
             finish_timeout_raises=True,
             host=provenance.get("host"),
+            program=(provenance.get("argv") or [None])[0],
             # Provenance has the commit; the client's own look at git would run git again and note the remote.
             disable_git=True,
             git_commit=provenance.get("commit"),
