@@ -19,7 +19,7 @@ class Place:
 
 
 def place_of(own: str | None, given: str | None = None, mirror: Mirror | None = None) -> Place:
-    """Where a run goes: to the project `given`, else where it is already, else WANDB_PROJECT, else what its config says.
+    """Where a run goes: the project `given`, else where it is already, else WANDB_PROJECT, else what its config says.
 
     Args:
         own: `tracker.project` of the run's config; None for a record whose config names none: then the default's.

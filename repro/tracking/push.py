@@ -82,7 +82,7 @@ def _left_alone(record: Record) -> str:
     status, mirror = record.status(), read_mirror(record.path)
     if status.state == "running" and not status.is_silent(time.time()):
         return "is running; it mirrors itself"
-    # Its process holds the lock to the end. On another machine that may not be seen: there the last sign of life counts.
+    # Its process holds the lock to the end. Of another machine that may not be seen: its last sign of life counts.
     is_elsewhere = status.host not in (None, platform.node())
     is_live = mirror is not None and mirror.state == "live" and not status.is_silent(time.time())
     if record.is_locked or (is_elsewhere and is_live):

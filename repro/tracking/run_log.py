@@ -36,7 +36,7 @@ class RunLog:
         self.sent = 0
 
     def write(self, entry: Mapping[str, Any], when: float | None = None) -> None:
-        """Log one entry unless that step is there: with the MACs of the model as it then was, and `when` it came (s)."""
+        """Log one entry unless that step is there: with the MACs of the model at that moment, and `when` it came (s)."""
         if entry["kind"] in ("train", "masks"):
             entry = {**entry, "model_macs_g": self._cost.after(entry)}
         self.update = int(entry["update"])
@@ -49,7 +49,7 @@ class RunLog:
         self.sent += 1
 
     def finish(self, record: Record, result: Mapping[str, Any] | None, weights_timeout_s: float) -> None:
-        """End the W&B run: with its result as the summary, and its weights where asked; or as one that is not finished."""
+        """End the W&B run: with its result as the summary, and its weights where asked; or as one that is unfinished."""
         self._result = result
         try:
             if result is not None:
@@ -62,7 +62,7 @@ class RunLog:
             self._run.finish(exit_code=0 if result is not None else 1)
 
     def missing(self, limit_s: float) -> str:
-        """What the server has not of the last step and the result, after at most about `limit_s`; empty where it has all.
+        """What the server lacks of the last step and the result, after at most about `limit_s`; empty where it has all.
 
         To be asked after `finish`: the client ends a run as if all were well where the server refused what it sent.
         """

@@ -63,7 +63,8 @@ def filters(table: Table, scale: str, signatures: Sequence[str]) -> str:
     Without the signatures, runs of another config (older defaults, overrides) would be averaged as if they were seeds.
     """
     chosen = ", ".join(f"'{signature}'" for signature in signatures)
-    return f"Config('table') = '{table.name}' and Config('scale.name') = '{scale}' and Config('signature') in [{chosen}]"
+    place = f"Config('table') = '{table.name}' and Config('scale.name') = '{scale}'"
+    return f"{place} and Config('signature') in [{chosen}]"
 
 
 def columns(table: Table, scale: str, group: str) -> list[str]:

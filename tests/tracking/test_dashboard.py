@@ -68,7 +68,9 @@ def test_the_object_tree(scale: str) -> None:
     assert signature_filters(seen["workspace"]) == [every]
     assert signature_filters(seen["report"]) == [every, every[:4], every[4:], every]
     # A structured row has curves too.
-    assert {"sparsity/heads_density", "sparsity/neurons_ever_active"} <= set(re.findall(r"sparsity/\w+", json.dumps(seen)))
+    assert {"sparsity/heads_density", "sparsity/neurons_ever_active"} <= set(
+        re.findall(r"sparsity/\w+", json.dumps(seen))
+    )
     assert ("system/.*" in json.dumps(seen)) == (scale == "paper")
     # Whatever else changes: an accuracy of another scale is on no axis that says it is the published one.
     axes = re.findall(r'"(?:summary:)?((?:result|eval|deit_\w+)/top1\w*)"', json.dumps(seen))
