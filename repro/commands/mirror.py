@@ -16,7 +16,9 @@ def add_wandb(commands: Any) -> None:
 
     command = inner.add_parser("push", help="bring W&B up to date from records; again sends nothing twice")
     command.add_argument("words", nargs="+", metavar="TABLE_OR_RECORD", help="a record, a folder of records, a table")
-    command.add_argument("--project", help="instead of WANDB_PROJECT or the run's own tracker.project")
+    command.add_argument(
+        "--project", metavar="[ENTITY/]PROJECT", help="instead of where it is, WANDB_PROJECT or tracker.project"
+    )
     add_runs(command)
     command.set_defaults(function=_push)
 
@@ -70,7 +72,7 @@ def _pull(options: argparse.Namespace) -> int:
         print(f"pulled   {path}")
     print(
         f"{len(pulled.written)} pulled, {len(pulled.here_already)} here already, "
-        f"{pulled.passed_over} passed over (unfinished, not asked for, or of other code)"
+        f"{pulled.passed_over} passed over (unfinished, by hand, not asked for, or of other code)"
     )
     return 0
 

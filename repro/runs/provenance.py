@@ -35,6 +35,12 @@ def collect(data_fingerprint: str, device: str) -> dict[str, Any]:
     }
 
 
+def requirements() -> str:
+    """Every installed package with its version, as pip lists them: `name==version`, a line each."""
+    installed = {(one.metadata["Name"], one.version) for one in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(installed, key=lambda one: str(one[0]).lower()))
+
+
 def commit() -> str | None:
     """The commit of this code; None where there is no repository."""
     return _git("rev-parse", "HEAD")

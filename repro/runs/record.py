@@ -166,7 +166,9 @@ def record_for(root: Path, config: Config, table: str, row: str, signature: str 
 def all_records(root: Path) -> Iterator[Record]:
     """Every record below `root`, in the order of their paths."""
     for file in sorted(root.glob("**/config.yaml")):
-        if (file.parent / "status.json").exists():  # W&B's client writes a config.yaml too, into folders of its own
+        # A hidden folder is a record that is being made; W&B's client has files of this name in folders of its own.
+        is_hidden = file.parent.name.startswith(".")
+        if not is_hidden and (file.parent / "status.json").exists():
             yield Record(file.parent)
 
 

@@ -8,6 +8,7 @@ import netrc
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,27 +21,52 @@ from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.runs.record import Record
 from repro.tracking.mirror_file import one_line
+from repro.tracking.place import Place
 
-INIT_TIMEOUT_S = 10.0
+INIT_TIMEOUT_S = 10.0  # of a run at work
 CONFIG_TEXT = "resolved_config"  # the config as text: numbers come back as they were (10.0, not 10)
 _PROVENANCE = ("commit", "dirty_diff_sha256", "time", "cpu", "gpu", "device", "python", "versions", "data_fingerprint")
 _RUN_ID_CHARACTERS = 128
+_MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the client may wait for a server, in seconds: to begin a run, and to end it."""
+
+    init_s: float
+    finish_s: float
+
+
+def limits_at_work(config: Config) -> Limits:
+    """Those of a run that trains: W&B is never in the way."""
+    return Limits(INIT_TIMEOUT_S, config.tracker.finish_timeout_s)
 
 
 def start_run(
-    record: Record, config: Config, mode: Literal["online", "offline"], folder: Path, project: str | None = None
+    record: Record,
+    config: Config,
+    mode: Literal["online", "offline"],
+    folder: Path,
+    place: Place,
+    limits: Limits,
+    *,
+    is_at_work: bool,
 ) -> Any:
     """The W&B run of a record: new, or the same one again. Raises what the client raises.
 
-    `folder` is where the client writes; `project` goes before WANDB_PROJECT, which goes before `tracker.project`.
+    `folder` is where the client writes. `is_at_work` says whether this is the run's own process: what the client finds
+    out about a machine and a command belongs to the run only there.
     """
     about = record.about()
     provenance = record.provenance()
     run = wandb.init(
         id=run_id(about["signature"], about["table"], about["row"]),
         name=f"{about['row']} {config.scale.name} seed{config.seed}",
-        project=project or os.environ.get("WANDB_PROJECT") or config.tracker.project,
-        group=about["row"],
+        entity=place.entity,
+        project=place.project,
+        # Not the row alone: W&B would draw its runs of two scales, or of two tables, as one.
+        group=f"{about['table']}/{about['row']}/{config.scale.name}",
         job_type=config.scale.name,
         tags=tags(about["table"], config),
         config=config_of(about, provenance),
@@ -51,14 +77,18 @@ def start_run(
             console="off",
             quiet=True,
             silent=True,
-            init_timeout=INIT_TIMEOUT_S,
-            login_timeout=INIT_TIMEOUT_S,
-            finish_timeout=config.tracker.finish_timeout_s,
+            init_timeout=limits.init_s,
+            login_timeout=limits.init_s,
+            finish_timeout=limits.finish_s,
             finish_timeout_raises=True,
+            host=provenance.get("host"),
+            program=(provenance.get("argv") or [None])[0],
             # Provenance has the commit; the client's own look at git would run git again and note the remote.
             disable_git=True,
             git_commit=provenance.get("commit"),
-            x_disable_stats=config.scale.name != "paper",
+            x_disable_stats=not is_at_work or config.scale.name != "paper",
+            x_disable_meta=not is_at_work,
+            x_save_requirements=False,  # the record has those of the machine that the run was on
         ),
     )
     run.define_metric("update")
@@ -84,11 +114,16 @@ def config_of(about: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[s
 
 
 def _add_files(run: Any, record: Record) -> None:
-    """The resolved config and the provenance with its versions, as files (the client adds requirements.txt itself)."""
-    folder = Path(run.dir) / "record"
-    folder.mkdir(exist_ok=True)
-    # Not config.yaml: this folder may lie below the runs' own, where a folder with that file is a record.
-    for name, copy in (("config.yaml", "resolved_config.yaml"), ("provenance.json", "provenance.json")):
+    """The resolved config, the provenance and the versions of all requirements, as files."""
+    folder = Path(run.dir)
+    (folder / "record").mkdir(exist_ok=True)
+    # Not config.yaml: this folder may lie below the runs' own, where a folder with that file is a record. The
+    # requirements go where the client would put its own: W&B shows them there.
+    for name, copy in (
+        ("config.yaml", "record/resolved_config.yaml"),
+        ("provenance.json", "record/provenance.json"),
+        ("requirements.txt", "requirements.txt"),
+    ):
         if (record.path / name).is_file():
             shutil.copyfile(record.path / name, folder / copy)
             run.save(str(folder / copy), base_path=run.dir, policy="now")
@@ -148,6 +183,12 @@ def reset_client() -> None:
         wandb.teardown()
 
 
+def wanted_mode(config: Config) -> str:
+    """`tracker.mode`; where that is `auto`, what WANDB_MODE says, if it says anything that the client knows."""
+    mode = config.tracker.mode
+    return mode if mode != "auto" else _MODES.get(os.environ.get("WANDB_MODE", ""), mode)
+
+
 def is_logged_in() -> bool:
     """Whether there is a key for the client's server, in the environment or in netrc; asks nobody.
 
@@ -163,8 +204,10 @@ def is_logged_in() -> bool:
                 return True
         except FileNotFoundError:
             continue
-        except netrc.NetrcParseError as error:
-            raise UserError(f"{path}: not read ({error.msg}, line {error.lineno}); it may hold W&B's key") from None
+        except netrc.NetrcParseError as error:  # its message quotes the file, where the key is
+            raise UserError(f"{path}: line {error.lineno} is not understood; it may hold W&B's key: mend it") from None
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"{path}: cannot be read ({type(error).__name__}); it may hold W&B's key") from None
     return False
 
 

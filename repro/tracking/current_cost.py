@@ -14,20 +14,31 @@ from repro.measure.cost import method_cost, selector_macs, tokens_kept
 _LAYER = "density/"
 
 
-def current_macs_g(config: Config, entry: Mapping[str, Any]) -> float:
-    """MACs of one image, in 1e9, of the model that is trained (at a local scale: the local one).
+class CurrentCost:
+    """The MACs of one run, entry after entry in the order of its training.
 
-    Exact where the entry has the density of every layer (`density/<layer>`); from the density of the whole where that
-    is all there is; else those of the method's end, which a method with a fixed structure has from the start.
+    Exact from the first entry with the density of every layer (`density/<layer>`): they hold until the next such entry,
+    for only what writes one changes them. Before it, from the density of the whole where that is all there is; else
+    those of the method's end, which a method with a fixed structure has from the start.
     """
-    model, method = config.model, config.method
-    layers = {name.removeprefix(_LAYER): value for name, value in entry.items() if name.startswith(_LAYER)}
-    tokens = tokens_kept(model, method.tokens)
-    counted = model.layers(tokens)
-    if layers and layers.keys() >= {layer.name for layer in counted}:
-        products = sum(layer.size * layers[layer.name] * layer.uses for layer in counted)
-        return float(products + model.attention_macs(tokens) + selector_macs(model, method)) / 1e9
-    return _macs_g(model.model_dump_json(), method.model_dump_json(), entry.get("density"))
+
+    def __init__(self, config: Config) -> None:
+        model, method = config.model, config.method
+        tokens = tokens_kept(model, method.tokens)
+        self._layers = model.layers(tokens)
+        self._rest = model.attention_macs(tokens) + selector_macs(model, method)
+        self._geometry, self._method = model.model_dump_json(), method.model_dump_json()
+        self._densities: dict[str, float] = {}
+
+    def after(self, entry: Mapping[str, Any]) -> float:
+        """MACs of one image, in 1e9, of the model that is trained (at a local scale: the local one)."""
+        layers = {name.removeprefix(_LAYER): value for name, value in entry.items() if name.startswith(_LAYER)}
+        if layers.keys() >= {layer.name for layer in self._layers}:
+            self._densities = layers
+        if self._densities:
+            products = sum(layer.size * self._densities[layer.name] * layer.uses for layer in self._layers)
+            return float(products + self._rest) / 1e9
+        return _macs_g(self._geometry, self._method, entry.get("density"))
 
 
 @functools.lru_cache(maxsize=64)

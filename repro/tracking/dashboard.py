@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
 
 from repro.composition import compose
+from repro.config import signatures
 from repro.errors import UserError
 from repro.report.collect import collect
 from repro.report.tables import markdown_text
 from repro.report.view import view
 from repro.rows import Row, Table
 from repro.runs.files import write_json
-from repro.runs.record import record_for
+from repro.runs.record import Record, record_for
 from repro.tracking.client import client_errors, is_logged_in, require_login
 from repro.tracking.mirror_file import one_line, read_mirror
+from repro.tracking.place import Place, place_of
 
 try:
     from wandb_workspaces.reports.v2 import Report
@@ -54,15 +55,18 @@ def make(
     Raises `UserError` for a wrong row or override, and for a server that refuses.
     """
     chosen = table.select(rows, scale)
-    entity, name = project_of(project, [f"scale={scale}", *overrides])
+    place = place_of(compose(["data.root=unused", f"scale={scale}", *overrides]).tracker.project, project)
+    entity, name = place.entity or "", place.project
     frame = collect(table, chosen, scale, seeds, runs, overrides)
     markdown = markdown_text(view(frame, table, overrides))
-    urls = _urls(table, chosen, scale, seeds, runs, overrides)
+    found = _runs(table, chosen, scale, seeds, overrides, runs)
     is_online = not is_offline and is_logged_in()
     if is_online:
         entity = entity or _default_entity()
-    workspace = build_workspace(table, chosen, scale, entity, name)
-    report = build_report(table, chosen, scale, frame, markdown, urls, entity, name)
+    by_row = {row: list(records) for row, records in found.items()}
+    urls = {row: known for row, records in found.items() if (known := _urls(records.values()))}
+    workspace = build_workspace(table, chosen, scale, by_row, entity, name)
+    report = build_report(table, chosen, scale, frame, markdown, by_row, urls, entity, name)
     path = reports / table.name / f"{table.name}.wandb.json"
     write_json(path, specification(workspace, report))
     if is_online:
@@ -94,9 +98,9 @@ def publish_file(path: Path, project: str | None) -> str:
             f"{path}: not a specification ({one_line(error)}); repro wandb dashboard TABLE writes one"
         ) from None
     require_login()
-    entity, name = project_of(project, []) if project else (workspace.entity, workspace.project)
+    place = place_of(None, project) if project else Place(workspace.project, workspace.entity)
     for page in (workspace, report):
-        page.entity, page.project = entity or _default_entity(), name
+        page.entity, page.project = place.entity or _default_entity(), place.project
     return publish(workspace, report)
 
 
@@ -108,30 +112,26 @@ def publish(workspace: Any, report: Any) -> str:
     return f"workspace {workspace.url}\nreport {report.url}"
 
 
-def project_of(project: str | None, overrides: Sequence[str]) -> tuple[str, str]:
-    """Entity (empty: the user's own) and project, from `[entity/]project`, the environment or the config."""
-    given = project or os.environ.get("WANDB_PROJECT") or compose(["data.root=unused", *overrides]).tracker.project
-    entity, _, name = str(given or "").rpartition("/")
-    if not name:
-        raise UserError("no project to make a dashboard in; give --project [ENTITY/]PROJECT")
-    return entity or os.environ.get("WANDB_ENTITY", ""), name
-
-
 def _default_entity() -> str:
     with client_errors("W&B does not say whose key it is"):
         return str(wandb.Api().default_entity)
 
 
-def _urls(
-    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], runs: Path, overrides: Sequence[str]
-) -> Mapping[str, list[str]]:
-    """The addresses that the records' mirrors know, by row."""
-    found: dict[str, list[str]] = {}
+def _runs(
+    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], overrides: Sequence[str], root: Path
+) -> dict[str, dict[str, Record]]:
+    """By row, then by signature, the records that the table is made of."""
+    found: dict[str, dict[str, Record]] = {}
     for row in rows:
         first = compose(["data.root=unused", *row.overrides, f"scale={scale}", *overrides])
-        for seed in seeds:
-            config = first.model_copy(update={"seed": seed})
-            mirror = read_mirror(record_for(runs, config, table.name, row.id).path)
-            if mirror is not None and mirror.url:
-                found.setdefault(row.id, []).append(mirror.url)
+        found[row.id] = {
+            signature: record_for(root, first.model_copy(update={"seed": seed}), table.name, row.id, signature)
+            for seed, signature in signatures(first, seeds).items()
+        }
     return found
+
+
+def _urls(records: Iterable[Record]) -> list[str]:
+    """The addresses that their mirrors know."""
+    mirrors = [read_mirror(record.path) for record in records]
+    return [mirror.url for mirror in mirrors if mirror is not None and mirror.url]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from repro.errors import UserError
 from repro.runs.files import read_json, write_json
 
 State = Literal["live", "current", "behind"]
@@ -28,6 +29,8 @@ class Mirror:
         through_update: the last optimizer update that was handed to W&B.
         reason: why it is behind; one line, without secrets.
         push: the command that brings the server up to date; empty when it is.
+        entity: whose project it is, None for the user's own.
+        project: where the run is, or is to be: a push in another environment must not make a second one elsewhere.
     """
 
     state: State
@@ -37,6 +40,8 @@ class Mirror:
     through_update: int = 0
     reason: str = ""
     push: str = ""
+    entity: str | None = None
+    project: str | None = None
 
 
 def mirror_file(record: Path) -> Path:
@@ -86,6 +91,10 @@ def push_command(record: Path) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as the first line of its message, without anything that looks like a key or a password."""
-    lines = str(error).strip().splitlines()
-    return _SECRETS.sub("***", f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    """An error as the first line of its message, without anything that looks like a key or a password.
+
+    What kind it is stands before it, but for our own: those are written to be read.
+    """
+    kind = "" if isinstance(error, UserError) else type(error).__name__
+    lines = str(error).strip().splitlines()[:1]
+    return _SECRETS.sub("***", ": ".join([kind, *lines] if kind else lines))

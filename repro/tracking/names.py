@@ -6,6 +6,8 @@ An accuracy of another scale than the paper's has a group of its own (`local/top
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from repro.rows import Row, Table, load_table
 
 RESULT = "result/"
 EMPTY = "result/cells_without_value"
+RESULT_SHA256 = "record/result_sha256"  # whether the server has the result, and nobody has edited it since
 PUBLISHED_TOP1 = "published_top1_pct"
 _ACCURACY = ("top1", "top5", "loss")
 _TRAIN = ("epoch", "loss", "learning_rate")
@@ -87,11 +90,12 @@ class Names:
         return dict.fromkeys(("published/top1_pct", f"{self.backbone}/{PUBLISHED_TOP1}"), published.value)
 
     def summary(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """The cells of result.json; `result_of` is the way back."""
+        """The cells of result.json and their digest; `result_of` is the way back."""
         prefix = "" if self.is_published_training else f"{self.group}_"
         cells = {f"{RESULT}{prefix if is_accuracy(name) else ''}{name}": value for name, value in result.items()}
         empty = sorted(name for name, value in cells.items() if value is None)
         full = {name: value for name, value in cells.items() if value is not None}
+        full[RESULT_SHA256] = digest(result)
         return {**full, EMPTY: " ".join(empty)} if empty else full  # the client drops a value of None
 
     def against_published(self, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +141,14 @@ def result_of(summary: Mapping[str, Any], names: Names) -> dict[str, Any]:
         name.removeprefix(RESULT): value for name, value in every.items() if name.startswith(RESULT) and name != EMPTY
     }
     return {name.removeprefix(prefix) if prefix else name: value for name, value in cells.items()}
+
+
+def digest(result: Mapping[str, Any]) -> str:
+    """sha256 of result.json's values, however they were written: a server gives 10.0 back as 10."""
+    plain = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in result.items()
+    }
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def is_accuracy(name: str) -> bool:

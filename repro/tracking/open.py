@@ -13,7 +13,9 @@ def open_sinks(record: Record, config: Config, is_first: bool) -> Sinks:
         return Sinks([])
     sinks: list[Sink] = [JsonlSink(record.metrics_file)]
     if config.tracker.mode != "disabled":
+        from repro.tracking.client import wanted_mode
         from repro.tracking.wandb_mirror import WandbMirror
 
-        sinks.append(WandbMirror(record, config))
+        if wanted_mode(config) != "disabled":
+            sinks.append(WandbMirror(record, config))
     return Sinks(sinks)

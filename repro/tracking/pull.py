@@ -2,7 +2,8 @@
 runs of several clusters.
 
 Everything is checked before anything is written: a run whose config does not give the signature that it claims, two
-runs for one record, and a record here that says something else are refused, all in one message.
+runs for one record, and a record here that says something else are refused, all in one message. What a single run must
+be is in `repro.tracking.pull_checks`.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from pydantic import ValidationError
 
 from repro.config import Config
 from repro.errors import UserError
+from repro.rows import Row
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
 from repro.tracking.client import CONFIG_TEXT, client_errors, require_login
-from repro.tracking.mirror_file import Mirror, one_line, write_mirror
-from repro.tracking.names import names_of, result_of
+from repro.tracking.mirror_file import Mirror, write_mirror
+from repro.tracking.pull_checks import check_words, config_of_row, is_of_a_table, result_of_run, row_of
 
 _API_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """One run of a project, as the server has it."""
+    """One run of a `project` (`[entity/]project`), as the server has it."""
 
     id: str
     url: str
+    project: str
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
 
@@ -46,14 +48,15 @@ class Candidate:
 
     remote: RemoteRun
     config: Config
-    about: Mapping[str, Any]
+    row: Row
     result: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     record: Record
 
     @property
     def place(self) -> tuple[str, str, str, int]:
         """Table, row, scale and seed: what a line of a table is made of."""
-        return self.about["table"], self.about["row"], self.config.scale.name, self.config.seed
+        return self.row.table, self.row.id, self.config.scale.name, self.config.seed
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def remote_runs(project: str) -> list[RemoteRun]:
     with client_errors(f"{project}: cannot be read from W&B", "; is it [entity/]project?"):
         api = wandb.Api(timeout=_API_TIMEOUT_S)
         return [
-            RemoteRun(run.id, run.url, dict(run.config), dict(run.summary.items()))
+            RemoteRun(run.id, run.url, f"{run.entity}/{run.project}", dict(run.config), dict(run.summary.items()))
             for run in api.runs(project, lazy=False)
         ]
 
@@ -80,11 +83,12 @@ def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_si
     """Write the records of finished runs below `root`.
 
     Args:
-        rows: `table` or `table/row` prefixes to take; empty takes all.
+        rows: `table` or `table/row` prefixes to take; empty takes all that belong to a table.
         any_signature: take runs of one row, scale and seed whose configs differ, each into a record of its own.
 
     Raises `UserError`, once, with everything that is wrong; then nothing is written.
     """
+    check_words(rows)
     problems: list[str] = []
     candidates: list[Candidate] = []
     passed_over = 0
@@ -96,7 +100,7 @@ def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_si
         try:
             candidates.append(_candidate(remote, about, root))
         except UserError as error:
-            problems.append(str(error))
+            problems.append(f"{error} ({remote.url})")
     problems += _duplicates(candidates)
     if not any_signature:
         problems += _conflicts(candidates, root)
@@ -126,26 +130,25 @@ def _about(remote: RemoteRun) -> dict[str, Any] | None:
 
 def _is_wanted(about: Mapping[str, Any], rows: Sequence[str]) -> bool:
     name = f"{about['table']}/{about['row']}"
-    return not rows or any(name == row or name.startswith(f"{row}/") for row in rows)
+    if not rows:
+        return is_of_a_table(about)
+    return any(name == row or name.startswith(f"{row}/") for row in rows)
 
 
 def _candidate(remote: RemoteRun, about: Mapping[str, Any], root: Path) -> Candidate:
-    try:
-        config = Config.model_validate({key: about[key] for key in Config.model_fields})
-    except (KeyError, ValidationError) as error:
+    row = row_of(remote.id, about)
+    config = config_of_row(remote.id, about, row)
+    claims = [about["signature"], remote.config.get("signature"), remote.summary.get("result/signature")]
+    wrong = [claim for claim in claims if claim != config.signature]
+    if wrong:
         raise UserError(
-            f"{remote.id}: its config is not of this version of the code ({one_line(error)}); pull with the version "
-            f"that made it ({remote.url})"
-        ) from None
-    result = result_of(remote.summary, names_of(about["table"], about["row"], config))
-    claims = {about["signature"], remote.config.get("signature"), result.get("signature")}
-    if claims != {config.signature}:
-        wrong = next(claim for claim in claims if claim != config.signature)
-        raise UserError(
-            f"{remote.id}: conflicting signatures: it claims {str(wrong)[:8]}, its config gives "
-            f"{config.signature[:8]}; one of them was edited or belongs to another version of the code ({remote.url})"
+            f"{remote.id}: conflicting signatures: it claims {str(wrong[0])[:8]}, its config gives "
+            f"{config.signature[:8]}; one of them was edited or belongs to another version of the code"
         )
-    return Candidate(remote, config, about, result, record_for(root, config, about["table"], about["row"]))
+    result = result_of_run(remote.id, remote.summary, config, row)
+    known = remote.config.get("provenance")
+    provenance = {**(known if isinstance(known, dict) else {}), "pulled_from": remote.url}
+    return Candidate(remote, config, row, result, provenance, record_for(root, config, row.table, row.id))
 
 
 def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
@@ -154,7 +157,7 @@ def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
     for candidate in candidates:
         by_path.setdefault(candidate.record.path, []).append(candidate)
     return [
-        f"{same[0].about['row']} seed {same[0].config.seed}: {len(same)} runs with the signature "
+        f"{same[0].row.id} seed {same[0].config.seed}: {len(same)} runs with the signature "
         f"{same[0].config.signature[:8]}: {', '.join(c.remote.url for c in same)}; delete all but one"
         for same in by_path.values()
         if len(same) > 1
@@ -202,15 +205,21 @@ def _against_local(candidate: Candidate) -> str:
 
 
 def _write(candidate: Candidate) -> None:
-    """The record, renamed to its place when it is whole: an interrupted pull leaves none."""
-    remote, final = candidate.remote, candidate.record.path
-    record = Record(final.with_name(f".{final.name}.pull"))
-    shutil.rmtree(record.path, ignore_errors=True)  # of a pull that was cut off
-    record.create(candidate.config, candidate.about["table"], candidate.about["row"])
-    provenance = dict(remote.config.get("provenance") or {})
-    write_json(record.path / "provenance.json", {**provenance, "pulled_from": remote.url})
-    write_mirror(record.path, Mirror("current", "none", remote.id, remote.url))
-    update = int(candidate.result["updates"])
-    write_json(record.path / "result.json", dict(candidate.result))
-    record.set_status(Status("done", heartbeat=time.time(), attempt=0, update=update, updates=update))
-    record.path.rename(final)
+    """The record, renamed to its place when it is whole: a pull that is interrupted leaves none."""
+    remote, result, final = candidate.remote, candidate.result, candidate.record.path
+    record = Record(final.with_name(f".{final.name}.pull"))  # `all_records` passes it over
+    try:
+        shutil.rmtree(record.path, ignore_errors=True)  # of a pull that was killed
+        record.create(candidate.config, candidate.row.table, candidate.row.id)
+        write_json(record.path / "provenance.json", dict(candidate.provenance))
+        entity, _, project = remote.project.rpartition("/")
+        mirror = Mirror("current", "none", remote.id, remote.url, entity=entity or None, project=project)
+        write_mirror(record.path, mirror)
+        write_json(record.path / "result.json", dict(result))
+        done = Status("done", heartbeat=time.time(), update=result["updates"], updates=result["updates"])
+        record.set_status(done)
+        record.path.rename(final)
+    except OSError as error:
+        raise UserError(f"{final}: cannot be written ({error.strerror}); pull again to go on") from None
+    finally:
+        shutil.rmtree(record.path, ignore_errors=True)

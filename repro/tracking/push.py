@@ -6,21 +6,24 @@ the same step wherever it comes from. So a push that was cut off is simply start
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import UserError
 from repro.rows import table_names
 from repro.runs.record import Record, all_records
-from repro.tracking.client import client_errors, require_login, reset_client, start_run
-from repro.tracking.mirror_file import Mirror, push_command, write_mirror
+from repro.tracking.client import Limits, client_errors, require_login, reset_client, start_run
+from repro.tracking.mirror_file import Mirror, push_command, read_mirror, write_mirror
 from repro.tracking.names import names_of, step_of
-from repro.tracking.wandb_mirror import finish, log_entry
+from repro.tracking.place import Place, place_of
+from repro.tracking.run_log import RunLog
 
-WEIGHTS_TIMEOUT_S = 600  # beyond a run's own limits: whoever pushes has time, and half an upload is none
+LIMITS = Limits(init_s=60, finish_s=600)  # not a run's own: whoever pushes has time, and half an upload is none
+_CONFIRM_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -61,33 +64,51 @@ def push(records: Sequence[Record], project: str | None = None) -> Iterator[Push
 
 
 def push_one(record: Record, project: str | None) -> Pushed:
-    """Push one record. A run that is at work is left to its own mirror."""
+    """Push one record. A run that is at work, or still sends, is left to its own mirror."""
     try:
         with client_errors("W&B did not take it", f"; again: {push_command(record.path)}"):
-            status = record.status()
-            if status.state == "running" and not status.is_silent(time.time()):
-                return Pushed(record.path, skipped="is running; it mirrors itself")
-            if status.attempt == 0 and record.result() is None:
-                return Pushed(record.path, skipped="has not started yet")
-            return _send(record, project)
+            why_not = _left_alone(record)
+            return Pushed(record.path, skipped=why_not) if why_not else _send(record, project)
     except UserError as error:
         reset_client()
         return Pushed(record.path, failed=str(error))
 
 
+def _left_alone(record: Record) -> str:
+    """Why this record is not to be pushed; empty where it is.
+
+    A run is done before its mirror is: two who write one W&B run at once spoil it.
+    """
+    status, mirror = record.status(), read_mirror(record.path)
+    if status.state == "running" and not status.is_silent(time.time()):
+        return "is running; it mirrors itself"
+    # Its process holds the lock to the end. Of another machine that may not be seen: its last sign of life counts.
+    is_elsewhere = status.host not in (None, platform.node())
+    is_live = mirror is not None and mirror.state == "live" and not status.is_silent(time.time())
+    if record.is_locked or (is_elsewhere and is_live):
+        return "is still at work; it mirrors itself"
+    if status.attempt == 0 and record.result() is None:
+        return "has not started yet"
+    origin = record.provenance().get("pulled_from")
+    return f"was pulled from {origin}, where it is" if origin else ""
+
+
 def _send(record: Record, project: str | None) -> Pushed:
     about, config = record.about(), record.config()
+    place = place_of(config.tracker.project, project, read_mirror(record.path))
     names = names_of(about["table"], about["row"], config)
     # The client's own files are of no use afterwards: the record has everything.
     with tempfile.TemporaryDirectory(prefix="repro-push-") as folder:
-        run = start_run(record, config, "online", Path(folder), project)
-        last = run.starting_step - 1
-        update = sent = 0
+        run = start_run(record, config, "online", Path(folder), place, LIMITS, is_at_work=False)
+        to, url = Place(run.project, run.entity), run.url
+        log = RunLog(run, config, names)
         for entry in sorted(record.metrics(), key=step_of):
-            update = int(entry["update"])
-            if step_of(entry) > last:
-                log_entry(run, config, names, entry)
-                sent += 1
-        finish(run, record, config, names, record.result(), WEIGHTS_TIMEOUT_S)
-    write_mirror(record.path, Mirror("current", "online", run.id, run.url, update))
-    return Pushed(record.path, sent, run.url)
+            log.write(entry)
+        log.finish(record, record.result(), LIMITS.finish_s)
+    missing, again = log.missing(_CONFIRM_S), push_command(record.path)
+    mirror = Mirror("current", "online", run.id, url, log.update, entity=to.entity, project=to.project)
+    if missing:
+        write_mirror(record.path, replace(mirror, state="behind", reason=missing, push=again))
+        raise UserError(f"W&B did not take it ({missing}); again: {again}")
+    write_mirror(record.path, mirror)
+    return Pushed(record.path, log.sent, url)

@@ -20,6 +20,7 @@ def build_report(
     scale: str,
     frame: pd.DataFrame,
     markdown: str,
+    signatures: Mapping[str, Sequence[str]],
     urls: Mapping[str, Sequence[str]],
     entity: str,
     project: str,
@@ -29,10 +30,17 @@ def build_report(
     Args:
         frame: the table's frame, for the verdicts in numbers.
         markdown: the table as `repro report` writes it, with its notes, sources and claims.
+        signatures: by row, those of its seeds.
         urls: the W&B addresses of each row's runs; rows without one are named as not there yet.
     """
     group = accuracy_group(scale, is_published_data=True)
     backbones = list(dict.fromkeys(row.backbone for row in rows))
+
+    def grid(panels: Sequence[Any], backbone: str | None = None) -> Any:
+        name = table.label(backbone) if backbone else table.name
+        chosen = [one for row in rows if backbone in (None, row.backbone) for one in signatures[row.id]]
+        return _grid(name, filters(table, scale, chosen), panels)
+
     return wr.Report(
         project=project,
         entity=entity,
@@ -46,17 +54,17 @@ def build_report(
             wr.H1(text="Table"),
             wr.MarkdownBlock(text=markdown),
             wr.H1(text="Accuracy against MACs"),
-            _grid(table, scale, against_macs(table, scale, group)),
+            grid(against_macs(table, scale, group)),
             *(
                 block
                 for backbone in backbones
                 for block in (
                     wr.H1(text=table.label(backbone)),
-                    _grid(table, scale, backbone_curves(table, backbone, scale, group), backbone),
+                    grid(backbone_curves(table, backbone, scale, group), backbone),
                 )
             ),
             wr.H1(text="Sparsity and churn"),
-            _grid(table, scale, sparsity()),
+            grid(sparsity()),
             wr.H1(text="Runs"),
             wr.MarkdownBlock(text=run_links(rows, urls)),
         ],
@@ -81,11 +89,10 @@ def run_links(rows: Sequence[Row], urls: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _grid(table: Table, scale: str, panels: Sequence[Any], backbone: str | None = None) -> Any:
-    """Panels two in a row over the runs of the table, or of one backbone of it."""
+def _grid(name: str, filters_text: str, panels: Sequence[Any]) -> Any:
+    """Panels two in a row over the runs that the filter leaves."""
     for place, panel in enumerate(panels):
         panel.layout = wr.Layout(x=12 * (place % 2), y=8 * (place // 2), w=12, h=8)
-    name = table.label(backbone) if backbone else table.name
     # Without a project it is the report's own; with one, the library would ask the server for it here.
-    runset = wr.Runset(name=name, filters=filters(table, scale, backbone), groupby=["config.row"])
+    runset = wr.Runset(name=name, filters=filters_text, groupby=["config.row"])
     return wr.PanelGrid(runsets=[runset], panels=list(panels))

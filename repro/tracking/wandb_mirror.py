@@ -19,21 +19,25 @@ from repro.config import Config
 from repro.runs.record import Record
 from repro.tracking.client import (
     INIT_TIMEOUT_S,
-    add_weights,
     is_logged_in,
+    limits_at_work,
     reset_client,
     run_id,
     start_run,
     stop_client,
+    wanted_mode,
 )
-from repro.tracking.current_cost import current_macs_g
-from repro.tracking.mirror_file import Mirror, State, one_line, push_command, write_mirror
-from repro.tracking.names import Names, names_of, step_of
+from repro.tracking.mirror_file import Mirror, State, one_line, push_command, read_mirror, write_mirror
+from repro.tracking.names import names_of, step_of
+from repro.tracking.place import Place, place_of
+from repro.tracking.run_log import RunLog
 from repro.tracking.segment import becomes_whole, offline_runs
 
 _BATCH_S = 5.0  # between two looks at what the loop has handed over
 _FLUSH_S = 3.0  # for the client's offline file, after the end of a run
 _STOPPED_S = 5.0  # a run that was asked to stop has little time left, and its next attempt makes up for it
+_CONFIRM_S = 10.0  # for a server that takes its time to show what it has taken
+_CONFIRM_STOPPED_S = 2.0
 _GRACE_S = 5.0  # beyond the client's own time limits
 
 
@@ -62,8 +66,9 @@ class WandbMirror:
         self._id = run_id(about["signature"], about["table"], about["row"])
         self._mode: Literal["online", "offline", "none"] = "none"
         self._url: str | None = None
+        self._place: Place | None = None
         self._why_offline = ""
-        self._update = 0
+        self._log: RunLog | None = None
         self._gave_up = False
         self._queue: SimpleQueue[_Entry | _End] = SimpleQueue()
         self._closing = threading.Event()
@@ -80,7 +85,7 @@ class WandbMirror:
         self._queue.put(_End(summary))
         self._closing.set()
         tracker = self._config.tracker
-        limit_s = 2 * INIT_TIMEOUT_S + (1 + tracker.upload_weights) * tracker.finish_timeout_s + _GRACE_S
+        limit_s = 2 * INIT_TIMEOUT_S + (1 + tracker.upload_weights) * tracker.finish_timeout_s + _CONFIRM_S + _GRACE_S
         if summary is None:
             limit_s = min(limit_s, _STOPPED_S)
         self._thread.join(limit_s)
@@ -102,18 +107,17 @@ class WandbMirror:
             self._note("live")
         else:
             self._note("behind", self._why_offline)
-        last = run.starting_step - 1  # a run that is resumed on the server goes on after its last step
+        self._log = log = RunLog(run, self._config, self._names)
         # The record first: a killed attempt may have kept lines that never reached the client.
         for entry in sorted(self._record.metrics(), key=step_of):
-            last = self._log(run, entry, last)
+            log.write(entry)
         while True:
             for item in self._next_items():
                 if isinstance(item, _End):
-                    limit_s = self._config.tracker.finish_timeout_s
-                    finish(run, self._record, self._config, self._names, item.result, limit_s)
-                    self._say_how_it_ended()
+                    log.finish(self._record, item.result, self._config.tracker.finish_timeout_s)
+                    self._say_how_it_ended(log, is_stopped=item.result is None)
                     return
-                last = self._log(run, item.values, last, item.time)
+                log.write(item.values, item.time)
 
     def _next_items(self) -> list[_Entry | _End]:
         """What has come in the batch's time. To wake for each entry takes three times as much of the processor."""
@@ -125,12 +129,18 @@ class WandbMirror:
 
     def _open(self) -> Any:
         (self._record.path / "wandb").mkdir(exist_ok=True)
-        wanted = self._config.tracker.mode
-        self._why_offline = "not logged in to W&B" if wanted == "auto" else "tracker.mode=offline"
+        before = read_mirror(self._record.path)
+        place = self._place = place_of(self._config.tracker.project, mirror=before)
+        self._url = before.url if before else None
+        wanted = wanted_mode(self._config)
+        self._why_offline = "not logged in to W&B"
+        if wanted == "offline":
+            self._why_offline = "tracker.mode=offline" if self._config.tracker.mode == wanted else "WANDB_MODE=offline"
         try:
-            if wanted == "online" or (wanted == "auto" and is_logged_in()):
-                run = start_run(self._record, self._config, "online", self._record.path)
-                self._mode, self._url = "online", run.url
+            # Asked in both cases: of a netrc that it cannot read the client tells more than anybody should see.
+            if wanted != "offline" and (is_logged_in() or wanted == "online"):
+                run = self._start("online", place)
+                self._url, self._place = run.url, Place(run.project, run.entity)
                 return run
         except (
             Exception,
@@ -139,22 +149,21 @@ class WandbMirror:
             self._why_offline = f"W&B cannot be reached ({one_line(error)})"
             self._warn(f"{self._why_offline}; writing offline")
             reset_client()
-        run = start_run(self._record, self._config, "offline", self._record.path)
-        self._mode = "offline"
+        return self._start("offline", place)
+
+    def _start(self, mode: Literal["online", "offline"], place: Place) -> Any:
+        limits = limits_at_work(self._config)
+        run = start_run(self._record, self._config, mode, self._record.path, place, limits, is_at_work=True)
+        self._mode = mode
         return run
 
-    def _log(self, run: Any, entry: Mapping[str, Any], last: int, when: float | None = None) -> int:
-        """Log one entry unless that step is there already; returns the last step that is."""
-        step = step_of(entry)
-        if step <= last:
-            return last
-        log_entry(run, self._config, self._names, entry, when)
-        self._update = int(entry["update"])
-        return step
-
-    def _say_how_it_ended(self) -> None:
+    def _say_how_it_ended(self, log: RunLog, is_stopped: bool) -> None:
         if self._mode == "online":
-            self._note("current")
+            missing = log.missing(_CONFIRM_STOPPED_S if is_stopped else _CONFIRM_S)
+            if missing:
+                self._give_up(missing)
+            else:
+                self._note("current")
             return
         segments = offline_runs(self._record.path)
         if not segments or not becomes_whole(segments[-1], _FLUSH_S):
@@ -175,26 +184,7 @@ class WandbMirror:
 
     def _note(self, state: State, reason: str = "") -> None:
         push = push_command(self._record.path) if state == "behind" else ""
-        mirror = Mirror(state, self._mode, self._id, self._url, self._update, reason, push)
+        update = self._log.update if self._log else 0
+        entity, project = (self._place.entity, self._place.project) if self._place else (None, None)
+        mirror = Mirror(state, self._mode, self._id, self._url, update, reason, push, entity, project)
         write_mirror(self._record.path, mirror)
-
-
-def log_entry(run: Any, config: Config, names: Names, entry: Mapping[str, Any], when: float | None = None) -> None:
-    """Log one entry of metrics.jsonl, with the MACs of the model as it then was, and `when` it came if it is known."""
-    if entry["kind"] in ("train", "masks"):
-        entry = {**entry, "model_macs_g": current_macs_g(config, entry)}
-    stamp = {} if when is None else {"_timestamp": when}
-    run.log({**names.logged(entry), **stamp}, step=step_of(entry))
-
-
-def finish(
-    run: Any, record: Record, config: Config, names: Names, result: Mapping[str, Any] | None, weights_timeout_s: float
-) -> None:
-    """End the W&B run: with its result as the summary, and its weights where asked; or as one that is not finished."""
-    try:
-        if result is not None:
-            run.summary.update(names.summary(result))
-            run.summary.update(names.against_published(result))
-            add_weights(run, record, config, weights_timeout_s)
-    finally:  # weights that the server does not take keep nothing else back
-        run.finish(exit_code=0 if result is not None else 1)

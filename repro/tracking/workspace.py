@@ -1,9 +1,11 @@
-"""The W&B workspace of a table: accuracy against MACs, a section for each backbone, sparsity, speed, system."""
+"""The W&B workspace of a table: accuracy against MACs, a section for each backbone, sparsity, speed,
+at the paper's scale the system.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import wandb_workspaces.expr as expr
@@ -17,8 +19,14 @@ _MACS = "cost/macs_g"
 _CURVES = 100  # runs in one chart: every row of a table
 
 
-def build_workspace(table: Table, rows: Sequence[Row], scale: str, entity: str, project: str) -> Any:
-    """The object tree of the workspace; nothing is sent before its `save`."""
+def build_workspace(
+    table: Table, rows: Sequence[Row], scale: str, signatures: Mapping[str, Sequence[str]], entity: str, project: str
+) -> Any:
+    """The object tree of the workspace; nothing is sent before its `save`.
+
+    Args:
+        signatures: by row, those of its seeds: what the table is made of, and nothing else may enter a mean.
+    """
     group = accuracy_group(scale, is_published_data=True)
     backbones = list(dict.fromkeys(row.backbone for row in rows))
     return ws.Workspace(
@@ -37,11 +45,11 @@ def build_workspace(table: Table, rows: Sequence[Row], scale: str, entity: str, 
             ),
             ws.Section(name="Sparsity and churn", panels=sparsity(), is_open=True),
             ws.Section(name="Training and speed", panels=training()),
-            ws.Section(name="System", panels=[curve("", regex="system/.*", x="RelativeTime(Wall)")]),
+            *system(scale),
         ],
         settings=ws.WorkspaceSettings(x_axis="update", max_runs=_CURVES, group_by_prefix="first"),
         runset_settings=ws.RunsetSettings(
-            filters=filters(table, scale),
+            filters=filters(table, scale, [one for row in rows for one in signatures[row.id]]),
             groupby=[expr.Config("row")],
             order=[expr.Ordering(expr.Config("row"), ascending=True)],
             pinned_columns=["run:displayName", *(f"summary:{name}" for name in columns(table, scale, group))],
@@ -49,10 +57,14 @@ def build_workspace(table: Table, rows: Sequence[Row], scale: str, entity: str, 
     )
 
 
-def filters(table: Table, scale: str, backbone: str | None = None) -> str:
-    """Which runs: those of the table at one scale, as the filter language of wandb-workspaces says it."""
-    text = f"Config('table') = '{table.name}' and Config('scale.name') = '{scale}'"
-    return text if backbone is None else f"{text} and Config('backbone.name') = '{backbone}'"
+def filters(table: Table, scale: str, signatures: Sequence[str]) -> str:
+    """Which runs: those of the table at one scale with these signatures, in the filter language of wandb-workspaces.
+
+    Without the signatures, runs of another config (older defaults, overrides) would be averaged as if they were seeds.
+    """
+    chosen = ", ".join(f"'{signature}'" for signature in signatures)
+    place = f"Config('table') = '{table.name}' and Config('scale.name') = '{scale}'"
+    return f"{place} and Config('signature') in [{chosen}]"
 
 
 def columns(table: Table, scale: str, group: str) -> list[str]:
@@ -122,9 +134,14 @@ def sparsity() -> list[Any]:
     """What the masks and the token selector do."""
     return [
         curve("Density of all prunable weights", ["sparsity/density"]),
+        curve("Share of heads and neurons active", ["sparsity/heads_density", "sparsity/neurons_density"]),
         curve("Density per layer", regex="density/.*"),
         curve("Churn: share of active weights exchanged by a mask update", ["sparsity/churn"]),
         curve("Share of weights ever active", ["sparsity/ever_active"]),
+        curve(
+            "Share of heads and neurons ever active",
+            ["sparsity/heads_ever_active", "sparsity/neurons_ever_active"],
+        ),
         curve("Tokens kept", ["tokens/token_keep_rate"]),
         curve("MACs of the model in training (G)", ["cost/model_macs_g"]),
     ]
@@ -138,6 +155,12 @@ def training() -> list[Any]:
         curve("Step time (ms)", ["speed/step_time_ms"]),
         curve("Images per second", ["speed/images_per_s"]),
     ]
+
+
+def system(scale: str) -> list[Any]:
+    """The section of the machine's own metrics, at the scale where runs send them."""
+    panel = curve("", regex="system/.*", x="RelativeTime(Wall)")
+    return [ws.Section(name="System", panels=[panel])] if scale == "paper" else []
 
 
 def curve(title: str, metrics: Sequence[str] = (), regex: str | None = None, x: str = "update") -> Any:

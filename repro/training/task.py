@@ -20,7 +20,7 @@ from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.runs import provenance
-from repro.runs.files import write_json
+from repro.runs.files import write_json, write_text
 from repro.runs.record import Record
 from repro.runs.status import State
 from repro.schedule import paper_updates
@@ -135,6 +135,7 @@ def _attempt(
             splits, weights = world.together("reading its data", lambda: _inputs(record, config, world, stop))
             if world.is_first:
                 write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
+                write_text(record.path / "requirements.txt", provenance.requirements())
             sinks = open_sinks(record, config, world.is_first)
             around = Surroundings(
                 world,
@@ -193,9 +194,16 @@ def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | Non
     origin = record.starts_from()
     if origin is None:
         return None
-    saved = checkpoint.load_latest(origin.checkpoint_dir, world.device) if origin.result() is not None else None
-    if saved is None:
+    if origin.result() is None:
         raise UserError(f"begins with the weights of {origin.path}, which is not finished; launch that row first")
+    saved = checkpoint.load_latest(origin.checkpoint_dir, world.device)
+    if saved is None:
+        url = origin.provenance().get("pulled_from")
+        which = f"was pulled and has no weights here ({url})" if url else "is finished and has no weights any more"
+        raise UserError(
+            f"begins with the weights of {origin.path}, which {which}; copy its checkpoint/ from the machine that made "
+            "it, or remove that folder and launch that row"
+        )
     weights: dict[str, Any] = saved["model"]
     return weights
 

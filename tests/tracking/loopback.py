@@ -30,15 +30,22 @@ class StoredRun:
     summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     exit_code: int | None = None
-    offsets: list[int] = field(default_factory=list)
+    preempting: bool = False
 
 
 @dataclass
 class Server:
-    """`behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent."""
+    """A user's server, `me`. `runs` are by `project/id`. `behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent.
+
+    `stream_status` is what entries alone get; `delay_s` how long every answer takes. `overlaps` are history lines that
+    came at another place than after the last: of two writers at once, or of one that does not know where it was.
+    """
 
     behaviour: str = "ok"
     hang_after: int | None = None
+    stream_status: int = 200
+    delay_s: float = 0.0
+    overlaps: list[str] = field(default_factory=list)
     port: int = 0
     runs: dict[str, StoredRun] = field(default_factory=dict)
     views: list[dict[str, Any]] = field(default_factory=list)
@@ -63,27 +70,31 @@ class Server:
         if artifacts is not None:
             return {"data": artifacts}
         if "upsertBucket" in query:
-            run = self.runs.setdefault(values["name"], StoredRun())
+            run = self.runs.setdefault(self._key(values), StoredRun())
             run.config |= {key: item["value"] for key, item in json.loads(values["config"] or "{}").items()}
             run.about |= {key: value for key, value in values.items() if value is not None and key != "config"}
-            data["upsertBucket"] = {"bucket": self._bucket(values["name"], run), "inserted": not run.history}
+            data["upsertBucket"] = {"bucket": self._bucket(self._key(values), run), "inserted": not run.history}
         elif "RunResumeStatus" in query:
-            known = self.runs.get(values["name"])
-            bucket = None if known is None else self._bucket(values["name"], known)
-            data["model"] = {"id": "p", "name": "proj", "entity": {"id": "e", "name": "me"}, "bucket": bucket}
+            known = self.runs.get(self._key(values))
+            bucket = None if known is None else self._bucket(self._key(values), known)
+            data["model"] = {
+                "id": "p", "name": values["project"], "entity": {"id": "e", "name": "me"}, "bucket": bucket,
+            }  # fmt: skip
         elif "createRunFiles" in query:
-            run_name = values["run"]
-            files = [
-                {"name": name, "uploadUrl": f"{self.url}/upload/{run_name}?file={name}"} for name in values["files"]
-            ]
-            data["createRunFiles"] = {"runID": run_name, "uploadHeaders": [], "files": files}
+            to = f"{self.url}/upload/{values['project']}/{values['run']}"
+            files = [{"name": name, "uploadUrl": f"{to}?file={name}"} for name in values["files"]]
+            data["createRunFiles"] = {"runID": values["run"], "uploadHeaders": [], "files": files}
         elif re.search(r"query \w*Runs\b", query):
-            edges = [{"node": self._bucket(name, run), "cursor": name} for name, run in self.runs.items()]
+            asked = {key: run for key, run in self.runs.items() if key.startswith(f"{values['project']}/")}
+            edges = [{"node": self._bucket(key, run), "cursor": key} for key, run in asked.items()]
             page = {"hasNextPage": False, "endCursor": None}
             data["project"] = {
                 "internalId": base64.b64encode(b"Project:v1:proj:me").decode(), "readOnly": False,
                 "runCount": len(edges), "runs": {"edges": edges, "pageInfo": page, "totalCount": len(edges)},
             }  # fmt: skip
+        elif re.search(r"query Run(HistoryKeys)?\b", query):
+            known = self.runs.get(self._key(values))
+            data["project"] = {"run": None if known is None else self._bucket(self._key(values), known)}
         elif "upsertView" in query:
             self.views.append(values)
             data["upsertView"] = {
@@ -113,7 +124,11 @@ class Server:
             return {"data": None, "errors": [{"message": f"not known here: {query.strip().splitlines()[0]}"}]}
         return {"data": data}
 
-    def _bucket(self, name: str, run: StoredRun) -> dict[str, Any]:
+    def _key(self, values: dict[str, Any]) -> str:
+        return f"{values['project']}/{values['name']}"
+
+    def _bucket(self, key: str, run: StoredRun) -> dict[str, Any]:
+        project, _, name = key.partition("/")
         return {
             "id": name, "name": name, "displayName": run.about.get("displayName"), "sweepName": None,
             "description": None, "notes": None, "commit": run.about.get("commit"), "host": "h", "readOnly": False,
@@ -124,9 +139,10 @@ class Server:
             "wandbConfig": json.dumps(run.config.get("_wandb", {})), "systemMetrics": "{}",
             "summaryMetrics": json.dumps(run.summary),
             "historyLineCount": len(run.history), "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]",
-            "historyKeys": None, "lastHistoryStep": run.history[-1]["_step"] if run.history else -1,
+            "historyKeys": {"lastStep": run.history[-1]["_step"]} if run.history else None,
+            "lastHistoryStep": run.history[-1]["_step"] if run.history else -1,
             "historyTail": json.dumps([json.dumps(run.history[-1])] if run.history else []),
-            "project": {"id": "p", "name": "proj", "entity": {"id": "e", "name": "me"}},
+            "project": {"id": "p", "name": project, "entity": {"id": "e", "name": "me"}},
         }  # fmt: skip
 
     def stream(self, name: str, body: dict[str, Any]) -> None:
@@ -134,10 +150,12 @@ class Server:
         for file, part in body.get("files", {}).items():
             lines = [json.loads(line) for line in part["content"]] if file.endswith((".jsonl", "summary.json")) else []
             if file == "wandb-history.jsonl":
-                run.offsets.append(part["offset"])
+                if part["offset"] != len(run.history):
+                    self.overlaps.append(f"{name}: {len(lines)} lines at {part['offset']} of {len(run.history)}")
                 run.history[part["offset"] :] = lines
             elif file == "wandb-summary.json":
                 run.summary = lines[-1]
+        run.preempting = run.preempting or body.get("preempting", False)
         if body.get("complete"):
             run.exit_code = body["exitcode"]
 
@@ -159,6 +177,7 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
                 body = gzip.decompress(body)
             server.requests.append(self.path)
             status, answer = 200, b"{}"
+            server.released.wait(server.delay_s)
             if server.behaviour == "hang":
                 server.released.wait(120)
             elif server.behaviour != "ok":
@@ -166,8 +185,10 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
             elif self.path == "/graphql":
                 asked = json.loads(body)
                 answer = json.dumps(server.graphql(asked["query"], asked.get("variables") or {})).encode()
+            elif self.path.endswith("/file_stream") and server.stream_status != 200:
+                status = server.stream_status
             elif self.path.endswith("/file_stream"):
-                server.stream(self.path.split("/")[-2], json.loads(body))
+                server.stream("/".join(self.path.split("/")[-3:-1]), json.loads(body))
                 lines = sum(len(run.history) for run in server.runs.values())
                 if server.hang_after is not None and lines >= server.hang_after:
                     server.behaviour = "hang"
@@ -203,3 +224,4 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
             time.sleep(0.05)
             http.shutdown()
             thread.join()
+    assert not server.overlaps, server.overlaps

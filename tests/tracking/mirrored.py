@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from loopback import Server
+
+from repro.cli import main
 from repro.composition import compose
 from repro.config import Config
 from repro.rows import load_table
@@ -24,6 +28,7 @@ def new_record(folder: Path, *overrides: str) -> tuple[Record, Config]:
     record = record_for(folder, config, "table1", ROW.id)
     record.create(config, "table1", ROW.id)
     write_json(record.path / "provenance.json", {"commit": "c0ffee" * 6 + "c0de", "versions": {"torch": "2.8.0"}})
+    (record.path / "requirements.txt").write_text("torch==2.8.0+node\n")
     record.set_status(record.status().moved("requeued", attempt=1))
     return record, config
 
@@ -84,3 +89,23 @@ def history_of(segment: Path) -> list[dict[str, Any]]:
 def bytes_below(folder: Path) -> bytes:
     """Every file's content."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def repro(*words: str) -> int:
+    """The exit code of `repro wandb ...`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["wandb", *words])
+    return int(ended.value.code or 0)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """Make it the client's server, with a key."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def finished(root: Path, *overrides: str) -> Record:
+    """A finished run whose machine had no network."""
+    record, config = new_record(root, "tracker=none", *overrides)
+    write_run(record, config, range(1, 9))
+    return record

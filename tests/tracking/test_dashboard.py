@@ -17,6 +17,7 @@ from loopback import KEY, serving
 from mirrored import bytes_below, new_record, write_run
 
 from repro.cli import main
+from repro.config import signatures
 from repro.rows import load_table
 from repro.tracking.dashboard import specification
 from repro.tracking.report_page import build_report
@@ -25,6 +26,7 @@ from repro.tracking.workspace import build_workspace
 GOLDEN = Path(__file__).parent / "golden" / "dashboard.json"
 TABLE = load_table("table1")
 ROWS = TABLE.select(["deit_tiny/dense", "deit_tiny/svite-30", "deit_small/s2vite-40"])
+SIGNATURES = {row.id: [f"{row.id}, seed {seed}" for seed in (0, 1)] for row in ROWS}
 
 
 def without_random_ids(value: Any) -> Any:
@@ -37,13 +39,22 @@ def without_random_ids(value: Any) -> Any:
     return [without_random_ids(child) for child in value] if isinstance(value, list) else value
 
 
+def signature_filters(value: Any) -> list[list[str]]:
+    """The signatures that each filter of an object tree lets through, in its order."""
+    if isinstance(value, dict):
+        own = [value["value"]] if value.get("key") == {"section": "config", "name": "signature"} else []
+        assert not own or value["op"] == "IN"
+        return own + [found for child in value.values() for found in signature_filters(child)]
+    return [found for child in value for found in signature_filters(child)] if isinstance(value, list) else []
+
+
 @pytest.mark.parametrize("scale", ["local", "paper"])
 def test_the_object_tree(scale: str) -> None:
     frame = pd.DataFrame({f"{metric}_verdict": ["reproduced", "missing", "missing"] for metric in TABLE.metrics})
     urls = {"deit_tiny/dense": ["http://w/me/proj/runs/one", "http://w/me/proj/runs/two"]}
     seen = specification(
-        build_workspace(TABLE, ROWS, scale, "me", "proj"),
-        build_report(TABLE, ROWS, scale, frame, "| the | table |", urls, "me", "proj"),
+        build_workspace(TABLE, ROWS, scale, SIGNATURES, "me", "proj"),
+        build_report(TABLE, ROWS, scale, frame, "| the | table |", SIGNATURES, urls, "me", "proj"),
     )
     seen = without_random_ids(json.loads(json.dumps(seen)))
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
@@ -52,6 +63,15 @@ def test_the_object_tree(scale: str) -> None:
         GOLDEN.write_text(json.dumps({**golden, scale: seen}, indent=1, sort_keys=True) + "\n")
     else:
         assert seen == golden[scale]
+    # Every curve, chart and list is of the chosen runs alone, in the report's sections those of one backbone.
+    every = [one for of_row in SIGNATURES.values() for one in of_row]
+    assert signature_filters(seen["workspace"]) == [every]
+    assert signature_filters(seen["report"]) == [every, every[:4], every[4:], every]
+    # A structured row has curves too.
+    assert {"sparsity/heads_density", "sparsity/neurons_ever_active"} <= set(
+        re.findall(r"sparsity/\w+", json.dumps(seen))
+    )
+    assert ("system/.*" in json.dumps(seen)) == (scale == "paper")
     # Whatever else changes: an accuracy of another scale is on no axis that says it is the published one.
     axes = re.findall(r'"(?:summary:)?((?:result|eval|deit_\w+)/top1\w*)"', json.dumps(seen))
     assert bool(axes) == (scale == "paper")
@@ -70,6 +90,10 @@ def test_offline_a_file_says_how_to_publish_it_and_is_published_elsewhere(
     assert f"repro wandb publish {path}" in capsys.readouterr().out
     written = json.loads(path.read_text())
     text = json.dumps(written)
+    # Of all runs of the row only the table's own: of its seeds, with the config that the command describes.
+    wanted = signatures(config, range(TABLE.default_seeds("smoke")))
+    assert signature_filters(written["workspace"]) == [list(wanted.values())]
+    assert wanted[0] == config.signature
     assert "FLOPs saving (%)" in text  # the table itself, with its verdicts
     assert "other scale" in text
     assert "not on W&B; `repro wandb push table1`" in text

@@ -9,7 +9,7 @@ from mirrored import ROW, eval_entry, result_of_run, train_entry
 
 from repro.composition import compose
 from repro.rows import load_table
-from repro.tracking.current_cost import current_macs_g
+from repro.tracking.current_cost import CurrentCost
 from repro.tracking.names import names_of, result_of, step_of
 
 
@@ -61,10 +61,24 @@ def test_steps_rise_with_the_training_and_never_meet() -> None:
 
 def test_macs_of_the_model_follow_its_density() -> None:
     config = compose(["method=svite", "method.sparsity=0.5"])
-    dense, half = (current_macs_g(config, {"density": density}) for density in (1.0, 0.5))
+    dense, half = (CurrentCost(config).after({"density": density}) for density in (1.0, 0.5))
     assert half < dense
     # With every layer's own density: the dense model's MACs when all are 1.
     layers = {f"density/{layer.name}": 1.0 for layer in config.model.layers(config.model.tokens)}
-    assert current_macs_g(config, {**layers, "density": 0.5}) == pytest.approx(dense)
+    assert CurrentCost(config).after({**layers, "density": 0.5}) == pytest.approx(dense)
     fixed = compose(load_table("table1").select(["deit_small/s2vite-40"])[0].overrides)
-    assert current_macs_g(fixed, {}) < current_macs_g(compose(["backbone=deit_small", "method=dense"]), {})
+    assert CurrentCost(fixed).after({}) < CurrentCost(compose(["backbone=deit_small", "method=dense"])).after({})
+
+
+def test_macs_stay_exact_between_two_entries_with_every_layer() -> None:
+    # gmp decides by magnitude over all layers: what they got is not what an even split of the density would give.
+    config = compose(["method=gmp", "method.sparsity=0.5"])
+    names = [layer.name for layer in config.model.layers(config.model.tokens)]
+    layers = {f"density/{name}": 1.0 if "fc" in name else 0.1 for name in names}
+    exact = CurrentCost(config).after(layers)
+    assert CurrentCost(config).after({"density": 0.6}) != pytest.approx(exact)
+    cost = CurrentCost(config)
+    assert [cost.after(entry) for entry in (layers, {"density": 0.6}, {"density": 0.6})] == [exact] * 3
+    fewer = {**layers, f"density/{names[0]}": 0.05}
+    assert cost.after(fewer) < exact
+    assert cost.after({"density": 0.59}) == cost.after(fewer)

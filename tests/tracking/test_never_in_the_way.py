@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import wandb
 from loopback import KEY, serving
-from mirrored import ROW, bytes_below, new_record, read_back, write_run
+from mirrored import ROW, bytes_below, new_record, read_back, result_of_run, write_run
 
 from repro.cli import main
 from repro.tracking import client, wandb_mirror
 from repro.tracking.mirror_file import one_line, read_mirror, write_mirror
 from repro.tracking.open import open_sinks
+from repro.tracking.run_log import RunLog
 from repro.tracking.segment import is_whole, offline_runs
 from repro.tracking.sinks import Sinks
 
@@ -93,6 +94,74 @@ def test_a_server_that_falls_silent_in_the_middle(
     assert len(list(record.metrics())) == 9
 
 
+@pytest.mark.parametrize("refuses_from", [0, 1])
+def test_a_server_that_refuses_entries_after_it_has_taken_the_run(
+    refuses_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The client drops what is refused and ends the run as if all were well.
+    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 1.0)
+    with serving() as server:
+        use(monkeypatch, server.url)
+        monkeypatch.setattr(client, "INIT_TIMEOUT_S", 10.0)
+        record, config = new_record(tmp_path)
+        if refuses_from:
+            write_run(record, config, range(1, 5), finished=False)
+        server.stream_status = 403
+        write_run(record, config, range(5, 9))
+        (run,) = server.runs.values()
+        reached = 4 * 4 + 2 if refuses_from else -1
+        assert (run.history[-1]["_step"] if run.history else -1) == reached
+        assert not [name for name in run.summary if name.startswith("result/")]
+        mirror = read_mirror(record.path)
+        assert mirror is not None
+        assert mirror.state == "behind"
+        assert mirror.reason == f"the server refused entries: its last step is {reached}, the record's 34"
+        said = capsys.readouterr().err
+        assert f"behind ({mirror.reason}); the record is complete; send it later: {mirror.push}" in said
+        assert f"push {record.path}" in mirror.push
+
+
+def test_a_server_that_takes_the_entries_and_refuses_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 1.0)
+    with serving() as server:
+        use(monkeypatch, server.url)
+        monkeypatch.setattr(client, "INIT_TIMEOUT_S", 10.0)
+        record, config = new_record(tmp_path)
+        write_run(record, config, range(1, 9), finished=False)
+        server.stream_status = 403
+        sinks = open_sinks(record, config, is_first=True)
+        sinks.close(result_of_run(config))
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.reason) == ("behind", "the server refused the result")
+
+
+def test_a_server_that_falls_silent_when_it_is_asked_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 1.0)
+    with serving() as server:
+        use(monkeypatch, server.url)
+        monkeypatch.setattr(client, "INIT_TIMEOUT_S", 10.0)
+        finish = RunLog.finish
+
+        def finish_and_hang(*words: Any) -> None:
+            finish(*words)
+            server.behaviour = "hang"
+
+        monkeypatch.setattr(RunLog, "finish", finish_and_hang)
+        record, config = new_record(tmp_path)
+        started = time.monotonic()
+        write_run(record, config, range(1, 9))
+        assert time.monotonic() - started < 20, "the server would let it wait for 120 s"
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert mirror.state == "behind"
+    assert mirror.reason.startswith("the server does not say what it has (")
+
+
 STOPPED = """
 import sys, time
 from pathlib import Path
@@ -140,7 +209,7 @@ def test_a_client_that_exits_in_the_middle(
     def leave(*_: object, **__: object) -> None:
         raise SystemExit(1)
 
-    monkeypatch.setattr(wandb_mirror, "log_entry", leave)
+    monkeypatch.setattr(RunLog, "write", leave)
     record, config = new_record(tmp_path)
     write_run(record, config, range(1, 9))
     assert "W&B mirror is behind (SystemExit: 1)" in capsys.readouterr().err

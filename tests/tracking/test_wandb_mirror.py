@@ -127,12 +127,12 @@ def test_online_a_requeued_run_is_one_run_with_every_line_once(tmp_path: Path, m
     assert steps == [5, 9, 13, 17, 18, 21, 25, 29, 33, 34]
     assert [line["update"] for line in run.history if "smoke/top1_pct" in line] == [4, 8]
     assert run.exit_code == 0
-    assert run.about["groupName"] == ROW.id
+    assert run.about["groupName"] == f"table1/{ROW.id}/smoke"
     assert run.about["commit"].startswith("c0ffee")
     assert "scale=smoke" in run.about["tags"]
     assert run.summary["result/smoke_top1_best_pct"] == 78.5
     assert b"deit_small/svite_plus-5-50" in run.files["record/resolved_config.yaml"]
-    assert b"wandb==" in run.files["requirements.txt"]
+    assert run.files["requirements.txt"] == b"torch==2.8.0+node\n"
     mirror = read_mirror(record.path)
     assert mirror is not None
     assert (mirror.state, mirror.push) == ("current", "")

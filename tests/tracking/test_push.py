@@ -1,50 +1,34 @@
-"""Records to W&B and back: the real client against a server on this machine."""
+"""Records to W&B: the real client against a server on this machine."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
+import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import KEY, Server, serving
-from mirrored import bytes_below, new_record, result_of_run, write_run
+import wandb
+from filelock import FileLock
+from loopback import KEY, serving
+from mirrored import (
+    bytes_below,
+    finished,
+    new_record,
+    repro,
+    result_of_run,
+    train_entry,
+    use,
+    write_run,
+)
 
-from repro.cli import main
-from repro.errors import UserError
 from repro.runs.files import write_json
 from repro.runs.record import Record
-from repro.tracking.client import CONFIG_TEXT
-from repro.tracking.mirror_file import read_mirror
-from repro.tracking.pull import RemoteRun, pull, remote_runs
-
-
-def repro(*words: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["wandb", *words])
-    return int(ended.value.code or 0)
-
-
-def use(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-
-
-def finished(root: Path, *overrides: str) -> Record:
-    """A finished run whose machine had no network."""
-    record, config = new_record(root, "tracker=none", *overrides)
-    write_run(record, config, range(1, 9))
-    return record
-
-
-def remote(record: Record, **result: Any) -> RemoteRun:
-    """What a server has of a record, without a server."""
-    about = record.about()
-    cells = {**result_of_run(record.config()), **result}
-    names = {f"result/{'smoke_' if key.startswith(('top', 'loss')) else ''}{key}": cells[key] for key in cells}
-    config = {"signature": about["signature"], CONFIG_TEXT: json.dumps(about)}
-    return RemoteRun("id", "http://w/e/p/runs/id", config, names)
+from repro.tracking import client, push
+from repro.tracking.mirror_file import Mirror, read_mirror, write_mirror
+from repro.tracking.open import open_sinks
 
 
 def without_clock(line: dict[str, Any]) -> dict[str, Any]:
@@ -162,61 +146,6 @@ def test_push_needs_a_key_and_a_record(tmp_path: Path, capsys: pytest.CaptureFix
     assert "not logged in to W&B: run `wandb login`" in capsys.readouterr().err
     assert repro("push", "table7", "--runs", str(tmp_path)) == 2
     assert "table7: no run record" in capsys.readouterr().err
-
-
-def test_from_one_machine_to_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    record = finished(here)
-    unfinished, config = new_record(here, "tracker=none", "seed=1")
-    write_run(unfinished, config, range(1, 3), finished=False)
-    with serving() as server:
-        use(monkeypatch, server)
-        assert repro("push", str(here)) == 0
-        assert repro("pull", "me/proj", "--runs", str(there)) == 0
-        assert "1 pulled, 0 here already, 1 passed over" in capsys.readouterr().out
-        assert repro("pull", "me/proj", "table1/deit_small", "--runs", str(there)) == 0
-        assert "0 pulled, 1 here already" in capsys.readouterr().out
-        assert remote_runs("me/proj")[0].url.startswith(server.url)
-    pulled = Record(there / record.path.relative_to(here))
-    assert pulled.result() == record.result()
-    assert pulled.about() == record.about()
-    assert pulled.config().signature == pulled.about()["signature"]
-    assert pulled.status().state == "done"
-    assert pulled.provenance()["commit"].startswith("c0ffee")
-    assert pulled.provenance()["pulled_from"].startswith("http://127.0.0.1")
-
-
-def test_what_a_pull_refuses(tmp_path: Path) -> None:
-    record = finished(tmp_path / "theirs")
-    other = finished(tmp_path / "theirs", "recipe.lr=0.001")
-    mine = tmp_path / "mine"
-    edited = remote(record)
-    text = json.loads(edited.config[CONFIG_TEXT])
-    text["recipe"]["epochs"] = 3
-    edited = dataclasses.replace(edited, config={**edited.config, CONFIG_TEXT: json.dumps(text)})
-    for runs, message in (
-        ([edited], "conflicting signatures: it claims"),
-        ([remote(record, signature="0" * 64)], "conflicting signatures: it claims 00000000"),
-        ([remote(record), remote(record, wall_s=3.0)], "2 runs with the signature"),
-        ([remote(record), remote(other)], "their configs differ"),
-    ):
-        with pytest.raises(UserError, match=message):
-            pull(runs, mine)
-        assert not mine.exists()
-    assert len(pull([remote(record), remote(other)], mine, any_signature=True).written) == 2
-    with pytest.raises(UserError, match=r"duplicate: this run was made twice.*wall_s 1.5 here, 9.0 there"):
-        pull([remote(record, wall_s=9.0)], mine, any_signature=True)
-
-
-def test_a_pull_does_not_touch_a_run_that_is_at_work_here(tmp_path: Path) -> None:
-    theirs = finished(tmp_path / "theirs")
-    mine, _ = new_record(tmp_path / "mine", "tracker=none")
-    write_json(mine.path / "checkpoint.json", {})
-    with pytest.raises(UserError, match="is here and requeued"):
-        pull([remote(theirs)], tmp_path / "mine")
-    assert mine.result() is None
 
 
 def test_a_run_at_work_is_left_to_its_own_mirror(

@@ -1,0 +1,204 @@
+"""W&B to records: what becomes one, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import serving
+from mirrored import ROW, finished, new_record, repro, result_of_run, use, write_run
+
+from repro.composition import compose
+from repro.errors import UserError
+from repro.rows import load_table
+from repro.runs.files import write_json
+from repro.runs.record import Record, all_records, record_for
+from repro.tracking import pull as pulling
+from repro.tracking.client import CONFIG_TEXT
+from repro.tracking.names import names_of
+from repro.tracking.pull import RemoteRun, pull, remote_runs
+from repro.training.task import EXIT_FAILED, execute
+
+
+def remote(record: Record, **result: Any) -> RemoteRun:
+    """What a server has of a record, without a server."""
+    about, config = record.about(), record.config()
+    summary = names_of("table1", about["row"], config).summary(result_of_run(config, row=about["row"], **result))
+    text = {"signature": about["signature"], CONFIG_TEXT: json.dumps(about)}
+    return RemoteRun("id", "http://w/e/p/runs/id", "e/p", text, summary)
+
+
+def test_from_one_machine_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    record = finished(here)
+    unfinished, config = new_record(here, "tracker=none", "seed=1")
+    write_run(unfinished, config, range(1, 3), finished=False)
+    with serving() as server:
+        use(monkeypatch, server)
+        assert repro("push", str(here)) == 0
+        assert repro("pull", "me/repro-sparse-vit", "--runs", str(there)) == 0
+        assert "1 pulled, 0 here already, 1 passed over" in capsys.readouterr().out
+        assert repro("pull", "me/repro-sparse-vit", "table1/deit_small", "--runs", str(there)) == 0
+        assert "0 pulled, 1 here already" in capsys.readouterr().out
+        assert remote_runs("me/repro-sparse-vit")[0].url.startswith(server.url)
+    pulled = Record(there / record.path.relative_to(here))
+    assert pulled.result() == record.result()
+    assert pulled.about() == record.about()
+    assert pulled.config().signature == pulled.about()["signature"]
+    assert pulled.status().state == "done"
+    assert pulled.provenance()["commit"].startswith("c0ffee")
+    assert pulled.provenance()["pulled_from"].startswith("http://127.0.0.1")
+
+
+def test_what_a_pull_refuses(tmp_path: Path) -> None:
+    record = finished(tmp_path / "theirs")
+    other = finished(tmp_path / "theirs", "recipe.lr=0.001")
+    mine = tmp_path / "mine"
+    edited = remote(record)
+    text = json.loads(edited.config[CONFIG_TEXT])
+    text["recipe"]["epochs"] = 3
+    edited = dataclasses.replace(edited, config={**edited.config, CONFIG_TEXT: json.dumps(text)})
+    for runs, message in (
+        ([edited], "conflicting signatures: it claims"),
+        ([remote(record, signature="0" * 64)], "conflicting signatures: it claims 00000000"),
+        ([remote(record), remote(record, wall_s=3.0)], "2 runs with the signature"),
+        ([remote(record), remote(other)], "their configs differ"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pull(runs, mine)
+        assert not mine.exists()
+    assert len(pull([remote(record), remote(other)], mine, any_signature=True).written) == 2
+    with pytest.raises(UserError, match=r"duplicate: this run was made twice.*wall_s 1.5 here, 9.0 there"):
+        pull([remote(record, wall_s=9.0)], mine, any_signature=True)
+
+
+def test_a_pull_does_not_touch_a_run_that_is_at_work_here(tmp_path: Path) -> None:
+    theirs = finished(tmp_path / "theirs")
+    mine, _ = new_record(tmp_path / "mine", "tracker=none")
+    write_json(mine.path / "checkpoint.json", {})
+    with pytest.raises(UserError, match="is here and requeued"):
+        pull([remote(theirs)], tmp_path / "mine")
+    assert mine.result() is None
+
+
+def edited(record: Record, config: dict[str, Any] | None = None, **summary: Any) -> RemoteRun:
+    """A run that somebody changed on the server: values of its config text and of its summary (None: gone)."""
+    run = remote(record)
+    text = {**json.loads(run.config[CONFIG_TEXT]), **(config or {})}
+    changed = {**run.summary, **{name.replace("__", "/"): value for name, value in summary.items()}}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    return dataclasses.replace(run, config={**run.config, CONFIG_TEXT: json.dumps(text)}, summary=kept)
+
+
+OTHER_ROW = "deit_small/svite_plus-10-50"
+
+
+@pytest.mark.parametrize(
+    ("config", "summary", "message"),
+    [
+        ({"row": "../../outside"}, {}, r"table1 has no row '../../outside'.*valid|nearest"),
+        ({"row": "/outside"}, {}, "table1 has no row '/outside'"),
+        ({"row": ["a"]}, {}, "table1 has no row"),
+        ({"table": "../table1"}, {}, "no table '../table1'; nearest: table1"),
+        ({"table": 3}, {}, "no table '3'; valid: .*table1"),
+        ({"row": "deit_small/svite_plus-5-51"}, {}, "no row 'deit_small/svite_plus-5-51'; nearest: .*svite_plus-5-50"),
+        ({"row": OTHER_ROW}, {"result__row": OTHER_ROW}, "its method.data_sparsity is 0.05, the row's is 0.1"),
+        ({"row": "deit_tiny/dense"}, {}, "its backbone.name is 'deit_small', the row's is 'deit_tiny'"),
+        ({"signature": ["a"]}, {}, "conflicting signatures"),
+        ({}, {"result__schema": 2}, "its result has schema 2, this code reads 1"),
+        ({}, {"result__row": OTHER_ROW}, "its result says row"),
+        ({}, {"result__scale": "paper"}, "its result says scale 'paper', its config 'smoke'"),
+        ({}, {"result__seed": 1}, "its result says seed 1, its config 0"),
+        ({}, {"result__dataset": "imagenet"}, "its result says dataset 'imagenet', its config 'digits'"),
+        ({}, {"result__smoke_top1_best_pct": 99.9}, "its result is not what its record had"),
+        ({}, {"result__smoke_top5_best_pct": 99.9}, "its result is not what its record had"),
+        ({}, {"result__smoke_top1_best_pct": None}, "its result has no top1_best_pct; push it again"),
+        ({}, {"result__updates": None}, "its result has no updates"),
+        ({}, {"result__updates": "8"}, "its result has no updates"),
+        ({}, {"record__result_sha256": None}, "its summary has no record/result_sha256"),
+    ],
+)
+def test_a_run_that_is_not_what_it_says_is_refused_and_nothing_is_written(
+    config: dict[str, Any], summary: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    whole, record = finished(tmp_path / "theirs", "seed=1"), finished(tmp_path / "theirs")
+    folder = tmp_path / "a" / "b" / "mine"
+    folder.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message) as refused:
+        pull([remote(whole), edited(record, config, **summary)], folder)
+    assert len(str(refused.value).splitlines()) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert pull([remote(whole), remote(record)], folder).passed_over == 0
+
+
+def test_a_row_is_not_taken_for_another_that_differs_in_its_own_settings(tmp_path: Path) -> None:
+    # Of two rows of one method at one sparsity only the settings tell which is which.
+    table = load_table("table1")
+    row, other = table.select(["deit_small/s2vite-40"])[0], table.select(["deit_small/s2vite-40-as_released"])[0]
+    for mine, claimed, message in (
+        (other, row, f"its config is that of {other.id}"),
+        (row, other, "its method.weights.growth is"),
+    ):
+        config = compose([*mine.overrides, "scale=smoke"])
+        record = record_for(tmp_path, config, "table1", mine.id)
+        record.create(config, "table1", mine.id)
+        run = edited(record, {"row": claimed.id}, result__row=claimed.id)
+        with pytest.raises(UserError, match=message):
+            pull([run], tmp_path / "mine")
+        assert not (tmp_path / "mine").exists()
+        assert len(pull([remote(record)], tmp_path / mine.id.rpartition("/")[2]).written) == 1
+
+
+def test_runs_by_hand_are_passed_over_and_words_name_tables(tmp_path: Path) -> None:
+    record = finished(tmp_path / "theirs")
+    by_hand = edited(record, {"table": "by_hand"}, result__table="by_hand")
+    assert pull([by_hand, remote(record)], tmp_path / "mine").passed_over == 1
+    with pytest.raises(UserError, match="by_hand: no table 'by_hand'; valid: .*table1"):
+        pull([by_hand], tmp_path / "mine", ["by_hand"])
+
+
+def test_a_pull_that_is_cut_off_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, mine = finished(tmp_path / "theirs"), tmp_path / "mine"
+
+    def full(path: Path, value: Any) -> None:
+        if path.name == "result.json":
+            raise OSError(28, "No space left on device")
+        write_json(path, value)
+
+    monkeypatch.setattr(pulling, "write_json", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        pull([remote(record)], mine)
+    assert not [path for path in mine.rglob("*") if path.is_file()]
+
+    monkeypatch.setattr(pulling.shutil, "rmtree", lambda *_, **__: None)  # as for a process that is killed outright
+    with pytest.raises(UserError):
+        pull([remote(record)], mine)
+    assert list(mine.rglob("config.yaml"))
+    assert not list(all_records(mine))
+    monkeypatch.undo()
+    (path,) = pull([remote(record)], mine).written
+    assert [found.path for found in all_records(mine)] == [path]
+    assert Record(path).result() == record.result()
+
+
+def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> None:
+    dense = load_table("table1").select(["deit_small/dense"])[0]
+    config = compose([*dense.overrides, "scale=smoke"])
+    theirs = record_for(tmp_path / "theirs", config, "table1", dense.id)
+    theirs.create(config, "table1", dense.id)
+    (path,) = pull([remote(theirs)], tmp_path / "mine").written
+    sparse = compose(["backbone=deit_small", "method=omp", "method.sparsity=0.5", "scale=smoke", "run.device=cpu"])
+    begun = record_for(tmp_path / "mine", sparse, "by_hand", "omp")
+    begun.create(sparse, "by_hand", "omp", starts_from=path)
+    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
+    reason = begun.status().reason or ""
+    assert reason == (
+        f"begins with the weights of {path}, which was pulled and has no weights here (http://w/e/p/runs/id); copy its "
+        "checkpoint/ from the machine that made it, or remove that folder and launch that row"
+    )
