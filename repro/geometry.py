@@ -20,7 +20,7 @@ class Layer:
     """One prunable weight: its shape, and how often each entry is used for one image.
 
     `rows_of` and `columns_of` name the units (a key of `Geometry.units`) that the rows and columns belong to and leave
-    with; empty where there are none.
+    with; empty where there are none. `block` is the number of the transformer block that the layer is in, if any.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Layer:
     uses: int
     rows_of: str = ""
     columns_of: str = ""
+    block: int | None = None
 
     @property
     def size(self) -> int:
@@ -57,6 +58,11 @@ class _Shape(BaseModel, ABC):
     @property
     def token_width(self) -> int:
         """Numbers that a token consists of; 0 without tokens."""
+        return 0
+
+    @property
+    def token_blocks(self) -> int:
+        """Blocks that tokens go through; 0 without tokens."""
         return 0
 
     @property
@@ -109,6 +115,11 @@ class ViT(_Shape):
         return self.embed_dim
 
     @property
+    def token_blocks(self) -> int:
+        """All of its blocks."""
+        return self.depth
+
+    @property
     def units(self) -> Mapping[str, int]:
         """Attention heads, and neurons of the MLP."""
         return {"heads": self.num_heads, "neurons": self.embed_dim * self.mlp_ratio}
@@ -119,10 +130,10 @@ class ViT(_Shape):
         layers = [Layer("patch_embed.proj", (dim, self.in_chans, self.patch_size, self.patch_size), self.patches)]
         for index in range(self.depth):
             layers += [
-                Layer(f"blocks.{index}.attn.qkv", (3 * dim, dim), tokens, rows_of="heads"),
-                Layer(f"blocks.{index}.attn.proj", (dim, dim), tokens, columns_of="heads"),
-                Layer(f"blocks.{index}.mlp.fc1", (hidden, dim), tokens, rows_of="neurons"),
-                Layer(f"blocks.{index}.mlp.fc2", (dim, hidden), tokens, columns_of="neurons"),
+                Layer(f"blocks.{index}.attn.qkv", (3 * dim, dim), tokens, rows_of="heads", block=index),
+                Layer(f"blocks.{index}.attn.proj", (dim, dim), tokens, columns_of="heads", block=index),
+                Layer(f"blocks.{index}.mlp.fc1", (hidden, dim), tokens, rows_of="neurons", block=index),
+                Layer(f"blocks.{index}.mlp.fc2", (dim, hidden), tokens, columns_of="neurons", block=index),
             ]
         return [*layers, Layer("head", (self.num_classes, dim), 1)]
 
@@ -188,6 +199,11 @@ class ResNet(_Shape):
 
 EXPANSION = 4  # a bottleneck block puts out four times its width
 STEM_CHANNELS = 64  # fixed by timm's class
+
+
+def stage_starts(blocks: int, stages: int) -> tuple[int, ...]:
+    """The first block of each of `stages` groups, as even as can be: 12 blocks in 3 begin at 0, 4 and 8."""
+    return tuple(stage * blocks // stages for stage in range(stages))
 
 
 def _halved(side: int) -> int:

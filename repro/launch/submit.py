@@ -47,10 +47,15 @@ def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path) -> i
     for start in range(0, len(now), limit):
         ids |= _submit_array(now[start : start + limit], launcher, root, None)
         arrays += 1
-    for after, group in _by_origin(waiting, ids).items():
-        for start in range(0, len(group), limit):
-            _submit_array(group[start : start + limit], launcher, root, after)
-            arrays += 1
+    while waiting:
+        # Those first that nobody else of them waits for: a job can only wait for one that has a number.
+        behind = [run for run in waiting if run.starts_from is not None and run.starts_from.record.path in paths]
+        paths = {run.record.path for run in behind}
+        for after, group in _by_origin([run for run in waiting if run.record.path not in paths], ids).items():
+            for start in range(0, len(group), limit):
+                ids |= _submit_array(group[start : start + limit], launcher, root, after)
+                arrays += 1
+        waiting = behind
     return arrays
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from repro.composition import compose
-from repro.config import Config
+from repro.config import Config, Part
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
@@ -53,10 +53,19 @@ def timeable(table: Table, rows: Iterable[Row]) -> Iterator[Timed]:
         if config.method.weights is not None and config.method.weights.heads_density is not None:
             reasons.append("heads and neurons removed")
         if config.method.tokens is not None:
-            reasons.append("tokens dropped")
+            reasons.append(_faster_by(config.method.tokens))
         if reference is not None and reasons:
             found.append(Timed(row, reference, config, ", ".join(reasons)))
     yield from sorted(found, key=lambda timed: timed.row.best_published("time_saving_pct") is None)
+
+
+def _faster_by(tokens: Part) -> str:
+    if tokens.rank is not None:
+        return f"keys and values of {tokens.rank} mixtures of tokens"
+    if tokens.keep_rates:
+        rates = ", ".join(f"{100 * rate:.0f}" for rate in tokens.keep_rates)
+        return f"tokens dropped, {rates} % of the patches left as planned"
+    return "tokens dropped"
 
 
 def paper_config(row: Row) -> Config:
@@ -67,7 +76,9 @@ def paper_config(row: Row) -> Config:
 def physical_model(config: Config) -> nn.Module:
     """The model of a row as small as it gets, with fresh weights, in evaluation mode."""
     model = build_model(config.model, 0.0, 0)
-    attach_selector(model, selector_of(config))
+    part = attach_selector(model, selector_of(config))
+    if part is not None:
+        part.cost_as_counted()
     weights = config.method.weights
     if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
         heads = units_kept(config.model.units["heads"], weights.heads_density)

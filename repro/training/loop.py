@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,13 @@ from repro.training.recipe import build_training
 from repro.training.state import Best, TrainingState
 
 
+# What every evaluation says; what else is in one, a part has said.
+_ACCURACIES = (
+    *("update", "epoch", "top1_pct", "top5_pct", "eval_loss"),
+    *("top1_ema_pct", "top5_ema_pct"),
+)
+
+
 class RunFailed(Exception):
     """The run cannot go on, for a reason that its owner should read: a loss that is not a number, say."""
 
@@ -57,11 +64,17 @@ class Surroundings:
 class Trainer:
     """One run, from its config and data to its result, resuming from the newest checkpoint that is whole.
 
-    `weights` are those of the finished run that this one begins with, if any.
+    `weights` are those of the finished run that this one begins with, if any; `budget` the keep rates that it takes
+    from another one.
     """
 
     def __init__(
-        self, config: Config, splits: Splits, around: Surroundings, weights: dict[str, Tensor] | None = None
+        self,
+        config: Config,
+        splits: Splits,
+        around: Surroundings,
+        weights: dict[str, Tensor] | None = None,
+        budget: Sequence[float] | None = None,
     ) -> None:
         self.config, self.splits, self.around = config, splits, around
         self.world = around.world
@@ -89,16 +102,17 @@ class Trainer:
         if weights is not None:
             model.load_state_dict(weights)
         # Masks live where their weights do, so the model moves first; modules that parts add move after.
-        parts = build_parts(config, model, self.length)
+        parts = build_parts(config, model, self.length, budget)
         model = model.to(self.world.device)
         for part in parts:
             part.constrain(model)
-        training = build_training(model, recipe, config.model.num_classes, self.length, pace)
+        training = build_training(model, recipe, config.model.num_classes, self.length, pace, config.stages)
         self.state = TrainingState(model, training, parts)
         self.state.loss_sum = self.state.loss_sum.to(self.world.device)
         for part in parts:
             part.start(training.optimizer)
-        self._wrapped = self.world.wrap(model)
+        self._learning: list[bool] = []
+        self._wrap()
         self._saved_at = time.monotonic()
         self.resumed_from = self._resume()
 
@@ -109,6 +123,13 @@ class Trainer:
         else:
             self._prepare()
         return self.state.update
+
+    def _wrap(self) -> None:
+        """Make the model the ranks' common one again where other parameters learn than before: DDP counts on them."""
+        learning = [parameter.requires_grad for parameter in self.state.model.parameters()]
+        if learning != self._learning:
+            self._wrapped = self.state.model  # what was there lets go of the gradients first
+            self._wrapped, self._learning = self.world.wrap(self.state.model), learning
 
     def _prepare(self) -> None:
         try:
@@ -161,6 +182,7 @@ class Trainer:
         with self._seeded("update", update):
             for part in state.parts:
                 part.before_update(update)
+            self._wrap()
             state.loss_sum += self._backward(batches)
         state.loss_updates += 1
         for part in state.parts:
@@ -223,8 +245,12 @@ class Trainer:
         if training.mixup is not None:
             images, labels = training.mixup(images, labels)
         with autocast(self.recipe.amp, self.world.device):
-            loss: Tensor = training.loss(self._wrapped(images), labels)
-        return loss
+            for part in self.state.parts:
+                loss = part.objective(self._wrapped, images, labels, training.loss)
+                if loss is not None:
+                    return loss
+            recipes: Tensor = training.loss(self._wrapped(images), labels)
+        return recipes
 
     def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over ranks once an update, with its last micro-batch."""
@@ -269,6 +295,8 @@ class Trainer:
         state, every = self.state, self.recipe.evaluate_every_epochs
         if epoch % every == 0 or epoch == self.length.epochs:
             started = time.monotonic()
+            for part in state.parts:
+                part.before_evaluation()
             raw = self._accuracy(state.model)
             entry: dict[str, Any] = {
                 "kind": "eval",
@@ -278,6 +306,8 @@ class Trainer:
                 "top5_pct": raw.top5_pct,
                 "eval_loss": raw.loss,
             }
+            for part in state.parts:
+                entry |= part.evaluation(self.world.total)
             if state.training.ema is not None:
                 averaged = state.training.ema.module
                 for part in state.parts:
@@ -353,5 +383,6 @@ class Trainer:
             "top1_ema_last_pct": state.last.get("top1_ema_pct"),
             "top1_best_pct": state.best.top1_pct,
             "top1_best_epoch": state.best.epoch,
+            **{name: value for name, value in state.last.items() if name not in _ACCURACIES},
             **self._part_metrics(),
         }

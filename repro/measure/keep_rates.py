@@ -1,0 +1,34 @@
+"""Keep rates: the share of an image's patches that is left after each stage of token dropping. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+def names(stage: int) -> tuple[str, str]:
+    """What a result calls the mean and the mean square of the share left after stage `stage`, counted from 1."""
+    return f"keep_rate_{stage}", f"keep_rate_square_{stage}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Over images: the mean share of the patches left after each stage, and the mean of its square."""
+
+    mean: tuple[float, ...]
+    square: tuple[float, ...]
+
+    @classmethod
+    def planned(cls, rates: Sequence[float]) -> Kept:
+        """The same for every image."""
+        return cls(tuple(rates), tuple(rate**2 for rate in rates))
+
+    @classmethod
+    def measured(cls, results: Sequence[Mapping[str, Any]], stages: int) -> Kept | None:
+        """The mean over finished runs; None without one, or where one has not measured any."""
+        found = [[[result.get(name) for name in names(stage)] for stage in range(1, stages + 1)] for result in results]
+        if not found or any(value is None for run in found for pair in run for value in pair):
+            return None
+        means = [[sum(run[stage][part] for run in found) / len(found) for part in (0, 1)] for stage in range(stages)]
+        return cls(tuple(mean for mean, _ in means), tuple(square for _, square in means))
