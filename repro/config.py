@@ -185,7 +185,7 @@ class Method(_Section):
 class Data(_Section):
     """A data set. `images_per_epoch` is what it should hold; null means: count."""
 
-    name: Literal["digits", "imagenet", "imagefolder"]
+    name: Literal["digits", "imagenet", "imagefolder", "shapes"]
     root: str | None
     images_per_epoch: PositiveInt | None
     limit_train: PositiveInt | None

@@ -20,6 +20,7 @@ MODULES = {
     "digits": "repro.data.digits",
     "imagefolder": "repro.data.imagefolder",
     "imagenet": "repro.data.imagenet",
+    "shapes": "repro.data.shapes",
 }
 
 
