@@ -70,7 +70,7 @@ def _faster_by(tokens: Part) -> str:
 
 def paper_config(row: Row) -> Config:
     """The row's config at the published size. No image is read, so it does not matter where they would be."""
-    return compose([*row.overrides, "scale=paper", "data.root=not_read_by_a_timing"])
+    return compose([*row.overrides_at("paper"), "data.root=not_read_by_a_timing"])
 
 
 def physical_model(config: Config) -> nn.Module:
