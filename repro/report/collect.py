@@ -14,8 +14,8 @@ from repro.errors import UserError, did_you_mean
 from repro.launch.plan import without_method
 from repro.measure.cost import Cost, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
-from repro.report.seeds import SEED_COLUMNS, seed_values
-from repro.report.statistics import Summary, paired_differences, summarise
+from repro.report.seeds import BY_SEED, SEED_COLUMNS, seed_values
+from repro.report.statistics import Summary, median_interval, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
 
@@ -34,6 +34,8 @@ STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
 LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
+# Between which ends the median of the turns lies (95 %), after how many turns, and on what: `CPU` or `GPU`, then in full.
+TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_device", "time_setting")
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
 NOT_TIMED = "not measured"
@@ -41,7 +43,7 @@ SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform
 
 _WHOLE = ("n_seeds", "n_records")
 _TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
-_TEXT_ENDS = ("_source", "_kind", "_verdict")
+_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def columns(table: Table) -> list[str]:
         f"{metric}_{part}" for metric in table.metrics for part in ("published", "source", "kind", "delta", "verdict")
     ]
     seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *seeds]
+    by_seed = (BY_SEED, f"local_{BY_SEED}")
+    beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *beside, *seeds, *by_seed]
 
 
 def collect(
@@ -151,6 +155,16 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "time_note": _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
+    if timing is not None:
+        low, high = median_interval(timing.savings_pct)
+        line |= {
+            "time_low_pct": low,
+            "time_high_pct": high,
+            "time_turns": len(timing.pairs),
+            "time_on": "CPU" if timing.setting.threads else "GPU",
+            "time_device": timing.setting.device,
+            "time_setting": timing.setting.text,
+        }
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
     for metric in table.metrics.values():
         published = row.best_published(metric.name)
