@@ -101,6 +101,11 @@ class Part(BaseModel):
         return tuple(self.options.get("keep_rates") or ())
 
     @property
+    def keep_spread(self) -> float:
+        """How far images are taken to differ from `keep_rates`, as a share of them."""
+        return float(self.options.get("keep_spread", 0.0))
+
+    @property
     def scorer(self) -> str:
         """What scores a token: `linear` (one output), `query_key` (the class token asks) or `none`."""
         return str(self.options.get("scorer", "linear"))

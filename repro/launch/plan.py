@@ -50,12 +50,13 @@ def plan(
     """
     runs: dict[Path, PlannedRun] = {}
     errors: dict[str, list[str]] = {}
-    common = [f"scale={scale}", f"run.root={root}", *overrides]
+    common = [f"run.root={root}", *overrides]
     composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
     for row in rows:
         try:
-            config = composed(*row.overrides, *common)
-            chain = [(row, config), *_origins(table, row, config, composed, without_method(common))]
+            config = composed(*row.overrides_at(scale), *common)
+            others = without_method(common)
+            chain = [(row, config), *_origins(table, row, config, lambda of: composed(*of.overrides_at(scale), *others))]
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue
@@ -71,7 +72,7 @@ def plan(
 
 
 def _origins(
-    table: Table, row: Row, config: Config, composed: Callable[..., Config], overrides: Sequence[str]
+    table: Table, row: Row, config: Config, config_of: Callable[[Row], Config]
 ) -> Iterator[tuple[Row, Config]]:
     """The row that this one begins with, that which this other begins with, and so on, each with its config."""
     seen = [row.id]
@@ -79,8 +80,7 @@ def _origins(
         if origin.id in seen:
             raise UserError(f"method.starts_from: {' begins with '.join([*seen, origin.id])}")
         seen.append(origin.id)
-        config = composed(*origin.overrides, *overrides)
-        row = origin
+        row, config = origin, config_of(origin)
         yield row, config
 
 

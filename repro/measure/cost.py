@@ -137,7 +137,7 @@ def _left(model: Geometry, method: Method, kept: Kept | None) -> _Left:
     part = method.tokens
     if part is None or not part.keep_rates:
         return _Left()
-    rates = kept or Kept.planned(part.keep_rates)
+    rates = kept or Kept.planned(part.keep_rates, part.keep_spread)
     starts = stage_starts(model.token_blocks, len(rates.mean))
     patches, tokens = model.patches, model.tokens
     linear, square = [1.0] * model.token_blocks, [1.0] * model.token_blocks

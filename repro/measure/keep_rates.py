@@ -20,9 +20,9 @@ class Kept:
     square: tuple[float, ...]
 
     @classmethod
-    def planned(cls, rates: Sequence[float]) -> Kept:
-        """The same for every image."""
-        return cls(tuple(rates), tuple(rate**2 for rate in rates))
+    def planned(cls, rates: Sequence[float], spread: float = 0.0) -> Kept:
+        """These rates on average; images differ evenly from `1 - spread` to `1 + spread` times that."""
+        return cls(tuple(rates), tuple(rate**2 * (1 + spread**2 / 3) for rate in rates))
 
     @classmethod
     def measured(cls, results: Sequence[Mapping[str, Any]], stages: int) -> Kept | None:

@@ -29,6 +29,7 @@ from repro.runs import provenance
 from repro.runs.timing import Setting, Timing, read_timing, write_timing
 
 PAIRS = 7
+VERDICT_PAIRS = 21  # of a row that has a published time: a verdict rests on how surely the median of the turns is known
 _BATCHES = {"cpu": 1, "cuda": 256}  # a GPU wants one that fills it
 _DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
@@ -70,7 +71,7 @@ def _faster_by(tokens: Part) -> str:
 
 def paper_config(row: Row) -> Config:
     """The row's config at the published size. No image is read, so it does not matter where they would be."""
-    return compose([*row.overrides, "scale=paper", "data.root=not_read_by_a_timing"])
+    return compose([*row.overrides_at("paper"), "data.root=not_read_by_a_timing"])
 
 
 def physical_model(config: Config) -> nn.Module:
@@ -98,7 +99,7 @@ def time_rows(
     dtype: str | None = None,
     threads: int = 1,
     budget_s: float = 90.0,
-    pairs: int = PAIRS,
+    pairs: int | None = None,
     again: bool = False,
     tell: Callable[[str], None] = print,
 ) -> list[Row]:
@@ -106,6 +107,9 @@ def time_rows(
 
     On one CPU thread (the default) times are CPU times, which other work on the machine hardly moves; on more they are
     the wall's. A row that has a timing of this setting is left alone unless `again`; rows of one shape share one.
+
+    Args:
+        pairs: turns of each row; by default as many as what it is for needs.
 
     Raises `UserError` for a device that this machine does not have.
     """
@@ -126,7 +130,7 @@ def _time_all(
     batch: int | None,
     dtype: str | None,
     budget_s: float,
-    pairs: int,
+    pairs: int | None,
     again: bool,
     tell: Callable[[str], None],
 ) -> list[Row]:
@@ -154,9 +158,10 @@ def _time_all(
             if timed.reference.id not in references and now < end:
                 references = {timed.reference.id: _ready(paper_config(timed.reference), place, setting)}
             # Rows with a published time are the ones that have a verdict: more turns for them.
-            weight = 1 if timed.row.best_published("time_saving_pct") is None else 3
-            share_ends = min(end, now + weight * (end - now) / (len(waiting) - index))
-            found = _time(timed, references, setting, place, pairs, share_ends, end) if now < end else None
+            has_verdict = timed.row.best_published("time_saving_pct") is not None
+            share_ends = min(end, now + (3 if has_verdict else 1) * (end - now) / (len(waiting) - index))
+            turns = pairs or (VERDICT_PAIRS if has_verdict else PAIRS)
+            found = _time(timed, references, setting, place, turns, share_ends, end) if now < end else None
             if found is None:
                 left_out.append(timed.row)
                 continue

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,31 @@ import pandas as pd
 import yaml
 
 from repro.errors import UserError, did_you_mean
-from repro.report.expressions import Call, Expression, ExpressionError, parse
-from repro.rows import KINDS, TABLES_DIR, PublishedValue, Table, load_sources, table_names
+from repro.report.expressions import Call, Expression, ExpressionError, exact, is_truth, parse
+from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Operand, measured
+from repro.report.statistics import LEVEL
+from repro.rows import KINDS, TABLES_DIR, PublishedValue, Table, load_sources, load_table, table_names
 
 HOLDS = "holds"
 DOES_NOT_HOLD = "does not hold"
-NOT_RUN_AT_SCALE = "not run at this scale"
-NOT_RUN = "not run"
-NOT_MEASURED = "not measured"
+UNDECIDED = "undecided"
 INCOMPLETE = "incomplete"
+# What a claim reads while cells are missing: the first of these that one of them waits for.
+_WAITING = (NOT_RUN_AT_SCALE, NOT_MEASURED, NOT_RUN, PARTIAL)
 
 CLAIMS_FILE = TABLES_DIR / "claims.yaml"
-_FUNCTIONS = {"measured": 2, "published": 2}
+_FUNCTIONS = {"measured": 2, "published": 2, "gain": 2}
+_GAIN_METRIC = "top1_pct"
 _KEYS = ("id", "table", "statement", "source", "expression", "tolerance", "reason")
-# A metric's measured column in a frame, where it has another name than the metric.
-_COLUMNS = {"top1_pct": "top1_best_pct", "top1_gain_pct": "gain_pct"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim as its file states it. `published` holds, by (row, metric), numbers that its table does not."""
+    """One claim as its file states it.
+
+    `published` holds, by (row, metric), numbers that its table does not; `device` is what a claim on time is about, a
+    kind (`GPU`) or part of a name (`V100`), empty for any other claim.
+    """
 
     id: str
     table: str
@@ -42,21 +46,7 @@ class Claim:
     tolerance: float
     reason: str
     published: Mapping[tuple[str, str], PublishedValue]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A cell that a claim rests on. `missing` says why there is no value."""
-
-    call: Call
-    value: float | None
-    missing: str = ""
-
-    @property
-    def text(self) -> str:
-        """`measured deit_small/dense params_m = 22.05`."""
-        shown = f"{self.value:.4g}" if self.value is not None else f"? ({self.missing})"
-        return f"{self.call.function} {' '.join(self.call.arguments)} = {shown}"
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class JudgedClaim:
     @property
     def evidence(self) -> tuple[str, ...]:
         """Every number behind the verdict and behind what the published values say, each once."""
-        known = [operand.text for operand in (*self.operands, *self.published_operands) if operand.value is not None]
+        known = [operand.text for operand in (*self.operands, *self.published_operands) if operand.shown]
         return tuple(dict.fromkeys(known))
 
 
@@ -85,49 +75,71 @@ class JudgedClaim:
 def load_claims(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
     """Every claim, in the file's order.
 
-    Raises `UserError`, naming the claim, for a missing key, an unknown source or kind, or a wrong expression.
+    Raises `UserError`, naming the claim, for a missing key, an unknown source or kind, a wrong expression, and a row, a
+    metric or a published value that its table does not have; a table that is not in `paper_tables/` yet may have any.
     """
     entries: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]
-    sources = load_sources()
     claims: dict[str, Claim] = {}
     for entry in entries:
         place = f"{path.name}: claim {entry.get('id', '?')}"
         missing = [key for key in _KEYS if key not in entry]
         if missing or entry["id"] in claims:
             raise UserError(f"{place}: {f'no {missing[0]}' if missing else 'is there twice'}")
-        own = {}
-        for number in entry.get("published", ()):
-            own[number["row"], number["metric"]] = PublishedValue(
-                number["metric"], float(number["value"]), 0.0, number["kind"], number["source"]
-            )
-        for source in (entry["source"], *(value.source for value in own.values())):
-            if source not in sources:
-                raise UserError(f"{place}: source {source!r} unknown{did_you_mean(source, sources)}")
-        for value in own.values():
-            if value.kind not in KINDS:
-                raise UserError(f"{place}: kind {value.kind!r} unknown; valid: {', '.join(KINDS)}")
-        try:
-            expression = parse(entry["expression"], _FUNCTIONS, frozenset({"tolerance"}))
-        except ExpressionError as error:
-            raise UserError(f"{place}: {error}") from None
-        claims[entry["id"]] = Claim(
-            entry["id"],
-            entry["table"],
-            entry["statement"],
-            entry["source"],
-            expression,
-            float(entry["tolerance"]),
-            entry["reason"],
-            own,
-        )
+        claim = claims[entry["id"]] = _read(entry, place)
+        if claim.table in table_names():
+            _check_cells(claim, load_table(claim.table), place)
     return tuple(claims.values())
 
 
-def judge_claims(frame: pd.DataFrame, table: Table, claims: Iterable[Claim] | None = None) -> tuple[JudgedClaim, ...]:
-    """The claims about `table`, judged by its frame, then those about tables that are not here, which no report has.
+def _read(entry: Mapping[str, Any], place: str) -> Claim:
+    sources = load_sources()
+    own = {}
+    for number in entry.get("published", ()):
+        own[number["row"], number["metric"]] = PublishedValue(
+            number["metric"], float(number["value"]), 0.0, number["kind"], number["source"]
+        )
+    for source in (entry["source"], *(value.source for value in own.values())):
+        if source not in sources:
+            raise UserError(f"{place}: source {source!r} unknown{did_you_mean(source, sources)}")
+    for value in own.values():
+        if value.kind not in KINDS:
+            raise UserError(f"{place}: kind {value.kind!r} unknown; valid: {', '.join(KINDS)}")
+    try:
+        expression = parse(entry["expression"], _FUNCTIONS, frozenset({"tolerance"}))
+    except ExpressionError as error:
+        raise UserError(f"{place}: {error}") from None
+    if not is_truth(expression.tree):
+        raise UserError(f"{place}: comes to a number, not to true or false: {expression.text}")
+    return Claim(
+        entry["id"],
+        entry["table"],
+        entry["statement"],
+        entry["source"],
+        expression,
+        float(entry["tolerance"]),
+        entry["reason"],
+        own,
+        str(entry.get("device", "")),
+    )
 
-    Raises `UserError` for a claim about a row, a metric or a published value that its table does not have.
-    """
+
+def _check_cells(claim: Claim, table: Table, place: str) -> None:
+    ids = [row.id for row in table.every_row]
+    for call in claim.expression.calls:
+        row, metric = call.arguments
+        if call.function == "published":
+            if _published_value(row, metric, claim, table) is None:
+                raise UserError(f"{place}: no published {metric} of {row} in {claim.table} or the claim")
+            continue
+        for word, valid in ((row, ids), (metric, ids if call.function == "gain" else list(table.metrics))):
+            if word not in valid:
+                raise UserError(f"{place}: {claim.table} has no {word!r}{did_you_mean(word, valid)}")
+        if call.function == "measured" and table.metrics[metric].needs == "device" and not claim.device:
+            raise UserError(f"{place}: no device: {metric} is a time, which is one of a device (GPU, V100)")
+
+
+def judge_claims(frame: pd.DataFrame, table: Table, claims: Iterable[Claim] | None = None) -> tuple[JudgedClaim, ...]:
+    """The claims about `table`, judged by its frame, then those about tables that are not here, which no report has."""
     every = load_claims() if claims is None else tuple(claims)
     lines: dict[str, Mapping[str, Any]] = {
         str(line["row"]): line  # type: ignore[misc]  # a frame's columns are words
@@ -140,69 +152,85 @@ def judge_claims(frame: pd.DataFrame, table: Table, claims: Iterable[Claim] | No
 
 
 def _judge(claim: Claim, lines: Mapping[str, Mapping[str, Any]], table: Table | None) -> JudgedClaim:
-    def operand(call: Call) -> Operand:
-        return _published(call, claim, table) if call.function == "published" else _measured(call, lines, claim, table)
+    """Holds where it does at 95 %, and does not where that is so at 95 %: of several chances to be right, or to be
+    wrong, each needs its share of the 5 %."""
+    expression = claim.expression
+    by_published, instead = _by_published(claim, table)
 
-    operands = tuple(operand(call) for call in claim.expression.calls)
-    value = _evaluate(claim, operands)
-    cells = {call.arguments for call in claim.expression.calls if call.function == "measured"}
-    references = {call.arguments for call in claim.expression.calls if call.function == "published"}
-    by_published, instead = "", tuple[Operand, ...]()
-    if not cells <= references:
-        instead = tuple(_published(call, claim, table, optional=True) for call in claim.expression.calls)
-        said = _evaluate(claim, instead)
-        by_published = INCOMPLETE if said is None else HOLDS if said else DOES_NOT_HOLD
-    if value is not None:
-        return JudgedClaim(claim, HOLDS if value else DOES_NOT_HOLD, "", operands, by_published, instead)
-    whys = dict.fromkeys(operand.missing for operand in operands if operand.missing)
-    verdict, reason = _undecided(tuple(whys), claim, table)
-    return JudgedClaim(claim, verdict, reason, operands, by_published, instead)
+    def operands_at(level: float) -> tuple[Operand, ...]:
+        return tuple(_operand(call, claim, lines, table, level) for call in expression.calls)
+
+    operands = operands_at(1 - (1 - LEVEL) / expression.chances)
+    if _evaluate(claim, operands) is True:
+        return JudgedClaim(claim, *_on_device(HOLDS, claim, operands), operands, by_published, instead)
+    against = operands_at(1 - (1 - LEVEL) / expression.risks)
+    if _evaluate(claim, against) is False:
+        return JudgedClaim(claim, *_on_device(DOES_NOT_HOLD, claim, against), against, by_published, instead)
+    return JudgedClaim(claim, *_open(claim, operands, table), operands, by_published, instead)
 
 
-def _undecided(whys: Sequence[str], claim: Claim, table: Table | None) -> tuple[str, str]:
+def _on_device(verdict: str, claim: Claim, operands: Iterable[Operand]) -> tuple[str, str]:
+    """A time says something of the device that it was measured on: where that is no such one, the verdict is too."""
+    others = [one.device for one in operands if one.device is not None and not one.device.is_a(claim.device)]
+    if not others:
+        return verdict, ""
+    return f"{verdict} on {others[0].short}", f"{others[0].setting}; the claim is one of a {claim.device}"
+
+
+def _open(claim: Claim, operands: Iterable[Operand], table: Table | None) -> tuple[str, str]:
+    """The verdict of a claim that is not decided, and what it waits for."""
     if table is None:
         return NOT_RUN, f"paper_tables has no {claim.table} yet"
-    for verdict in (NOT_RUN_AT_SCALE, NOT_MEASURED):
-        if any(why.startswith(verdict) for why in whys):
-            return verdict, "; ".join(why for why in whys if why != verdict)
-    return NOT_RUN, "; ".join(whys)
+    waiting = [operand for operand in operands if operand.missing]
+    for verdict in _WAITING:
+        if any(operand.missing == verdict for operand in waiting):
+            return verdict, "; ".join(dict.fromkeys(operand.why for operand in waiting if operand.why))
+    return UNDECIDED, "; ".join(dict.fromkeys(filter(None, (operand.open_question for operand in operands))))
 
 
-def _evaluate(claim: Claim, operands: Sequence[Operand]) -> bool | None:
+def _evaluate(claim: Claim, operands: Iterable[Operand]) -> bool | None:
     known = {call: operand.value for call, operand in zip(claim.expression.calls, operands, strict=True)}
     functions = {name: functools.partial(lambda name, *words: known[Call(name, words)], name) for name in _FUNCTIONS}
     value = claim.expression.value(functions, {"tolerance": claim.tolerance})
     return None if value is None else bool(value)
 
 
-def _published(call: Call, claim: Claim, table: Table | None, *, optional: bool = False) -> Operand:
-    row, metric = call.arguments
-    own = claim.published.get((row, metric))
-    if own is None and table is not None:
-        own = next((r.best_published(metric) for r in table.rows if r.id == row), None)
-    if own is None and not optional:
-        raise UserError(f"claims.yaml: claim {claim.id}: no published {metric} of {row} in {claim.table} or the claim")
-    # Named `published` whatever the expression asked for: it stands for a measured cell in what the papers say.
-    return Operand(Call("published", call.arguments), own.value if own else None, "" if own else "no published value")
-
-
-def _measured(call: Call, lines: Mapping[str, Mapping[str, Any]], claim: Claim, table: Table | None) -> Operand:
-    row, metric = call.arguments
+def _operand(call: Call, claim: Claim, lines: Mapping[str, Mapping[str, Any]], table: Table | None, level: float) -> Operand:
+    if call.function == "published":
+        return _published(call, claim, table)
     if table is None:
-        return Operand(call, None, NOT_RUN)
-    ids = [r.id for r in table.rows]
-    if row not in ids or metric not in table.metrics:
-        word, valid = (row, ids) if row not in ids else (metric, list(table.metrics))
-        raise UserError(f"claims.yaml: claim {claim.id}: {claim.table} has no {word!r}{did_you_mean(word, valid)}")
-    line = lines.get(row)
-    if line is None:
-        return Operand(call, None, f"{row} is not in this report")
-    needs = table.metrics[metric].needs
-    if needs == "training" and line["local_data"]:
-        return Operand(call, None, NOT_RUN_AT_SCALE)
-    value = float(line[_COLUMNS.get(metric, metric)])
-    if needs == "training" and line["state"] != "done":
-        return Operand(call, None, f"{row}: {line['state']}")
-    if not math.isnan(value):
-        return Operand(call, value)
-    return Operand(call, None, NOT_MEASURED if needs == "device" else f"{row}: {line['state']}")
+        return Operand(call, None, "", NOT_RUN)
+    return measured(call, lines, table, level)
+
+
+def _by_published(claim: Claim, table: Table | None) -> tuple[str, tuple[Operand, ...]]:
+    """What the published values say of the claim, and those that it takes."""
+    calls = claim.expression.calls
+    cells = {call.arguments for call in calls if call.function != "published"}
+    if cells <= {call.arguments for call in calls if call.function == "published"}:
+        return "", ()
+    operands = tuple(_published(call, claim, table) for call in calls)
+    said = _evaluate(claim, operands)
+    return INCOMPLETE if said is None else HOLDS if said else DOES_NOT_HOLD, operands
+
+
+def _published(call: Call, claim: Claim, table: Table | None) -> Operand:
+    """The published number in the place of a cell, whatever the expression asks for there."""
+    values: Callable[[str, str], PublishedValue | None] = lambda row, metric: _published_value(row, metric, claim, table)
+    if call.function == "gain":
+        pair = [values(row, _GAIN_METRIC) for row in call.arguments]
+        number = None if None in pair else pair[0].value - pair[1].value  # type: ignore[union-attr]  # just asked
+        words = Call("published gain", call.arguments)
+    else:
+        found = values(*call.arguments)
+        number, words = (found.value if found else None), Call("published", call.arguments)
+    if number is None:
+        return Operand(words, None, "", NOT_RUN, "no published value")
+    return Operand(words, exact(number), f"{number:.4g}")
+
+
+def _published_value(row: str, metric: str, claim: Claim, table: Table | None) -> PublishedValue | None:
+    own = claim.published.get((row, metric))
+    if own is not None or table is None:
+        return own
+    return next((r.best_published(metric) for r in table.rows if r.id == row), None)

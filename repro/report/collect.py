@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,10 @@ import pandas as pd
 
 from repro.errors import UserError, did_you_mean
 from repro.launch.plan import without_method
-from repro.measure.cost import Cost, row_cost
+from repro.measure.cost import Cost, rests_on_data, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
-from repro.report.seeds import SEED_COLUMNS, seed_values
-from repro.report.statistics import Summary, paired_differences, summarise
+from repro.report.seeds import BY_SEED, SEED_COLUMNS, seed_values
+from repro.report.statistics import Summary, median_interval, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
 
@@ -34,14 +35,22 @@ STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
 LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
+# Between which ends the median of the turns lies (95 %), after how many turns, and on what: `CPU` or `GPU`, then in full.
+TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_device", "time_setting")
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
 NOT_TIMED = "not measured"
+KEPT_AS_PLANNED = "tokens left are those of the plan: no run has measured any"
+KEPT_ELSEWHERE = "tokens left are those measured on other data than the table's, or at another scale"
 SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform"
 
+# Measured columns that a table has where it has the metric.
+_BY_METRIC = ("speedup", "throughput_img_s")
+# What is counted from the tokens that are left.
+_BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
 _WHOLE = ("n_seeds", "n_records")
 _TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
-_TEXT_ENDS = ("_source", "_kind", "_verdict")
+_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,10 @@ def columns(table: Table) -> list[str]:
         f"{metric}_{part}" for metric in table.metrics for part in ("published", "source", "kind", "delta", "verdict")
     ]
     seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *seeds]
+    by_seed = (BY_SEED, f"local_{BY_SEED}")
+    beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
+    own = [name for name in _BY_METRIC if name in table.metrics]
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *own, *cells, *beside, *seeds, *by_seed]
 
 
 def collect(
@@ -126,7 +138,7 @@ def gather(
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
-    cost = row_cost(config)
+    cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
     is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and config.data.name == table.dataset
     timing = evidence.timing
     line: dict[str, Any] = {
@@ -147,14 +159,30 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "reason": evidence.reason,
         "n_records": evidence.n_records,
         "commits": " ".join(evidence.commits),
-        "cost_note": "" if cost.is_exact else SPLIT_BY_TRAINING,
+        "cost_note": _cost_note(cost, evidence, is_published_training),
         "time_note": _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
+    if timing is not None:
+        low, high = median_interval(timing.savings_pct)
+        line |= {
+            "time_low_pct": low,
+            "time_high_pct": high,
+            "time_turns": len(timing.pairs),
+            "time_on": "CPU" if timing.setting.threads else "GPU",
+            "time_device": timing.setting.device,
+            "time_setting": timing.setting.text,
+        }
+        line |= {name: _MEASURES[name](cost, evidence, reference).value for name in _BY_METRIC if name in table.metrics}
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
-    for metric in table.metrics.values():
+    for asked in table.metrics.values():
+        # A count that rests on what a run has measured of its data is decided as an accuracy is.
+        on_data = asked.name in _BY_TOKENS and rests_on_data(config.method)
+        metric = replace(asked, needs="training") if on_data else asked
         published = row.best_published(metric.name)
         measured = _MEASURES[metric.name](cost, evidence, reference)
+        if metric.device and (timing is None or metric.device not in timing.setting.device):
+            measured = replace(measured, value=None)
         line[f"{metric.name}_verdict"] = judge(
             measured.value,
             published,
@@ -173,6 +201,15 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         if measured.value is not None and (metric.needs != "training" or is_published_training):
             line[f"{metric.name}_delta"] = measured.value - published.value
     return line
+
+
+def _cost_note(cost: Cost, evidence: Evidence, is_published_training: bool) -> str:
+    """Why a row's MACs are not an exact count of the published model; empty where they are."""
+    if cost.is_measured:
+        return "" if is_published_training else KEPT_ELSEWHERE
+    if rests_on_data(evidence.config.method):
+        return KEPT_AS_PLANNED
+    return "" if cost.is_exact else SPLIT_BY_TRAINING
 
 
 def _time_note(evidence: Evidence) -> str:
@@ -223,12 +260,30 @@ def _timed(evidence: Evidence) -> Measured:
     return Measured(timing.time_saving_pct if timing else None, len(timing.pairs) if timing else 0, None, "done")
 
 
+def _times_as_fast(evidence: Evidence) -> Measured:
+    """The median over the turns of the reference's time over the row's."""
+    saving = _timed(evidence)
+    return replace(saving, value=None if saving.value is None else 1 / (1 - saving.value / 100))
+
+
+def _throughput(evidence: Evidence) -> Measured:
+    """Images a second in inference, on a GPU: an absolute time means nothing on a CPU that others use."""
+    timing = evidence.timing
+    if timing is None or timing.setting.threads:
+        return Measured(None, 0, None, "done")
+    rates = [timing.setting.batch / seconds for _, seconds in timing.pairs]
+    return Measured(statistics.median(rates), len(rates), None, "done")
+
+
 _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {
     "params_m": lambda cost, evidence, _: _counted(cost.params_m, evidence),
     "macs_g": lambda cost, evidence, _: _counted(cost.macs_g, evidence),
     "flops_saving_pct": lambda cost, evidence, _: _counted(cost.flops_saving_pct, evidence),
     "flops_saving_alt_pct": lambda cost, evidence, _: _counted(cost.flops_saving_alt_pct, evidence),
     "time_saving_pct": lambda _, evidence, __: _timed(evidence),
+    "speedup": lambda _, evidence, __: _times_as_fast(evidence),
+    "speedup_max": lambda _, evidence, __: _times_as_fast(evidence),
+    "throughput_img_s": lambda _, evidence, __: _throughput(evidence),
     "top1_pct": lambda _, evidence, __: _over_seeds(
         summarise(evidence.values("top1_best_pct").values()), evidence.state
     ),

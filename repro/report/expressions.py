@@ -1,35 +1,87 @@
 """The small language of claims: numbers, arithmetic, comparisons and a few named functions, and nothing else.
 
-Read with Python's own parser and walked by hand; what is not on the list below is refused when a claim is read. An
-operand that is not known yet makes the whole unknown, unless the rest decides: `False and unknown` is false.
+Read with Python's own parser and walked by hand; what is not on the list below is refused when a claim is read. A number
+is an interval, of no width where it is exact: a comparison is true where it is true of all that the intervals hold, false
+where it is true of nothing in them, and unknown otherwise. An operand that is not known yet makes the whole unknown,
+unless the rest decides: `False and unknown` is false.
 """
 
 from __future__ import annotations
 
 import ast
-import operator
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from repro.errors import did_you_mean
 
-Value = float | bool
-Function = Callable[..., Value | None]
 
-_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+class Interval(NamedTuple):
+    """All numbers from `low` to `high`, both among them."""
+
+    low: float
+    high: float
+
+
+Value = Interval | bool
+Function = Callable[..., Interval | None]
+
+
+def exact(number: float) -> Interval:
+    """The interval of one number."""
+    return Interval(number, number)
+
+
+def _product(left: Interval, right: Interval) -> Interval:
+    # 0 times an end that is not known is 0, not NaN.
+    corners = [0.0 if 0 in pair else pair[0] * pair[1] for pair in itertools.product(left, right)]
+    return Interval(min(corners), max(corners))
+
+
+def _quotient(left: Interval, right: Interval) -> Interval:
+    if right.low <= 0 <= right.high:
+        raise ZeroDivisionError("division by an interval that holds 0")
+    return _product(left, Interval(1 / right.high, 1 / right.low))
+
+
+def _abs(inner: Interval) -> Interval:
+    least = 0.0 if inner.low <= 0 <= inner.high else min(map(abs, inner))
+    return Interval(least, max(map(abs, inner)))
+
+
+_BINARY: Mapping[type[ast.operator], Callable[[Interval, Interval], Interval]] = {
+    ast.Add: lambda left, right: Interval(left.low + right.low, left.high + right.high),
+    ast.Sub: lambda left, right: Interval(left.low - right.high, left.high - right.low),
+    ast.Mult: _product,
+    ast.Div: _quotient,
 }
-_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
+_NOISE = 1e-9  # 80.2 - 80.0 is a little more than 0.2 in binary
+
+
+def _at_most(left: Interval, right: Interval) -> bool | None:
+    if left.high <= right.low + _NOISE:
+        return True
+    return False if left.low > right.high + _NOISE else None
+
+
+def _below(left: Interval, right: Interval) -> bool | None:
+    if left.high < right.low - _NOISE:
+        return True
+    return False if left.low >= right.high - _NOISE else None
+
+
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Interval, Interval], bool | None]] = {
+    ast.Lt: _below,
+    ast.LtE: _at_most,
+    ast.Gt: lambda left, right: _below(right, left),
+    ast.GtE: lambda left, right: _at_most(right, left),
 }
-_PURE: Mapping[str, Callable[..., float]] = {"abs": abs, "min": min, "max": max}
+_PURE: Mapping[str, Callable[..., Interval]] = {
+    "abs": _abs,
+    "min": lambda *values: Interval(min(v.low for v in values), min(v.high for v in values)),
+    "max": lambda *values: Interval(max(v.low for v in values), max(v.high for v in values)),
+}
 
 
 class ExpressionError(ValueError):
@@ -46,22 +98,48 @@ class Call:
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression. `calls` are the cells that it names, in their order, each once."""
+    """A checked expression. `calls` are the cells that it names, in their order, each once.
+
+    `chances` of an expression to be true by luck are the branches of its `or`: any one of them does; `risks` to be false
+    by it are those of its `and`. Who wants the whole to be right so often needs each comparison that much surer
+    (Bonferroni).
+    """
 
     text: str
     tree: ast.expr
     calls: tuple[Call, ...]
     constants: tuple[float, ...]
 
+    @property
+    def chances(self) -> int:
+        """Comparisons any one of which can make the whole true."""
+        return _branches(self.tree, ast.Or)
+
+    @property
+    def risks(self) -> int:
+        """Comparisons any one of which can make the whole false."""
+        return _branches(self.tree, ast.And)
+
     def value(self, functions: Mapping[str, Function], names: Mapping[str, float]) -> Value | None:
         """What it comes to; None while something that decides is not known. Raises `ZeroDivisionError`."""
         return _Walk(functions, names).value(self.tree)
 
 
+def _branches(node: ast.expr, kind: type[ast.boolop]) -> int:
+    """How many comparisons can decide alone: all of an `or` (`and`) together, one of the other."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return _branches(node.operand, ast.And if kind is ast.Or else ast.Or)
+    if not isinstance(node, ast.BoolOp):
+        return 1
+    counts = [_branches(child, kind) for child in node.values]
+    return sum(counts) if isinstance(node.op, kind) else max(counts)
+
+
 def parse(text: str, functions: Mapping[str, int], names: frozenset[str]) -> Expression:
     """Check an expression against the functions (with how many words they take) and names that it may use.
 
-    Raises `ExpressionError` for anything else: attributes, subscripts, other calls, other words, other operators.
+    Raises `ExpressionError` for anything else: attributes, subscripts, other calls, other words, other operators, and
+    truths where a number belongs.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -81,6 +159,7 @@ def _check(
     constants: list[float],
 ) -> None:
     children: list[ast.expr] = []
+    of_truths = isinstance(node, ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
     match node:
         case ast.BoolOp():
             children = node.values
@@ -96,7 +175,9 @@ def _check(
             pass
         case ast.Name(id=name):
             raise ExpressionError(f"unknown name {name!r}{did_you_mean(name, names)}")
-        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _PURE and node.args:
+        case ast.Call(func=ast.Name(id="abs"), keywords=[], args=[_]):
+            children = node.args
+        case ast.Call(func=ast.Name(id="min" | "max"), keywords=[]) if node.args:
             children = node.args
         case ast.Call(func=ast.Name(id=name), keywords=[]) if name in functions:
             calls[_cell(node, name, functions[name])] = None
@@ -105,7 +186,16 @@ def _check(
         case _:
             raise ExpressionError(f"not allowed here: {ast.unparse(node)}")
     for child in children:
+        if is_truth(child) is not of_truths:
+            raise ExpressionError(f"{'no truth' if of_truths else 'no number'}: {ast.unparse(child)}")
         _check(child, functions, names, calls, constants)
+
+
+def is_truth(node: ast.expr) -> bool:
+    """Whether it comes to true or false, and not to a number."""
+    return isinstance(node, ast.BoolOp | ast.Compare) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    )
 
 
 def _cell(node: ast.Call, name: str, count: int) -> Call:
@@ -121,47 +211,53 @@ class _Walk:
         self.functions, self.names = functions, names
 
     def value(self, node: ast.expr) -> Value | None:
+        return self._truth(node) if is_truth(node) else self._number(node)
+
+    def _truth(self, node: ast.expr) -> bool | None:
         match node:
             case ast.BoolOp():
                 return self._both(node)
             case ast.Compare():
                 return self._compare(node)
             case ast.UnaryOp():
-                inner = self.value(node.operand)
-                if inner is None:
-                    return None
-                return (not inner) if isinstance(node.op, ast.Not) else -inner
+                inner = self._truth(node.operand)
+                return None if inner is None else not inner
+        raise AssertionError(f"parse let {ast.dump(node)} through")
+
+    def _number(self, node: ast.expr) -> Interval | None:
+        match node:
+            case ast.UnaryOp():
+                inner = self._number(node.operand)
+                return None if inner is None else Interval(-inner.high, -inner.low)
             case ast.BinOp():
-                left, right = self.value(node.left), self.value(node.right)
-                if left is None or right is None:
-                    return None
-                return float(_BINARY[type(node.op)](left, right))
+                left, right = self._number(node.left), self._number(node.right)
+                return None if left is None or right is None else _BINARY[type(node.op)](left, right)
             case ast.Constant():
-                return float(node.value)  # type: ignore[arg-type]  # checked by parse
+                return exact(float(node.value))  # type: ignore[arg-type]  # checked by parse
             case ast.Name():
-                return self.names[node.id]
+                return exact(self.names[node.id])
             case ast.Call(func=ast.Name(id=name)):
                 return self._call(node, name)
         raise AssertionError(f"parse let {ast.dump(node)} through")
 
-    def _call(self, node: ast.Call, name: str) -> Value | None:
+    def _call(self, node: ast.Call, name: str) -> Interval | None:
         if name not in _PURE:
             return self.functions[name](
                 *(argument.value for argument in node.args if isinstance(argument, ast.Constant))
             )
-        values = [self.value(argument) for argument in node.args]
+        values = [self._number(argument) for argument in node.args]
         known = [value for value in values if value is not None]
         return _PURE[name](*known) if len(known) == len(values) else None
 
     def _both(self, node: ast.BoolOp) -> bool | None:
         decides = isinstance(node.op, ast.Or)
-        values = [self.value(child) for child in node.values]
-        if any(value is not None and bool(value) is decides for value in values):
+        values = [self._truth(child) for child in node.values]
+        if decides in values:
             return decides
         return None if None in values else not decides
 
     def _compare(self, node: ast.Compare) -> bool | None:
-        values = [self.value(child) for child in (node.left, *node.comparators)]
+        values = [self._number(child) for child in (node.left, *node.comparators)]
         links = [
             None if left is None or right is None else _COMPARE[type(op)](left, right)
             for op, left, right in zip(node.ops, values, values[1:], strict=False)

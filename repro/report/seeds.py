@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from repro.report.evidence import Evidence
 from repro.report.statistics import paired_differences, summarise
 
@@ -16,9 +18,21 @@ SEED_COLUMNS = (
     "gain_ci95_low_pct",
     "gain_ci95_high_pct",
 )
+BY_SEED = "top1_by_seed_pct"  # the best epoch's of each finished seed, so that any two rows can be compared: `0=79.9 1=80.1`
 
 
-def seed_values(evidence: Evidence, reference: Evidence | None, prefix: str) -> dict[str, float | None]:
+def write_by_seed(values: Mapping[int, float]) -> str:
+    """Values by seed as one cell."""
+    return " ".join(f"{seed}={value:.10g}" for seed, value in values.items())
+
+
+def read_by_seed(text: str) -> dict[int, float]:
+    """What `write_by_seed` wrote."""
+    pairs = (word.split("=") for word in text.split())
+    return {int(seed): float(value) for seed, value in pairs}
+
+
+def seed_values(evidence: Evidence, reference: Evidence | None, prefix: str) -> dict[str, float | str | None]:
     """The accuracy columns of one row over its finished seeds, their names beginning with `prefix`.
 
     A gain is the mean over seeds of the difference to `reference`'s best epoch at the same seed: what a seed does to
@@ -28,7 +42,7 @@ def seed_values(evidence: Evidence, reference: Evidence | None, prefix: str) -> 
     best, last = summarise(bests.values()), summarise(evidence.values("top1_last_pct").values())
     pairs = paired_differences(bests, reference.values("top1_best_pct")) if reference else {}
     gain = summarise(pairs.values() if reference and reference.row != evidence.row else ())
-    values = {
+    values: dict[str, float | str | None] = {
         "top1_last_pct": last.mean,
         "top1_best_pct": best.mean,
         "top1_std_pct": best.std,
@@ -40,5 +54,6 @@ def seed_values(evidence: Evidence, reference: Evidence | None, prefix: str) -> 
         "gain_std_pct": gain.std,
         "gain_ci95_low_pct": gain.low,
         "gain_ci95_high_pct": gain.high,
+        BY_SEED: write_by_seed(bests),
     }
     return {f"{prefix}{name}": value for name, value in values.items()}

@@ -1,6 +1,6 @@
 """What a reader sees of a frame: grouped lines of worded cells, and the notes below. The writers only dress it.
 
-The CSV holds everything; the view leaves out what would be the same in every line (sources, deltas, empty columns) and
+The CSV holds everything; the view leaves out what would be the same in every line (sources, empty columns) and
 says the rest in notes, so that nothing is lost.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +89,9 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
     rows = rows_by_id(table)
     columned = [metric for metric in table.metrics.values() if has_columns(table, metric)]
     heads = _columns(frame, table, columned)
+    different = {metric.name for metric in columned if _has_deltas(frame, metric)}
     sections = tuple(
-        Section(label, tuple(_line(line, rows[line["row"]], table, columned, len(heads)) for line in same))
+        Section(label, tuple(_line(line, rows[line["row"]], table, columned, different, len(heads)) for line in same))
         for label, same in itertools.groupby(lines, lambda line: section_label(table, rows[line["row"]]))
     )
     told = [metric for metric in table.metrics.values() if metric not in columned]
@@ -155,6 +157,23 @@ def published_number(published: PublishedValue) -> str:
     return f"{published.value:.{digits}f}"
 
 
+def delta(difference: float) -> str:
+    """Measured less published, with its sign; a dash where one of them is not there."""
+    return NOTHING if math.isnan(difference) else f"{round(difference, 2) + 0.0:+.2f}"  # no -0.00
+
+
+def delta_unit(metric: Metric) -> str:
+    """What a difference of two values is in: two percentages differ by points, all else by what their label says."""
+    found = re.search(r"\(([^()]+)\)$", metric.label)
+    unit = found[1] if found else ""
+    return "points" if unit in ("%", "") else unit
+
+
+def _has_deltas(frame: pd.DataFrame, metric: Metric) -> bool:
+    """Whether the frame holds a difference for the metric at all: accuracies of another scale have none."""
+    return bool(frame[f"{metric.name}_delta"].notna().any())
+
+
 def tone(verdict: str) -> str:
     """How a verdict looks where there are colours: good, off, bad or quiet."""
     return {
@@ -189,6 +208,7 @@ def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> t
             heads += [
                 Column(metric.label, "measured"),
                 Column(metric.label, "published"),
+                *([Column(metric.label, f"delta ({delta_unit(metric)})")] if _has_deltas(frame, metric) else []),
                 Column(metric.label, "verdict", is_numeric=False),
             ]
         elif metric.name in frame.columns:
@@ -199,7 +219,14 @@ def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> t
     return (*heads, Column("", "runs", is_numeric=False))
 
 
-def _line(line: Mapping[str, Any], row: Row, table: Table, columned: Sequence[Metric], width: int) -> tuple[Cell, ...]:
+def _line(
+    line: Mapping[str, Any],
+    row: Row,
+    table: Table,
+    columned: Sequence[Metric],
+    different: Collection[str],
+    width: int,
+) -> tuple[Cell, ...]:
     cells = [Cell(row.id)]
     for metric in table.metrics.values():
         if metric in columned:
@@ -208,6 +235,7 @@ def _line(line: Mapping[str, Any], row: Row, table: Table, columned: Sequence[Me
             cells += [
                 measured_cell(line, metric),
                 Cell(published_number(published), KIND_MARKS[published.kind]) if published else Cell(),
+                *([Cell(delta(line[f"{metric.name}_delta"]))] if metric.name in different else []),
                 Cell() if verdict == NO_PUBLISHED_VALUE else Cell(verdict, tone=tone(verdict)),
             ]
         elif metric.name in line:

@@ -128,7 +128,7 @@ def _urls(
     """The addresses that the records' mirrors know, by row."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        first = compose(["data.root=unused", *row.overrides, f"scale={scale}", *overrides])
+        first = compose(["data.root=unused", *row.overrides_at(scale), *overrides])
         for seed in seeds:
             config = first.model_copy(update={"seed": seed})
             mirror = read_mirror(record_for(runs, config, table.name, row.id).path)

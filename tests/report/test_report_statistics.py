@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_records import write_record
+from scipy.stats import binom, ttest_ind
 
 from repro.errors import UserError
 from repro.report.collect import collect
 from repro.report.comparison import compare
-from repro.report.statistics import paired_differences, summarise
+from repro.report.statistics import difference, mean_of, median_interval, paired_differences, summarise
 from repro.rows import Table
 
 accuracies = st.floats(0, 100, allow_nan=False)
@@ -50,6 +51,51 @@ def test_differences_are_paired_by_seed() -> None:
     found = paired_differences({2: 81.0, 0: 80.5, 5: 1.0}, {0: 80.0, 2: 80.25, 3: 9.0})
     assert found == {0: 0.5, 2: 0.75}
     assert list(found) == [0, 2]
+
+
+def test_the_same_seeds_are_paired() -> None:
+    # differences 0.2, 0.3, 0.4: mean 0.3, s = 0.1, half = 4.302653 * 0.1 / sqrt(3)
+    found = difference({0: 80.2, 1: 82.3, 2: 84.4}, {2: 84.0, 0: 80.0, 1: 82.0})
+    assert (found.mean, found.error) == pytest.approx((0.3, 0.1 / math.sqrt(3)))
+    assert (found.freedom, found.words) == (2, "paired by 3 seeds")
+    assert found.interval() == pytest.approx((0.3 - 0.248414, 0.3 + 0.248414), abs=1e-6)
+
+
+def test_other_seeds_are_compared_by_welch() -> None:
+    # variances 7/3 over 3 and 1/2 over 2: error sqrt(7/9 + 1/4), freedom (7/9 + 1/4)^2 / ((7/9)^2/2 + (1/4)^2/1)
+    found = difference({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.0})
+    shares = (7 / 9, 1 / 4)
+    assert found.error == pytest.approx(math.sqrt(sum(shares)))
+    assert found.freedom == pytest.approx(sum(shares) ** 2 / (shares[0] ** 2 / 2 + shares[1] ** 2))
+    assert found.words == "Welch, 3 and 2 seeds"
+    reference = ttest_ind([1.0, 2.0, 4.0], [0.0, 1.0], equal_var=False).confidence_interval()
+    assert found.interval() == pytest.approx((reference.low, reference.high))
+    assert difference({0: 1.0, 1: 1.0, 2: 1.0}, {0: 0.0, 1: 0.0}).interval() == (1.0, 1.0)
+
+
+def test_one_seed_says_nothing_of_a_spread() -> None:
+    for found in (mean_of({0: 80.0}), difference({0: 80.0}, {0: 79.0}), difference({0: 80.0}, {0: 79.0, 1: 79.1})):
+        assert found.error is None
+        assert found.interval() == (-math.inf, math.inf)
+    for empty in (lambda: mean_of({}), lambda: difference({}, {}), lambda: difference({0: 1.0}, {})):
+        with pytest.raises(ValueError, match="no values"):
+            empty()
+
+
+@pytest.mark.parametrize(
+    ("n", "ends"), [(1, (1, 1)), (5, (1, 5)), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (15, (4, 12)), (21, (6, 16))]
+)
+def test_the_interval_of_a_median_by_the_tables(n: int, ends: tuple[int, int]) -> None:
+    assert median_interval(reversed(range(1, n + 1))) == ends
+
+
+@given(st.integers(6, 60))
+def test_it_is_the_narrowest_that_covers(n: int) -> None:
+    low, high = median_interval(range(1, n + 1))
+    assert low + high == n + 1
+    assert 1 - 2 * binom.cdf(low - 1, n, 0.5) >= 0.95 - 1e-12
+    if low + 1 < high - 1:
+        assert 1 - 2 * binom.cdf(low, n, 0.5) < 0.95
 
 
 @given(st.lists(accuracies, min_size=2, max_size=20), st.floats(-50, 50))

@@ -44,6 +44,24 @@ def test_golden_files(frames: dict[str, pd.DataFrame], table: Table, scale: str)
     hold_to_golden(f"{scale}.csv", csv_text(frames[scale]))
     hold_to_golden(f"{scale}.md", markdown_text(seen))
     hold_to_golden(f"{scale}.tex", latex_text(seen))
+    hold_to_golden(f"{scale}.html", html_text(seen))
+
+
+def test_differences_have_a_column_with_their_unit(frames: dict[str, pd.DataFrame], table: Table) -> None:
+    for scale, with_accuracy in (("local", False), ("paper", True)):
+        seen = view(frames[scale], table)
+        heads = [column.title for column in seen.columns]
+        assert ("Top-1 (%) delta (points)" in heads) is with_accuracy
+        cells = {line[0].text: dict(zip(heads, line, strict=True)) for part in seen.sections for line in part.lines}
+        line = cells["deit_base/s2vite-40"]
+        shown = [line[f"FLOPs saving (%) {head}"].text for head in ("measured", "published", "delta (points)")]
+        assert shown == ["33.35", "33.1", "+0.25"]
+        assert line["Params (M) delta (M)"].text == "+0.01"
+        assert cells["deit_base/dense"]["Params (M) delta (M)"].text == "–"
+        assert "Time saving (%) delta (points)" not in heads  # nothing has been timed
+        for text in (markdown_text(seen), html_text(seen), latex_text(seen)):
+            assert "+0.25" in text
+            assert "delta (points)" in text
 
 
 def test_the_csv_reads_back(frames: dict[str, pd.DataFrame]) -> None:

@@ -1,0 +1,137 @@
+"""The cells that claims rest on: what is known of each, how surely, and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repro.report.expressions import Call, Interval, exact
+from repro.report.seeds import BY_SEED, read_by_seed
+from repro.report.statistics import LEVEL, Estimate, difference, mean_of
+from repro.rows import Table
+
+NOT_RUN_AT_SCALE = "not run at this scale"
+NOT_RUN = "not run"
+NOT_MEASURED = "not measured"
+PARTIAL = "partial"
+
+Lines = Mapping[str, Mapping[str, Any]]  # of a frame, by row
+# Metrics that are a difference to the row with nothing removed, and its sign.
+_AGAINST_REFERENCE = {"top1_gain_pct": 1, "top1_drop_pct_max": -1}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a time was measured on: `CPU` or `GPU`, its name, and the whole setting (threads, batch, dtype) in words."""
+
+    kind: str
+    name: str
+    setting: str
+
+    @property
+    def short(self) -> str:
+        """`CPU`, or the name of the GPU: CPUs are no two alike in what they do here, and all of them none of a GPU."""
+        return self.kind if self.kind == "CPU" else self.name
+
+    def is_a(self, wanted: str) -> bool:
+        """Whether it is what a claim speaks of: a kind (`GPU`) or part of a name (`V100`)."""
+        return wanted.lower() == self.kind.lower() or wanted.lower() in self.name.lower()
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A cell of a claim.
+
+    Attributes:
+        value: all that it may be, at the level asked for; None while the claim cannot rest on it.
+        shown: the number in words, with its interval and how it was made; empty where there is none.
+        missing: the verdict of a claim that waits for it, and `why`: empty where it is there.
+        device: of a time.
+    """
+
+    call: Call
+    value: Interval | None
+    shown: str
+    missing: str = ""
+    why: str = ""
+    device: Device | None = None
+
+    @property
+    def text(self) -> str:
+        """`measured deit_small/dense params_m = 22.05`."""
+        return f"{self.call.function} {' '.join(self.call.arguments)} = {self.shown}"
+
+    @property
+    def open_question(self) -> str:
+        """Why a claim is undecided though this cell is there; empty for one that is exact."""
+        if self.value is None or self.value.low == self.value.high:
+            return ""
+        if math.isinf(self.value.low):
+            return f"{' and '.join(self.call.arguments)}: one seed says nothing of the spread over seeds"
+        return f"the interval of {self.text} has both in it"
+
+
+def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Operand:
+    """What a report has for `measured('row', 'metric')` or `gain('row', 'other row')`, which are of `table`."""
+    if call.function == "gain":
+        return _gain(call, *call.arguments, 1, lines, level)
+    row, metric = call.arguments
+    if metric in _AGAINST_REFERENCE:
+        reference = table.reference(next(r.backbone for r in table.every_row if r.id == row))
+        if reference is None:
+            return Operand(call, None, "", NOT_RUN, f"{row} has no row that it could be compared with")
+        return _gain(call, row, reference.id, _AGAINST_REFERENCE[metric], lines, level)
+    if metric == "top1_pct":
+        return _trained(call, (row,), lines, lambda seeds: mean_of(*seeds), level)
+    line = lines.get(row)
+    if line is None:
+        return Operand(call, None, "", NOT_RUN, f"{row} is not in this report")
+    needs = table.metrics[metric].needs
+    number = float(line.get(metric, math.nan))
+    if math.isnan(number):
+        return Operand(call, None, "", NOT_MEASURED, f"{row}: no {metric} has been measured")
+    if needs != "device":
+        return Operand(call, exact(number), f"{number:.4g}")
+    device = Device(*(str(line.get(key, "")) for key in ("time_on", "time_device", "time_setting")))
+    if metric != "time_saving_pct":
+        return Operand(call, exact(number), f"{number:.4g} ({device.setting})", device=device)
+    between = Interval(float(line["time_low_pct"]), float(line["time_high_pct"]))
+    how = f"median of {line['time_turns']:.0f} turns, {between.low:.1f} to {between.high:.1f}; {device.setting}"
+    return Operand(call, between, f"{number:.1f} ({how})", device=device)
+
+
+def _gain(call: Call, row: str, other: str, sign: int, lines: Lines, level: float) -> Operand:
+    rows = (row, other) if sign > 0 else (other, row)
+    return _trained(call, rows, lines, lambda seeds: difference(*seeds), level)
+
+
+def _trained(call: Call, rows: tuple[str, ...], lines: Lines, estimate: Any, level: float) -> Operand:
+    """An estimate over the seeds of one row, or of two that are compared; the claim waits until all seeds are there."""
+    missing, whys = set(), []
+    for row in rows:
+        line = lines.get(row)
+        if line is None:
+            missing.add(NOT_RUN)
+            whys.append(f"{row} is not in this report")
+        elif line["local_data"]:
+            return Operand(call, None, "", NOT_RUN_AT_SCALE)
+        elif line["state"] != "done":
+            missing.add(PARTIAL if line["n_seeds"] else NOT_RUN)
+            whys.append(f"{row}: {line['state']}")
+    if NOT_RUN in missing:
+        return Operand(call, None, "", NOT_RUN, "; ".join(whys))
+    found: Estimate = estimate([read_by_seed(lines[row][BY_SEED]) for row in rows])
+    shown = _words(found, level, "+" if len(rows) > 1 else "")
+    if missing:
+        return Operand(call, None, shown, PARTIAL, "; ".join(whys))
+    return Operand(call, Interval(*found.interval(level)), shown)
+
+
+def _words(found: Estimate, level: float, sign: str) -> str:
+    """`+0.28 (95 % interval +0.10 to +0.46, paired by 3 seeds)`."""
+    if found.error is None:
+        return f"{found.mean:{sign}.2f} ({found.words})"
+    low, high = found.interval(level)
+    return f"{found.mean:{sign}.2f} ({100 * level:.4g} % interval {low:{sign}.2f} to {high:{sign}.2f}, {found.words})"
