@@ -142,11 +142,18 @@ def attach_droppers(model: Any, droppers: Sequence[Dropper], patches: int, execu
 
 
 @contextmanager
-def tracing(model: Any) -> Iterator[list[Trace]]:
-    """Within the block, what a model in evaluation mode keeps and why: one `Trace` a stage and forward pass."""
-    blocks: DroppingBlocks = model.blocks
-    blocks.traces = traces = []
+def tracing(model: nn.Module) -> Iterator[list[Trace]]:
+    """Within the block, what a model in evaluation mode keeps and why: one `Trace` a stage and forward pass.
+
+    Whoever drops tokens takes part by having `traces` and, where that is a list, adding to it. Empty for a model that
+    keeps all.
+    """
+    droppers: list[Any] = [module for module in model.modules() if hasattr(module, "traces")]
+    found: list[Trace] = []
+    for dropper in droppers:
+        dropper.traces = found
     try:
-        yield traces
+        yield found
     finally:
-        blocks.traces = None
+        for dropper in droppers:
+            dropper.traces = None
