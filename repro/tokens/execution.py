@@ -61,32 +61,47 @@ def run_grouped(blocks: Sequence[Any], values: Tensor, valid: Tensor | None) -> 
 
 
 def run_packed(blocks: Sequence[Any], values: Tensor, valid: Tensor | None) -> Tensor:
-    """Only what is there goes through norms, projections and MLPs; attention alone is padded."""
+    """Only what is there goes through norms, projections and MLPs.
+
+    Attention goes image by image on a CPU, where a call costs little, and is padded on a GPU, where many do.
+    """
     if valid is None:
         return run_padded(blocks, values, None)
     images, longest, width = values.shape
     mask = _with_class_token(valid)
     there = mask.flatten().nonzero().flatten()
     packed = values.reshape(-1, width).index_select(0, there)
+    counts = mask.sum(1).tolist() if values.device.type == "cpu" else None
     for block in blocks:
-        normed = block.norm1(packed)
-        attended = _attention(block.attn, normed, there, mask)
+        attention = block.attn
+        qkv = attention.qkv(block.norm1(packed))
+        mixed = _padded_attention(attention, qkv, there, mask) if counts is None else _each(attention, qkv, counts)
+        attended = attention.proj_drop(attention.proj(mixed))
         packed = packed + block.drop_path1(block.ls1(attended))
         packed = packed + block.drop_path2(block.ls2(block.mlp(block.norm2(packed))))
     return _spread(packed, there, images * longest).view(images, longest, width)
 
 
-def _attention(attention: Any, packed: Tensor, there: Tensor, mask: Tensor) -> Tensor:
-    """timm's attention of packed tokens: scattered to padded queries, keys and values, and gathered again."""
+def _each(attention: Any, qkv: Tensor, counts: Sequence[int]) -> Tensor:
+    """Attention of packed tokens, one image after the other: (tokens of all images, width of all heads)."""
+    heads = qkv.view(len(qkv), 3, attention.num_heads, attention.head_dim).permute(1, 2, 0, 3)
+    query, key, value = attention.q_norm(heads[0]), attention.k_norm(heads[1]), heads[2]
+    found = [
+        functional.scaled_dot_product_attention(*(some[None] for some in image))[0]
+        for image in zip(query.split(counts, 1), key.split(counts, 1), value.split(counts, 1), strict=True)
+    ]
+    return torch.cat(found, 1).transpose(0, 1).reshape(len(qkv), attention.attn_dim)
+
+
+def _padded_attention(attention: Any, qkv: Tensor, there: Tensor, mask: Tensor) -> Tensor:
+    """The same of queries, keys and values that are scattered to a padded batch, and gathered again."""
     images, longest = mask.shape
-    qkv = _spread(attention.qkv(packed), there, images * longest)
-    qkv = qkv.view(images, longest, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
-    query, key, value = qkv.unbind(0)
+    padded = _spread(qkv, there, images * longest)
+    padded = padded.view(images, longest, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+    query, key, value = padded.unbind(0)
     query, key = attention.q_norm(query), attention.k_norm(key)
     found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-    found = found.transpose(1, 2).reshape(images * longest, attention.attn_dim).index_select(0, there)
-    projected: Tensor = attention.proj_drop(attention.proj(found))
-    return projected
+    return found.transpose(1, 2).reshape(images * longest, attention.attn_dim).index_select(0, there)
 
 
 def _spread(packed: Tensor, there: Tensor, rows: int) -> Tensor:
