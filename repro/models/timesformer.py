@@ -136,7 +136,7 @@ def run_left(
     for block in blocks:
         patches, classes = _block(block.layer, patches, classes, over_time, over_space, frames)
     left = values.new_zeros(there.numel(), values.shape[2]).index_copy(0, which, patches.to(values.dtype))
-    return torch.cat([classes[:, None].to(values.dtype), left.view(*there.shape, -1)], dim=1)
+    return torch.cat([classes[:, None].to(values.dtype), left.view(*there.shape, left.shape[1])], dim=1)
 
 
 class _Rows:
@@ -161,8 +161,9 @@ class _Rows:
 
     def spread(self, packed: Tensor) -> Tensor:
         """(tokens, width) to (rows, longest, width), zeros where no token is."""
-        wide = packed.new_zeros(len(self.filled) * self.longest, packed.shape[1])
-        return wide.index_copy(0, self.row * self.longest + self.column, packed).view(len(self.filled), -1, wide.shape[1])
+        wide = packed.new_zeros(self.filled.numel(), packed.shape[1])
+        places = self.row * self.longest + self.column
+        return wide.index_copy(0, places, packed).view(*self.filled.shape, packed.shape[1])
 
     def packed(self, wide: Tensor) -> Tensor:
         """What `spread` spread."""
