@@ -243,7 +243,8 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
         line[0].spines[:].set_visible(False)
         line[0].set_xticks([])
         line[0].set_yticks([])
-        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{row.data_sparsity_pct:g} % dropped"
+        dropped_pct = row.data_sparsity_pct or 100 * (1 - np.mean(found["kept"]))  # else each image has its own
+        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped_pct:.3g} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure
 
