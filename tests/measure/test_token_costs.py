@@ -1,4 +1,4 @@
-"""What dropping and mixing tokens costs, by hand, on DeiT-Small: 12 blocks, width 384, 196 patches and a class token."""
+"""What dropping and mixing tokens costs, by hand, on DeiT-Small: 12 blocks, width 384, 196 patches."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_linformer_by_hand() -> None:
 
 def test_what_is_timed_is_what_is_counted() -> None:
     """Spread over images: the mean square is that of an even spread."""
-    config = config_of("method=ia_red2", "method.tokens.keep_spread=0.3", "method.tokens.interpreters=1", "scale=paper", "data.root=x")
+    config = config_of(
+        "method=ia_red2", "method.tokens.keep_spread=0.3", "method.tokens.interpreters=1", "scale=paper", "data.root=x"
+    )
     rate = config.method.tokens.keep_rates[0]  # type: ignore[union-attr]
     shares = [rate * (1 + 0.3 * (2 * (i + 0.5) / 1000 - 1)) for i in range(1000)]
     measured = result((sum(shares) / 1000, sum(share**2 for share in shares) / 1000))

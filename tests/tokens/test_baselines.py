@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import pytest
@@ -56,7 +55,9 @@ def test_attention_scores_are_the_attention_of_the_next_block() -> None:
     block, values = model.blocks[0], torch.randn(3, 17, 12, generator=torch.Generator().manual_seed(2))
     attention = block.attn
     query, key, _ = attention.qkv(block.norm1(values)).reshape(3, 17, 3, 3, 4).permute(2, 0, 3, 1, 4).unbind(0)
-    by_hand = torch.stack([(query[:, head, :1] @ key[:, head, 1:].transpose(-1, -2) / 2).softmax(-1)[:, 0] for head in range(3)])
+    by_hand = torch.stack(
+        [(query[:, head, :1] @ key[:, head, 1:].transpose(-1, -2) / 2).softmax(-1)[:, 0] for head in range(3)]
+    )
     dropper = AttentionDropper(0.25, 16)
     torch.testing.assert_close(dropper.scores(values, VALID, block), by_hand.mean(0))
     keep = dropper(values, VALID, block).keep

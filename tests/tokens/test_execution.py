@@ -12,7 +12,7 @@ from small_runs import small_config
 from torch import Tensor, nn
 
 from repro.models.backbone import build_model
-from repro.tokens.dropping import Decision, DroppingBlocks, Dropper, attach_droppers, tracing
+from repro.tokens.dropping import Decision, Dropper, DroppingBlocks, attach_droppers, tracing
 from repro.tokens.execution import EXECUTIONS, gather
 
 PATCHES = 16

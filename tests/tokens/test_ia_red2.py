@@ -154,7 +154,10 @@ def test_gradients_of_an_interpreter_are_those_of_the_global_batch(tmp_path: Pat
     torch.manual_seed(5)
     with torch.no_grad():
         guesses = run.state.model(images).argmax(1).chunk(2)
-    worth = [rewards(guess == labels, share, part.tau, part.reward_power) for guess, share in zip(guesses, shares, strict=True)]
+    worth = [
+        rewards(guess == labels, share, part.tau, part.reward_power)
+        for guess, share in zip(guesses, shares, strict=True)
+    ]
     by_hand = -((worth[0] - worth[1]) * logs).mean()
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
 
@@ -189,7 +192,9 @@ ON_SHAPES = (
 def on_shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Tensor, Tensor]:
     """A model that has learnt shapes for a minute's fraction, then what to keep of them; test images and masks."""
     folder = tmp_path_factory.mktemp("shapes")
-    dense_run = trainer(compose([*ON_SHAPES, "method=dense", "recipe.epochs=5", "recipe.evaluate_every_epochs=5"]), folder / "a")
+    dense_run = trainer(
+        compose([*ON_SHAPES, "method=dense", "recipe.epochs=5", "recipe.evaluate_every_epochs=5"]), folder / "a"
+    )
     dense_run.run()
     config = compose([*ON_SHAPES, "method=ia_red2", "method.tokens.interpreters=1", "method.finetune.changes.epochs=5"])
     run = trainer(config, folder / "b", dense_run.state.model.state_dict())
