@@ -93,27 +93,41 @@ def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
     return Scenes(numbers, noise.reshape(-1, side, side, 3))
 
 
-def draw(what: Scenes, kinds: NDArray[np.int64], shift: F64 | None = None) -> tuple[Pixels, Bools]:
+def draw(
+    what: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None
+) -> tuple[Pixels, Bools]:
     """Scenes with an object of these kinds (indices into `NAMES`).
 
     Args:
-        shift: (scenes, 2), how far objects are moved to the right and down, in shares of the image's side.
+        zoom: of the object's diameter.
+        centres: (scenes, 2), of the objects, to the right and down, in shares of the image's side; None: the scenes'.
 
     Returns pixels, uint8 (scenes, side, side, 3), and masks, bool (scenes, side, side): the object's pixels.
     """
+    places = own_centres(what, zoom) if centres is None else centres
     parts = [slice(start, start + _CHUNK) for start in range(0, len(what), _CHUNK)]
-    drawn = [_draw(what.take(part), kinds[part], None if shift is None else shift[part]) for part in parts]
+    drawn = [_draw(what.take(part), kinds[part], zoom, places[part]) for part in parts]
     return np.concatenate([pixels for pixels, _ in drawn]), np.concatenate([masks for _, masks in drawn])
 
 
-def _draw(what: Scenes, kinds: NDArray[np.int64], shift: F64 | None) -> tuple[Pixels, Bools]:
+def reach(what: Scenes, zoom: float = 1.0) -> F64:
+    """How far the widest kind reaches from its centre, (scenes,), in shares of the image's side."""
+    return np.sqrt(zoom * zoom * _area(what.numbers) / min(unit for _, unit in KINDS.values()))
+
+
+def own_centres(what: Scenes, zoom: float = 1.0) -> F64:
+    """Where a scene has its object, (scenes, 2): anywhere that is far enough from the border for the widest kind."""
+    far = reach(what, zoom)[:, None]
+    return far + (1 - 2 * far) * what.numbers[:, _PLACE]
+
+
+def _draw(what: Scenes, kinds: NDArray[np.int64], zoom: float, centres: F64) -> tuple[Pixels, Bools]:
     numbers = what.numbers
     canvas = _background(what)
     cover = np.empty(canvas.shape[:3])
-    moved = np.zeros((len(what), 2)) if shift is None else shift
     for kind in np.unique(kinds):
         those = kinds == kind
-        cover[those] = _cover(NAMES[kind], numbers[those], moved[those], what.side)
+        cover[those] = _cover(NAMES[kind], numbers[those], zoom, centres[those], what.side)
     hues = (kinds + 0.5 + HUE_SPREAD * (numbers[:, _HUE] - 0.5)) / len(KINDS)
     _paint(canvas, cover, _colours(hues, numbers[:, _PALENESS]))
     canvas += NOISE * (what.noise / 127.5 - 1)
@@ -146,18 +160,16 @@ def _background(what: Scenes) -> F64:
     return canvas
 
 
-def _cover(kind: str, numbers: F64, shift: F64, side: int) -> F64:
-    """How much of each pixel an object covers: (n, side, side), in [0, 1].
-
-    Size and place know nothing of the kind: every kind has the same area, and stays as far from the border as the
-    widest must.
-    """
-    inside, unit_area = KINDS[kind]
+def _area(numbers: F64) -> F64:
+    """The object's, as a share of the image's: the same for every kind."""
     low, high = AREA
-    area = low + (high - low) * numbers[:, _AREA]
-    radius = np.sqrt(area / unit_area)
-    widest = np.sqrt(area / min(unit for _, unit in KINDS.values()))
-    centre = widest[:, None] + (1 - 2 * widest[:, None]) * numbers[:, _PLACE] + shift
+    return low + (high - low) * numbers[:, _AREA]
+
+
+def _cover(kind: str, numbers: F64, zoom: float, centre: F64, side: int) -> F64:
+    """How much of each pixel an object covers: (n, side, side), in [0, 1]."""
+    inside, unit_area = KINDS[kind]
+    radius = np.sqrt(zoom * zoom * _area(numbers) / unit_area)
     cos, sin = _direction(MAX_TURN * numbers[:, _TURN] + (1 - MAX_TURN) / 2)
     x, y = _grid(side, SUBPIXELS)
     right = (x - _column(centre[:, 0])) / _column(radius)

@@ -186,7 +186,7 @@ def _time(
     at_most_until: float,
 ) -> Timing | None:
     model = timed.config.model
-    size = (setting.batch, model.in_chans, model.image_size, model.image_size)
+    size = (setting.batch, *model.input_shape)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(place, getattr(torch, setting.dtype))
     found = time_in_turn(
         references[timed.reference.id],

@@ -109,9 +109,8 @@ def export(
 
 
 def _noise(geometry: Geometry, batch: int) -> torch.Tensor:
-    size = geometry.image_size
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(batch, geometry.in_chans, size, size, generator=draw)
+    return torch.randn(batch, *geometry.input_shape, generator=draw)
 
 
 def _logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -5,10 +5,10 @@ Dropped patches never come back; the class token always stays. The mechanism is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ class Decision:
     keep: Tensor
     scores: Tensor
     second: Tensor | None = None
+
+
+# Blocks, values and valid as `repro.tokens.execution` has them, and the patches' places in the image, (images, n - 1).
+RunPlaced = Callable[[Sequence[Any], Tensor, Tensor | None, Tensor], Tensor]
 
 
 class Dropper(nn.Module):
@@ -72,12 +76,22 @@ class DroppingBlocks(nn.Sequential):
         open_stages: how many droppers are at work, from the first; the others let everything pass.
         execution: `masked` keeps all patches and only hides the dropped ones (a reference: it saves nothing); the
             others gather, see `repro.tokens.execution`.
+        run_placed: how blocks run whose attention is not of every token to every other one: it is told the tokens'
+            places, too. None: by `execution`.
         seen: float64 (stages, 2): sums over the images of an evaluation of the share of patches kept and its square.
         images_seen: how many images that were.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], droppers: Sequence[Dropper], patches: int, execution: str) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        droppers: Sequence[Dropper],
+        patches: int,
+        execution: str,
+        run_placed: RunPlaced | None = None,
+    ) -> None:
         super().__init__(*blocks)
+        self.run_placed = run_placed
         self.droppers = tuple(droppers)  # not registered here: they belong to the model, beside its blocks
         self.starts = stage_starts(len(blocks), len(droppers))
         self.open_stages, self.patches, self.execution = len(droppers), patches, execution
@@ -92,10 +106,9 @@ class DroppingBlocks(nn.Sequential):
     def forward(self, values: Tensor) -> Tensor:
         """(images, 1 + patches, width) to (images, 1 + those left in the fullest image, width)."""
         every = list(self)
-        run = EXECUTIONS.get(self.execution, run_padded)
         valid: Tensor | None = None
         places = torch.arange(self.patches, device=values.device).expand(len(values), -1)
-        values = self._run(run, every[: self.starts[0]], values, None)
+        values = self._run(every[: self.starts[0]], values, None, places)
         for stage, (dropper, start) in enumerate(zip(self.droppers, self.starts, strict=True)):
             end = [*self.starts, len(every)][stage + 1]
             if stage < self.open_stages:
@@ -111,11 +124,15 @@ class DroppingBlocks(nn.Sequential):
                 else:
                     values, valid, chosen = gather(values, keep)
                     places = places.gather(1, chosen)
-            values = self._run(run, every[start:end], values, valid)
+            values = self._run(every[start:end], values, valid, places)
         return values
 
-    def _run(self, run: Any, blocks: Sequence[nn.Module], values: Tensor, valid: Tensor | None) -> Tensor:
-        return cast(Tensor, run(blocks, values, valid)) if blocks else values
+    def _run(self, blocks: Sequence[nn.Module], values: Tensor, valid: Tensor | None, places: Tensor) -> Tensor:
+        if not blocks:
+            return values
+        if self.run_placed is not None:
+            return self.run_placed(blocks, values, valid, places)
+        return EXECUTIONS.get(self.execution, run_padded)(blocks, values, valid)
 
     def _note(self, stage: int, keep: Tensor, scores: Tensor, there: Tensor, places: Tensor) -> None:
         if self.training:
@@ -137,7 +154,8 @@ class DroppingBlocks(nn.Sequential):
 def attach_droppers(model: Any, droppers: Sequence[Dropper], patches: int, execution: str) -> DroppingBlocks:
     """Put droppers between the groups of a timm vision transformer's blocks, in place; returns its blocks."""
     model.droppers = nn.ModuleList(droppers)
-    model.blocks = DroppingBlocks(list(model.blocks), droppers, patches, execution)
+    run_placed = getattr(model, "run_placed", None)
+    model.blocks = DroppingBlocks(list(model.blocks), droppers, patches, execution, run_placed)
     return model.blocks  # type: ignore[no-any-return]
 
 

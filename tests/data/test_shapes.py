@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeClassifier
 from repro.composition import compose
 from repro.data import shapes
 from repro.data.in_memory import ImagesInMemory
-from repro.data.shapes_drawing import AREA, NAMES, draw, scenes
+from repro.data.shapes_drawing import AREA, NAMES, draw, own_centres, scenes
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 
@@ -105,11 +105,12 @@ def test_a_larger_image_shows_the_same_object() -> None:
     assert (halved & small).sum() / (halved | small).sum() > 0.9
 
 
-def test_a_shift_moves_the_object_and_nothing_else() -> None:
+def test_another_centre_moves_the_object_and_nothing_else() -> None:
     kinds, scene = np.zeros(8, np.int64), scenes((0,), range(8), 24)
-    _, still = draw(scene, kinds)
-    _, moved = draw(scene, kinds, np.full((8, 2), [2 / 24, -1 / 24]))
+    _, still = draw(scene, kinds, 0.5)
+    _, moved = draw(scene, kinds, 0.5, own_centres(scene, 0.5) + [2 / 24, -1 / 24])
     assert np.array_equal(np.roll(still, (-1, 2), (1, 2))[:, 2:-2, 2:-2], moved[:, 2:-2, 2:-2])
+    assert still.mean() == pytest.approx(draw(scene, kinds)[1].mean() / 4, rel=0.1)
 
 
 def test_masks_go_with_their_images(folder: Path) -> None:
