@@ -2,6 +2,7 @@
 
 make notebooks                                    # local scale, runs/
 REPRO_SCALE=smoke REPRO_RUNS=somewhere python -m notebooks --out elsewhere
+REPRO_FROM=me/repro-sparse-vit python -m notebooks comparing_runs     # runs of a project on a server
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ def main() -> int:
     """Execute all; 1 where one fails, grows too large or names a place on this machine."""
     parser = argparse.ArgumentParser(prog="python -m notebooks", description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE, help="where the executed notebooks go (default: in place)")
-    out = parser.parse_args().out
-    for source in sorted(HERE.glob("*.ipynb")):
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of notebooks, without .ipynb (default: all)")
+    options = parser.parse_args()
+    out, every = options.out, {path.stem: path for path in sorted(HERE.glob("*.ipynb"))}
+    if unknown := [name for name in options.names if name not in every]:
+        parser.error(f"no notebook {unknown[0]!r}; there are {', '.join(every)}")
+    for source in [every[name] for name in options.names or every]:
         target = out / source.name
         try:
             execute(source, target)

@@ -360,9 +360,7 @@ class Config(_Section):
             return self.recipe
         if isinstance(finetune, StagedFinetune):
             changes = finetune.changes
-            return self.recipe.model_copy(
-                update={**changes.model_dump(), "epochs": finetune.stages * changes.epochs}
-            )
+            return self.recipe.model_copy(update={**changes.model_dump(), "epochs": finetune.stages * changes.epochs})
         epochs = max(1, round(self.recipe.epochs * finetune.epochs_fraction))
         return self.recipe.model_copy(
             update={

@@ -65,7 +65,7 @@ class MethodPart:
         """Before the model is evaluated on this rank's share of the test images."""
 
     def evaluation(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """After it: what the evaluation says beside accuracies. `total` adds a tensor up over ranks; all must call it."""
+        """After it: what it says beside accuracies. `total` adds a tensor up over ranks; all must call it."""
         return {}
 
     def cost_as_counted(self) -> None:

@@ -52,11 +52,12 @@ def plan(
     errors: dict[str, list[str]] = {}
     common = [f"run.root={root}", *overrides]
     composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
+    others = without_method(common)
     for row in rows:
         try:
             config = composed(*row.overrides_at(scale), *common)
-            others = without_method(common)
-            chain = [(row, config), *_origins(table, row, config, lambda of: composed(*of.overrides_at(scale), *others))]
+            origins = _origins(table, row, config, lambda other: composed(*other.overrides_at(scale), *others))
+            chain = [(row, config), *origins]
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue
@@ -75,11 +76,11 @@ def _origins(
     table: Table, row: Row, config: Config, config_of: Callable[[Row], Config]
 ) -> Iterator[tuple[Row, Config]]:
     """The row that this one begins with, that which this other begins with, and so on, each with its config."""
-    seen = [row.id]
+    seen = [row]
     while (origin := origin_row(table, row, config)) is not None:
-        if origin.id in seen:
-            raise UserError(f"method.starts_from: {' begins with '.join([*seen, origin.id])}")
-        seen.append(origin.id)
+        if origin in seen:
+            raise UserError(f"method.starts_from: {' begins with '.join(each.id for each in [*seen, origin])}")
+        seen.append(origin)
         row, config = origin, config_of(origin)
         yield row, config
 

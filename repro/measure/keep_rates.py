@@ -27,8 +27,11 @@ class Kept:
     @classmethod
     def measured(cls, results: Sequence[Mapping[str, Any]], stages: int) -> Kept | None:
         """The mean over finished runs; None without one, or where one has not measured any."""
-        found = [[[result.get(name) for name in names(stage)] for stage in range(1, stages + 1)] for result in results]
-        if not found or any(value is None for run in found for pair in run for value in pair):
+        wanted = [names(stage) for stage in range(1, stages + 1)]
+        if not results or any(result.get(name) is None for result in results for pair in wanted for name in pair):
             return None
-        means = [[sum(run[stage][part] for run in found) / len(found) for part in (0, 1)] for stage in range(stages)]
-        return cls(tuple(mean for mean, _ in means), tuple(square for _, square in means))
+
+        def over_runs(name: str) -> float:
+            return sum(float(result[name]) for result in results) / len(results)
+
+        return cls(tuple(over_runs(mean) for mean, _ in wanted), tuple(over_runs(square) for _, square in wanted))

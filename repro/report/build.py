@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ import pandas as pd
 
 from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
-from repro.report.drawing import Job, run_jobs
 from repro.report.figures import table_figure
 from repro.report.mask_figure import mask_figure
 from repro.report.more_figures import figure_jobs
 from repro.report.page import write_page
+from repro.report.sharing import share
 from repro.report.tables import write_tables
 from repro.rows import Row, Table
 
@@ -47,12 +48,12 @@ def build(
     # A row with settings of its own is no point on its method's line.
     usual = [evidence for evidence in every if not evidence.row.settings]
     points = frame[[not evidence.row.settings for evidence in every]].reset_index(drop=True)
-    jobs: list[Job] = [
+    jobs = [
         lambda: table_figure(points, table, reports_dir),
         lambda: mask_figure(table, every, scale, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
-    written += run_jobs(jobs)
+    written += itertools.chain.from_iterable(share(jobs))
     filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))
     if filled is not None:
         written += write_card(filled, reports_dir / table.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ from repro.launch.plan import without_method
 from repro.measure.cost import Cost, rests_on_data, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
 from repro.report.seeds import BY_SEED, SEED_COLUMNS, seed_values
+from repro.report.sharing import processors, share
 from repro.report.statistics import Summary, median_interval, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
@@ -120,19 +123,27 @@ def gather(
             f"{table.name}/table.yaml: nothing measures {unknown[0]!r}{did_you_mean(unknown[0], _MEASURES)}"
         )
     moment = time.time() if now is None else now
-    known: dict[str, Evidence] = {}
+    references = {row.id: table.reference(row.backbone) for row in rows}
+    unasked = {row.id: row for row in references.values() if row is not None and row not in rows}
+    wanted = [*rows, *unasked.values()]
 
-    def evidence(row: Row) -> Evidence:
-        if row.id not in known:
-            # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
-            own = overrides if row in rows else without_method(overrides)
-            known[row.id] = read_evidence(table.name, row, scale, distinct, root, own, moment)
-        return known[row.id]
+    def read(part: Sequence[Row]) -> list[Evidence]:
+        # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
+        return [
+            read_evidence(
+                table.name, row, scale, distinct, root, without_method(overrides) if row.id in unasked else overrides, moment
+            )
+            for row in part
+        ]
 
+    # Neighbours together: rows of one backbone share most of what composing their configs costs.
+    size = max(1, math.ceil(len(wanted) / processors()))
+    parts = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    known = {one.row.id: one for part in share([functools.partial(read, part) for part in parts]) for one in part}
     lines = []
     for row in rows:
-        reference = table.reference(row.backbone)
-        lines.append(_line(table, scale, evidence(row), evidence(reference) if reference else None))
+        reference = references[row.id]
+        lines.append(_line(table, scale, known[row.id], known[reference.id] if reference else None))
     return _typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in rows]
 
 

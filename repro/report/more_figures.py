@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
 from repro.report.cost_figure import draw_cost
-from repro.report.drawing import Job, run_jobs
+from repro.report.curve_figure import draw_curves
 from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
@@ -48,14 +48,14 @@ class Drawn:
 
 def more_figures(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Path]:
     """Write the figures that there are data for into `folder`; returns their paths."""
-    return run_jobs(figure_jobs(frame, table, every, folder))
+    return [path for job in figure_jobs(frame, table, every, folder) for path in job()]
 
 
-def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Job]:
+def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], folder: Path) -> list[Callable[[], list[Path]]]:
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
-    jobs: list[Job] = []
+    jobs: list[Callable[[], list[Path]]] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished
@@ -70,7 +70,7 @@ def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tu
     return (
         Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
         Drawn("cost", "frame", lambda: draw_cost(frame, table, _looks(table))),
-        Drawn("curves", "runs", lambda: draw_curves(table, every)),
+        Drawn("curves", "runs", lambda: draw_curves(table, every, _looks(table))),
         Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)))),
         Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
         Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
@@ -127,59 +127,6 @@ def _draw_level(
             path_effects=[Stroke(linewidth=2, foreground="white"), Normal()],  # lines of other methods pass below it
             zorder=6,
         )
-
-
-def draw_curves(table: Table, every: Sequence[Evidence]) -> Figure | None:
-    """A panel per backbone: test accuracy after each epoch, a line a row: the mean over seeds, its spread as a band."""
-    curves = [(evidence, curve) for evidence in every if len(curve := mean_curve(evidence)) > 1]
-    if not curves:
-        return None
-    look = _looks(table)
-    backbones = list(dict.fromkeys(evidence.row.backbone for evidence, _ in curves))
-    figure = Figure(figsize=(max(4.6, 3.0 * len(backbones)), 3.4), layout="constrained")
-    panels = dict(zip(backbones, figure.subplots(1, len(backbones), squeeze=False, sharey=True)[0], strict=True))
-    for evidence, curve in curves:
-        style, axes = look[evidence.row.method], panels[evidence.row.backbone]
-        axes.plot(
-            curve.index,
-            curve["mean"],
-            color=style.colour,
-            marker=style.marker,
-            markersize=3,
-            markevery=max(1, len(curve) // 4),
-            # The sparser, the fainter: levels of one method share its colour.
-            alpha=1.0 - 0.008 * evidence.row.arch_sparsity_pct,
-            linewidth=0.9,
-        )
-        if curve["std"].notna().any():
-            low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
-            axes.fill_between(curve.index, low, high, color=style.colour, alpha=0.12, linewidth=0)
-    for backbone, axes in panels.items():
-        axes.set_title(table.label(backbone))
-        axes.set_xlabel("epoch")
-    data = ", ".join(dict.fromkeys(table.label(evidence.config.data.name) for evidence, _ in curves))
-    figure.axes[0].set_ylabel(f"{data} top-1 (%)")
-    used = {evidence.row.method for evidence, _ in curves}
-    keys = [_key(table.label(method), look[method]) for method in look if method in used]
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
-    return figure
-
-
-def mean_curve(evidence: Evidence) -> pd.DataFrame:
-    """Mean and sample standard deviation of the accuracies (percent) of a row's finished seeds, by epoch."""
-    points = [
-        point
-        for run in evidence.runs.values()
-        if run.path is not None and run.state == "done"
-        for point in zip(*accuracy_curve(run.path), strict=True)
-    ]
-    return pd.DataFrame(points, columns=["epoch", "top1_pct"]).groupby("epoch")["top1_pct"].agg(["mean", "std"])
-
-
-def accuracy_curve(path: Path) -> tuple[list[float], list[float]]:
-    """Epochs and accuracies (percent) of a record's evaluations."""
-    entries = list(Record(path).metrics("eval"))
-    return [float(entry["epoch"]) for entry in entries], [float(entry["top1_pct"]) for entry in entries]
 
 
 def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
@@ -243,7 +190,8 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
         line[0].spines[:].set_visible(False)
         line[0].set_xticks([])
         line[0].set_yticks([])
-        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{row.data_sparsity_pct:g} % dropped"
+        dropped_pct = row.data_sparsity_pct or 100 * (1 - np.mean(found["kept"]))  # else each image has its own
+        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped_pct:.3g} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure
 

@@ -102,7 +102,8 @@ def _over_seeds(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         words = f"{line['row']}: n = {line['n_seeds']}; best epoch {best}; last epoch {last}"
         if not math.isnan(line[f"{at}gain_pct"]):
             gain = _spread(line, f"{at}gain_pct", f"{at}gain_std_pct", f"{at}gain_ci95", "+")
-            words += f"; gain {gain}, n = {line[f'{at}gain_n']:.0f} pairs"
+            pairs = int(line[f"{at}gain_n"])
+            words += f"; gain {gain}, n = {pairs} pair{'' if pairs == 1 else 's'}"
         yield words
 
 

@@ -70,7 +70,8 @@ class Operand:
             return ""
         if math.isinf(self.value.low):
             return f"{' and '.join(self.call.arguments)}: one seed says nothing of the spread over seeds"
-        return f"the interval of {self.text} has both in it"
+        low, high = self.value
+        return f"{' '.join(self.call.arguments)}: between {low:.2f} and {high:.2f} it holds and does not"
 
 
 def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Operand:

@@ -92,9 +92,11 @@ def section_html(
 ) -> tuple[str, str]:
     """A table's part of the page, what comes before its figures (table, claims) and after (runs, card, notes)."""
     dots, low, high = _dots(runs)
+    seen = view(frame, table, overrides)
     text = _render(
         "section.html",
-        seen=view(frame, table, overrides),
+        seen=seen,
+        starts=seen.starts,
         table=table,
         claim_heads=CLAIM_HEADS,
         card=card,

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from scipy.special import stdtrit  # type: ignore[import-untyped]
-
 LEVEL = 0.95  # of every interval that is shown
 
 
@@ -49,6 +47,8 @@ class Estimate:
         """Ends of the confidence interval of this level; without end where the error is not known."""
         if self.error is None:
             return -math.inf, math.inf
+        from scipy.special import stdtrit  # type: ignore[import-untyped]  # takes a quarter of a second: only where needed
+
         half = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
         return self.mean - half, self.mean + half
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from repro.runs.files import replacing
@@ -47,6 +50,11 @@ _UNDATED: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
+_CANVASES: Mapping[str, type[FigureCanvasBase]] = {
+    "svg": FigureCanvasSVG,
+    "png": FigureCanvasAgg,
+    "pdf": FigureCanvasPdf,
+}
 
 
 @dataclass(frozen=True)
@@ -79,17 +87,35 @@ def write_figure(folder: Path, name: str, drawn_from: str, draw: Callable[[], Fi
         figure = draw()
         if figure is None:
             return []
-        FigureCanvasAgg(figure)
-        engine = figure.get_layout_engine()
-        if engine is not None:
-            engine.execute(figure)
-        figure.set_layout_engine("none")  # it is laid out: once is enough for three files
+        lay_out(figure)
         # The SVG has the mark and comes last: with it, the other two are there.
         for ending in reversed(_UNDATED):
             marked = {"Description": mark} if ending == "svg" else {}
             with replacing(folder / f"{name}.{ending}") as temporary:
-                figure.savefig(temporary, format=ending, dpi=_DOTS_PER_INCH, metadata={**_UNDATED[ending], **marked})
+                save(figure, temporary, ending, {**_UNDATED[ending], **marked})
     return paths
+
+
+def lay_out(figure: Figure) -> None:
+    """Put a figure's parts in their places, for good: once is enough for three files."""
+    figure.dpi = _DOTS_PER_INCH
+    FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+
+
+def save(figure: Figure, path: Path, ending: str, metadata: dict[str, Any]) -> None:
+    """Write a laid-out figure as `svg`, `png` or `pdf`.
+
+    Straight by the canvas: `savefig` walks through the whole figure twice, the first time for a layout that it has.
+    """
+    canvas = _CANVASES[ending](figure)
+    try:
+        getattr(canvas, f"print_{ending}")(path, metadata=metadata)
+    finally:
+        figure.dpi = _DOTS_PER_INCH  # SVG and PDF have points of their own
 
 
 def _digest(text: str) -> str:

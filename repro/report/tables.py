@@ -94,9 +94,8 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         keep_trailing_newline=True,
         **syntax,
     )
-    rules, starts, start = [], [], 1
+    rules, start = [], 1
     for group, span in seen.spans:
-        starts.append(start)
         if group and span > 1:
             rules.append((start, start + span - 1))
         start += span
@@ -106,7 +105,7 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         columns=seen.columns,
         spans=seen.spans,
         rules=rules,
-        starts=starts,
+        starts=seen.starts,
         sections=seen.sections,
         notes=seen.notes,
         claims=seen.claims,

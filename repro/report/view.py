@@ -83,6 +83,12 @@ class View:
         return tuple((group, len(list(same))) for group, same in itertools.groupby(self.columns, lambda c: c.group))
 
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The columns, counted from 1, at which a group begins; the table itself begins at the first."""
+        return tuple(itertools.accumulate((span for _, span in self.spans[:-1]), initial=1))[1:]
+
+
 def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> View:
     """The reader's view of `frame`, in its order, with sections for each backbone's rows, the paper's and others."""
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
@@ -116,6 +122,7 @@ def claim_cells(judged: JudgedClaim) -> tuple[Cell, ...]:
 def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
     """The lines above a table: what it is and what it was made from."""
     commits = sorted({commit for text in frame["commits"] for commit in text.split()})
+    settings = [setting for setting in dict.fromkeys(frame["time_setting"]) if setting]
     finished = int((frame["state"] == "done").sum())
     return (
         ("Paper", table.paper),
@@ -123,6 +130,7 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
         ("Rows", f"{len(frame)}, {finished} of them finished in all seeds"),
         ("Generated from", f"{int(frame['n_records'].sum())} run records, {int(frame['n_seeds'].sum())} of them done"),
         ("Commits", ", ".join(commits) or "none: no finished record"),
+        *((("Timed on", "; ".join(settings)),) if settings else ()),
         *((("Overrides", " ".join(overrides)),) if overrides else ()),
     )
 

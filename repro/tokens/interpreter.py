@@ -28,7 +28,7 @@ class Interpreter(Dropper):
         width: of a token.
         heads: of the interpreter; divides `width`.
         patches: of an image, before anything is dropped.
-        initial_logit: q.k/sqrt(d) of every patch before training, but for what is drawn: above 0 most are kept at first.
+        initial_logit: q.k/sqrt(d) of every patch at first, but for what is drawn: above 0 most patches are kept.
     """
 
     def __init__(self, width: int, heads: int, patches: int, threshold: float, initial_logit: float) -> None:
@@ -100,7 +100,9 @@ def keep_forced(scores: Tensor, valid: Tensor, patches: int, keep_rate: float, s
     counts = (keep_rate * patches * (1 + spread * even)).round().clamp(min=1).long()
     counts = torch.minimum(counts, valid.sum(1))
     order = scores.masked_fill(~valid, -1.0).argsort(dim=1, descending=True, stable=True)
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    ranks = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     return ranks < counts[:, None]
 
 

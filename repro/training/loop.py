@@ -34,7 +34,6 @@ from repro.training.precision import autocast
 from repro.training.recipe import build_training
 from repro.training.state import Best, TrainingState
 
-
 # What every evaluation says; what else is in one, a part has said.
 _ACCURACIES = (
     *("update", "epoch", "top1_pct", "top5_pct", "eval_loss"),

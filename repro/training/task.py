@@ -194,6 +194,7 @@ def _inputs(
         if origin is not None and config.method.tokens is not None and config.method.tokens.takes_budget:
             budget = _keep_rates(origin)
             origin = origin.starts_from()  # so that both begin alike
+        weights: dict[str, Any] | None
         if config.method.starts_from == PRETRAINED or (origin is None and budget is not None):
             weights = pretrained_weights(config.backbone.timm_name, config.model, config.backbone.paper)
         else:
@@ -261,6 +262,10 @@ def _result(record: Record, config: Config, world: World, measured: dict[str, fl
         "dataset": config.data.name,
         "device": str(world.device),
         "world_size": world.size,
-        **{name: value for name, value in asdict(row_cost(config, [measured])).items() if name not in ("is_exact", "is_measured")},
+        **{
+            name: value
+            for name, value in asdict(row_cost(config, [measured])).items()
+            if name not in ("is_exact", "is_measured")
+        },
         **measured,
     }

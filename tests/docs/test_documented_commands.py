@@ -1,4 +1,4 @@
-"""What README and docs tell a reader to type: understood as written, and run, on real records of the smallest scale."""
+"""What README and docs tell a reader to type: each whole line means something, and each that is cheap is run."""
 
 from __future__ import annotations
 
@@ -6,68 +6,100 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from documented import ROOT, check, in_blocks, in_prose, repro_lines
 
-from repro.cli import _parse, main
+from repro.cli import main
+from repro.errors import UserError
 
 with warnings.catch_warnings():  # declared with what pydantic has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     import wandb_workspaces.workspaces  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py")))
-# Run below; every other command needs what its own tests set up: Slurm, a W&B server, a run at work.
-RUN_HERE = (
-    "launch table1 deit_tiny/dense deit_tiny/s2vite-30 --scale smoke tracker=none",
-    "list table1",
-    "plan table1 deit_tiny/* --scale smoke",
-    "status table1 deit_tiny/dense --scale smoke",
-    "extract table1 deit_tiny/* --scale smoke",
-    "bench time table1 deit_tiny/s2vite-30 --budget 3",
-    "card table1 deit_tiny/* --scale smoke --affiliation 'a lab'",
-    "report table1 deit_tiny/* --scale smoke",
-    "wandb dashboard table1 --scale smoke --offline",
-    "train backbone=deit_tiny method=svite method.sparsity=0.5 scale=smoke tracker=none",
+# What is added to a documented line so that it takes seconds.
+SMALL = {
+    "list": "",
+    "plan": "--scale smoke",
+    "launch": "--scale smoke",
+    "status": "--scale smoke",
+    "extract": "--scale smoke",
+    "report": "--scale smoke",
+    "card": "--scale smoke",
+    "bench time": "--budget 2",
+    "train": "scale=smoke tracker=none",
+    "export": "--scale smoke --batch 2",
+    "wandb dashboard": "--scale smoke --offline",
+}
+# Needs GPUs and a cluster, a server, somebody who watches, or minutes: tests of their own do that.
+ELSEWHERE = r"--scale paper|launcher=|--watch|wandb (push|pull|publish)|train -m"
+# What the documented lines find: the runs that a reader has by then.
+BEFORE = (
+    "launch table1 deit_tiny/dense deit_tiny/s2vite-30 deit_small/dense deit_small/svite-50 --scale smoke",
+    "status table1 deit_tiny/dense",
+    "report table1 deit_tiny/*",
 )
 
 
-def documented(command: str) -> list[tuple[str, str]]:
-    """(page, line) of every code line that begins with this command, comments and prompts taken off."""
-    found = []
-    for page in PAGES:
-        for line in re.findall(r"^    (?:\$ )?(?:\.venv/bin/)?(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
-            if line.startswith(f"{command} "):
-                found.append((page.name, line.partition(" #")[0].strip()))
-    return found
-
-
-@pytest.mark.parametrize(("page", "line"), documented("repro"), ids=lambda word: word.replace("/", "_"))
-def test_each_is_understood_as_it_is_written(page: str, line: str) -> None:
-    _parse(shlex.split(line)[1:])
+@pytest.mark.parametrize(("page", "line"), [*in_blocks("repro"), *in_prose("repro")], ids=lambda w: w.replace("/", "_"))
+def test_each_line_means_something(page: str, line: str) -> None:
+    check(shlex.split(line)[1:])
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize(("page", "line"), documented("make"), ids=lambda word: word.replace("/", "_"))
-def test_each_target_is_one_with_these_variables(page: str, line: str) -> None:
-    words = [word for word in shlex.split(line)[1:] if word != "..."]
+@pytest.mark.parametrize(("page", "line"), [*in_blocks("make"), *in_prose("make")], ids=lambda w: w.replace("/", "_"))
+def test_each_target_calls_what_means_something(page: str, line: str) -> None:
+    words = [word for word in shlex.split(line)[1:] if word != "..." and not word.endswith("=...")]
     done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+    for call in repro_lines(done.stdout):
+        check(call)
     for word in words:
         name, _, value = word.partition("=")
         if value and name in ("SCALE", "SEEDS", "LAUNCHER", "ROWS"):
             assert value in done.stdout, f"{name} changes nothing"
 
 
-def test_each_is_run_by_some_test() -> None:
-    commands = {line.split()[1] for _, line in documented("repro")}
-    assert len(commands) >= 10
-    here = {line.split()[0] for line in RUN_HERE}
-    for command in commands - here:
-        assert re.search(rf'"{command}"|repro {command}\b', TESTS), f"no test runs repro {command}"
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("list tabel1", "no table 'tabel1'"),
+        ("plan table1 'deit_bse/*'", "no row matches 'deit_bse/"),
+        ("launch table1 deit_small/s2vite-40 method.weights.grwth=as_released", "grwth"),
+        ("train backbone=deit_smal", "deit_smal"),
+        ("train -m method=svite method.sparsity=0.3,x", "method.sparsity"),
+    ],
+)
+def test_a_line_that_means_nothing_is_found(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        check(shlex.split(line))
+
+
+@pytest.mark.parametrize("line", ["plan table1 --wats 300", "bench tim table1", "export deit_small/svite-50", "lst"])
+def test_an_option_that_does_not_exist_is_found(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check(shlex.split(line))
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("line", ["export deit_small/svite-55 --out x", "wandb push table9", "wandb pull me/p table1/x/y"])
+def test_a_place_that_is_none_is_found(line: str) -> None:
+    with pytest.raises(AssertionError):
+        check(shlex.split(line))
+
+
+def test_lines_of_other_commands_have_tests_of_their_own() -> None:
+    lines = [line for _, line in in_blocks("repro")]
+    elsewhere = [line for line in lines if re.search(ELSEWHERE, line)]
+    assert len(lines) - len(elsewhere) > 10
+    for line in elsewhere:
+        command = re.sub(r"^repro ((?:wandb )?\S+).*", r"\1", line)
+        last = command.split()[-1]
+        assert re.search(rf'"{last}"|repro {command}\b', TESTS), f"no test runs {line}"
 
 
 @pytest.mark.slow
@@ -75,12 +107,28 @@ def test_a_reader_who_types_them_gets_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for line in RUN_HERE:
+    documented = [line.removeprefix("repro ") for _, line in in_blocks("repro") if not re.search(ELSEWHERE, line)]
+    ordered = sorted(dict.fromkeys([*BEFORE, *documented]), key=lambda line: not line.startswith("launch"))
+    for line in ordered:
+        added = next(more for command, more in SMALL.items() if line.startswith(f"{command} "))
         with pytest.raises(SystemExit) as ended:
-            main(shlex.split(line))
+            main(shlex.split(f"{line} {added}"))
         said = capfd.readouterr()
         assert ended.value.code == 0, f"{line}: {said.err}"
+        assert said.out, f"{line} says nothing"
+    main_report = "report table1 --scale smoke"
+    with pytest.raises(SystemExit):
+        main(shlex.split(main_report))
     found = {str(path.relative_to(tmp_path)) for path in (tmp_path / "reports").rglob("*") if path.is_file()}
     assert {"index.html", "figure1.png", "table1_heads.pdf", "table1_masks.svg"} <= {Path(name).name for name in found}
     assert {"reports/table1/table1.csv", "reports/table1/card.md", "reports/table1/table1.wandb.json"} <= found
     assert "a lab" in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
+    assert (tmp_path / "exported" / "model.json").is_file()
+    for _, line in in_blocks("wandb"):
+        if "inspect" not in line:  # the other one is a screen to look at
+            continue
+        *words, place = shlex.split(line)
+        (segment,) = tmp_path.glob(place.replace("/local/", "/smoke/").replace("deit_tiny/svite-30", "deit_tiny/dense"))
+        command = [sys.executable, "-m", *words, str(segment)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert "top1_pct" in done.stdout

@@ -33,16 +33,40 @@ def test_committed_executed_small_and_of_no_machine(path: Path) -> None:
     assert not re.search(r"/(home|root|work|tmp|usr)/", words)
 
 
+def shown(path: Path) -> list[str]:
+    """The words of each output, in order."""
+    outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
+    return ["".join(output["data"]["text/plain"]) for output in outputs if "text/plain" in output.get("data", {})]
+
+
 def test_they_run_on_fresh_records(tmp_path: Path) -> None:
     assert len(NOTEBOOKS) == 3
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPRO_SCALE": "smoke", "REPRO_RUNS": "runs"}
-    rows = "deit_small/dense deit_small/svite-30 deit_small/s2vite-40"
-    for arguments in (["repro", "launch", "table1", rows, "--scale", "smoke"], ["notebooks", "--out", "executed"]):
+
+    def run(*arguments: str, **settings: str) -> None:
         command = [sys.executable, "-m", *arguments]
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+            command,
+            cwd=tmp_path,
+            env={**environment, **settings},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+
+    run("repro", "launch", "table1", "deit_small/dense deit_small/svite-30 deit_small/s2vite-40", "--scale", "smoke")
+    run("notebooks", "--out", "executed")
     executed = sorted((tmp_path / "executed").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in NOTEBOOKS]
     assert all(cell["execution_count"] for path in executed for cell in code_cells(path))
+    # Runs are compared from W&B's own files, then from the records: the same table both times.
+    run("notebooks", "comparing_runs", "--out", "again", REPRO_FROM="records")
+    mirrored, differences, results, checked, curves = shown(tmp_path / "executed" / "comparing_runs.ipynb")
+    from_records = shown(tmp_path / "again" / "comparing_runs.ipynb")
+    assert [name for name in ("dense", "svite-30", "s2vite-40") if f"table1-deit_small-{name}" not in mirrored] == []
+    assert "Empty DataFrame" in from_records[0]
+    assert from_records[1:3] == [differences, results]
+    assert [line.split()[-1] for line in checked.splitlines()[1:]] == ["0", "0", "0"]
+    assert curves.splitlines()[2:] == from_records[4].splitlines()[2:]

@@ -260,7 +260,7 @@ def test_noise_decides_no_claim(table: Table, tmp_path: Path, gains: tuple[float
         assert found.evidence[0].endswith("(paired by 1 seed)")
     else:
         assert f"paired by {len(gains)} seeds" in found.evidence[0]
-        assert ("has both in it" in found.reason) is (verdict == "undecided")
+        assert ("it holds and does not" in found.reason) is (verdict == "undecided")
 
 
 def test_a_claim_on_two_rows_waits_for_the_seeds_of_both(table: Table, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from report_records import write_record
 
 from repro.report.collect import gather
-from repro.report.more_figures import accuracy_curve, drawings, mean_curve, more_figures
+from repro.report.curve_figure import accuracy_curve
+from repro.report.more_figures import drawings, more_figures
 from repro.rows import Table
 from repro.runs.files import write_json
 
@@ -89,15 +90,3 @@ def test_what_is_saved_against_the_paired_gain(frames: dict[str, pd.DataFrame], 
     )
     assert [text.get_text() for text in time.texts] == ["nothing measured"]  # no row has been timed
     assert "ImageNet" not in params.get_ylabel()
-
-
-def test_curves_are_means_over_seeds(table: Table, tmp_path: Path) -> None:
-    (row,) = table.select(["deit_small/svite-30"])
-    for seed, shift in ((0, 0.0), (1, 4.0)):
-        lines = [{"kind": "eval", "update": 22 * e, "epoch": e, "top1_pct": 10.0 * e + shift} for e in (1, 2)]
-        record = write_record(tmp_path, row, "local", seed)
-        record.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    _, (evidence,) = gather(table, [row], "local", [0, 1], tmp_path)
-    curve = mean_curve(evidence)
-    assert curve["mean"].to_dict() == {1.0: 12.0, 2.0: 22.0}
-    assert curve["std"].to_dict() == pytest.approx({1.0: 8**0.5, 2.0: 8**0.5})

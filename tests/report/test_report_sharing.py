@@ -1,4 +1,4 @@
-"""Figures that are drawn in several processes are those that one would draw, and an error is not lost."""
+"""Work of several processes is what one would do, in its order, and an error is not lost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from repro.report.drawing import run_jobs
+from repro.report.sharing import share
 
 # Without the threads that a test runner may have: those keep it to one process.
 SHARED = """
 import os, sys
 from pathlib import Path
-from repro.report.drawing import run_jobs
+from repro.report.sharing import share
 folder = Path(sys.argv[1])
 os.sched_getaffinity = lambda _: {0, 1, 2}
 
@@ -24,10 +24,10 @@ def job(place):
         path.write_text(str(os.getpid()))
         if place == int(sys.argv[2]):
             raise ValueError(f"job {place}")
-        return [path]
+        return path
     return write
 
-found = run_jobs([job(place) for place in range(7)])
+found = share([job(place) for place in range(7)])
 assert [path.name for path in found] == list("0123456"), found
 """
 
@@ -52,5 +52,5 @@ def test_an_error_of_any_process_is_raised(failing: int, tmp_path: Path) -> None
     assert f"ValueError: job {failing}" in done.stderr
 
 
-def test_no_job_is_no_file() -> None:
-    assert run_jobs([]) == []
+def test_no_job_is_no_result() -> None:
+    assert share([]) == []

@@ -1,0 +1,102 @@
+"""The commands that README and docs tell a reader to type, and whether a command line means something here."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+from repro.cli import _parse
+from repro.commands.selection import split
+from repro.composition import compose
+from repro.rows import load_table, table_names
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Stands for one of the reader's own: `repro logs table1 ROW`.
+PLACEHOLDERS = {"ROW": "deit_tiny/dense"}
+
+
+def in_blocks(program: str) -> list[tuple[str, str]]:
+    """(page, line) of every code line that begins with this program, comments and prompts taken off."""
+    found = []
+    for page in PAGES:
+        for line in re.findall(r"^    (?:\$ )?(?:\.venv/bin/)?(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            if line.startswith(f"{program} "):
+                found.append((page.name, line.partition(" #")[0].strip()))
+    return found
+
+
+def in_prose(program: str) -> list[tuple[str, str]]:
+    """(page, line) of every command line inside a sentence; the bare name of a command is none."""
+    found = []
+    for page in PAGES:
+        for line in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+            words = line.removeprefix(".venv/bin/").split()
+            names = 3 if words[1:2] in (["wandb"], ["bench"]) else 2
+            if words[:1] == [program] and len(words) > names - (program == "make") and "--help" not in words:
+                found.append((page.name, " ".join(line.removeprefix(".venv/bin/").split())))
+    return found
+
+
+def check(words: list[str]) -> None:
+    """Raise for a line of `repro` that would end with an error of the person who typed it.
+
+    Its options are read as the command line reads them; its table, its rows and its overrides have to be there.
+    """
+    options = _parse([PLACEHOLDERS.get(word, word) for word in words])
+    scale = getattr(options, "scale", "local")
+    if words[:2] in (["wandb", "push"], ["wandb", "pull"]):
+        for word in options.words:
+            check_place(word)
+    elif words[0] == "export":
+        check_place(options.what)
+        check_overrides([], scale, options.words)
+    elif words[0] in ("train", "doctor"):
+        for one in sweep(options.words) if getattr(options, "multirun", False) else [options.words]:
+            check_overrides([], scale, one)
+    elif getattr(options, "table", None):
+        check_selection(options, scale)
+
+
+def check_selection(options: argparse.Namespace, scale: str) -> None:
+    """A table, rows of it, and overrides that their configs take."""
+    table = load_table(options.table)
+    rows, overrides = split(options) if hasattr(options, "seeds") else (options.words, [])
+    chosen = table.select(rows, scale)
+    assert chosen
+    for row in chosen[:1]:
+        check_overrides(list(row.overrides), scale, overrides)
+
+
+def check_overrides(before: list[str], scale: str, overrides: list[str]) -> None:
+    """Compose a config with them; nothing is read, so it does not matter where the images would be."""
+    # Described on the same page, and made by the reader.
+    known = ["launcher=slurm" if word == "launcher=mine" else word for word in overrides]
+    own = [] if any(word.startswith("scale=") for word in known) else [f"scale={scale}"]
+    compose([*before, *own, "data.root=nowhere", *known])
+
+
+def check_place(word: str) -> None:
+    """A table, a row of one, or a folder of records of one."""
+    parts = word.removeprefix("runs/").split("/")
+    if parts[0] in table_names():
+        parts = parts[1:]
+        rows = {row.id for name in table_names() for row in load_table(name).every_row}
+        assert not parts or any(f"{row}/".startswith("/".join(parts[:2]) + "/") for row in rows), word
+        return
+    assert any(word == row.id for name in table_names() for row in load_table(name).every_row), word
+
+
+def sweep(words: list[str]) -> list[list[str]]:
+    """The runs of `a=1,2 b=3`."""
+    choices = [[f"{name}={value}" for value in values.split(",")] for name, _, values in (w.partition("=") for w in words)]
+    return [list(one) for one in itertools.product(*choices)]
+
+
+def repro_lines(said: str) -> list[list[str]]:
+    """The calls of `repro` in what `make -n` prints; those that a shell's loop fills in are not told."""
+    calls = (re.findall(r"\.venv/bin/repro ([^;)]+)", line) for line in said.splitlines())
+    return [shlex.split(call) for call in itertools.chain.from_iterable(calls) if "$" not in call and "|" not in call]
