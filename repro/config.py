@@ -187,10 +187,19 @@ class Method(_Section):
         return all(part.target for part in (self.weights, self.tokens) if part is not None)
 
 
-class Data(_Section):
-    """A data set. `images_per_epoch` is what it should hold; null means: count."""
+class Clip(_Section):
+    """What is taken of a video: frames `frame_step` apart, as many as the model has; where the video is shorter, spread
+    evenly over it. In training, squares of the model's size from frames whose shorter side is drawn from `zoom` times it.
+    """
 
-    name: Literal["digits", "imagenet", "imagefolder", "shapes"]
+    frame_step: PositiveInt
+    zoom: tuple[float, float]
+
+
+class Data(_Section):
+    """A data set. `images_per_epoch` is what it should hold; null means: count. `clip` is null for images."""
+
+    name: Literal["digits", "imagenet", "imagefolder", "kinetics400", "shapes", "shapes_video"]
     root: str | None
     images_per_epoch: PositiveInt | None
     limit_train: PositiveInt | None
@@ -198,6 +207,7 @@ class Data(_Section):
     workers: NonNegativeInt
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    clip: Clip | None = None
 
 
 class Recipe(_Section):

@@ -128,6 +128,7 @@ class Table:
     labels: Mapping[str, str] = field(default_factory=dict)
     default_sets: tuple[str, ...] = (PUBLISHED,)
     seeds: Mapping[str, int] = field(default_factory=dict)
+    datasets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def every_row(self) -> tuple[Row, ...]:
@@ -141,6 +142,10 @@ class Table:
     def label(self, name: str) -> str:
         """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
         return self.labels.get(name, name)
+
+    def dataset_of(self, row: str) -> str:
+        """The data set that a row's published accuracies are of: its table's, unless the table says another."""
+        return next((name for pattern, name in self.datasets.items() if fnmatchcase(row, pattern)), self.dataset)
 
     def reference(self, backbone: str) -> Row | None:
         """The row that savings and gains are counted from: the backbone's with nothing removed; None without one."""
@@ -252,6 +257,7 @@ def load_table(name: str) -> Table:
         labels=about.get("labels", {}),
         default_sets=default,
         seeds=about.get("seeds", {}),
+        datasets=about.get("datasets", {}),
     )
 
 

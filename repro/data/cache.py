@@ -11,9 +11,12 @@ from repro.config import Data
 
 
 def cache_folder(data: Data) -> Path:
-    """`data.root`, or `repro` in the user's cache folder (the XDG base directory specification)."""
-    if data.root is not None:
-        return Path(data.root).expanduser().absolute()
+    """`data.root`, or the user's."""
+    return user_cache() if data.root is None else Path(data.root).expanduser().absolute()
+
+
+def user_cache() -> Path:
+    """`repro` in the user's cache folder (the XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "repro"
 

@@ -93,9 +93,7 @@ def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
     return Scenes(numbers, noise.reshape(-1, side, side, 3))
 
 
-def draw(
-    what: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None
-) -> tuple[Pixels, Bools]:
+def draw(what: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None) -> tuple[Pixels, Bools]:
     """Scenes with an object of these kinds (indices into `NAMES`).
 
     Args:

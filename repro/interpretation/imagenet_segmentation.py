@@ -1,7 +1,8 @@
 """ImageNet-Segmentation: ImageNet images with the mask of their object, in one MATLAB 7.3 file (`gtsegs_ijcv.mat`).
 
 Such a file is HDF5. `/value/img` is a column of references to images, uint8 (3, width, height); `/value/gt` one of
-references to cells, each of one reference to a mask, uint8 (width, height), 1 on the object. (MATLAB stores columns first.)
+references to cells, each of one reference to a mask, uint8 (width, height), 1 on the object. MATLAB stores columns
+first.
 Source: Guillaumin, Küttel, Ferrari, "ImageNet Auto-annotation with Segmentation Propagation" (IJCV 2014).
 """
 

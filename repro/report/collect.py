@@ -150,7 +150,8 @@ def gather(
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
     cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
-    is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and config.data.name == table.dataset
+    is_published_data = config.data.name == table.dataset_of(row.id)
+    is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and is_published_data
     timing = evidence.timing
     line: dict[str, Any] = {
         "table": table.name,

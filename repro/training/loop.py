@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from repro.config import Config
 from repro.cross_checks import schedule_errors
 from repro.data.loader import TrainLoader, evaluation_batches
-from repro.data.splits import Splits
+from repro.data.splits import Images, Splits
 from repro.errors import UserError
 from repro.models.backbone import build_model
 from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
@@ -313,6 +313,9 @@ class Trainer:
                     part.constrain(averaged)
                 ema = self._accuracy(averaged)
                 entry |= {"top1_ema_pct": ema.top1_pct, "top5_ema_pct": ema.top5_pct}
+            if epoch == self.length.epochs:  # several views of each image cost as many evaluations
+                for name, images in self.splits.views.items():
+                    entry[f"top1_{name}_pct"] = self._accuracy(state.model, images).top1_pct
             is_sparse = all(part.is_at_target(state.update) for part in state.parts)
             if is_sparse and raw.top1_pct > state.best.top1_pct:
                 state.best = Best(raw.top1_pct, epoch)
@@ -325,16 +328,16 @@ class Trainer:
         state.evaluated_epochs = epoch
         self._save()
 
-    def _accuracy(self, model: nn.Module) -> Accuracy:
-        recipe, world, test = self.recipe, self.world, self.splits.test
+    def _accuracy(self, model: nn.Module, views: Images | None = None) -> Accuracy:
+        """On the test images, or on several views of each."""
+        world, test = self.world, views or self.splits.test
+        batch = self.recipe.eval_batch if views is None else max(1, self.recipe.eval_batch // len(views[0][0]))
         with (
-            closing(
-                evaluation_batches(test, recipe.eval_batch, self.config.data.workers, world.rank, world.size)
-            ) as batches,
+            closing(evaluation_batches(test, batch, self.config.data.workers, world.rank, world.size)) as batches,
             self._seeded("evaluate", self.state.update),
         ):
             # Ranks may have one batch more or fewer; they may only talk to each other where all have one.
-            return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // recipe.eval_batch)
+            return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // batch)
 
     def _stop_or_save(self) -> None:
         """Between two updates: stop if any rank was asked to, save if it is time."""

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from repro.config import PRETRAINED, Config
-from repro.data.splits import Splits, load_splits
+from repro.data.splits import Splits, load_splits, skipped_line
 from repro.errors import UserError
 from repro.measure.cost import row_cost
 from repro.measure.keep_rates import Kept
@@ -135,7 +135,10 @@ def _attempt(
         try:
             splits, weights, budget = world.together("reading its data", lambda: _inputs(record, config, world, stop))
             if world.is_first:
-                write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
+                origin = provenance.collect(splits.fingerprint, str(world.device), splits.skipped)
+                write_json(record.path / "provenance.json", origin)
+                if splits.skipped:
+                    tell(f"{record.path}: {skipped_line(splits.skipped)}")
             sinks = open_sinks(record, config, world.is_first)
             around = Surroundings(
                 world,
@@ -147,6 +150,8 @@ def _attempt(
             trainer = Trainer(config, splits, around, weights, budget)
             tell(_opening(record, config, trainer))
             result = _result(record, config, world, trainer.run())
+            if splits.skipped:
+                result["data_skipped"] = len(splits.skipped)
             if world.is_first:
                 if config.tracker.upload_weights:
                     write_weights(record.weights_file, trainer.state.model.state_dict())

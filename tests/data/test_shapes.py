@@ -108,7 +108,7 @@ def test_a_larger_image_shows_the_same_object() -> None:
 def test_another_centre_moves_the_object_and_nothing_else() -> None:
     kinds, scene = np.zeros(8, np.int64), scenes((0,), range(8), 24)
     _, still = draw(scene, kinds, 0.5)
-    _, moved = draw(scene, kinds, 0.5, own_centres(scene, 0.5) + [2 / 24, -1 / 24])
+    _, moved = draw(scene, kinds, 0.5, own_centres(scene, 0.5) + np.array([2 / 24, -1 / 24]))
     assert np.array_equal(np.roll(still, (-1, 2), (1, 2))[:, 2:-2, 2:-2], moved[:, 2:-2, 2:-2])
     assert still.mean() == pytest.approx(draw(scene, kinds)[1].mean() / 4, rel=0.1)
 

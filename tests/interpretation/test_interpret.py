@@ -47,8 +47,8 @@ def test_shares_and_segmentation_worked_by_hand() -> None:
     assert stage["kept_pct"] == pytest.approx(100 * 6 / 36)
     assert stage["object_kept_pct"] == pytest.approx(100 * 2 / 4)
     assert stage["background_kept_pct"] == pytest.approx(100 * 4 / 31)
-    # A row of ones, upsampled: its rows of pixels have 1/8, 3/8, 5/8, 7/8, 7/8, 5/8, 3/8 and 1/8, from the third on. The
-    # mean is 1/6, so rows 3 to 8 are taken for the object, which has rows 4 to 11 of the first eight columns.
+    # A row of ones, upsampled: its rows of pixels have 1/8, 3/8, 5/8, 7/8, 7/8, 5/8, 3/8 and 1/8, from the third on.
+    # The mean is 1/6, so rows 3 to 8 are taken for the object, which has rows 4 to 11 of the first eight columns.
     counts = found.counts["token_scores"]
     assert (counts.object_as_object, counts.object_as_background) == (5 * 8, 65 - 5 * 8)
     assert counts.background_as_object == 6 * 24 - 5 * 8

@@ -77,13 +77,17 @@ def reference(model: Any, keep: Tensor, clips: Tensor) -> Tensor:
             layer = block.layer
             cls, patches = values[:, 0], values[:, 1:].view(count, places, frames, -1)
             there = keep.view(count, places, frames)
-            timed = attend(layer.temporal_attention, layer.temporal_layernorm(patches).flatten(0, 1), there.flatten(0, 1))
+            timed = attend(
+                layer.temporal_attention, layer.temporal_layernorm(patches).flatten(0, 1), there.flatten(0, 1)
+            )
             patches = patches + layer.temporal_dense(timed).view_as(patches)
             per_frame = torch.cat(
                 [cls[:, None, None].expand(-1, frames, 1, -1), patches.transpose(1, 2)], dim=2
             ).flatten(0, 1)
             mask = torch.nn.functional.pad(there.transpose(1, 2).flatten(0, 1), (1, 0), value=True)
-            spatial = attend(layer.attention, layer.layernorm_before(per_frame), mask).view(count, frames, places + 1, -1)
+            spatial = attend(layer.attention, layer.layernorm_before(per_frame), mask).view(
+                count, frames, places + 1, -1
+            )
             patches = (patches + spatial[:, :, 1:].transpose(1, 2)).flatten(1, 2)
             values = torch.cat([(cls + spatial[:, :, 0].mean(1))[:, None], patches], dim=1)
             values = values + layer.output(layer.intermediate(layer.layernorm_after(values)))
@@ -118,7 +122,9 @@ def test_a_dropper_that_drops_nothing_changes_nothing(model: Any, clips: Tensor)
 
 @pytest.mark.parametrize("execution", ["packed", "padded", "grouped", "masked"])
 def test_gathered_tokens_give_the_logits_of_masked_ones(model: Any, clips: Tensor, execution: str) -> None:
-    keep = torch.rand(3, SMALL.patches, generator=torch.Generator().manual_seed(1)) < torch.tensor([[0.2], [0.5], [0.9]])
+    keep = torch.rand(3, SMALL.patches, generator=torch.Generator().manual_seed(1)) < torch.tensor(
+        [[0.2], [0.5], [0.9]]
+    )
     keep[0, ::4] = False  # nothing is left of a frame
     keep[1, 4:8] = False  # nor of a place
     ours, written_out = kept(model, keep, clips, execution), reference(model, keep, clips)
