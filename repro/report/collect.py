@@ -50,7 +50,7 @@ SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform
 # Measured columns that a table has where it has the metric.
 _BY_METRIC = ("speedup", "throughput_img_s")
 # What is counted from the tokens that are left.
-_BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
+BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
 _WHOLE = ("n_seeds", "n_records")
 _TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
 _TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED)
@@ -189,7 +189,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
     for asked in table.metrics.values():
         # A count that rests on what a run has measured of its data is decided as an accuracy is.
-        on_data = asked.name in _BY_TOKENS and rests_on_data(config.method)
+        on_data = asked.name in BY_TOKENS and rests_on_data(config.method)
         metric = replace(asked, needs="training") if on_data else asked
         published = row.best_published(metric.name)
         measured = _MEASURES[metric.name](cost, evidence, reference)
