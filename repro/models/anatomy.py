@@ -27,8 +27,8 @@ def anatomy(config: Config, weights: dict[str, Tensor], images: Tensor) -> dict[
         images: (N, channels, height, width), normalised as in training; the first eight are drawn. Of clips, (N,
             frames, channels, height, width), the first eight frames are.
 
-    Returns `heads` (layers x heads, whether each speaks; empty for a model whose heads cannot be removed); where patches
-    are dropped `images` (N x height x width, grey from 0 to 1), `kept` (N x patches, whether each stays) and
+    Returns `heads` (layers x heads, whether each speaks; empty for a model whose heads cannot be removed); where
+    patches are dropped `images` (N x height x width, grey from 0 to 1), `kept` (N x patches, whether each stays) and
     `patch_size` (pixels).
     """
     model = masked_model(config, weights)
