@@ -14,6 +14,11 @@ def pretrained_weights(timm_name: str, model: Geometry, paper: Geometry) -> dict
 
     Raises `UserError` for a model of another size, or where the weights cannot be had.
     """
+    if not timm_name:
+        raise UserError(
+            "method.starts_from=pretrained: timm has no such backbone, so no published weights are found; take "
+            "method.starts_from=dense"
+        )
     if model != paper:
         raise UserError(
             f"method.starts_from=pretrained: {timm_name} is published at its paper size only; take scale=paper, or "

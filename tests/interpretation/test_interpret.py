@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_imagenet_segmentation import write
 from torch import Tensor
 
 from repro.cli import main
 from repro.composition import compose
 from repro.data.in_memory import ImagesInMemory
+from repro.data.shapes_drawing import draw, scenes
 from repro.data.splits import load_splits
 from repro.interpretation.interpret import interpret, interpret_records
 from repro.models.backbone import build_model
@@ -21,6 +23,13 @@ SHAPES = (
     *("backbone=deit_tiny", "data=shapes", "model.image_size=24", "model.patch_size=4", "model.in_chans=3"),
     "model.num_classes=8",
 )
+
+
+def write_segmentation(path: Path) -> Path:
+    """Seven of our own shapes as ImageNet-Segmentation's file has images, larger than the model's."""
+    pixels, masks = draw(scenes((9,), range(7), 64), np.arange(7))
+    write(path, list(pixels), list(masks.astype(np.uint8)))
+    return path
 
 
 class KeepRow(Dropper):
@@ -86,6 +95,11 @@ def test_a_trained_interpreter_keeps_the_object_and_drops_the_background(
     assert stage["object_kept_pct"] > 2 * stage["background_kept_pct"]
     assert stage["object_kept_pct"] > 50
     assert "token_scores" not in json.loads((dense / "interpretation.json").read_text())["maps"]
+    other = write_segmentation(tmp_path / "gtsegs_ijcv.mat")
+    assert interpret_records([Record(path)], segmentation=other, again=True, tell=said.append) == 1
+    measured = json.loads((path / "interpretation.json").read_text())
+    assert (measured["data"], measured["images"], measured["images_with_mask"]) == ("imagenet_segmentation", 7, 7)
+    assert set(measured["maps"]) == {"token_scores", "class_attention", "rollout"}
     with np.load(path / "interpretation.npz") as stored:
         shapes = {name: stored[name].shape for name in stored.files}
     assert shapes["images"] == (6, 24, 24, 3)
