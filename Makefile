@@ -49,8 +49,9 @@ $(TABLES): $(READY)
 $(FIGURES): $(READY)
 	@$(BIN)/repro report $(@:figure%=table%) $(filter-out --yes --retry,$(WHAT))
 
-figures: $(READY) ## write every figure of a table, those of heads and kept patches too, from the records there are
+figures: $(READY) ## write every figure of a table, those of heads, kept patches and heat maps too, from the records there are
 	@$(BIN)/repro extract $(TABLE) $(filter-out --yes --retry,$(WHAT))
+	@$(BIN)/repro interpret $(TABLE) $(filter-out --yes --retry,$(WHAT)) $(if $(SEGMENTATION),--segmentation '$(SEGMENTATION)')
 	@$(BIN)/repro report $(TABLE) $(filter-out --yes --retry,$(WHAT))
 
 status: $(READY) ## where the runs of a table stand

@@ -18,6 +18,7 @@ from benchmarks.page import page
 from benchmarks.reporting import reporting
 from benchmarks.soft_topk import extra_memory, soft_masks
 from benchmarks.sparse_inference import neurons, sparse_inference
+from benchmarks.token_dropping import token_dropping
 
 ROOMS = {
     "masks": (moving, applying, memory),
@@ -26,6 +27,7 @@ ROOMS = {
     "launching": (launching,),
     "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference, neurons),
+    "token_dropping": (token_dropping,),
 }
 
 

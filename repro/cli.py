@@ -15,7 +15,7 @@ COMMANDS = (
     tables.add_report,
     *(watching.add_status, watching.add_cancel, launching.add_retry, watching.add_logs, watching.add_doctor),
     single.add_bench,
-    *(tables.add_extract, tables.add_card),
+    *(tables.add_extract, tables.add_interpret, tables.add_card),
     *(single.add_train, single.add_export),
     mirror.add_wandb,
 )

@@ -20,6 +20,9 @@ from pydantic import (
 
 from repro.geometry import Geometry
 
+# A word for `method.starts_from`: the published weights that timm has, instead of those of a run.
+PRETRAINED = "pretrained"
+
 # Keys that cannot change a result. Everything else is part of the signature.
 NOT_IN_SIGNATURE = (
     "run",
@@ -90,6 +93,39 @@ class Part(BaseModel):
         return self.options.get("cost")
 
     @property
+    def keep_rates(self) -> tuple[float, ...]:
+        """The share of patches that a plan takes to be left after each stage of token dropping; empty without stages.
+
+        What is left in truth, a run measures.
+        """
+        return tuple(self.options.get("keep_rates") or ())
+
+    @property
+    def keep_spread(self) -> float:
+        """How far images are taken to differ from `keep_rates`, as a share of them."""
+        return float(self.options.get("keep_spread", 0.0))
+
+    @property
+    def scorer(self) -> str:
+        """What scores a token: `linear` (one output), `query_key` (the class token asks) or `none`."""
+        return str(self.options.get("scorer", "linear"))
+
+    @property
+    def has_own_scorer(self) -> bool:
+        """Whether the scorer's weights are its own, not those of a block."""
+        return bool(self.options.get("own_scorer", True)) and self.scorer != "none"
+
+    @property
+    def rank(self) -> int | None:
+        """How many mixtures of `of` tokens attention has for keys; None where it has the tokens."""
+        return self.options.get("rank")
+
+    @property
+    def takes_budget(self) -> bool:
+        """Whether its keep rates are those that the run measured which its own begins with."""
+        return self.options.get("budget") == "record"
+
+    @property
     def options(self) -> dict[str, Any]:
         """The method's own options."""
         return dict(self.model_extra or {})
@@ -105,6 +141,35 @@ class Finetune(_Section):
     lr_factor: float = Field(gt=0)
 
 
+class RecipeChanges(_Section):
+    """What a training in stages does not have from the recipe; `epochs` are those of one stage."""
+
+    epochs: PositiveInt
+    global_batch: PositiveInt
+    micro_batch: PositiveInt
+    optimizer: str
+    momentum: float | None = Field(ge=0, lt=1)
+    lr: float = Field(gt=0)
+    lr_batch: PositiveInt
+    weight_decay: NonNegativeFloat
+    warmup_epochs: NonNegativeFloat
+    min_lr: NonNegativeFloat
+    mixup: NonNegativeFloat
+    cutmix: NonNegativeFloat
+    drop_path: float = Field(ge=0, lt=1)
+    ema_decay: float | None = Field(gt=0, lt=1)
+
+
+class StagedFinetune(_Section):
+    """How a method goes on from trained weights in stages, the learning rate beginning anew with each.
+
+    `changes` is absolute, where `Finetune` scales: the published trainings of this kind have recipes of their own.
+    """
+
+    stages: PositiveInt
+    changes: RecipeChanges
+
+
 class Method(_Section):
     """A method: its nominal sparsities as fractions, its parts, and the method whose finished run it starts from."""
 
@@ -112,7 +177,7 @@ class Method(_Section):
     sparsity: float = Field(ge=0, lt=1)
     data_sparsity: float = Field(ge=0, lt=1)
     starts_from: str | None = None
-    finetune: Finetune | None = None
+    finetune: Finetune | StagedFinetune | None = None
     weights: Part | None
     tokens: Part | None
 
@@ -122,10 +187,21 @@ class Method(_Section):
         return all(part.target for part in (self.weights, self.tokens) if part is not None)
 
 
-class Data(_Section):
-    """A data set. `images_per_epoch` is what it should hold; null means: count."""
+class Clip(_Section):
+    """What is taken of a video: frames `frame_step` apart, as many as the model has.
 
-    name: Literal["digits", "imagenet", "imagefolder"]
+    Where the video is shorter, they are spread evenly over it. In training, squares of the model's size come from
+    frames whose shorter side is drawn from `zoom` times it.
+    """
+
+    frame_step: PositiveInt
+    zoom: tuple[float, float]
+
+
+class Data(_Section):
+    """A data set. `images_per_epoch` is what it should hold; null means: count. `clip` is null for images."""
+
+    name: Literal["digits", "imagenet", "imagefolder", "kinetics400", "shapes", "shapes_video"]
     root: str | None
     images_per_epoch: PositiveInt | None
     limit_train: PositiveInt | None
@@ -133,6 +209,7 @@ class Data(_Section):
     workers: NonNegativeInt
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    clip: Clip | None = None
 
 
 class Recipe(_Section):
@@ -298,6 +375,9 @@ class Config(_Section):
         finetune = self.method.finetune
         if finetune is None:
             return self.recipe
+        if isinstance(finetune, StagedFinetune):
+            changes = finetune.changes
+            return self.recipe.model_copy(update={**changes.model_dump(), "epochs": finetune.stages * changes.epochs})
         epochs = max(1, round(self.recipe.epochs * finetune.epochs_fraction))
         return self.recipe.model_copy(
             update={
@@ -306,6 +386,11 @@ class Config(_Section):
                 "lr": self.recipe.lr * finetune.lr_factor,
             }
         )
+
+    @property
+    def stages(self) -> int:
+        """How many times the learning rate begins anew."""
+        return self.method.finetune.stages if isinstance(self.method.finetune, StagedFinetune) else 1
 
     @property
     def signature(self) -> str:

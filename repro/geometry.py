@@ -20,7 +20,7 @@ class Layer:
     """One prunable weight: its shape, and how often each entry is used for one image.
 
     `rows_of` and `columns_of` name the units (a key of `Geometry.units`) that the rows and columns belong to and leave
-    with; empty where there are none.
+    with; empty where there are none. `block` is the number of the transformer block that the layer is in, if any.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Layer:
     uses: int
     rows_of: str = ""
     columns_of: str = ""
+    block: int | None = None
 
     @property
     def size(self) -> int:
@@ -45,6 +46,11 @@ class _Shape(BaseModel, ABC):
     num_classes: PositiveInt
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One image: channels, height, width; of a video's clip, frames before them."""
+        return (self.in_chans, self.image_size, self.image_size)
+
+    @property
     def patches(self) -> int:
         """Patch tokens of one image; 0 without tokens."""
         return 0
@@ -57,6 +63,11 @@ class _Shape(BaseModel, ABC):
     @property
     def token_width(self) -> int:
         """Numbers that a token consists of; 0 without tokens."""
+        return 0
+
+    @property
+    def token_blocks(self) -> int:
+        """Blocks that tokens go through; 0 without tokens."""
         return 0
 
     @property
@@ -109,6 +120,11 @@ class ViT(_Shape):
         return self.embed_dim
 
     @property
+    def token_blocks(self) -> int:
+        """All of its blocks."""
+        return self.depth
+
+    @property
     def units(self) -> Mapping[str, int]:
         """Attention heads, and neurons of the MLP."""
         return {"heads": self.num_heads, "neurons": self.embed_dim * self.mlp_ratio}
@@ -119,10 +135,10 @@ class ViT(_Shape):
         layers = [Layer("patch_embed.proj", (dim, self.in_chans, self.patch_size, self.patch_size), self.patches)]
         for index in range(self.depth):
             layers += [
-                Layer(f"blocks.{index}.attn.qkv", (3 * dim, dim), tokens, rows_of="heads"),
-                Layer(f"blocks.{index}.attn.proj", (dim, dim), tokens, columns_of="heads"),
-                Layer(f"blocks.{index}.mlp.fc1", (hidden, dim), tokens, rows_of="neurons"),
-                Layer(f"blocks.{index}.mlp.fc2", (dim, hidden), tokens, columns_of="neurons"),
+                Layer(f"blocks.{index}.attn.qkv", (3 * dim, dim), tokens, rows_of="heads", block=index),
+                Layer(f"blocks.{index}.attn.proj", (dim, dim), tokens, columns_of="heads", block=index),
+                Layer(f"blocks.{index}.mlp.fc1", (hidden, dim), tokens, rows_of="neurons", block=index),
+                Layer(f"blocks.{index}.mlp.fc2", (dim, hidden), tokens, columns_of="neurons", block=index),
             ]
         return [*layers, Layer("head", (self.num_classes, dim), 1)]
 
@@ -136,6 +152,97 @@ class ViT(_Shape):
         dim, hidden = self.embed_dim, self.embed_dim * self.mlp_ratio
         block = 3 * dim + dim + hidden + dim + 4 * dim
         return dim + dim + self.tokens * dim + self.depth * block + 2 * dim + self.num_classes
+
+    def faults(self) -> list[str]:
+        """Heads must share the embedding out, patches the image."""
+        found = []
+        if self.embed_dim % self.num_heads:
+            found.append(f"model.num_heads={self.num_heads}: does not divide model.embed_dim={self.embed_dim}")
+        if self.image_size % self.patch_size:
+            found.append(f"model.patch_size={self.patch_size}: does not divide model.image_size={self.image_size}")
+        return found
+
+
+class TimeSformer(_Shape):
+    """A video transformer with divided space-time attention (Bertasius et al., ICML 2021). An image here is a clip.
+
+    A block attends over time among the patches of one place, then over space among those of one frame, to which the
+    class token is added in every frame.
+    """
+
+    architecture: Literal["timesformer"]
+    frames: PositiveInt
+    embed_dim: PositiveInt
+    depth: PositiveInt
+    num_heads: PositiveInt
+    mlp_ratio: int = Field(gt=0)
+    patch_size: PositiveInt
+    weight_init: Literal["", "xavier"] = ""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One clip: frames, channels, height, width."""
+        return (self.frames, self.in_chans, self.image_size, self.image_size)
+
+    @property
+    def places(self) -> int:
+        """Patches of one frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one clip: place by place, and within a place frame by frame."""
+        return self.places * self.frames
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one clip, the class token among them."""
+        return self.patches + 1
+
+    @property
+    def token_width(self) -> int:
+        """The embedding's dimensions."""
+        return self.embed_dim
+
+    @property
+    def token_blocks(self) -> int:
+        """All of its blocks."""
+        return self.depth
+
+    def layers(self, tokens: int) -> list[Layer]:
+        """Patch embedding; attention over time and over space and the MLP of each block; head."""
+        dim, hidden, patches = self.embed_dim, self.embed_dim * self.mlp_ratio, tokens - 1
+        embedding = (dim, self.in_chans, self.patch_size, self.patch_size)
+        layers = [Layer("embeddings.patch_embeddings.projection", embedding, self.patches)]
+        for block in range(self.depth):
+            shapes = {
+                "attention.attention.qkv": ((3 * dim, dim), patches + self.frames),
+                "attention.output.dense": ((dim, dim), patches + self.frames),
+                "intermediate.dense": ((hidden, dim), tokens),
+                "output.dense": ((dim, hidden), tokens),
+                "temporal_attention.attention.qkv": ((3 * dim, dim), patches),
+                "temporal_attention.output.dense": ((dim, dim), patches),
+                "temporal_dense": ((dim, dim), patches),
+            }
+            layers += [
+                Layer(f"blocks.{block}.layer.{name}", shape, uses, block=block)
+                for name, (shape, uses) in shapes.items()
+            ]
+        return [*layers, Layer("head", (self.num_classes, dim), 1)]
+
+    def attention_macs(self, tokens: int) -> int:
+        """QK^T and AV over time and over space; fewer tokens than all are taken to be spread evenly."""
+        patches = tokens - 1
+        pairs = patches * patches / self.places + self.frames * (patches / self.frames + 1) ** 2
+        return round(self.depth * 2 * pairs * self.embed_dim)
+
+    @property
+    def vector_params(self) -> int:
+        """Biases, norms, class token, positions in space and time."""
+        dim, hidden = self.embed_dim, self.embed_dim * self.mlp_ratio
+        block = 2 * (3 * dim + dim) + dim + hidden + dim + 3 * 2 * dim
+        embedding = dim + dim + (self.places + 1) * dim + self.frames * dim
+        return embedding + self.depth * block + 2 * dim + self.num_classes
 
     def faults(self) -> list[str]:
         """Heads must share the embedding out, patches the image."""
@@ -190,12 +297,17 @@ EXPANSION = 4  # a bottleneck block puts out four times its width
 STEM_CHANNELS = 64  # fixed by timm's class
 
 
+def stage_starts(blocks: int, stages: int) -> tuple[int, ...]:
+    """The first block of each of `stages` groups, as even as can be: 12 blocks in 3 begin at 0, 4 and 8."""
+    return tuple(stage * blocks // stages for stage in range(stages))
+
+
 def _halved(side: int) -> int:
     """The side of what a convolution or pooling at stride 2 puts out, padded to keep the middle."""
     return (side + 1) // 2
 
 
-Geometry = Annotated[ViT | ResNet, Field(discriminator="architecture")]
+Geometry = Annotated[ViT | ResNet | TimeSformer, Field(discriminator="architecture")]
 
 _ADAPTER: TypeAdapter[Geometry] = TypeAdapter(Geometry)
 

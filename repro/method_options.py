@@ -1,9 +1,9 @@
-"""What a file of conf/method declares beside its values: `choices`, `ranges` and `levels`.
+"""What a file of conf/method declares beside its values: `choices`, `ranges`, `levels` and `by_scale`.
 
 `choices` lists what a word may be. `ranges` has the least and the largest of a number (null for no bound, another key
 of the method for its value), and `whole` after them where it must be an integer. `levels` turns a nominal sparsity into
-what it stands for: S2ViTE's 40 % means 0.7 of the heads and 0.6 of the neurons. All are data, so that a wrong word
-is found before torch is imported.
+what it stands for: S2ViTE's 40 % means 0.7 of the heads and 0.6 of the neurons. `by_scale` holds values that the file
+reads by the scale's name. All are data, so that a wrong word is found before torch is imported.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from repro.errors import did_you_mean
 
 
 def settle(method: dict[str, Any]) -> list[str]:
-    """Apply `levels`, check `choices` and `ranges` of a resolved method section, in place; all three are gone then.
+    """Apply `levels`, check `choices` and `ranges` of a resolved method section, in place; all of them are gone then.
 
     Returns one message for each wrong value.
     """
     errors = []
+    method.pop("by_scale", None)
     for key, levels in (method.pop("levels", None) or {}).items():
         errors += _apply_levels(method, key, levels)
     unsettled = bool(errors)  # what a level would have set is then missing, and one message is enough
@@ -62,7 +63,7 @@ def _apply_levels(method: dict[str, Any], key: str, levels: dict[float, dict[str
     targets = sorted({target for values in levels.values() for target in values})
     if all(_get(method, target) is not None for target in targets):
         return []  # set by hand
-    nominal = method.get(key)
+    nominal = _get(method, key)
     if not isinstance(nominal, int | float):
         return []  # the schema says so better
     for level, values in levels.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Backward = Callable[[int], None]
 
@@ -34,6 +34,16 @@ class MethodPart:
     def before_update(self, update: int) -> None:
         """Before the first forward of an update: temperatures, recording of activations."""
 
+    def objective(
+        self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, criterion: nn.Module
+    ) -> Tensor | None:
+        """The loss of a micro-batch, where it is not `criterion(forward(images), labels)`; None where it is.
+
+        `forward` is the model as it is trained, on all ranks; it may be called once. Gradients reach the parameters
+        that have one: a part may say with `requires_grad_`, in `before_update`, which those are.
+        """
+        return None
+
     def after_backward(self, update: int) -> None:
         """With the gradients of the whole global batch, averaged over ranks, before they are clipped and used.
 
@@ -50,6 +60,16 @@ class MethodPart:
     def is_at_target(self, update: int) -> bool:
         """Whether the model after `update` is as sparse as it is to be: others are never the best of a run."""
         return True
+
+    def before_evaluation(self) -> None:
+        """Before the model is evaluated on this rank's share of the test images."""
+
+    def evaluation(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """After it: what it says beside accuracies. `total` adds a tensor up over ranks; all must call it."""
+        return {}
+
+    def cost_as_counted(self) -> None:
+        """Make an untrained model cost what its row is planned with, where costs follow from what is learnt."""
 
     def metrics(self) -> dict[str, float]:
         """Numbers to log: densities, churn, temperatures. Names carry units; values are plain floats."""

@@ -42,7 +42,8 @@ class Row:
     """One line of a published table. Sparsities in percent, as in the row's name.
 
     `settings` are overrides of its own, for a row that differs from another in them (an ablation); `scales` are those
-    that it is run at, empty for all.
+    that it is run at, empty for all. `by_scale` are overrides that its table has for it at some scales: smaller data,
+    say, than those of the paper.
     """
 
     table: str
@@ -55,6 +56,7 @@ class Row:
     published: tuple[PublishedValue, ...] = ()
     settings: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
+    by_scale: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -66,6 +68,10 @@ class Row:
             f"method.data_sparsity={self.data_sparsity_pct / 100:g}",
             *self.settings,
         )
+
+    def overrides_at(self, scale: str) -> tuple[str, ...]:
+        """The same for a run at this scale: what is the row's own wins over what its table says of the scale."""
+        return (f"scale={scale}", *dict(self.by_scale).get(scale, ()), *self.overrides)
 
     def is_run_at(self, scale: str) -> bool:
         """Whether the row is run at this scale."""
@@ -81,7 +87,9 @@ class Row:
 class Metric:
     """A published column: its label, its tolerance with the reason, and what a measured value depends on.
 
-    With `bound: upper` the published value is one that a measured value stays below, not one that it should meet.
+    With `bound: upper` the published value is one that a measured value stays below, with `bound: lower` one that it
+    reaches; otherwise one that it should meet. `device` is that of the published values, where they mean nothing on
+    another: a part of its name.
     """
 
     name: str
@@ -91,6 +99,7 @@ class Metric:
     reason: str
     note: str = ""
     bound: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ class Table:
     labels: Mapping[str, str] = field(default_factory=dict)
     default_sets: tuple[str, ...] = (PUBLISHED,)
     seeds: Mapping[str, int] = field(default_factory=dict)
+    datasets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def every_row(self) -> tuple[Row, ...]:
@@ -132,6 +142,10 @@ class Table:
     def label(self, name: str) -> str:
         """How a backbone, method or data set is written for readers; the name itself where the table says nothing."""
         return self.labels.get(name, name)
+
+    def dataset_of(self, row: str) -> str:
+        """The data set that a row's published accuracies are of: its table's, unless the table says another."""
+        return next((name for pattern, name in self.datasets.items() if fnmatchcase(row, pattern)), self.dataset)
 
     def reference(self, backbone: str) -> Row | None:
         """The row that savings and gains are counted from: the backbone's with nothing removed; None without one."""
@@ -221,6 +235,9 @@ def load_table(name: str) -> Table:
         if both := sorted(ablations.keys() & rows.keys()):
             raise UserError(f"{name}/{ABLATIONS}.csv: also in rows.csv: {', '.join(both)}")
         sets[ABLATIONS] = tuple(ablations.values())
+    by_scale: Mapping[str, Mapping[str, list[str]]] = about.get("overrides", {})
+    rows = {id_: _scaled(row, by_scale) for id_, row in rows.items()}
+    sets = {set_name: tuple(_scaled(row, by_scale) for row in members) for set_name, members in sets.items()}
     default = tuple(about.get("default", [PUBLISHED]))
     if unknown := [word for word in default if word not in (PUBLISHED, *sets)]:
         raise UserError(
@@ -240,6 +257,7 @@ def load_table(name: str) -> Table:
         labels=about.get("labels", {}),
         default_sets=default,
         seeds=about.get("seeds", {}),
+        datasets=about.get("datasets", {}),
     )
 
 
@@ -261,6 +279,15 @@ def _read_rows(table: str, path: Path) -> dict[str, Row]:
             scales=tuple((record.get("scales") or "").split()),
         )
     return rows
+
+
+def _scaled(row: Row, by_scale: Mapping[str, Mapping[str, list[str]]]) -> Row:
+    """The row with what its table says of it at each scale: of all patterns that match, a later one wins."""
+    found = {
+        scale: tuple(word for pattern, words in patterns.items() if fnmatchcase(row.id, pattern) for word in words)
+        for scale, patterns in by_scale.items()
+    }
+    return replace(row, by_scale=tuple(found.items()))
 
 
 def _generate(table: str, entries: list[dict[str, list[Any]]], known: Mapping[str, Row]) -> Iterable[Row]:

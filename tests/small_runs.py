@@ -53,6 +53,16 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "imp": ("method=imp", "method.sparsity=0.5"),
     "top_kast": ("method=top_kast", "method.sparsity=0.5", "method.weights.distribution=uniform"),
 }
+TWO_STAGES = ("method.tokens.keep_rates=[0.7,0.4]",)
+AT_A_BUDGET = (*TWO_STAGES, "method.tokens.budget=config", "method.starts_from=dense", "method.finetune.stages=2")
+# Methods that leave weights as they are and drop or mix tokens.
+ON_TOKENS: Mapping[str, tuple[str, ...]] = {
+    "ia_red2": ("method=ia_red2", "method.tokens.interpreters=2"),
+    "ia_red2 one stage": ("method=ia_red2", "method.tokens.interpreters=1", "method.finetune.changes.epochs=2"),
+    "random dropping": ("method=random_dropping", *AT_A_BUDGET),
+    "attention dropping": ("method=attention_dropping", *AT_A_BUDGET),
+    "linformer": ("method=linformer",),
+}
 # A model of another family, with batch norms, under masks of every kind.
 ON_RESNET: Mapping[str, tuple[str, ...]] = {
     "resnet dense": ("method=dense",),
@@ -85,10 +95,10 @@ def resnet_config(*overrides: str) -> Config:
 
 
 def config_of(name: str, *overrides: str) -> Config:
-    """The config of a small run of one of `METHODS` or `ON_RESNET`."""
+    """The config of a small run of one of `METHODS`, `ON_TOKENS` or `ON_RESNET`."""
     if name in ON_RESNET:
         return resnet_config(*ON_RESNET[name], *overrides)
-    return small_config(*METHODS[name], *overrides)
+    return small_config(*{**METHODS, **ON_TOKENS}[name], *overrides)
 
 
 _splits: dict[str, Splits] = {}

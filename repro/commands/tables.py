@@ -1,4 +1,4 @@
-"""`repro list`, `report`, `extract`, `card`: tables, and what is written from records."""
+"""`repro list`, `report`, `extract`, `interpret`, `card`: tables, and what is written from records."""
 
 from __future__ import annotations
 
@@ -41,6 +41,18 @@ def add_extract(commands: Any) -> None:
     add_selection(command)
     command.add_argument("--again", action="store_true", help="from records that have it, too")
     command.set_defaults(function=_extract)
+
+
+def add_interpret(commands: Any) -> None:
+    """Add `interpret` to the command line's subparsers."""
+    command = commands.add_parser(
+        "interpret", help="where finished models look: heat maps, measured against true masks; patches kept"
+    )
+    add_selection(command)
+    command.add_argument("--segmentation", type=Path, metavar="FILE", help="ImageNet-Segmentation's gtsegs_ijcv.mat")
+    command.add_argument("--images", type=int, metavar="N", help="the first N only (default: all)")
+    command.add_argument("--again", action="store_true", help="records that have it, too")
+    command.set_defaults(function=_interpret)
 
 
 def add_card(commands: Any) -> None:
@@ -115,6 +127,17 @@ def _extract(options: argparse.Namespace) -> int:
     _, runs = planned(options)
     written = extract((run.record for run in runs), again=options.again)
     print(f"{written} of {len(runs)} records; {command_line('report', options)} draws what is in them")
+    return 0
+
+
+def _interpret(options: argparse.Namespace) -> int:
+    from repro.interpretation.interpret import interpret_records
+
+    _, runs = planned(options)
+    written = interpret_records(
+        (run.record for run in runs), segmentation=options.segmentation, limit=options.images, again=options.again
+    )
+    print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
     return 0
 
 

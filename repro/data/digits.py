@@ -5,17 +5,13 @@ Source: UCI, Optical Recognition of Handwritten Digits (its test part), through 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import ClassVar
-
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
 from repro.config import Data, Recipe
+from repro.data.in_memory import ImagesInMemory, check_not_augmented, digest
 from repro.data.splits import Splits, check_channels
 from repro.errors import UserError
 from repro.geometry import Geometry
@@ -23,25 +19,6 @@ from repro.geometry import Geometry
 IMAGE_SIZE = 8
 TEST_IMAGES = 360
 WHITE = 16  # the largest pixel
-
-
-@dataclass(frozen=True, eq=False)
-class ImagesInMemory:
-    """Normalised images in memory: float32 (images, 1, 8, 8), and their classes, int64 (images,)."""
-
-    images: Tensor
-    labels: Tensor
-    is_random: ClassVar[bool] = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def take(self, indices: Tensor) -> ImagesInMemory:
-        """These images only."""
-        return ImagesInMemory(self.images[indices], self.labels[indices])
 
 
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
@@ -52,22 +29,13 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     if model.image_size != IMAGE_SIZE:
         raise UserError(f"model.image_size={model.image_size}: data=digits is 8x8; set model.image_size=8")
     check_channels(data, model, channels=1)
-    for key, value in (
-        ("rand_augment", recipe.rand_augment),
-        ("color_jitter", recipe.color_jitter),
-        ("random_erasing", recipe.random_erasing),
-    ):
-        if value:
-            raise UserError(f"recipe.{key}={value}: data=digits is not augmented; use a local recipe")
+    check_not_augmented(data, recipe)
     train, test = raw_splits()
-    digest = blake2b(digest_size=8)
-    for part in (*train, *test):
-        digest.update(np.ascontiguousarray(part).tobytes())
     return Splits(
         train=_normalised(*train, data),
         test=_normalised(*test, data),
         num_classes=10,
-        fingerprint=digest.hexdigest(),
+        fingerprint=digest(*train, *test),
     )
 
 

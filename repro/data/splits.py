@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ MODULES = {
     "digits": "repro.data.digits",
     "imagefolder": "repro.data.imagefolder",
     "imagenet": "repro.data.imagenet",
+    "kinetics400": "repro.data.kinetics400",
+    "shapes": "repro.data.shapes",
+    "shapes_video": "repro.data.shapes_video",
 }
 
 
@@ -50,12 +53,19 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and test images. `fingerprint` (16 hex digits) changes when the data do, not with `data.limit_*`."""
+    """Training and test images. `fingerprint` (16 hex digits) changes when the data do, not with `data.limit_*`.
+
+    Attributes:
+        views: the test images again, by name, as several views of each: (views, ...) in the place of an image.
+        skipped: what was left out because it cannot be read, a line each: its name and why.
+    """
 
     train: Images
     test: Images
     num_classes: int
     fingerprint: str
+    views: Mapping[str, Images] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
 
 def load_splits(data: Data, recipe: Recipe, model: Geometry) -> Splits:
@@ -64,6 +74,10 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset. Raises `UserError` where data and
     config disagree: classes, channels, image size, number of images, folders.
     """
+    takes_clips = len(model.input_shape) == 4
+    if takes_clips != (data.clip is not None):
+        wanted = "clips: set data=kinetics400 or data=shapes_video" if takes_clips else "images, not clips of videos"
+        raise UserError(f"data={data.name}: the model takes {wanted}")
     load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
     splits = load(data, recipe, model)
     if splits.num_classes != model.num_classes:
@@ -81,6 +95,7 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry) -> Splits:
         splits,
         train=_limited(splits.train, data.limit_train, "data.limit_train"),
         test=_limited(splits.test, data.limit_test, "data.limit_test"),
+        views={name: _limited(images, data.limit_test, "data.limit_test") for name, images in splits.views.items()},
     )
 
 
@@ -115,6 +130,11 @@ def first_few(names: list[str], shown: int = 3) -> str:
     """`a, b, c and 4 more`."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def skipped_line(skipped: Sequence[str]) -> str:
+    """What a log says of what was left out: how many, and the first few by name."""
+    return f"{len(skipped)} left out, all named in provenance.json: {first_few(list(skipped))}"
 
 
 def _limited(images: Images, limit: int | None, key: str) -> Images:

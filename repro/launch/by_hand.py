@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from repro.composition import CONF_DIR, compose
-from repro.config import Config
+from repro.config import PRETRAINED, Config
 from repro.errors import UserError
 from repro.launch.inline import Forked
 from repro.launch.launching import jobs_if_any
@@ -37,10 +37,15 @@ def train(overrides: Sequence[str], console: Console) -> int:
     The same command again goes on where it was, or shows what came out.
     """
     config = compose(overrides)
-    begun = None
-    if config.method.starts_from is not None:
-        begun = _planned(compose([*without_method(overrides), f"method={config.method.starts_from}"]))
-    return _run(replace(_planned(config), starts_from=begun), console)
+    return _run(_begun(config, without_method(overrides)), console)
+
+
+def _begun(config: Config, others: Sequence[str]) -> PlannedRun:
+    """The run of a config, with the runs that it begins with. `others` are the overrides that hold for every method."""
+    method = config.method.starts_from
+    if method is None or method == PRETRAINED:
+        return _planned(config)
+    return replace(_planned(config), starts_from=_begun(compose([*others, f"method={method}"]), others))
 
 
 def _planned(config: Config) -> PlannedRun:
@@ -59,7 +64,10 @@ def _planned(config: Config) -> PlannedRun:
 
 
 def _run(run: PlannedRun, console: Console) -> int:
-    runs = [one for one in (run.starts_from, run) if one is not None and not one.is_done]
+    chain = [run]
+    while chain[0].starts_from is not None:
+        chain.insert(0, chain[0].starts_from)
+    runs = [one for one in chain if not one.is_done]
     with launcher_lock(Path(run.config.run.root)):
         jobs = jobs_if_any(runs)
         for one in runs:

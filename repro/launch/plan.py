@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.composition import compose, quoted
-from repro.config import Config, signatures
+from repro.config import PRETRAINED, Config, signatures
 from repro.errors import UserError
-from repro.rows import Row, Table
+from repro.rows import Row, Table, load_table
 from repro.runs.record import Record, record_for
 
 
@@ -50,42 +50,56 @@ def plan(
     """
     runs: dict[Path, PlannedRun] = {}
     errors: dict[str, list[str]] = {}
-    common = [f"scale={scale}", f"run.root={quoted(str(root))}", *overrides]
+    common = [f"run.root={quoted(str(root))}", *overrides]
     composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
+    others = without_method(common)
     for row in rows:
         try:
-            config = composed(*row.overrides, *common)
-            origin = origin_row(table, row, config)
-            first = composed(*origin.overrides, *without_method(common)) if origin else None
+            config = composed(*row.overrides_at(scale), *common)
+            origins = _origins(table, row, config, lambda other: composed(*other.overrides_at(scale), *others))
+            chain = [(row, config), *origins]
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue
-        places = signatures(config, seeds)
-        first_places = signatures(first, seeds) if first else {}
+        places = [signatures(each, seeds) for _, each in chain]
         for seed in seeds:
             begun = None
-            if origin is not None and first is not None:
-                begun = _run(table, origin, first, seed, root, first_places[seed])
-                begun = runs.setdefault(begun.record.path, begun)
-            run = replace(_run(table, row, config, seed, root, places[seed]), starts_from=begun)
-            runs.setdefault(run.record.path, run)
+            for (each_row, each), known in zip(reversed(chain), reversed(places), strict=True):
+                run = replace(_run(each_row, each, seed, root, known[seed]), starts_from=begun)
+                begun = runs.setdefault(run.record.path, run)
     if errors:
         raise UserError("\n".join(f"{ids[0]}{_others(ids)}: {text}" for text, ids in errors.items()))
     return list(runs.values())
 
 
-def origin_row(table: Table, row: Row, config: Config) -> Row | None:
-    """The row whose finished run this one begins with; None for a run from scratch.
+def _origins(
+    table: Table, row: Row, config: Config, config_of: Callable[[Row], Config]
+) -> Iterator[tuple[Row, Config]]:
+    """The row that this one begins with, that which this other begins with, and so on, each with its config."""
+    seen = [row]
+    while (origin := origin_row(table, row, config)) is not None:
+        if origin in seen:
+            raise UserError(f"method.starts_from: {' begins with '.join(each.id for each in [*seen, origin])}")
+        seen.append(origin)
+        row, config = origin, config_of(origin)
+        yield row, config
 
-    Raises `UserError` where the table has no such row.
+
+def origin_row(table: Table, row: Row, config: Config) -> Row | None:
+    """The row whose finished run this one begins with; None for a run from scratch or from published weights.
+
+    `method.starts_from` is a method of this table, or a table and a method of it (`table1/dense`). Raises `UserError`
+    where the table has no such row.
     """
-    method = config.method.starts_from
-    if method is None:
+    place = config.method.starts_from
+    if place is None or place == PRETRAINED:
         return None
-    for other in table.rows:
+    name, _, method = place.rpartition("/")
+    where = load_table(name) if name else table
+    for other in where.rows:
         if (other.backbone, other.method) == (row.backbone, method):
             return other
-    raise UserError(f"method.starts_from={method}: {table.name} has no row {row.backbone}/{method} to begin with")
+    raise UserError(f"method.starts_from={place}: {where.name} has no row {row.backbone}/{method} to begin with")
 
 
 def without_method(overrides: Sequence[str]) -> list[str]:
@@ -93,9 +107,9 @@ def without_method(overrides: Sequence[str]) -> list[str]:
     return [text for text in overrides if not text.lstrip("+").startswith(("method=", "method."))]
 
 
-def _run(table: Table, row: Row, config: Config, seed: int, root: Path, signature: str) -> PlannedRun:
+def _run(row: Row, config: Config, seed: int, root: Path, signature: str) -> PlannedRun:
     seeded = config.model_copy(update={"seed": seed})
-    return PlannedRun(row, seeded, record_for(root, seeded, table.name, row.id, signature))
+    return PlannedRun(row, seeded, record_for(root, seeded, row.table, row.id, signature))
 
 
 def _others(ids: list[str]) -> str:

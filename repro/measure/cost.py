@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from repro.config import Config, Method, Part
-from repro.geometry import Geometry, Layer
+from repro.geometry import Geometry, Layer, stage_starts
+from repro.measure.keep_rates import Kept
 from repro.measure.layers import whole
 from repro.sparsity.budgets import budget
 from repro.sparsity.erk import layer_densities
@@ -28,8 +30,9 @@ class Cost:
         macs_g: MACs of one image, in 1e9, by the table convention: attention matmuls of removed heads count in full.
         flops_saving_pct: saving of `macs_g` against the dense backbone, in percent.
         flops_saving_alt_pct: the same by the figure convention: attention matmuls of removed heads are credited.
-        is_exact: False where the final density of single layers is decided by training (global pruning); the split
-            over layers is then taken as uniform.
+        is_exact: False where the final density of single layers is decided by training (global pruning), the split
+            over layers being taken as uniform; or where a run measures how many tokens are left, and none has.
+        is_measured: whether MACs rest on what a run has measured on its data.
     """
 
     params_m: float
@@ -37,6 +40,7 @@ class Cost:
     flops_saving_pct: float
     flops_saving_alt_pct: float
     is_exact: bool
+    is_measured: bool = False
 
 
 def units_kept(total: int, density: float) -> int:
@@ -51,15 +55,45 @@ def tokens_kept(model: Geometry, part: Part | None) -> int:
     return min(model.tokens, max(2, round(model.tokens * part.kept / part.of)))
 
 
-def row_cost(config: Config) -> Cost:
-    """The cost of a row's real backbone, whatever the scale it is trained at."""
-    return method_cost(config.backbone.paper, config.method)
+def token_arguments(config: Config, updates: int, seed: int) -> dict[str, Any]:
+    """What the class of a token part is given beside the model: its options, for a model of this size."""
+    part = config.method.tokens
+    assert part is not None
+    given: dict[str, Any] = {**part.options, "tokens": config.model.tokens, "updates": updates, "seed": seed}
+    if part.kept is not None:
+        given["kept"] = tokens_kept(config.model, part)
+    if part.rank is not None:
+        given["rank"] = attention_rank(config.model, part)
+    return given
 
 
-def method_cost(model: Geometry, method: Method) -> Cost:
-    """The cost of `method` on a backbone of this geometry."""
+def attention_rank(model: Geometry, part: Part | None) -> int | None:
+    """How many mixtures of this model's tokens attention has for keys: its fraction of the published count."""
+    if part is None or part.rank is None or part.of is None:
+        return None
+    return min(model.tokens, max(1, round(model.tokens * part.rank / part.of)))
+
+
+def row_cost(config: Config, results: Sequence[Mapping[str, Any]] = ()) -> Cost:
+    """The cost of a row's real backbone, whatever the scale it is trained at.
+
+    `results` are those of its finished runs: where images decide how many tokens stay, they say how many did.
+    """
+    part = config.method.tokens
+    kept = Kept.measured(results, len(part.keep_rates)) if part is not None and part.keep_rates else None
+    return method_cost(config.backbone.paper, config.method, kept)
+
+
+def rests_on_data(method: Method) -> bool:
+    """Whether the MACs of a method are known only once a run has measured them."""
+    return method.tokens is not None and bool(method.tokens.keep_rates)
+
+
+def method_cost(model: Geometry, method: Method, kept: Kept | None = None) -> Cost:
+    """The cost of `method` on a backbone of this geometry; `kept` is what a run has measured, the plan's where None."""
     tokens = tokens_kept(model, method.tokens)
     layers = model.layers(tokens)
+    left = _left(model, method, kept)
     weights = method.weights
     densities = dict.fromkeys((layer.name for layer in layers), 1.0)
     if weights is not None and weights.distribution is not None:
@@ -69,13 +103,12 @@ def method_cost(model: Geometry, method: Method) -> Cost:
         densities[layer.name] *= _share(layer, shares, _CREDITED_COLUMNS)
     # The biases of removed heads and neurons leave with them.
     vectors_removed = sum(layer.shape[0] * (1 - shares.get(layer.rows_of, 1.0)) for layer in layers)
-    attention = model.attention_macs(tokens)
-    products = sum(layer.size * densities[layer.name] * layer.uses for layer in layers)
-    selector = selector_macs(model, method)
+    attention = _attention_macs(model, method, tokens, left)
+    products = sum(layer.size * densities[layer.name] * layer.uses * left.share(layer) for layer in layers)
+    selector = selector_macs(model, method, kept)
     dense = whole(model).macs
     params = sum(layer.size * densities[layer.name] for layer in layers) + model.vector_params - vectors_removed
-    if method.tokens is not None:
-        params += model.token_width + 1
+    params += selector_params(model, method)
     macs = products + attention + selector
     macs_alt = products + attention * shares.get("heads", 1.0) + selector
     return Cost(
@@ -83,8 +116,47 @@ def method_cost(model: Geometry, method: Method) -> Cost:
         macs_g=macs / 1e9,
         flops_saving_pct=100 * (1 - macs / dense),
         flops_saving_alt_pct=100 * (1 - macs_alt / dense),
-        is_exact=weights is None or weights.distribution != "global",
+        is_exact=(weights is None or weights.distribution != "global")
+        and (kept is not None or not rests_on_data(method)),
+        is_measured=kept is not None,
     )
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Tokens that reach each block, class token among them, as a share of all: the mean, and the mean square."""
+
+    linear: tuple[float, ...] = ()
+    square: tuple[float, ...] = ()
+
+    def share(self, layer: Layer) -> float:
+        return self.linear[layer.block] if layer.block is not None and self.linear else 1.0
+
+
+def _left(model: Geometry, method: Method, kept: Kept | None) -> _Left:
+    part = method.tokens
+    if part is None or not part.keep_rates:
+        return _Left()
+    rates = kept or Kept.planned(part.keep_rates, part.keep_spread)
+    starts = stage_starts(model.token_blocks, len(rates.mean))
+    patches, tokens = model.patches, model.tokens
+    linear, square = [1.0] * model.token_blocks, [1.0] * model.token_blocks
+    for start, mean, mean_square in zip(starts, rates.mean, rates.square, strict=True):
+        for block in range(start, model.token_blocks):
+            linear[block] = (1 + patches * mean) / tokens
+            square[block] = (1 + 2 * patches * mean + patches**2 * mean_square) / tokens**2
+    return _Left(tuple(linear), tuple(square))
+
+
+def _attention_macs(model: Geometry, method: Method, tokens: int, left: _Left) -> float:
+    """MACs between activations, those of mixing keys and values among them."""
+    macs: float = model.attention_macs(tokens)
+    if left.square:
+        macs *= sum(left.square) / len(left.square)
+    rank = attention_rank(model, method.tokens)
+    if rank is not None:
+        macs *= 2 * rank / tokens  # as many again for the mixing: rank x tokens x width, for keys and for values
+    return macs
 
 
 def _densities(model: Geometry, method: Method, weights: Part) -> dict[str, float]:
@@ -106,8 +178,12 @@ def physical_macs_g(model: Geometry, method: Method) -> float:
     """
     tokens = tokens_kept(model, method.tokens)
     shares = unit_shares(model, method.weights)
-    macs = sum(layer.size * layer.uses * _share(layer, shares, tuple(shares)) for layer in model.layers(tokens))
-    macs += model.attention_macs(tokens) * shares.get("heads", 1.0)
+    left = _left(model, method, None)
+    macs = sum(
+        layer.size * layer.uses * left.share(layer) * _share(layer, shares, tuple(shares))
+        for layer in model.layers(tokens)
+    )
+    macs += _attention_macs(model, method, tokens, left) * shares.get("heads", 1.0)
     return (macs + selector_macs(model, method)) / 1e9
 
 
@@ -119,9 +195,36 @@ def unit_shares(model: Geometry, weights: Part | None) -> dict[str, float]:
     return {name: units_kept(total, asked[name]) / total for name, total in model.units.items()}
 
 
-def selector_macs(model: Geometry, method: Method) -> int:
-    """MACs of a token selector: a linear scorer with one output per patch token."""
-    return model.patches * model.token_width if method.tokens is not None else 0
+def selector_macs(model: Geometry, method: Method, kept: Kept | None = None) -> float:
+    """MACs of what scores tokens: one output for each patch, or a query of the class token and a key for each patch.
+
+    A scorer that is there in stages scores, in each, the patches that the stage before has left.
+    """
+    part = method.tokens
+    if part is None or part.scorer == "none":
+        return 0
+    width, rates = model.token_width, part.keep_rates
+    if part.scorer == "linear":
+        return model.patches * width
+    means = kept.mean if kept is not None else rates
+    reaching = [model.patches * share for share in (1.0, *means[:-1])]
+    return sum(patches * (width * width + width) + width * width for patches in reaching)
+
+
+def selector_params(model: Geometry, method: Method) -> int:
+    """Parameters that a token part adds: those of its scorers, or of its mixtures of tokens."""
+    part = method.tokens
+    if part is None:
+        return 0
+    width = model.token_width
+    rank = attention_rank(model, part)
+    if rank is not None:
+        return model.token_blocks * 2 * rank * model.tokens
+    if not part.has_own_scorer:
+        return 0
+    if part.scorer == "linear":
+        return width + 1
+    return len(part.keep_rates) * (2 * width * (width + 1) + 2 * width)  # query, key and a norm
 
 
 def _share(layer: Layer, shares: Mapping[str, float], columns: Sequence[str]) -> float:

@@ -38,7 +38,7 @@ def _rate(config: Config, device: torch.device, budget_s: float) -> float:
     batch = min(recipe.micro_batch, recipe.global_batch)
     model = build_model(shape, recipe.drop_path, seed=0).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    images = torch.randn(batch, shape.in_chans, shape.image_size, shape.image_size, device=device)
+    images = torch.randn(batch, *shape.input_shape, device=device)
     labels = torch.randint(shape.num_classes, (batch,), device=device)
     started, updates = time.monotonic(), 0
     measured_from = started

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from repro.composition import compose
-from repro.config import Config
+from repro.config import Config, Part
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
@@ -54,21 +54,32 @@ def timeable(table: Table, rows: Iterable[Row]) -> Iterator[Timed]:
         if config.method.weights is not None and config.method.weights.heads_density is not None:
             reasons.append("heads and neurons removed")
         if config.method.tokens is not None:
-            reasons.append("tokens dropped")
+            reasons.append(_faster_by(config.method.tokens))
         if reference is not None and reasons:
             found.append(Timed(row, reference, config, ", ".join(reasons)))
     yield from sorted(found, key=lambda timed: timed.row.best_published("time_saving_pct") is None)
 
 
+def _faster_by(tokens: Part) -> str:
+    if tokens.rank is not None:
+        return f"keys and values of {tokens.rank} mixtures of tokens"
+    if tokens.keep_rates:
+        rates = ", ".join(f"{100 * rate:.0f}" for rate in tokens.keep_rates)
+        return f"tokens dropped, {rates} % of the patches left as planned"
+    return "tokens dropped"
+
+
 def paper_config(row: Row) -> Config:
     """The row's config at the published size. No image is read, so it does not matter where they would be."""
-    return compose([*row.overrides, "scale=paper", "data.root=not_read_by_a_timing"])
+    return compose([*row.overrides_at("paper"), "data.root=not_read_by_a_timing"])
 
 
 def physical_model(config: Config) -> nn.Module:
     """The model of a row as small as it gets, with fresh weights, in evaluation mode."""
     model = build_model(config.model, 0.0, 0)
-    attach_selector(model, selector_of(config))
+    part = attach_selector(model, selector_of(config))
+    if part is not None:
+        part.cost_as_counted()
     weights = config.method.weights
     if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
         heads = units_kept(config.model.units["heads"], weights.heads_density)
@@ -175,7 +186,7 @@ def _time(
     at_most_until: float,
 ) -> Timing | None:
     model = timed.config.model
-    size = (setting.batch, model.in_chans, model.image_size, model.image_size)
+    size = (setting.batch, *model.input_shape)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(place, getattr(torch, setting.dtype))
     found = time_in_turn(
         references[timed.reference.id],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from repro.geometry import Geometry, ViT
+from repro.geometry import Geometry, TimeSformer, ViT
 from repro.models.resnet import build_resnet
 from repro.models.vit import build_vit
 
@@ -17,4 +17,8 @@ def build_model(geometry: Geometry, drop_path: float, seed: int) -> nn.Module:
     """
     if isinstance(geometry, ViT):
         return build_vit(geometry, drop_path, seed)
+    if isinstance(geometry, TimeSformer):
+        from repro.models.timesformer import build_timesformer  # transformers is an extra, and slow to import
+
+        return build_timesformer(geometry, drop_path, seed)
     return build_resnet(geometry, drop_path, seed)

@@ -20,11 +20,12 @@ from torch import nn
 from repro.config import Config
 from repro.errors import UserError
 from repro.geometry import Geometry, parse_geometry
-from repro.measure.cost import tokens_kept
+from repro.measure.cost import token_arguments
 from repro.models.backbone import build_model
 from repro.models.choosing import MASKED, logits_of, measured
 from repro.models.kernels import apply_kernels
 from repro.models.shrink import Sizes, cut_to, shrink, sizes
+from repro.parts import MethodPart
 from repro.runs.files import replacing, write_json
 
 FORMAT = 3
@@ -47,8 +48,7 @@ def selector_of(config: Config) -> dict[str, Any] | None:
     part = config.method.tokens
     if part is None:
         return None
-    arguments = {"tokens": config.model.tokens, "kept": tokens_kept(config.model, part), "updates": 1, "seed": 0}
-    return {"target": part.target, "arguments": {**arguments, **part.options}}
+    return {"target": part.target, "arguments": token_arguments(config, updates=1, seed=0)}
 
 
 def export(
@@ -112,9 +112,8 @@ def export(
 
 
 def _noise(geometry: Geometry, batch: int) -> torch.Tensor:
-    size = geometry.image_size
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(batch, geometry.in_chans, size, size, generator=draw)
+    return torch.randn(batch, *geometry.input_shape, generator=draw)
 
 
 def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measured") -> nn.Module:
@@ -137,9 +136,10 @@ def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measure
     return model.eval()
 
 
-def attach_selector(model: nn.Module, selector: dict[str, Any] | None) -> None:
+def attach_selector(model: nn.Module, selector: dict[str, Any] | None) -> MethodPart | None:
     """Give a model the token selection that `selector_of` describes, untrained; None leaves it as it is."""
     if selector is None:
-        return
+        return None
     module, _, name = selector["target"].rpartition(".")
-    getattr(importlib.import_module(module), name)(model, **selector["arguments"])
+    part: MethodPart = getattr(importlib.import_module(module), name)(model, **selector["arguments"])
+    return part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import pandas as pd
 
 from repro.errors import UserError, did_you_mean
 from repro.launch.plan import without_method
-from repro.measure.cost import Cost, row_cost
+from repro.measure.cost import Cost, rests_on_data, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
 from repro.report.seeds import BY_SEED, SEED_COLUMNS, seed_values
 from repro.report.sharing import processors, share
@@ -42,8 +43,14 @@ TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
 NOT_TIMED = "not measured"
+KEPT_AS_PLANNED = "tokens left are those of the plan: no run has measured any"
+KEPT_ELSEWHERE = "tokens left are those measured on other data than the table's, or at another scale"
 SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform"
 
+# Measured columns that a table has where it has the metric.
+_BY_METRIC = ("speedup", "throughput_img_s")
+# What is counted from the tokens that are left.
+BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
 _WHOLE = ("n_seeds", "n_records")
 _TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
 _TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED)
@@ -67,7 +74,8 @@ def columns(table: Table) -> list[str]:
     seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
     by_seed = (BY_SEED, f"local_{BY_SEED}")
     beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *cells, *beside, *seeds, *by_seed]
+    own = [name for name in _BY_METRIC if name in table.metrics]
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *own, *cells, *beside, *seeds, *by_seed]
 
 
 def collect(
@@ -137,8 +145,9 @@ def gather(
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
-    cost = row_cost(config)
-    is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and config.data.name == table.dataset
+    cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
+    is_published_data = config.data.name == table.dataset_of(row.id)
+    is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and is_published_data
     timing = evidence.timing
     line: dict[str, Any] = {
         "table": table.name,
@@ -158,7 +167,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "reason": evidence.reason,
         "n_records": evidence.n_records,
         "commits": " ".join(evidence.commits),
-        "cost_note": "" if cost.is_exact else SPLIT_BY_TRAINING,
+        "cost_note": _cost_note(cost, evidence, is_published_training),
         "time_note": _time_note(evidence),
         "local_data": "" if is_published_training else config.data.name,
     }
@@ -172,10 +181,16 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
             "time_device": timing.setting.device,
             "time_setting": timing.setting.text,
         }
+        line |= {name: _MEASURES[name](cost, evidence, reference).value for name in _BY_METRIC if name in table.metrics}
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
-    for metric in table.metrics.values():
+    for asked in table.metrics.values():
+        # A count that rests on what a run has measured of its data is decided as an accuracy is.
+        on_data = asked.name in BY_TOKENS and rests_on_data(config.method)
+        metric = replace(asked, needs="training") if on_data else asked
         published = row.best_published(metric.name)
         measured = _MEASURES[metric.name](cost, evidence, reference)
+        if metric.device and (timing is None or metric.device not in timing.setting.device):
+            measured = replace(measured, value=None)
         line[f"{metric.name}_verdict"] = judge(
             measured.value,
             published,
@@ -196,10 +211,19 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
     return line
 
 
+def _cost_note(cost: Cost, evidence: Evidence, is_published_training: bool) -> str:
+    """Why a row's MACs are not an exact count of the published model; empty where they are."""
+    if cost.is_measured:
+        return "" if is_published_training else KEPT_ELSEWHERE
+    if rests_on_data(evidence.config.method):
+        return KEPT_AS_PLANNED
+    return "" if cost.is_exact else SPLIT_BY_TRAINING
+
+
 def _time_note(evidence: Evidence) -> str:
     """How a row's time was measured, or why it has none: masked-dense weights run as long as dense ones."""
-    row, method, timing = evidence.row, evidence.config.method, evidence.timing
-    if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0:
+    method, timing = evidence.config.method, evidence.timing
+    if method.weights is None and method.tokens is None:
         return "reference"
     is_masked = method.weights is not None and method.weights.distribution is not None
     if timing is None:
@@ -244,12 +268,30 @@ def _timed(evidence: Evidence) -> Measured:
     return Measured(timing.time_saving_pct if timing else None, len(timing.pairs) if timing else 0, None, "done")
 
 
+def _times_as_fast(evidence: Evidence) -> Measured:
+    """The median over the turns of the reference's time over the row's."""
+    saving = _timed(evidence)
+    return replace(saving, value=None if saving.value is None else 1 / (1 - saving.value / 100))
+
+
+def _throughput(evidence: Evidence) -> Measured:
+    """Images a second in inference, on a GPU: an absolute time means nothing on a CPU that others use."""
+    timing = evidence.timing
+    if timing is None or timing.setting.threads:
+        return Measured(None, 0, None, "done")
+    rates = [timing.setting.batch / seconds for _, seconds in timing.pairs]
+    return Measured(statistics.median(rates), len(rates), None, "done")
+
+
 _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {
     "params_m": lambda cost, evidence, _: _counted(cost.params_m, evidence),
     "macs_g": lambda cost, evidence, _: _counted(cost.macs_g, evidence),
     "flops_saving_pct": lambda cost, evidence, _: _counted(cost.flops_saving_pct, evidence),
     "flops_saving_alt_pct": lambda cost, evidence, _: _counted(cost.flops_saving_alt_pct, evidence),
     "time_saving_pct": lambda _, evidence, __: _timed(evidence),
+    "speedup": lambda _, evidence, __: _times_as_fast(evidence),
+    "speedup_max": lambda _, evidence, __: _times_as_fast(evidence),
+    "throughput_img_s": lambda _, evidence, __: _throughput(evidence),
     "top1_pct": lambda _, evidence, __: _over_seeds(
         summarise(evidence.values("top1_best_pct").values()), evidence.state
     ),

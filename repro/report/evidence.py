@@ -110,7 +110,7 @@ def read_evidence(
     table: str, row: Row, scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str], now: float
 ) -> Evidence:
     """Read what there is of a row. `now` in Unix seconds tells a live run from one that died without a word."""
-    place = [_NO_IMAGES, *row.overrides, f"scale={scale}", f"seed={seeds[0]}"]
+    place = [_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}"]
     first = compose([*place, *overrides])
     is_as_published = not overrides or first.signature == compose(place).signature
     runs = {}

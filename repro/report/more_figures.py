@@ -23,6 +23,7 @@ from repro.report.curve_figure import draw_curves
 from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
+from repro.report.interpretation_figure import draw_interpretation, what_is_shown
 from repro.report.layer_figure import draw_layers
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
@@ -36,7 +37,10 @@ _MOST_ROWS = 4  # of patches kept: one strip of images each
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure's name, what it shows (`frame`, `runs` or `anatomy`), how it is drawn; None for nothing to draw yet."""
+    """A figure's name, what it shows, and how it is drawn: None for nothing to draw yet.
+
+    `reads` is `frame`, `runs`, `anatomy` or `interpretation`.
+    """
 
     name: str
     reads: str
@@ -57,6 +61,7 @@ def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], fo
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished
         shows += str(list(_anatomies(every))) if one.reads == "anatomy" else ""
+        shows += what_is_shown(every) if one.reads == "interpretation" else ""
         jobs.append(functools.partial(write_figure, folder, f"{table.name}_{one.name}", shows, one.draw))
     return jobs
 
@@ -70,6 +75,7 @@ def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tu
         Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)))),
         Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
         Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
+        Drawn("interpretation", "interpretation", lambda: draw_interpretation(table, every)),
     )
 
 
@@ -186,7 +192,8 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
         line[0].spines[:].set_visible(False)
         line[0].set_xticks([])
         line[0].set_yticks([])
-        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{row.data_sparsity_pct:g} % dropped"
+        dropped_pct = row.data_sparsity_pct or 100 * (1 - np.mean(found["kept"]))  # else each image has its own
+        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped_pct:.3g} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from repro.report.collect import MASKED_DENSE, SPLIT_BY_TRAINING
+from repro.report.collect import MASKED_DENSE
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.rows import KINDS, Metric, PublishedValue, Row, Table
 
@@ -54,8 +54,8 @@ def _marks(lines: Sequence[Mapping[str, Any]], shown: Sequence[Row]) -> Iterable
         if kind in used:
             mark = KIND_MARKS[kind]
             yield f"{f'mark {mark}' if mark else 'no mark'}: {kind}, {_KIND_MEANINGS[kind]}"
-    if any(line["cost_note"] for line in lines):
-        yield f"mark e: {SPLIT_BY_TRAINING}, so MACs and FLOPs saving are estimates (Params are exact)"
+    for why in dict.fromkeys(line["cost_note"] for line in lines if line["cost_note"]):
+        yield f"mark e: {why}, so MACs and FLOPs saving are estimates (Params are exact)"
     if any(MASKED_DENSE in line["time_note"] for line in lines):
         yield (
             "mark m: single weights are removed by masks on dense matrices, which take as long as before: "

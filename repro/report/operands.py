@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from repro.report.collect import BY_TOKENS, KEPT_AS_PLANNED, KEPT_ELSEWHERE
 from repro.report.expressions import Call, Interval, exact
 from repro.report.seeds import BY_SEED, read_by_seed
 from repro.report.statistics import LEVEL, Estimate, difference, mean_of
@@ -94,6 +95,8 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     line = lines.get(row)
     if line is None:
         return Operand(call, None, "", NOT_RUN, f"{row} is not in this report")
+    if metric in BY_TOKENS and line["cost_note"] in (KEPT_AS_PLANNED, KEPT_ELSEWHERE):
+        return Operand(call, None, "", NOT_RUN_AT_SCALE)
     needs = table.metrics[metric].needs
     number = float(line.get(metric, math.nan))
     if math.isnan(number):

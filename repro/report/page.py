@@ -194,6 +194,7 @@ _CAPTIONS = {
     "layers": "Density of each layer over training",
     "heads": "Heads left in each layer",
     "tokens": "Patches that are kept; what is dropped is hatched",
+    "interpretation": "Where the model looks: patches that each stage leaves, and heat maps; the object is outlined",
 }
 
 

@@ -81,6 +81,8 @@ def judge(
     if measured is None:
         raise ValueError(f"{metric.name}: no measured value to hold against {published.value} (n={n}, state={state})")
     difference = measured - published.value
+    if metric.bound == "lower":
+        return REPRODUCED if difference >= -(metric.tolerance + published.uncertainty) else BELOW
     if metric.bound:
         # A bound is kept or not: the spread over seeds makes it no wider.
         return REPRODUCED if difference < metric.tolerance + published.uncertainty else ABOVE

@@ -9,15 +9,22 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "submitit", "wandb", "scikit-learn")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "hydra-core", "submitit", "wandb", "scikit-learn"),
+    *("transformers", "av"),  # of an extra: null where it is not installed
+)
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def collect(data_fingerprint: str, device: str) -> dict[str, Any]:
-    """Provenance of this process. No environment variable is recorded, so no secret can be."""
+def collect(data_fingerprint: str, device: str, data_skipped: Sequence[str] = ()) -> dict[str, Any]:
+    """Provenance of this process. No environment variable is recorded, so no secret can be.
+
+    `data_skipped` names what was left out of the data because it could not be read.
+    """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
@@ -32,6 +39,7 @@ def collect(data_fingerprint: str, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "data_fingerprint": data_fingerprint,
+        **({"data_skipped": list(data_skipped)} if data_skipped else {}),
     }
 
 

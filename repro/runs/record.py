@@ -141,6 +141,11 @@ class Record:
         found = read_json(self.path / "anatomy.json")
         return None if found is None else dict(found)
 
+    def interpretation(self) -> dict[str, Any] | None:
+        """What `repro interpret` measured of the finished model; None where it has not been there."""
+        found = read_json(self.path / "interpretation.json")
+        return None if found is None else dict(found)
+
     def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
         """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from repro.errors import UserError
 from repro.parts import MethodPart
 from repro.seeding import stream_seed
+from repro.tokens.dropping import Trace
 
 
 class TokenSelector(nn.Module):
@@ -33,6 +34,7 @@ class TokenSelector(nn.Module):
         nn.init.trunc_normal_(self.scorer.weight, std=0.02)
         nn.init.zeros_(self.scorer.bias)
         self.kept, self.selection, self.temperature = kept, selection, temperature
+        self.traces: list[Trace] | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, dim) to (batch, kept, dim); as released: (batch, tokens, dim) with dropped tokens at zero."""
@@ -41,6 +43,9 @@ class TokenSelector(nn.Module):
         if self.training or self.selection == "as_released":
             scores = scores - torch.empty_like(scores).exponential_().log()  # Gumbel noise
         chosen = scores.topk(self.kept - 1, dim=1).indices.sort(dim=1).values
+        if self.traces is not None:
+            mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, value=True)
+            self.traces.append(Trace(mask, scores))
         temperature = self.temperature if self.training else 1.0
         soft = torch.softmax(scores / temperature, dim=1)
         if self.selection == "as_released":

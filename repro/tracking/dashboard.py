@@ -123,7 +123,7 @@ def _runs(
     """By row, then by signature, the records that the table is made of."""
     found: dict[str, dict[str, Record]] = {}
     for row in rows:
-        first = compose(["data.root=unused", *row.overrides, f"scale={scale}", *overrides])
+        first = compose(["data.root=unused", *row.overrides_at(scale), *overrides])
         found[row.id] = {
             signature: record_for(root, first.model_copy(update={"seed": seed}), table.name, row.id, signature)
             for seed, signature in signatures(first, seeds).items()

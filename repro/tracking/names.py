@@ -129,7 +129,7 @@ def names_of(table: str, row: str, config: Config) -> Names:
     """The names of a run. Only scale `paper` on the table's own data set is the published training."""
     published = published_table(table)
     found = None if published is None else next((r for r in published.every_row if r.id == row), None)
-    is_published_data = published is not None and config.data.name == published.dataset
+    is_published_data = published is not None and config.data.name == published.dataset_of(row)
     return Names(config.backbone.name, accuracy_group(config.scale.name, is_published_data), found)
 
 

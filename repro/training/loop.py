@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from repro.config import Config
 from repro.cross_checks import schedule_errors
 from repro.data.loader import TrainLoader, evaluation_batches
-from repro.data.splits import Splits
+from repro.data.splits import Images, Splits
 from repro.errors import UserError
 from repro.models.backbone import build_model
 from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
@@ -33,6 +33,12 @@ from repro.training.method import build_parts
 from repro.training.precision import autocast
 from repro.training.recipe import build_training
 from repro.training.state import Best, TrainingState
+
+# What every evaluation says; what else is in one, a part has said.
+_ACCURACIES = (
+    *("update", "epoch", "top1_pct", "top5_pct", "eval_loss"),
+    *("top1_ema_pct", "top5_ema_pct"),
+)
 
 
 class RunFailed(Exception):
@@ -57,11 +63,17 @@ class Surroundings:
 class Trainer:
     """One run, from its config and data to its result, resuming from the newest checkpoint that is whole.
 
-    `weights` are those of the finished run that this one begins with, if any.
+    `weights` are those of the finished run that this one begins with, if any; `budget` the keep rates that it takes
+    from another one.
     """
 
     def __init__(
-        self, config: Config, splits: Splits, around: Surroundings, weights: dict[str, Tensor] | None = None
+        self,
+        config: Config,
+        splits: Splits,
+        around: Surroundings,
+        weights: dict[str, Tensor] | None = None,
+        budget: Sequence[float] | None = None,
     ) -> None:
         self.config, self.splits, self.around = config, splits, around
         self.world = around.world
@@ -89,16 +101,17 @@ class Trainer:
         if weights is not None:
             model.load_state_dict(weights)
         # Masks live where their weights do, so the model moves first; modules that parts add move after.
-        parts = build_parts(config, model, self.length)
+        parts = build_parts(config, model, self.length, budget)
         model = model.to(self.world.device)
         for part in parts:
             part.constrain(model)
-        training = build_training(model, recipe, config.model.num_classes, self.length, pace)
+        training = build_training(model, recipe, config.model.num_classes, self.length, pace, config.stages)
         self.state = TrainingState(model, training, parts)
         self.state.loss_sum = self.state.loss_sum.to(self.world.device)
         for part in parts:
             part.start(training.optimizer)
-        self._wrapped = self.world.wrap(model)
+        self._learning: list[bool] = []
+        self._wrap()
         self._saved_at = time.monotonic()
         self.resumed_from = self._resume()
 
@@ -113,6 +126,13 @@ class Trainer:
         else:
             self._prepare()
         return self.state.update
+
+    def _wrap(self) -> None:
+        """Make the model the ranks' common one again where other parameters learn than before: DDP counts on them."""
+        learning = [parameter.requires_grad for parameter in self.state.model.parameters()]
+        if learning != self._learning:
+            self._wrapped = self.state.model  # what was there lets go of the gradients first
+            self._wrapped, self._learning = self.world.wrap(self.state.model), learning
 
     def _prepare(self) -> None:
         try:
@@ -165,6 +185,7 @@ class Trainer:
         with self._seeded("update", update):
             for part in state.parts:
                 part.before_update(update)
+            self._wrap()
             state.loss_sum += self._backward(batches)
         state.loss_updates += 1
         for part in state.parts:
@@ -227,8 +248,12 @@ class Trainer:
         if training.mixup is not None:
             images, labels = training.mixup(images, labels)
         with autocast(self.recipe.amp, self.world.device):
-            loss: Tensor = training.loss(self._wrapped(images), labels)
-        return loss
+            for part in self.state.parts:
+                loss = part.objective(self._wrapped, images, labels, training.loss)
+                if loss is not None:
+                    return loss
+            recipes: Tensor = training.loss(self._wrapped(images), labels)
+        return recipes
 
     def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over ranks once an update, with its last micro-batch."""
@@ -273,6 +298,8 @@ class Trainer:
         state, every = self.state, self.recipe.evaluate_every_epochs
         if epoch % every == 0 or epoch == self.length.epochs:
             started = time.monotonic()
+            for part in state.parts:
+                part.before_evaluation()
             raw = self._accuracy(state.model)
             entry: dict[str, Any] = {
                 "kind": "eval",
@@ -282,12 +309,17 @@ class Trainer:
                 "top5_pct": raw.top5_pct,
                 "eval_loss": raw.loss,
             }
+            for part in state.parts:
+                entry |= part.evaluation(self.world.total)
             if state.training.ema is not None:
                 averaged = state.training.ema.module
                 for part in state.parts:
                     part.constrain(averaged)
                 ema = self._accuracy(averaged)
                 entry |= {"top1_ema_pct": ema.top1_pct, "top5_ema_pct": ema.top5_pct}
+            if epoch == self.length.epochs:  # several views of each image cost as many evaluations
+                for name, images in self.splits.views.items():
+                    entry[f"top1_{name}_pct"] = self._accuracy(state.model, images).top1_pct
             is_sparse = all(part.is_at_target(state.update) for part in state.parts)
             if is_sparse and raw.top1_pct > state.best.top1_pct:
                 state.best = Best(raw.top1_pct, epoch)
@@ -300,16 +332,16 @@ class Trainer:
         state.evaluated_epochs = epoch
         self._save()
 
-    def _accuracy(self, model: nn.Module) -> Accuracy:
-        recipe, world, test = self.recipe, self.world, self.splits.test
+    def _accuracy(self, model: nn.Module, views: Images | None = None) -> Accuracy:
+        """On the test images, or on several views of each."""
+        world, test = self.world, views or self.splits.test
+        batch = self.recipe.eval_batch if views is None else max(1, self.recipe.eval_batch // len(views[0][0]))
         with (
-            closing(
-                evaluation_batches(test, recipe.eval_batch, self.config.data.workers, world.rank, world.size)
-            ) as batches,
+            closing(evaluation_batches(test, batch, self.config.data.workers, world.rank, world.size)) as batches,
             self._seeded("evaluate", self.state.update),
         ):
             # Ranks may have one batch more or fewer; they may only talk to each other where all have one.
-            return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // recipe.eval_batch)
+            return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // batch)
 
     def _stop_or_save(self) -> None:
         """Between two updates: stop if any rank was asked to, save if it is time."""
@@ -360,5 +392,6 @@ class Trainer:
             "top1_ema_last_pct": state.last.get("top1_ema_pct"),
             "top1_best_pct": state.best.top1_pct,
             "top1_best_epoch": state.best.epoch,
+            **{name: value for name, value in state.last.items() if name not in _ACCURACIES},
             **self._part_metrics(),
         }

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from repro.config import Config, Part
 from repro.errors import UserError
-from repro.measure.cost import tokens_kept
+from repro.measure.cost import token_arguments, tokens_kept
 from repro.measure.layers import whole
 from repro.parts import MethodPart
 from repro.schedule import SCHEDULE_OPTIONS, Length, mask_schedule
 
 
-def build_parts(config: Config, model: nn.Module, length: Length) -> list[MethodPart]:
+def build_parts(
+    config: Config, model: nn.Module, length: Length, budget: Sequence[float] | None = None
+) -> list[MethodPart]:
     """The parts of the run's method, attached to `model`: weights first, so that masks see no selector.
+
+    `budget` are keep rates that another run has measured; None: those of the config.
 
     Raises `UserError` for a method that has no training yet.
     """
@@ -39,16 +44,8 @@ def build_parts(config: Config, model: nn.Module, length: Length) -> list[Method
             options["whole"] = whole(config.model, tokens_kept(config.model, method.tokens))
         parts.append(_load(method.weights)(model, sparsity=method.sparsity, seed=config.seed, **options))
     if method.tokens is not None:
-        parts.append(
-            _load(method.tokens)(
-                model,
-                tokens=config.model.tokens,
-                kept=tokens_kept(config.model, method.tokens),
-                updates=length.updates,
-                seed=config.seed,
-                **method.tokens.options,
-            )
-        )
+        given = token_arguments(config, length.updates, config.seed)
+        parts.append(_load(method.tokens)(model, **{**given, **({"keep_rates": budget} if budget else {})}))
     return parts
 
 

@@ -38,8 +38,10 @@ class TrainingParts:
         return float(self.optimizer.param_groups[0]["lr"])
 
 
-def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: Length, pace: float) -> TrainingParts:
-    """The recipe for one model.
+def build_training(
+    model: nn.Module, recipe: Recipe, num_classes: int, length: Length, pace: float, stages: int = 1
+) -> TrainingParts:
+    """The recipe for one model. The learning rate's cosine begins anew with each of `stages` equal parts.
 
     `pace` is the number of updates that stand for one published iteration: the EMA's decay, published per iteration,
     keeps its half-life in images.
@@ -49,7 +51,8 @@ def build_training(model: nn.Module, recipe: Recipe, num_classes: int, length: L
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",
-        num_epochs=recipe.epochs,
+        num_epochs=recipe.epochs // stages,
+        **({"cycle_limit": stages, "cycle_decay": 1.0} if stages > 1 else {}),
         min_lr=recipe.min_lr,
         warmup_lr=recipe.warmup_lr,
         warmup_epochs=recipe.warmup_epochs,

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from repro.config import Config
-from repro.data.splits import Splits, load_splits
+from repro.config import PRETRAINED, Config
+from repro.data.splits import Splits, load_splits, skipped_line
 from repro.errors import UserError
 from repro.measure.cost import row_cost
+from repro.measure.keep_rates import Kept
+from repro.models.pretrained import pretrained_weights
 from repro.runs import provenance
 from repro.runs.files import write_json, write_text
 from repro.runs.record import Record
@@ -132,10 +134,13 @@ def _attempt(
     result: dict[str, Any] | None = None
     with Heartbeat(record, status, stop) if world.is_first else nullcontext() as beat:
         try:
-            splits, weights = world.together("reading its data", lambda: _inputs(record, config, world, stop))
+            splits, weights, budget = world.together("reading its data", lambda: _inputs(record, config, world, stop))
             if world.is_first:
-                write_json(record.path / "provenance.json", provenance.collect(splits.fingerprint, str(world.device)))
+                origin = provenance.collect(splits.fingerprint, str(world.device), splits.skipped)
+                write_json(record.path / "provenance.json", origin)
                 write_text(record.path / "requirements.txt", provenance.requirements())
+                if splits.skipped:
+                    tell(f"{record.path}: {skipped_line(splits.skipped)}")
             sinks = open_sinks(record, config, world.is_first)
             around = Surroundings(
                 world,
@@ -144,9 +149,11 @@ def _attempt(
                 beat.progress if beat else _no_progress,
                 lambda: stop.reason,
             )
-            trainer = Trainer(config, splits, around, weights)
+            trainer = Trainer(config, splits, around, weights, budget)
             tell(_opening(record, config, trainer))
             result = _result(record, config, world, trainer.run())
+            if splits.skipped:
+                result["data_skipped"] = len(splits.skipped)
             if world.is_first:
                 if config.tracker.upload_weights:
                     write_weights(record.weights_file, trainer.state.model.state_dict())
@@ -181,19 +188,36 @@ def _no_progress(update: int, updates: int) -> None:
     """Ranks other than the first tell nobody."""
 
 
-def _inputs(record: Record, config: Config, world: World, stop: StopFlag) -> tuple[Splits, dict[str, Any] | None]:
+def _inputs(
+    record: Record, config: Config, world: World, stop: StopFlag
+) -> tuple[Splits, dict[str, Any] | None, tuple[float, ...] | None]:
+    """The images, the weights to begin with, and the keep rates that another run has measured, if any are wanted."""
     with stop.at_once():
         splits = load_splits(config.data, config.recipe, config.model)
-        weights = _weights_to_begin_with(record, world)
+        origin, budget = record.starts_from(), None
+        if origin is not None and config.method.tokens is not None and config.method.tokens.takes_budget:
+            budget = _keep_rates(origin)
+            origin = origin.starts_from()  # so that both begin alike
+        weights: dict[str, Any] | None
+        if config.method.starts_from == PRETRAINED or (origin is None and budget is not None):
+            weights = pretrained_weights(config.backbone.timm_name, config.model, config.backbone.paper)
+        else:
+            weights = None if origin is None else _weights_of(origin, world)
     _check_same_data(record, splits.fingerprint)
-    return splits, weights
+    return splits, weights, budget
 
 
-def _weights_to_begin_with(record: Record, world: World) -> dict[str, Any] | None:
-    """The trained weights of the run that this one begins with; None for a run from scratch."""
-    origin = record.starts_from()
-    if origin is None:
-        return None
+def _keep_rates(origin: Record) -> tuple[float, ...]:
+    """What a finished run kept at its end. Raises `UserError` where it is not finished, or drops no tokens."""
+    tokens = origin.config().method.tokens
+    kept = Kept.measured([origin.result() or {}], len(tokens.keep_rates)) if tokens is not None else None
+    if kept is None:
+        raise UserError(f"takes its keep rates from {origin.path}, which has not measured any; launch that row first")
+    return kept.mean
+
+
+def _weights_of(origin: Record, world: World) -> dict[str, Any]:
+    """The trained weights of the run that this one begins with."""
     if origin.result() is None:
         raise UserError(f"begins with the weights of {origin.path}, which is not finished; launch that row first")
     saved = checkpoint.load_latest(origin.checkpoint_dir, world.device)
@@ -249,6 +273,10 @@ def _result(record: Record, config: Config, world: World, measured: dict[str, fl
         "dataset": config.data.name,
         "device": str(world.device),
         "world_size": world.size,
-        **{name: value for name, value in asdict(row_cost(config)).items() if name != "is_exact"},
+        **{
+            name: value
+            for name, value in asdict(row_cost(config, [measured])).items()
+            if name not in ("is_exact", "is_measured")
+        },
         **measured,
     }

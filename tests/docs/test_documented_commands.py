@@ -28,6 +28,7 @@ SMALL = {
     "launch": "--scale smoke",
     "status": "--scale smoke",
     "extract": "--scale smoke",
+    "interpret": "--scale smoke",
     "report": "--scale smoke",
     "card": "--scale smoke",
     "bench time": "--budget 2",

@@ -46,7 +46,7 @@ def test_every_figure_is_drawn_from_what_it_needs(table: Table, root: Path, tmp_
     frame, every = gather(table, rows, "local", [0], root)
     drawn = {one.name: one.draw() for one in drawings(frame, table, every)}
     counts = {name: len(figure.axes) if figure else 0 for name, figure in drawn.items()}
-    assert counts == {"sparsity": 1, "cost": 0, "curves": 1, "layers": 0, "heads": 1, "tokens": 2}
+    assert counts == {"sparsity": 1, "cost": 0, "curves": 1, "layers": 0, "heads": 1, "tokens": 2, "interpretation": 0}
     tokens = drawn["tokens"]
     assert tokens is not None
     assert [len(axes.patches) for axes in tokens.axes] == [1, 1]

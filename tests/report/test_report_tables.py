@@ -167,10 +167,9 @@ def test_verdicts_in_html_are_coloured_and_worded(frames: dict[str, pd.DataFrame
 def test_markdown_keeps_traps_in_their_cells(nasty: tuple[pd.DataFrame, Table]) -> None:
     text = markdown_text(view(*nasty))
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = text[: text.index("## Claims")].count("\n|")
-    assert rows == 2 + 12 + 2
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[:rows]}) == 1
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[rows:]}) == 1
+    assert "## Claims" not in text, "there are none about this table"
+    assert len(lines) == 2 + 12 + 2
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "<script" not in text
 
 

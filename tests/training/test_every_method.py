@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import METHODS, ON_RESNET, Kept, Weights, config_of, same, small_config, splits_of, trainer
+from small_runs import METHODS, ON_RESNET, ON_TOKENS, Kept, Weights, config_of, same, small_config, splits_of, trainer
 from torch import nn
 
 from repro.config import Config
@@ -21,7 +21,7 @@ PRUNED_ONCE = ("omp", "tp", "ssp")
 SPARSE_WEIGHTS = [name for name in METHODS if name != "dense"]
 
 
-@pytest.mark.parametrize("name", [*METHODS, *ON_RESNET])
+@pytest.mark.parametrize("name", [*METHODS, *ON_TOKENS, *ON_RESNET])
 def test_interrupted_at_some_update_and_resumed_is_bit_identical(
     name: str, tmp_path: Path, dense: Weights, dense_resnet: Weights
 ) -> None:

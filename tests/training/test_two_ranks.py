@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import METHODS, ON_RESNET, Weights
+from small_runs import METHODS, ON_RESNET, ON_TOKENS, Weights
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def ranks(
     return [json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", [*METHODS, *ON_RESNET])
+@pytest.mark.parametrize("name", [*METHODS, *ON_TOKENS, *ON_RESNET])
 def test_both_ranks_choose_the_same_after_every_update(name: str, ranks: list[dict[str, list[Any]]]) -> None:
     first, second = (rank[name] for rank in ranks)
     updates = 4 if name.split()[-1] in ("omp", "tp", "ssp") else 8  # fine-tuning is half as long

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_runs import METHODS, ON_RESNET, Kept, config_of, splits_of
+from small_runs import METHODS, ON_RESNET, ON_TOKENS, Kept, config_of, splits_of
 from torch import nn
 
 from repro.tracking.sinks import Sinks
@@ -84,7 +84,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     world = join_world("cpu")
     dense, dense_resnet = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("dense", "dense_resnet"))
-    found = {name: train(name, folder, world, dense) for name in METHODS}
+    found = {name: train(name, folder, world, dense) for name in [*METHODS, *ON_TOKENS]}
     found |= {name: train(name, folder, world, dense_resnet) for name in ON_RESNET}
     found["batch norms"] = batch_norms(world)
     leave_world()

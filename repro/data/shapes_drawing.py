@@ -1,0 +1,211 @@
+"""Drawing shapes on clutter: pixels, masks and how they follow from an index. NumPy alone.
+
+Only operations that IEEE 754 rounds alike everywhere are used (no sine, no power), and the generator's raw words, which
+NumPy promises not to change: so the pixels are the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+Pixels: TypeAlias = NDArray[np.uint8]
+
+AREA = (0.105, 0.15)  # of the image, the object's, before it is cut into pixels
+HUE_SPREAD = 1.25  # of neighbouring kinds: 1 would tell them apart without their shape
+MAX_TURN = 0.2  # tangent of half the largest turn to either side: 22.6 degrees
+LINES, BLOBS = 3, 5
+BLOB_RADIUS = (0.03, 0.07)  # of the image's side
+NOISE = 0.05  # to either side, of the range of a pixel
+SUBPIXELS = 2  # a side: an edge has five levels
+_CHUNK = 256  # images drawn at once: what they need fits a cache
+
+
+def _triangle(x: F64, y: F64) -> Bools:
+    slope = 1.7320508075688772
+    return (y < 0.5) & (slope * x - y < 1) & (-slope * x - y < 1)
+
+
+def _star(x: F64, y: F64) -> Bools:
+    # Inside at least four of the five edge lines of a pentagram: the lines lie cos(72 degrees) from the centre.
+    normals = ((0.0, 1.0), (0.9510565162951535, 0.30901699437494745), (0.5877852522924731, -0.8090169943749475))
+    sides = [normals[0], normals[1], normals[2], (-normals[2][0], normals[2][1]), (-normals[1][0], normals[1][1])]
+    inside = sum((a * x + b * y < 0.30901699437494745).astype(np.int8) for a, b in sides)
+    return np.asarray(inside >= 4)
+
+
+# Within the unit circle, y downwards; the area of each in the same units. Neighbours are alike in hue, not in shape.
+KINDS: dict[str, tuple[Callable[[F64, F64], Bools], float]] = {
+    "disc": (lambda x, y: x * x + y * y < 1, 3.141592653589793),
+    "cross": (lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 0.95), 1.92),
+    "square": (lambda x, y: np.maximum(abs(x), abs(y)) < 0.7, 1.96),
+    "ring": (lambda x, y: (x * x + y * y < 1) & (x * x + y * y > 0.36), 2.0106192982974678),
+    "triangle": (_triangle, 1.299038105676658),
+    "bars": (lambda x, y: (abs(x) < 0.7) & (abs(y) < 0.7) & (abs(y) > 0.25), 1.26),
+    "star": (_star, 1.1225699414489634),
+    "hourglass": (lambda x, y: (abs(x) < 0.2 + 0.7 * abs(y)) & (abs(y) < 0.7) & (abs(x) < 0.7), 1.246),
+}
+NAMES = tuple(KINDS)
+
+# Where each number of a scene stands; all are uniform in [0, 1). A line and a blob take five each.
+_AREA, _TURN, _PLACE, _HUE, _PALENESS = 0, 1, slice(2, 4), 4, 5
+_GROUND, _TEXTURE, _WAVE = slice(6, 9), slice(9, 12), 12
+_LINES = 15
+_BLOBS = _LINES + 5 * LINES
+_NUMBERS = _BLOBS + 5 * BLOBS
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """All that is drawn by chance: numbers in [0, 1) of shape (scenes, ...) and noise, uint8 (scenes, side, side, 3).
+
+    No class is in it: the same scene can be drawn with any kind of object.
+    """
+
+    numbers: F64
+    noise: Pixels
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def side(self) -> int:
+        """Pixels."""
+        return int(self.noise.shape[1])
+
+    def take(self, which: slice) -> Scenes:
+        """These scenes only."""
+        return Scenes(self.numbers[which], self.noise[which])
+
+
+def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
+    """The scenes of some indices, each a function of (stream, index); at another size only its noise differs."""
+    words = _NUMBERS + -(-side * side * 3 // 8)
+    raw = np.stack([np.random.PCG64([*stream, index]).random_raw(words) for index in indices])
+    numbers: F64 = (raw[:, :_NUMBERS] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    noise = raw[:, _NUMBERS:].astype("<u8").view(np.uint8)[:, : side * side * 3]
+    return Scenes(numbers, noise.reshape(-1, side, side, 3))
+
+
+def draw(what: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None) -> tuple[Pixels, Bools]:
+    """Scenes with an object of these kinds (indices into `NAMES`).
+
+    Args:
+        zoom: of the object's diameter.
+        centres: (scenes, 2), of the objects, to the right and down, in shares of the image's side; None: the scenes'.
+
+    Returns pixels, uint8 (scenes, side, side, 3), and masks, bool (scenes, side, side): the object's pixels.
+    """
+    places = own_centres(what, zoom) if centres is None else centres
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(what), _CHUNK)]
+    drawn = [_draw(what.take(part), kinds[part], zoom, places[part]) for part in parts]
+    return np.concatenate([pixels for pixels, _ in drawn]), np.concatenate([masks for _, masks in drawn])
+
+
+def reach(what: Scenes, zoom: float = 1.0) -> F64:
+    """How far the widest kind reaches from its centre, (scenes,), in shares of the image's side."""
+    return np.sqrt(zoom * zoom * _area(what.numbers) / min(unit for _, unit in KINDS.values()))
+
+
+def own_centres(what: Scenes, zoom: float = 1.0) -> F64:
+    """Where a scene has its object, (scenes, 2): anywhere that is far enough from the border for the widest kind."""
+    far = reach(what, zoom)[:, None]
+    return far + (1 - 2 * far) * what.numbers[:, _PLACE]
+
+
+def _draw(what: Scenes, kinds: NDArray[np.int64], zoom: float, centres: F64) -> tuple[Pixels, Bools]:
+    numbers = what.numbers
+    canvas = _background(what)
+    cover = np.empty(canvas.shape[:3])
+    for kind in np.unique(kinds):
+        those = kinds == kind
+        cover[those] = _cover(NAMES[kind], numbers[those], zoom, centres[those], what.side)
+    hues = (kinds + 0.5 + HUE_SPREAD * (numbers[:, _HUE] - 0.5)) / len(KINDS)
+    _paint(canvas, cover, _colours(hues, numbers[:, _PALENESS]))
+    canvas += NOISE * (what.noise / 127.5 - 1)
+    pixels = np.floor(np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels, cover >= 0.5
+
+
+def _background(what: Scenes) -> F64:
+    """A dark, waved ground with lines and blobs on it, as light as objects are: (n, side, side, 3), in [0, 1]."""
+    numbers, side = what.numbers, what.side
+    x, y = _grid(side, 1)
+    across, along = _direction(numbers[:, _WAVE])
+    waves = _column(2 + 4 * numbers[:, _WAVE + 1])  # in the image
+    wave = waves * (_column(across) * x + _column(along) * y) + _column(numbers[:, _WAVE + 2])
+    triangle = abs(wave - np.floor(wave) - 0.5)[..., None]  # in [0, 0.5]
+    ground, texture = numbers[:, None, None, _GROUND], numbers[:, None, None, _TEXTURE]
+    canvas: F64 = 0.4 * ground + 0.4 * (texture - 0.5) * triangle
+    for first in range(_LINES, _BLOBS, 5):
+        angle, middle, width, hue, paleness = numbers[:, first : first + 5].T
+        across, along = _direction(angle)
+        passed = _column(0.2 + 0.6 * middle)  # the point of the diagonal that the line goes through
+        distance = abs(_column(across) * (x - passed) + _column(along) * (y - passed))
+        _paint(canvas, _soft(_column(0.01 + 0.02 * width) - distance, side), _colours(hue, paleness))
+    low, high = BLOB_RADIUS
+    for first in range(_BLOBS, _NUMBERS, 5):
+        place_x, place_y, size, hue, paleness = numbers[:, first : first + 5].T
+        right, down = x - _column(place_x), y - _column(place_y)
+        radius = _column(low + (high - low) * size)
+        _paint(canvas, _soft(radius - np.sqrt(right * right + down * down), side), _colours(hue, paleness))
+    return canvas
+
+
+def _area(numbers: F64) -> F64:
+    """The object's, as a share of the image's: the same for every kind."""
+    low, high = AREA
+    return low + (high - low) * numbers[:, _AREA]
+
+
+def _cover(kind: str, numbers: F64, zoom: float, centre: F64, side: int) -> F64:
+    """How much of each pixel an object covers: (n, side, side), in [0, 1]."""
+    inside, unit_area = KINDS[kind]
+    radius = np.sqrt(zoom * zoom * _area(numbers) / unit_area)
+    cos, sin = _direction(MAX_TURN * numbers[:, _TURN] + (1 - MAX_TURN) / 2)
+    x, y = _grid(side, SUBPIXELS)
+    right = (x - _column(centre[:, 0])) / _column(radius)
+    down = (y - _column(centre[:, 1])) / _column(radius)
+    covered = inside(_column(cos) * right + _column(sin) * down, _column(cos) * down - _column(sin) * right)
+    parts = covered.reshape(len(numbers), side, SUBPIXELS, side, SUBPIXELS)
+    return np.asarray(parts.sum((2, 4), dtype=np.int64) / SUBPIXELS**2)
+
+
+def _direction(number: F64) -> tuple[F64, F64]:
+    """A unit vector (cosine, sine), from -90 to 90 degrees, by the tangent of half its angle."""
+    tangent = 2 * number - 1
+    norm = 1 + tangent * tangent
+    return (1 - tangent * tangent) / norm, 2 * tangent / norm
+
+
+def _colours(hue: F64, paleness: F64) -> F64:
+    """Colours, (n, 3), of these hues, lighter than every ground; hue 0 and 1 are red."""
+    turned = hue[:, None] + np.array([0, 2 / 3, 1 / 3])
+    pure = np.clip(abs(6 * (turned - np.floor(turned)) - 3) - 1, 0, 1)
+    low = 0.3 + 0.3 * paleness[:, None]
+    return np.asarray(low + (1 - low) * pure)
+
+
+def _paint(canvas: F64, alpha: F64, colour: F64) -> None:
+    canvas += alpha[..., None] * (colour[:, None, None, :] - canvas)
+
+
+def _soft(depth: F64, side: int) -> F64:
+    """Coverage of a pixel whose centre lies `depth` (of the image's side) within an edge."""
+    return np.clip(depth * side + 0.5, 0, 1)
+
+
+def _grid(side: int, parts: int) -> tuple[F64, F64]:
+    """Centres of the (sub)pixels, to the right and down, in [0, 1]: shapes (1, 1, n) and (1, n, 1)."""
+    centres = (np.arange(side * parts) + 0.5) / (side * parts)
+    return centres[None, None, :], centres[None, :, None]
+
+
+def _column(values: F64) -> F64:
+    return values[:, None, None]

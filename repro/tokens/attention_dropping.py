@@ -1,0 +1,39 @@
+"""Token dropping by attention: patches stay that the class token attends to, at the same budget as a learned choice."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.tokens.budgeted import BudgetedDropper, BudgetedDropping
+
+
+class AttentionDropper(BudgetedDropper):
+    """Scores a patch by the class token's attention to it in the block that comes next, the mean over its heads.
+
+    The block's own norm, queries and keys: nothing is learnt for it, and no gradient goes through the choice.
+    """
+
+    @torch.no_grad()
+    def scores(self, values: Tensor, valid: Tensor, block: Any) -> Tensor:
+        """(images, patches), in [0, 1], float32: attention among the patches that are there."""
+        attention = block.attn
+        heads, width = attention.num_heads, attention.head_dim
+        inner, images = heads * width, len(values)
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        normed = block.norm1(values)
+        query = torch.nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner]).view(images, heads, width)
+        keys = torch.nn.functional.linear(normed[:, 1:], weight[inner : 2 * inner], bias[inner : 2 * inner])
+        keys = keys.view(images, -1, heads, width)
+        query, keys = attention.q_norm(query), attention.k_norm(keys)
+        logits = torch.einsum("bhd,bnhd->bhn", query.float(), keys.float()) / math.sqrt(width)
+        return logits.masked_fill(~valid[:, None], -torch.inf).softmax(-1).mean(1)
+
+
+class AttentionDropping(BudgetedDropping):
+    """See `BudgetedDropping`."""
+
+    dropper = AttentionDropper

@@ -1,0 +1,71 @@
+"""Token dropping at a given budget: after each stage every image has the same share of its patches left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.errors import UserError
+from repro.parts import MethodPart
+from repro.tokens.dropping import Decision, Dropper, attach_droppers
+from repro.tokens.keep_rates import KeepRates
+
+
+class BudgetedDropper(Dropper):
+    """Keeps the `keep_rate * patches` patches of highest score; what a score is, subclasses say.
+
+    The rate is saved with the model: a run may take it from another run's record.
+    """
+
+    keep_rate: Tensor
+
+    def __init__(self, keep_rate: float, patches: int) -> None:
+        super().__init__()
+        self.patches = patches
+        self.register_buffer("keep_rate", torch.tensor(keep_rate, dtype=torch.float64))
+
+    def scores(self, values: Tensor, valid: Tensor, block: Any) -> Tensor:
+        """(images, patches): the higher, the sooner a patch stays. Arguments as `Dropper.forward`."""
+        raise NotImplementedError
+
+    def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:
+        """As many patches as the rate says, never fewer than one; ties go to the first."""
+        scores = self.scores(values, valid, block)
+        kept = min(max(1, round(float(self.keep_rate) * self.patches)), scores.shape[1])
+        order = scores.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :kept]
+        keep = torch.zeros_like(valid).scatter(1, order, valid.gather(1, order))
+        return Decision(keep, scores)
+
+
+class BudgetedDropping(MethodPart):
+    """One kind of dropper before groups of blocks; the whole model is fine-tuned with it.
+
+    Args:
+        model: a timm vision transformer with one class token.
+        tokens: of one image, the class token among them.
+        keep_rates: the share of patches left after each stage, falling, each in (0, 1].
+        execution: see `repro.tokens.execution`.
+
+    Raises `UserError` for rates that rise or leave (0, 1], or more stages than blocks.
+    """
+
+    dropper: Callable[[float, int], BudgetedDropper]
+
+    def __init__(self, model: Any, *, tokens: int, keep_rates: list[float], execution: str, **_: Any) -> None:
+        if any(not 0 < rate <= 1 for rate in keep_rates) or sorted(keep_rates, reverse=True) != list(keep_rates):
+            raise UserError(f"method.tokens.keep_rates={list(keep_rates)}: must fall, each above 0 and at most 1")
+        if not 1 <= len(keep_rates) <= len(model.blocks):
+            raise UserError(f"method.tokens.keep_rates: {len(keep_rates)} stages for {len(model.blocks)} blocks")
+        made = [type(self).dropper(rate, tokens - 1) for rate in keep_rates]
+        self.rates = KeepRates(attach_droppers(model, made, tokens - 1, execution))
+
+    def before_evaluation(self) -> None:
+        """Begin to count what is kept."""
+        self.rates.begin()
+
+    def evaluation(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Keep rates of the evaluation."""
+        return self.rates.measured(total)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_imagenet_segmentation import write
+from torch import Tensor
+
+from repro.cli import main
+from repro.composition import compose
+from repro.data.in_memory import ImagesInMemory
+from repro.data.shapes_drawing import draw, scenes
+from repro.data.splits import load_splits
+from repro.interpretation.interpret import interpret, interpret_records
+from repro.models.backbone import build_model
+from repro.runs.record import Record
+from repro.tokens.dropping import Decision, Dropper, attach_droppers
+
+SHAPES = (
+    *("backbone=deit_tiny", "data=shapes", "model.image_size=24", "model.patch_size=4", "model.in_chans=3"),
+    "model.num_classes=8",
+)
+
+
+def write_segmentation(path: Path) -> Path:
+    """Seven of our own shapes as ImageNet-Segmentation's file has images, larger than the model's."""
+    pixels, masks = draw(scenes((9,), range(7), 64), np.arange(7))
+    write(path, list(pixels), list(masks.astype(np.uint8)))
+    return path
+
+
+class KeepRow(Dropper):
+    """Keeps a row of the grid of patches: two of the 36 patches' scores are 1, those of the others 0."""
+
+    def forward(self, values: Tensor, valid: Tensor, block: object) -> Decision:
+        keep = torch.zeros_like(valid)
+        keep[:, 6:12] = True
+        return Decision(keep, keep.float())
+
+
+def test_shares_and_segmentation_worked_by_hand() -> None:
+    config = compose(SHAPES)
+    model = build_model(config.model, 0.0, 0)
+    attach_droppers(model, [KeepRow()], 36, "packed")
+    model.eval()
+    mask = torch.zeros(24, 24, dtype=torch.bool)
+    mask[4:12, :8] = True  # two patches of the row that stays and two below, whole
+    mask[12, 20] = True  # a sixteenth of another: neither of the object nor of the background
+    found = interpret(config, model, [(torch.zeros(3, 24, 24), mask), (torch.zeros(3, 24, 24), None)])
+    said = found.metrics()
+    assert (said["images"], said["images_with_mask"]) == (2, 1)
+    (stage,) = said["stages"]
+    assert stage["kept_pct"] == pytest.approx(100 * 6 / 36)
+    assert stage["object_kept_pct"] == pytest.approx(100 * 2 / 4)
+    assert stage["background_kept_pct"] == pytest.approx(100 * 4 / 31)
+    # A row of ones, upsampled: its rows of pixels have 1/8, 3/8, 5/8, 7/8, 7/8, 5/8, 3/8 and 1/8, from the third on.
+    # The mean is 1/6, so rows 3 to 8 are taken for the object, which has rows 4 to 11 of the first eight columns.
+    counts = found.counts["token_scores"]
+    assert (counts.object_as_object, counts.object_as_background) == (5 * 8, 65 - 5 * 8)
+    assert counts.background_as_object == 6 * 24 - 5 * 8
+
+
+def test_limited_to_a_part_of_the_test_images_masks_stay_with_them() -> None:
+    config = compose([*SHAPES, "data.limit_test=16"])
+    test = load_splits(config.data, config.recipe, config.model).test
+    assert isinstance(test, ImagesInMemory)
+    assert test.masks is not None
+    model = build_model(config.model, 0.0, 0).eval()
+    found = interpret(config, model, [(test[index][0], test.masks[index]) for index in range(16)])
+    assert found.metrics()["images_with_mask"] == 16
+    assert set(found.counts) == {"class_attention", "rollout"}
+    assert found.metrics()["stages"] == []
+
+
+@pytest.mark.slow
+def test_a_trained_interpreter_keeps_the_object_and_drops_the_background(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", *SHAPES, "method=ia_red2", "method.tokens.interpreters=1", "recipe=shapes_local"]
+    words += ["model.depth=4", f"run.root={tmp_path}", "tracker=none"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    (path,) = tmp_path.glob("by_hand/deit_tiny/ia_red2/*/seed0-*")
+    (dense,) = tmp_path.glob("by_hand/deit_tiny/dense/*/seed0-*")
+    said: list[str] = []
+    assert interpret_records([Record(path), Record(dense)], limit=200, tell=said.append) == 2
+    assert interpret_records([Record(path), Record(dense)], limit=200, tell=said.append) == 0
+    assert len(said) == 2
+    measured = json.loads((path / "interpretation.json").read_text())
+    (stage,) = measured["stages"]
+    assert stage["object_kept_pct"] > 2 * stage["background_kept_pct"]
+    assert stage["object_kept_pct"] > 50
+    assert "token_scores" not in json.loads((dense / "interpretation.json").read_text())["maps"]
+    other = write_segmentation(tmp_path / "gtsegs_ijcv.mat")
+    assert interpret_records([Record(path)], segmentation=other, again=True, tell=said.append) == 1
+    measured = json.loads((path / "interpretation.json").read_text())
+    assert (measured["data"], measured["images"], measured["images_with_mask"]) == ("imagenet_segmentation", 7, 7)
+    assert set(measured["maps"]) == {"token_scores", "class_attention", "rollout"}
+    with np.load(path / "interpretation.npz") as stored:
+        shapes = {name: stored[name].shape for name in stored.files}
+    assert shapes["images"] == (6, 24, 24, 3)
+    assert shapes["kept"] == (6, 1, 36)
+    assert shapes["masks"] == shapes["map_rollout"] == shapes["map_token_scores"] == (6, 24, 24)
