@@ -27,7 +27,8 @@ def anatomy(config: Config, weights: dict[str, Tensor], images: Tensor) -> dict[
         images: (N, channels, height, width), normalised as in training; the first eight are drawn.
 
     Returns `heads` (layers x heads, whether each speaks; empty for a model without attention); where patches are
-    dropped `images` (N x height x width, grey from 0 to 1), `kept` (N x patches, whether each stays) and `patch_size` (pixels).
+    dropped `images` (N x height x width, grey from 0 to 1), `kept` (N x patches, whether each stays) and `patch_size`
+    (pixels).
     """
     model = masked_model(config, weights)
     blocks: Any = getattr(model, "blocks", ())
