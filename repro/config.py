@@ -188,8 +188,10 @@ class Method(_Section):
 
 
 class Clip(_Section):
-    """What is taken of a video: frames `frame_step` apart, as many as the model has; where the video is shorter, spread
-    evenly over it. In training, squares of the model's size from frames whose shorter side is drawn from `zoom` times it.
+    """What is taken of a video: frames `frame_step` apart, as many as the model has.
+
+    Where the video is shorter, they are spread evenly over it. In training, squares of the model's size come from
+    frames whose shorter side is drawn from `zoom` times it.
     """
 
     frame_step: PositiveInt

@@ -158,3 +158,26 @@ def test_slurm_gets_a_chain_in_its_order_each_job_after_the_one_that_it_begins_w
         (["ia_red2-d1", "ia_red2"], "1_0"),
         (["random_dropping", "attention_dropping"], "2_1"),
     ]
+
+
+def test_the_video_rows_are_trained_and_judged_on_videos() -> None:
+    (dense,), (row,) = TABLE.select(["timesformer/dense"]), TABLE.select(["timesformer/ia_red2"])
+    with (rows.TABLES_DIR / "table3" / "training.csv").open(newline="") as stream:
+        published = next(record for record in csv.DictReader(stream) if record["backbone"] == "timesformer_base")
+    config = compose([*row.overrides_at("paper"), PAPER])
+    own, options = config.own_recipe, config.method.tokens.options  # type: ignore[union-attr]
+    epochs = int(published["epochs_interpreter"]), int(published["epochs_blocks"])
+    assert (config.stages, own.epochs) == (int(published["interpreters"]), sum(epochs))
+    assert options["interpreter_share"] == pytest.approx(epochs[0] / sum(epochs))
+    assert (own.optimizer, own.micro_batch) == (published["optimizer"], int(published["images_per_gpu"]))
+    assert own.peak_lr == pytest.approx(float(published["lr"]))
+    assert config.data.name == TABLE.dataset_of(row.id) == "kinetics400"
+    assert TABLE.dataset_of("deit_small/ia_red2") == "imagenet"
+    assert config.model == compose([*dense.overrides_at("paper"), PAPER]).model == config.backbone.paper
+    assert compose(row.overrides_at("local")).data.name == "shapes_video"
+    bounds = {metric: row.best_published(metric) for metric in ("speedup_max", "top1_drop_pct_max")}
+    assert {metric: value and value.value for metric, value in bounds.items()} == {
+        "speedup_max": 1.4,
+        "top1_drop_pct_max": 0.7,
+    }
+    assert all(TABLE.metrics[metric].bound == "upper" for metric in bounds)

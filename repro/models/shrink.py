@@ -62,7 +62,7 @@ def cut_to(model: nn.Module, left: Sizes) -> None:
 
 
 def _blocks(model: nn.Module) -> Sequence[Any]:
-    return cast(Sequence[Any], list(getattr(model, "blocks", ())))
+    return [block for block in getattr(model, "blocks", ()) if hasattr(block, "mlp")]
 
 
 def speaking_heads(attention: Any) -> Tensor:

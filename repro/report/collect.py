@@ -226,8 +226,8 @@ def _cost_note(cost: Cost, evidence: Evidence, is_published_training: bool) -> s
 
 def _time_note(evidence: Evidence) -> str:
     """How a row's time was measured, or why it has none: masked-dense weights run as long as dense ones."""
-    row, method, timing = evidence.row, evidence.config.method, evidence.timing
-    if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0:
+    method, timing = evidence.config.method, evidence.timing
+    if method.weights is None and method.tokens is None:
         return "reference"
     is_masked = method.weights is not None and method.weights.distribution is not None
     if timing is None:

@@ -206,7 +206,8 @@ def local_title(frame: pd.DataFrame, table: Table) -> str:
         return ""
     scale = frame["scale"].iloc[0]
     data = ", ".join(table.label(name) for name in names)
-    return f"{scale} top-1 ({data}, not {table.label(table.dataset)})" if scale != DECIDING_SCALE else f"top-1 ({data})"
+    published = " or ".join(dict.fromkeys(table.label(table.dataset_of(row)) for row in frame["row"]))
+    return f"{scale} top-1 ({data}, not {published})" if scale != DECIDING_SCALE else f"top-1 ({data})"
 
 
 def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> tuple[Column, ...]:
