@@ -64,10 +64,7 @@ def _planned(config: Config) -> PlannedRun:
 
 
 def _run(run: PlannedRun, console: Console) -> int:
-    chain = [run]
-    while chain[0].starts_from is not None:
-        chain.insert(0, chain[0].starts_from)
-    runs = [one for one in chain if not one.is_done]
+    runs = [one for one in [*reversed(run.origins), run] if not one.is_done]
     with launcher_lock(Path(run.config.run.root)):
         jobs = jobs_if_any(runs)
         for one in runs:

@@ -228,8 +228,7 @@ def only(confirmed: set[Path] | None, chosen: Sequence[PlannedRun], console: Con
     if confirmed is None:
         return list(chosen)
     left = {run.record.path for run in chosen} - confirmed
-    origins = {run.record.path: run.starts_from.record.path for run in chosen if run.starts_from is not None}
-    found = [run for run in chosen if not {run.record.path, origins.get(run.record.path)} & left]
+    found = [run for run in chosen if not {one.record.path for one in [run, *run.origins]} & left]
     if len(found) < len(chosen):
         console.print(f"not started: {len(chosen) - len(found)} runs that the plan did not show: launch again")
     return found

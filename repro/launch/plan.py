@@ -29,6 +29,11 @@ class PlannedRun:
         self.record.create(self.config, self.row.table, self.row.id, origin)
 
     @property
+    def origins(self) -> list[PlannedRun]:
+        """The run that it begins with, the one that this one begins with, and so on."""
+        return [] if self.starts_from is None else [self.starts_from, *self.starts_from.origins]
+
+    @property
     def is_done(self) -> bool:
         """Whether its result is on disk."""
         return self.record.result() is not None

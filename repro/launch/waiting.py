@@ -119,7 +119,9 @@ def run_all(
                     if is_in_line(run.record.status()):
                         running[run.record.path] = start(run)
                     else:  # another launch's by now, and with it those that begin with its weights
-                        after = [one for one in waiting if one.starts_from and one.starts_from.record == run.record]
+                        after = [
+                            one for one in waiting if run.record.path in {origin.record.path for origin in one.origins}
+                        ]
                         take_out_of_line(after)
                         waiting = [one for one in waiting if one not in after]
                 line.renew([*(one.record.path for one in waiting), *running])

@@ -79,7 +79,7 @@ def _merged(run_id: str, logs: Sequence[Path]) -> OfflineRun:
             case {"type": "history", "history": {"item": dict(values)}}:
                 history[int(values["_step"])] = values
     lines = tuple(history[step] for step in sorted(history))
-    return OfflineRun(RemoteRun(run_id, str(logs[-1]), config, summary), lines)
+    return OfflineRun(RemoteRun(run_id, str(logs[-1]), "", config, summary), lines)
 
 
 def _entries(log: Path) -> Iterable[dict[str, Any]]:

@@ -107,7 +107,7 @@ def result_of_run(name: str, summary: Mapping[str, Any], config: Config, row: Ro
 @functools.lru_cache(maxsize=256)
 def _composed(table: str, row: str, scale: str) -> Config:
     found = next(one for one in load_table(table).every_row if one.id == row)
-    return compose(["data.root=unused", *found.overrides, f"scale={scale}"])
+    return compose(["data.root=unused", *found.overrides_at(scale)])
 
 
 def _signature(row: Row, scale: str, seed: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from loopback import serving
-from mirrored import ROW, finished, new_record, repro, result_of_run, use, write_run
+from mirrored import finished, new_record, repro, result_of_run, use, write_run
 
 from repro.composition import compose
 from repro.errors import UserError

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
-from filelock import FileLock
 from loopback import KEY, serving
 from mirrored import (
     bytes_below,
     finished,
     new_record,
     repro,
-    result_of_run,
-    train_entry,
     use,
-    write_run,
 )
 
-from repro.runs.files import write_json
 from repro.runs.record import Record
-from repro.tracking import client, push
-from repro.tracking.mirror_file import Mirror, read_mirror, write_mirror
-from repro.tracking.open import open_sinks
+from repro.tracking.mirror_file import read_mirror
 
 
 def without_clock(line: dict[str, Any]) -> dict[str, Any]:
