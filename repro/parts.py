@@ -71,6 +71,10 @@ class MethodPart:
     def cost_as_counted(self) -> None:
         """Make an untrained model cost what its row is planned with, where costs follow from what is learnt."""
 
+    def layer_density(self) -> dict[str, float]:
+        """The density of each masked layer, by its name, as it is now."""
+        return {}
+
     def metrics(self) -> dict[str, float]:
         """Numbers to log: densities, churn, temperatures. Names carry units; values are plain floats."""
         return {}

@@ -33,6 +33,10 @@ class PlannedRun:
         """The run that it begins with, the one that this one begins with, and so on."""
         return [] if self.starts_from is None else [self.starts_from, *self.starts_from.origins]
 
+    def begins_with(self, other: PlannedRun) -> bool:
+        """Whether it cannot start before another one is done."""
+        return other.record.path in {origin.record.path for origin in self.origins}
+
     @property
     def is_done(self) -> bool:
         """Whether its result is on disk."""

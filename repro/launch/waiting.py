@@ -119,9 +119,7 @@ def run_all(
                     if is_in_line(run.record.status()):
                         running[run.record.path] = start(run)
                     else:  # another launch's by now, and with it those that begin with its weights
-                        after = [
-                            one for one in waiting if run.record.path in {origin.record.path for origin in one.origins}
-                        ]
+                        after = [one for one in waiting if one.begins_with(run)]
                         take_out_of_line(after)
                         waiting = [one for one in waiting if one not in after]
                 line.renew([*(one.record.path for one in waiting), *running])

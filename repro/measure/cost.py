@@ -19,6 +19,7 @@ from repro.sparsity.erk import layer_densities
 
 # The papers credit fc2's columns of removed neurons; proj's columns of removed heads their masks leave alone.
 _CREDITED_COLUMNS = ("neurons",)
+_DENSITY = "density/"  # and a layer's name, in a result
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class Cost:
         macs_g: MACs of one image, in 1e9, by the table convention: attention matmuls of removed heads count in full.
         flops_saving_pct: saving of `macs_g` against the dense backbone, in percent.
         flops_saving_alt_pct: the same by the figure convention: attention matmuls of removed heads are credited.
-        is_exact: False where the final density of single layers is decided by training (global pruning), the split
-            over layers being taken as uniform; or where a run measures how many tokens are left, and none has.
+        is_exact: False where MACs are an estimate: the final density of single layers is decided by training (global
+            pruning) and no run at the published size has told it, so that the split over layers is taken as uniform; or
+            a run measures how many tokens are left, and none has.
         is_measured: whether MACs rest on what a run has measured on its data.
+        are_params_exact: False where the split decides the parameters: the target counts MACs.
     """
 
     params_m: float
@@ -41,6 +44,7 @@ class Cost:
     flops_saving_alt_pct: float
     is_exact: bool
     is_measured: bool = False
+    are_params_exact: bool = True
 
 
 def units_kept(total: int, density: float) -> int:
@@ -77,11 +81,25 @@ def attention_rank(model: Geometry, part: Part | None) -> int | None:
 def row_cost(config: Config, results: Sequence[Mapping[str, Any]] = ()) -> Cost:
     """The cost of a row's real backbone, whatever the scale it is trained at.
 
-    `results` are those of its finished runs: where images decide how many tokens stay, they say how many did.
+    `results` are those of its finished runs: where images decide how many tokens stay, they say how many did; where
+    training decides what each layer keeps, those of the published size say that.
     """
     part = config.method.tokens
     kept = Kept.measured(results, len(part.keep_rates)) if part is not None and part.keep_rates else None
-    return method_cost(config.backbone.paper, config.method, kept)
+    told = _told(config, results) if config.model == config.backbone.paper else None
+    return method_cost(config.backbone.paper, config.method, kept, told)
+
+
+def _told(config: Config, results: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """The density of each layer that training has left, the mean over runs; None where that is known without one."""
+    weights = config.method.weights
+    if weights is None or weights.distribution != "global" or not results:
+        return None
+    if not all(any(name.startswith(_DENSITY) for name in result) for result in results):
+        return None
+    names = [layer.name for layer in config.model.layers(config.model.tokens)]
+    # A layer that no mask covers is dense.
+    return {name: sum(float(result.get(_DENSITY + name, 1.0)) for result in results) / len(results) for name in names}
 
 
 def rests_on_data(method: Method) -> bool:
@@ -89,15 +107,20 @@ def rests_on_data(method: Method) -> bool:
     return method.tokens is not None and bool(method.tokens.keep_rates)
 
 
-def method_cost(model: Geometry, method: Method, kept: Kept | None = None) -> Cost:
-    """The cost of `method` on a backbone of this geometry; `kept` is what a run has measured, the plan's where None."""
+def method_cost(
+    model: Geometry, method: Method, kept: Kept | None = None, told: Mapping[str, float] | None = None
+) -> Cost:
+    """The cost of `method` on a backbone of this geometry.
+
+    `kept` is what a run has measured, the plan's where None; `told` the density of each layer, as planned where None.
+    """
     tokens = tokens_kept(model, method.tokens)
     layers = model.layers(tokens)
     left = _left(model, method, kept)
     weights = method.weights
     densities = dict.fromkeys((layer.name for layer in layers), 1.0)
     if weights is not None and weights.distribution is not None:
-        densities |= _densities(model, method, weights)
+        densities |= told or _densities(model, method, weights)
     shares = unit_shares(model, weights)
     for layer in layers:
         densities[layer.name] *= _share(layer, shares, _CREDITED_COLUMNS)
@@ -107,6 +130,8 @@ def method_cost(model: Geometry, method: Method, kept: Kept | None = None) -> Co
     products = sum(layer.size * densities[layer.name] * layer.uses * left.share(layer) for layer in layers)
     selector = selector_macs(model, method, kept)
     dense = whole(model).macs
+    is_split_known = weights is None or weights.distribution != "global" or told is not None
+    counts_macs = weights is not None and weights.cost == "macs"
     params = sum(layer.size * densities[layer.name] for layer in layers) + model.vector_params - vectors_removed
     params += selector_params(model, method)
     macs = products + attention + selector
@@ -116,9 +141,9 @@ def method_cost(model: Geometry, method: Method, kept: Kept | None = None) -> Co
         macs_g=macs / 1e9,
         flops_saving_pct=100 * (1 - macs / dense),
         flops_saving_alt_pct=100 * (1 - macs_alt / dense),
-        is_exact=(weights is None or weights.distribution != "global")
-        and (kept is not None or not rests_on_data(method)),
+        is_exact=(is_split_known or counts_macs) and (kept is not None or not rests_on_data(method)),
         is_measured=kept is not None,
+        are_params_exact=is_split_known or not counts_macs,
     )
 
 

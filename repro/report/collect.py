@@ -22,6 +22,7 @@ from repro.report.sharing import processors, share
 from repro.report.statistics import Summary, median_interval, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
+from repro.sparsity.budgets import NEURON
 
 ROW_COLUMNS = ("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds")
 MEASURED_COLUMNS = (
@@ -43,9 +44,15 @@ TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
 NOT_TIMED = "not measured"
-KEPT_AS_PLANNED = "tokens left are those of the plan: no run has measured any"
-KEPT_ELSEWHERE = "tokens left are those measured on other data than the table's, or at another scale"
-SPLIT_BY_TRAINING = "layer densities are decided by training; counted as uniform"
+_MACS_ESTIMATED = "so MACs and FLOPs saving are estimates (Params are exact)"
+KEPT_AS_PLANNED = f"tokens left are those of the plan: no run has measured any, {_MACS_ESTIMATED}"
+KEPT_ELSEWHERE = (
+    f"tokens left are those measured on other data than the table's, or at another scale, {_MACS_ESTIMATED}"
+)
+SPLIT_BY_TRAINING = f"layer densities are decided by training; counted as uniform, {_MACS_ESTIMATED}"
+PARAMS_BY_TRAINING = (
+    "layer densities are decided by training; counted as uniform, so Params are an estimate (MACs are exact)"
+)
 
 # Measured columns that a table has where it has the metric.
 _BY_METRIC = ("speedup", "throughput_img_s")
@@ -217,6 +224,8 @@ def _cost_note(cost: Cost, evidence: Evidence, is_published_training: bool) -> s
         return "" if is_published_training else KEPT_ELSEWHERE
     if rests_on_data(evidence.config.method):
         return KEPT_AS_PLANNED
+    if not cost.are_params_exact:
+        return PARAMS_BY_TRAINING
     return "" if cost.is_exact else SPLIT_BY_TRAINING
 
 
@@ -225,7 +234,10 @@ def _time_note(evidence: Evidence) -> str:
     method, timing = evidence.config.method, evidence.timing
     if method.weights is None and method.tokens is None:
         return "reference"
-    is_masked = method.weights is not None and method.weights.distribution is not None
+    weights = method.weights
+    if timing is None and weights is not None and weights.block == NEURON:
+        return f"{NOT_TIMED}; training decides which heads and neurons leave: repro export times the finished model"
+    is_masked = weights is not None and weights.distribution is not None
     if timing is None:
         if is_masked:
             return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"

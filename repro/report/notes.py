@@ -55,7 +55,7 @@ def _marks(lines: Sequence[Mapping[str, Any]], shown: Sequence[Row]) -> Iterable
             mark = KIND_MARKS[kind]
             yield f"{f'mark {mark}' if mark else 'no mark'}: {kind}, {_KIND_MEANINGS[kind]}"
     for why in dict.fromkeys(line["cost_note"] for line in lines if line["cost_note"]):
-        yield f"mark e: {why}, so MACs and FLOPs saving are estimates (Params are exact)"
+        yield f"mark e: {why}"
     if any(MASKED_DENSE in line["time_note"] for line in lines):
         yield (
             "mark m: single weights are removed by masks on dense matrices, which take as long as before: "

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from repro.report.claims import DOES_NOT_HOLD, HOLDS, JudgedClaim, judge_claims
-from repro.report.collect import MASKED_DENSE
+from repro.report.collect import MASKED_DENSE, PARAMS_BY_TRAINING
 from repro.report.notes import KIND_MARKS, Note, notes
 from repro.report.verdicts import ABOVE, BELOW, DECIDING_SCALE, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
 from repro.rows import Metric, PublishedValue, Row, Table
@@ -26,8 +26,6 @@ ESTIMATED_MARK = "e"
 MASKED_MARK = "m"
 # A metric with fewer published values than this gets no columns of its own: its values are told in a note.
 _FEWEST_FOR_COLUMNS = 2
-# What the density of the whole model fixes, however training spreads it over the layers.
-_EXACT_IN_TOTAL = ("params_m",)
 # The measured column of a metric, where it has another name than the metric.
 _MEASURED_COLUMNS = {"top1_pct": "top1_best_pct"}
 
@@ -270,5 +268,6 @@ def measured_cell(line: Mapping[str, Any], metric: Metric) -> Cell:
         if not math.isnan(value):
             return Cell(number(value, 1), mark)
         return Cell("no speed-up" if note == MASKED_DENSE else note.partition(";")[0], mark, "quiet")
-    is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and metric.name not in _EXACT_IN_TOTAL
+    is_of_params = line["cost_note"] == PARAMS_BY_TRAINING
+    is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and (metric.name == "params_m") == is_of_params
     return Cell(number(value), ESTIMATED_MARK if is_estimate else "")

@@ -38,6 +38,10 @@ class MaskedWeights(MethodPart):
         """Apply the masks to another copy of the model."""
         self.masks.apply_to(model)
 
+    def layer_density(self) -> dict[str, float]:
+        """The density of each masked layer, by its name, as it is now."""
+        return self.masks.layer_density()
+
     def metrics(self) -> dict[str, float]:
         """Density, share of weights that were ever active, and what the last mask update brought in."""
         return {
@@ -51,7 +55,7 @@ class MaskedWeights(MethodPart):
         """After an update that changed the masks, and at 0: churn, density, ever active, density of each layer."""
         if update not in (0, self._changed_at):
             return None
-        layers = {f"density/{name}": round(value, 6) for name, value in self.masks.layer_density().items()}
+        layers = {f"density/{name}": round(value, 6) for name, value in self.layer_density().items()}
         return {"churn": self.churn, "density": self.masks.density, "ever_active": self.masks.ever_active, **layers}
 
     def state_dict(self) -> dict[str, Any]:

@@ -394,4 +394,6 @@ class Trainer:
             "top1_best_epoch": state.best.epoch,
             **{name: value for name, value in state.last.items() if name not in _ACCURACIES},
             **self._part_metrics(),
+            # What a report counts the MACs of global pruning from; all digits, for they decide a total.
+            **{f"density/{name}": v for part in state.parts for name, v in part.layer_density().items()},
         }

@@ -110,3 +110,30 @@ def test_row_names() -> None:
     assert row_id("deit_small", "dense", 0, 0) == "deit_small/dense"
     assert row_id("deit_small", "svite", 50, 0) == "deit_small/svite-50"
     assert row_id("deit_small", "svite_plus", 50, 5) == "deit_small/svite_plus-5-50"
+
+
+def test_macs_of_global_pruning_are_counted_from_what_runs_at_the_published_size_have_left() -> None:
+    paper = compose(["backbone=deit_tiny", "method=gmp", "method.sparsity=0.5", "scale=paper", "data.root=unused"])
+    layers = paper.model.layers(paper.model.tokens)
+    # Two runs: all of the head and the embedding gone or kept, the blocks at a half.
+    ends = {"head", "patch_embed.proj"}
+    results = [
+        {f"density/{layer.name}": share if layer.name in ends else 0.5 for layer in layers} for share in (0.0, 1.0)
+    ]
+    uniform, empty, full = row_cost(paper), row_cost(paper, results[:1]), row_cost(paper, results[1:])
+    assert (uniform.is_exact, empty.is_exact, full.is_exact) == (False, True, True)
+    outer = sum(layer.size * layer.uses for layer in layers if layer.name in ends) / 1e9
+    assert full.macs_g - empty.macs_g == pytest.approx(outer)
+    assert row_cost(paper, results).macs_g == pytest.approx(uniform.macs_g)
+    # At another size the layers are not the published ones, and a result without them tells nothing.
+    local = compose(["backbone=deit_tiny", "method=gmp", "method.sparsity=0.5"])
+    assert not row_cost(local, results).is_exact
+    assert not row_cost(paper, [*results, {"updates": 3}]).is_exact
+
+
+def test_what_a_target_of_macs_leaves_open_is_the_parameters() -> None:
+    words = ["backbone=vit_base", "method=spartan", "scale=paper", "data.root=unused"]
+    by_params, by_macs = row_cost(compose(words)), row_cost(compose([*words, "method.weights.cost=macs"]))
+    assert (by_params.is_exact, by_params.are_params_exact) == (False, True)
+    assert (by_macs.is_exact, by_macs.are_params_exact) == (True, False)
+    assert by_macs.flops_saving_pct == pytest.approx(90)
