@@ -17,15 +17,15 @@ from repro.tokens.keep_rates import KeepRates
 class BudgetedDropper(Dropper):
     """Keeps the `keep_rate * patches` patches of highest score; what a score is, subclasses say.
 
-    The rate is saved with the model: a run may take it from another run's record.
+    The number is saved with the model: a run may take its rate from another run's record. A whole number, so that a
+    model in bfloat16 keeps as many.
     """
 
-    keep_rate: Tensor
+    kept: Tensor
 
     def __init__(self, keep_rate: float, patches: int) -> None:
         super().__init__()
-        self.patches = patches
-        self.register_buffer("keep_rate", torch.tensor(keep_rate, dtype=torch.float64))
+        self.register_buffer("kept", torch.tensor(max(1, round(keep_rate * patches))))
 
     def scores(self, values: Tensor, valid: Tensor, block: Any) -> Tensor:
         """(images, patches): the higher, the sooner a patch stays. Arguments as `Dropper.forward`."""
@@ -34,7 +34,7 @@ class BudgetedDropper(Dropper):
     def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:
         """As many patches as the rate says, never fewer than one; ties go to the first."""
         scores = self.scores(values, valid, block)
-        kept = min(max(1, round(float(self.keep_rate) * self.patches)), scores.shape[1])
+        kept = min(int(self.kept), scores.shape[1])
         order = scores.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :kept]
         keep = torch.zeros_like(valid).scatter(1, order, valid.gather(1, order))
         return Decision(keep, scores)

@@ -44,8 +44,8 @@ def test_chance_keeps_what_the_interpreters_measured_and_begins_where_they_did(l
     assert dense is not None
     assert dense.about()["row"] == "deit_small/dense"
     weights = finished_weights(chance, "last")
-    saved = [float(weights[f"droppers.{index}.keep_rate"]) for index in range(3)]
-    assert saved == pytest.approx([measured[f"keep_rate_{stage}"] for stage in (1, 2, 3)])
+    saved = [int(weights[f"droppers.{index}.kept"]) for index in range(3)]
+    assert saved == [max(1, round(36 * measured[f"keep_rate_{stage}"])) for stage in (1, 2, 3)]
     assert checkpoint.load_latest(learned.checkpoint_dir, torch.device("cpu")) is not None
 
 
