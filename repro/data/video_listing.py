@@ -146,7 +146,8 @@ def _inspected(videos: Videos) -> list[Inspected]:
     if answers:
         lines = zip(videos.names, marks, found, strict=True)
         with contextlib.suppress(OSError):  # a folder that cannot be written: the next run inspects them again
-            write_json(memory, {name: [*mark, each.frames, each.fault] for name, mark, each in lines})
+            now = {name: [*mark, each.frames, each.fault] for name, mark, each in lines}
+            write_json(memory, {**known, **now})  # two lists may be of one folder
     return found
 
 

@@ -132,13 +132,15 @@ def test_files_are_inspected_once(kinetics: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("separator", [" ", ","])
-def test_lists_of_paths_and_classes_are_read(kinetics: Path, separator: str) -> None:
+def test_lists_of_paths_and_classes_are_read(kinetics: Path, separator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [("train/archery/2.mp4", "1"), ("train/archery/3.mp4", "0"), ("gone.mp4", "0")]
     (kinetics / "train.csv").write_text("".join(f"{separator.join(line)}\n" for line in lines))
     (kinetics / "val.csv").write_text(f"val/archery/v.mp4{separator}0\n")
     splits = load(kinetics)
     assert splits.train.labels.tolist() == [1, 0]
     assert splits.skipped == (f"{kinetics.name}/gone.mp4: cannot be decoded (No such file or directory)",)
+    monkeypatch.setattr(video_listing, "inspect", lambda path: pytest.fail(f"{path} was inspected twice"))
+    assert load(kinetics).fingerprint == splits.fingerprint
 
 
 @pytest.mark.parametrize("in_folders", [True, False])
