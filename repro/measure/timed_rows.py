@@ -141,9 +141,15 @@ def _time_all(
         threads=0 if place.type == "cuda" else torch.get_num_threads(),
         is_compiled=False,
     )
+    every = list(timeable(table, rows))
+    if not every:
+        tell(
+            f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained, nothing to time; "
+            "repro export times a finished one"
+        )
     waiting = [
         timed
-        for timed in timeable(table, rows)
+        for timed in every
         if again or (found := read_timing(root, table.name, timed.row.id)) is None or found.setting != setting
     ]
     started = time.monotonic()

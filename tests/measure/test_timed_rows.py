@@ -83,6 +83,16 @@ def test_a_budget_leaves_rows_out_and_says_which(table: Table, tmp_path: Path) -
     assert not timing_path(tmp_path, "table1", rows[0].id).exists()
 
 
+def test_a_table_without_smaller_models_says_so(tmp_path: Path) -> None:
+    table = load_table("table2")
+    told: list[str] = []
+    assert time_rows(table, table.rows, tmp_path, tell=told.append) == []
+    assert told == [
+        "  table2: none of these 22 rows has a smaller model before it is trained, nothing to time; repro export times a "
+        "finished one"
+    ]
+
+
 def test_a_row_with_a_verdict_gets_more_turns(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
