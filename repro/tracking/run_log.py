@@ -36,7 +36,7 @@ class RunLog:
         self.sent = 0
 
     def write(self, entry: Mapping[str, Any], when: float | None = None) -> None:
-        """Log one entry unless that step is there: with the MACs of the model at that moment, and `when` it came (s)."""
+        """Log one entry, with the MACs of the model then and `when` it came (s), unless that step is there."""
         if entry["kind"] in ("train", "masks"):
             entry = {**entry, "model_macs_g": self._cost.after(entry)}
         self.update = int(entry["update"])
@@ -49,7 +49,7 @@ class RunLog:
         self.sent += 1
 
     def finish(self, record: Record, result: Mapping[str, Any] | None, weights_timeout_s: float) -> None:
-        """End the W&B run: with its result as the summary, and its weights where asked; or as one that is unfinished."""
+        """End the W&B run: with its result as the summary, and weights where asked for; or as an unfinished one."""
         self._result = result
         try:
             if result is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from loopback import serving
-from mirrored import ROW, finished, new_record, repro, result_of_run, use, write_run
+from mirrored import finished, new_record, repro, result_of_run, use, write_run
 
 from repro.composition import compose
 from repro.errors import UserError
@@ -159,7 +159,7 @@ def test_runs_by_hand_are_passed_over_and_words_name_tables(tmp_path: Path) -> N
     record = finished(tmp_path / "theirs")
     by_hand = edited(record, {"table": "by_hand"}, result__table="by_hand")
     assert pull([by_hand, remote(record)], tmp_path / "mine").passed_over == 1
-    with pytest.raises(UserError, match="by_hand: no table 'by_hand'; valid: .*table1"):
+    with pytest.raises(UserError, match=r"by_hand: no table 'by_hand'; valid: .*table1"):
         pull([by_hand], tmp_path / "mine", ["by_hand"])
 
 
