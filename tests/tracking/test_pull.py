@@ -202,3 +202,6 @@ def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> Non
         f"begins with the weights of {path}, which was pulled and has no weights here (http://w/e/p/runs/id); copy its "
         "checkpoint/ from the machine that made it, or remove that folder and launch that row"
     )
+    write_json(path / "provenance.json", {})  # made here, its checkpoints removed
+    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
+    assert "which is finished and has no weights any more; copy its" in (begun.status().reason or "")
