@@ -87,8 +87,8 @@ class RunLog:
             return f"the server refused entries: its last step is {last}, the record's {self._last}"
         if lines < self._lines:  # a full disk under the client's own file takes some out of the middle
             return (
-                f"the server has {lines} of {self._lines} entries and takes none any more before its last: push the whole "
-                "run to another project (--project)"
+                f"the server has {lines} of {self._lines} entries and takes none any more before its last: push the "
+                "whole run to another project (--project)"
             )
         if self._result is not None and summary.get(RESULT_SHA256) != digest(self._result):
             return "the server refused the result"

@@ -254,11 +254,11 @@ def test_a_disk_that_fills_up_under_a_run_that_is_mirrored_as_it_goes(tmp_path: 
     assert (path / "result.json").is_file()
     mirror = read_mirror(path)
     assert mirror is not None
-    # What waits to be sent waits in the client's file: it sends the first entries and the last, and says nothing.
-    assert 0 < sent < 501
-    assert mirror.state == "behind"
-    assert mirror.reason.startswith(f"the server has {sent} of 501 entries and takes none any more before its last")
-    assert f"W&B mirror is behind ({mirror.reason})" in said
+    # Entries that wait to be sent wait in the client's file, where it is slower than they come: how many are lost is
+    # chance, and the client says nothing. What must hold is that the mirror says what is true.
+    is_complete = sent == 501 and "result/smoke_top1_best_pct" in run.summary
+    assert mirror.state == ("current" if is_complete else "behind")
+    assert ("W&B mirror is behind (the server has " in said) == (sent < 501)
 
 
 def test_a_training_with_a_server_that_hangs(

@@ -11,7 +11,7 @@ from loopback import KEY, serving
 from mirrored import bytes_below, new_record, repro, result_of_run, use, write_run, write_run_into
 
 from repro.cli import main
-from repro.tracking import wandb_mirror
+from repro.tracking import push, wandb_mirror
 from repro.tracking.mirror_file import read_mirror
 from repro.tracking.open import open_sinks
 from repro.tracking.run_log import RunLog
@@ -58,6 +58,34 @@ def test_a_server_that_takes_the_entries_and_refuses_the_result(
     mirror = read_mirror(record.path)
     assert mirror is not None
     assert (mirror.state, mirror.reason) == ("behind", "the server refused the result")
+
+
+def test_entries_that_are_lost_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As the client does it where the disk under its own file is full: first and last arrive, what is between does not.
+    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 0.5)
+    monkeypatch.setattr(push, "_CONFIRM_S", 0.5)
+    finish = RunLog.finish
+    with serving() as server:
+        use(monkeypatch, server)
+
+        def finish_with_a_gap(*words: Any) -> None:
+            finish(*words)
+            (run,) = server.runs.values()
+            del run.history[3:5]
+
+        monkeypatch.setattr(RunLog, "finish", finish_with_a_gap)
+        record, config = new_record(tmp_path)
+        write_run(record, config, range(1, 9))
+        monkeypatch.setattr(RunLog, "finish", finish)
+        mirror = read_mirror(record.path)
+        assert mirror is not None
+        assert mirror.state == "behind"
+        assert mirror.reason.startswith("the server has 7 of 9 entries and takes none any more before its last")
+        assert repro("push", str(record.path)) == 1  # it cannot mend that, and says so
+        assert "(the server has 7 of 9 entries" in capsys.readouterr().out
+        assert repro("push", str(record.path), "--project", "whole") == 0
 
 
 def test_a_server_that_falls_silent_when_it_is_asked_what_it_has(
