@@ -209,6 +209,12 @@ def test_a_push_leaves_what_is_known_of_the_runs_own_machine(tmp_path: Path, mon
         assert "wandb-metadata.json" not in run.files
         assert (run.about["host"], run.about["program"]) == ("node7", "repro")
         assert run.about["commit"].startswith("c0ffee")
+        # A record from before it kept them: better none than those of the machine that pushes.
+        server.runs.clear()
+        (record.path / "requirements.txt").unlink()
+        assert repro("push", str(record.path)) == 0
+        (run,) = server.runs.values()
+        assert "requirements.txt" not in run.files
 
 
 def test_a_run_that_is_done_and_still_sends_is_left_alone(
