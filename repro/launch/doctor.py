@@ -214,8 +214,9 @@ def _wandb(config: Config) -> Check:
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
         known = netrc.netrc(file).hosts if file.is_file() else {}
-    except (netrc.NetrcParseError, OSError) as error:
-        return Check("W&B login", "warn", str(error), "mend that file, then: wandb login")
+    except (netrc.NetrcParseError, OSError, UnicodeError) as error:  # the message may quote the file, and so the key
+        where = f"line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else type(error).__name__
+        return Check("W&B login", "warn", f"{file}: cannot be read ({where})", "mend that file, then: wandb login")
     if any("wandb" in host for host in known):
         return Check("W&B login", "pass", f"a key in {file.name}")
     advice = "runs are kept offline and lose nothing; for a live mirror: wandb login"

@@ -32,15 +32,19 @@ class RunLog:
         self._last = run.starting_step - 1  # a run that is resumed on the server goes on after its last step
         self._result: Mapping[str, Any] | None = None
         self._path = f"{run.entity}/{run.project}/{run.id}"  # the client does not tell it of a run that is finished
+        self._furthest, self._lines = -1, 0  # of the record, whoever sent them
         self.update = 0
         self.sent = 0
 
     def write(self, entry: Mapping[str, Any], when: float | None = None) -> None:
-        """Log one entry unless that step is there: with the MACs of the model at that moment, and `when` it came (s)."""
+        """Log one entry, with the MACs of the model then and `when` it came (s), unless that step is there."""
         if entry["kind"] in ("train", "masks"):
             entry = {**entry, "model_macs_g": self._cost.after(entry)}
         self.update = int(entry["update"])
         step = step_of(entry)
+        if step > self._furthest:  # else repeated, by a resume from an older checkpoint
+            self._furthest = step
+            self._lines += 1
         if step <= self._last:
             return
         stamp = {} if when is None else {"_timestamp": when}
@@ -49,7 +53,7 @@ class RunLog:
         self.sent += 1
 
     def finish(self, record: Record, result: Mapping[str, Any] | None, weights_timeout_s: float) -> None:
-        """End the W&B run: with its result as the summary, and its weights where asked; or as one that is unfinished."""
+        """End the W&B run: with its result as the summary, and weights where asked for; or as an unfinished one."""
         self._result = result
         try:
             if result is not None:
@@ -76,11 +80,16 @@ class RunLog:
     def _missing(self, timeout_s: int) -> str:
         try:
             there = wandb.Api(timeout=timeout_s).run(self._path)
-            last, summary = there.lastHistoryStep, dict(there.summary.items())
+            last, lines, summary = there.lastHistoryStep, int(there.historyLineCount), dict(there.summary.items())
         except (Exception, SystemExit) as error:  # the client's errors have no common parent
             return f"the server does not say what it has ({one_line(error)})"
         if last < self._last:
             return f"the server refused entries: its last step is {last}, the record's {self._last}"
+        if lines < self._lines:  # a full disk under the client's own file takes some out of the middle
+            return (
+                f"the server has {lines} of {self._lines} entries and takes none any more before its last: push the "
+                "whole run to another project (--project)"
+            )
         if self._result is not None and summary.get(RESULT_SHA256) != digest(self._result):
             return "the server refused the result"
         return ""

@@ -35,7 +35,9 @@ class StoredRun:
 
 @dataclass
 class Server:
-    """A user's server, `me`. `runs` are by `project/id`. `behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent.
+    """The server of a user, `me`; `runs` are by `project/id`.
+
+    `behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent.
 
     `stream_status` is what entries alone get; `delay_s` how long every answer takes. `overlaps` are history lines that
     came at another place than after the last: of two writers at once, or of one that does not know where it was.

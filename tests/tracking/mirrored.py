@@ -18,6 +18,7 @@ from repro.rows import load_table
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
 from repro.tracking.open import open_sinks
+from repro.tracking.sinks import Sinks
 
 ROW = load_table("table1").select(["deit_small/svite_plus-5-50"])[0]
 
@@ -58,12 +59,17 @@ def eval_entry(update: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_run(record: Record, config: Config, updates: range, finished: bool = True) -> None:
-    """One attempt's entries through the sinks, an evaluation after the last update."""
-    sinks = open_sinks(record, config, is_first=True)
+def write_run_into(sinks: Sinks, updates: range) -> None:
+    """One attempt's entries, an evaluation after the last update."""
     for update in updates:
         sinks.write(train_entry(update))
     sinks.write(eval_entry(updates[-1]))
+
+
+def write_run(record: Record, config: Config, updates: range, finished: bool = True) -> None:
+    """One attempt's entries through the sinks, an evaluation after the last update."""
+    sinks = open_sinks(record, config, is_first=True)
+    write_run_into(sinks, updates)
     result = result_of_run(config) if finished else None
     if result is not None:
         write_json(record.path / "result.json", result)

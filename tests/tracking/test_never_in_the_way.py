@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import wandb
 from loopback import KEY, serving
-from mirrored import ROW, bytes_below, new_record, read_back, result_of_run, write_run
+from mirrored import ROW, bytes_below, new_record, read_back, write_run
 
 from repro.cli import main
-from repro.tracking import client, wandb_mirror
+from repro.tracking import client
 from repro.tracking.mirror_file import one_line, read_mirror, write_mirror
 from repro.tracking.open import open_sinks
 from repro.tracking.run_log import RunLog
@@ -92,74 +92,6 @@ def test_a_server_that_falls_silent_in_the_middle(
     assert (mirror.state, mirror.mode) == ("behind", "online")
     assert mirror.push == f"repro wandb push {record.path}"
     assert len(list(record.metrics())) == 9
-
-
-@pytest.mark.parametrize("refuses_from", [0, 1])
-def test_a_server_that_refuses_entries_after_it_has_taken_the_run(
-    refuses_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # The client drops what is refused and ends the run as if all were well.
-    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 1.0)
-    with serving() as server:
-        use(monkeypatch, server.url)
-        monkeypatch.setattr(client, "INIT_TIMEOUT_S", 10.0)
-        record, config = new_record(tmp_path)
-        if refuses_from:
-            write_run(record, config, range(1, 5), finished=False)
-        server.stream_status = 403
-        write_run(record, config, range(5, 9))
-        (run,) = server.runs.values()
-        reached = 4 * 4 + 2 if refuses_from else -1
-        assert (run.history[-1]["_step"] if run.history else -1) == reached
-        assert not [name for name in run.summary if name.startswith("result/")]
-        mirror = read_mirror(record.path)
-        assert mirror is not None
-        assert mirror.state == "behind"
-        assert mirror.reason == f"the server refused entries: its last step is {reached}, the record's 34"
-        said = capsys.readouterr().err
-        assert f"behind ({mirror.reason}); the record is complete; send it later: {mirror.push}" in said
-        assert f"push {record.path}" in mirror.push
-
-
-def test_a_server_that_takes_the_entries_and_refuses_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 1.0)
-    with serving() as server:
-        use(monkeypatch, server.url)
-        monkeypatch.setattr(client, "INIT_TIMEOUT_S", 10.0)
-        record, config = new_record(tmp_path)
-        write_run(record, config, range(1, 9), finished=False)
-        server.stream_status = 403
-        sinks = open_sinks(record, config, is_first=True)
-        sinks.close(result_of_run(config))
-    mirror = read_mirror(record.path)
-    assert mirror is not None
-    assert (mirror.state, mirror.reason) == ("behind", "the server refused the result")
-
-
-def test_a_server_that_falls_silent_when_it_is_asked_what_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wandb_mirror, "_CONFIRM_S", 1.0)
-    with serving() as server:
-        use(monkeypatch, server.url)
-        monkeypatch.setattr(client, "INIT_TIMEOUT_S", 10.0)
-        finish = RunLog.finish
-
-        def finish_and_hang(*words: Any) -> None:
-            finish(*words)
-            server.behaviour = "hang"
-
-        monkeypatch.setattr(RunLog, "finish", finish_and_hang)
-        record, config = new_record(tmp_path)
-        started = time.monotonic()
-        write_run(record, config, range(1, 9))
-        assert time.monotonic() - started < 20, "the server would let it wait for 120 s"
-    mirror = read_mirror(record.path)
-    assert mirror is not None
-    assert mirror.state == "behind"
-    assert mirror.reason.startswith("the server does not say what it has (")
 
 
 STOPPED = """
@@ -290,21 +222,43 @@ write_run(record, config, range(1, 501))
 """
 
 
+def run_on_full_disk(folder: Path, environment: dict[str, str]) -> tuple[str, Path]:
+    """What a run says whose files may not grow, and its record."""
+    answer = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(folder / "runs")],
+        capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    (path,) = (folder / "runs").glob("**/mirror.json")
+    return answer.stderr, path.parent
+
+
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     # The client itself says nothing: it finishes the run as if all had been written.
-    answer = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "runs")],
-        capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )  # fmt: skip
-    assert "W&B mirror is behind (the offline files are incomplete: is the disk full?)" in answer.stderr
-    (path,) = (tmp_path / "runs").glob("**/mirror.json")
-    mirror = read_mirror(path.parent)
+    said, path = run_on_full_disk(tmp_path, {})
+    assert "W&B mirror is behind (the offline files are incomplete: is the disk full?)" in said
+    mirror = read_mirror(path)
     assert mirror is not None
     assert mirror.state == "behind"
     assert "repro wandb push" in mirror.push
-    assert len((path.parent / "metrics.jsonl").read_text().splitlines()) == 501
-    assert (path.parent / "result.json").is_file()
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 501
+    assert (path / "result.json").is_file()
+
+
+def test_a_disk_that_fills_up_under_a_run_that_is_mirrored_as_it_goes(tmp_path: Path) -> None:
+    with serving() as server:
+        said, path = run_on_full_disk(tmp_path, server.environment)
+        (run,) = server.runs.values()
+        sent = len(run.history)
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 501
+    assert (path / "result.json").is_file()
+    mirror = read_mirror(path)
+    assert mirror is not None
+    # Entries that wait to be sent wait in the client's file, where it is slower than they come: how many are lost is
+    # chance, and the client says nothing. What must hold is that the mirror says what is true.
+    is_complete = sent == 501 and "result/smoke_top1_best_pct" in run.summary
+    assert mirror.state == ("current" if is_complete else "behind")
+    assert ("W&B mirror is behind (the server has " in said) == (sent < 501)
 
 
 def test_a_training_with_a_server_that_hangs(

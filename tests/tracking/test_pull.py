@@ -159,7 +159,7 @@ def test_runs_by_hand_are_passed_over_and_words_name_tables(tmp_path: Path) -> N
     record = finished(tmp_path / "theirs")
     by_hand = edited(record, {"table": "by_hand"}, result__table="by_hand")
     assert pull([by_hand, remote(record)], tmp_path / "mine").passed_over == 1
-    with pytest.raises(UserError, match="by_hand: no table 'by_hand'; valid: .*table1"):
+    with pytest.raises(UserError, match=r"by_hand: no table 'by_hand'; valid: .*table1"):
         pull([by_hand], tmp_path / "mine", ["by_hand"])
 
 
@@ -202,3 +202,6 @@ def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> Non
         f"begins with the weights of {path}, which was pulled and has no weights here (http://w/e/p/runs/id); copy its "
         "checkpoint/ from the machine that made it, or remove that folder and launch that row"
     )
+    write_json(path / "provenance.json", {})  # made here, its checkpoints removed
+    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
+    assert "which is finished and has no weights any more; copy its" in (begun.status().reason or "")

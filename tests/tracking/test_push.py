@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import KEY, serving
+from filelock import FileLock
+from loopback import KEY, Server, serving
 from mirrored import (
     bytes_below,
     finished,
     new_record,
     repro,
+    result_of_run,
+    train_entry,
     use,
+    write_run,
 )
 
+from repro.runs.files import write_json
 from repro.runs.record import Record
-from repro.tracking.mirror_file import read_mirror
+from repro.tracking import client, push
+from repro.tracking.mirror_file import Mirror, read_mirror, write_mirror
+from repro.tracking.open import open_sinks
 
 
 def without_clock(line: dict[str, Any]) -> dict[str, Any]:
@@ -145,3 +155,185 @@ def test_a_run_at_work_is_left_to_its_own_mirror(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert repro("push", str(record.path)) == 0
     assert "is running; it mirrors itself" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_a_push_whose_entries_are_refused_has_failed(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The client takes the run's end for success: it has dropped what was refused without a word.
+    monkeypatch.setattr(push, "_CONFIRM_S", 0.5)
+    record = finished(tmp_path)
+    with serving() as server:
+        use(monkeypatch, server)
+        server.stream_status = status
+        assert repro("push", str(record.path)) == 1
+        (run,) = server.runs.values()
+        assert not run.history
+        reason = "the server refused entries: its last step is -1, the record's 34"
+        again = f"repro wandb push {record.path}"
+        said = capsys.readouterr().out
+        assert said == f"failed   {record.path}: W&B did not take it ({reason}); again: {again}\n"
+        mirror = read_mirror(record.path)
+        assert mirror is not None
+        assert (mirror.state, mirror.reason, mirror.push) == ("behind", reason, again)
+        server.stream_status = 200
+        assert repro("push", str(record.path)) == 0
+        assert len(run.history) == 9
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.reason, mirror.push) == ("current", "", "")
+
+
+def test_a_push_leaves_what_is_known_of_the_runs_own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, config = new_record(tmp_path)
+    about_node = {"commit": "c0ffee" * 6 + "c0de", "host": "node7", "argv": ["repro", "launch", "table1"]}
+    write_json(record.path / "provenance.json", about_node)
+    with serving() as server:
+        use(monkeypatch, server)
+        write_run(record, config, range(1, 9))  # live, on its machine
+        (run,) = server.runs.values()
+        before, about = dict(run.files), dict(run.about)
+        assert {"wandb-metadata.json", "requirements.txt"} <= before.keys()
+        run.history.pop()  # as if its end had been cut off
+        run.summary = {}
+        assert repro("push", str(record.path)) == 0
+        same = before.keys() - {"wandb-summary.json", "config.yaml"}
+        assert {name: run.files[name] for name in same} == {name: before[name] for name in same}
+        assert {name: run.about[name] for name in about if name != "id"} == about
+        # The same run, made where there was no network: all that is said of a machine is its own.
+        server.runs.clear()
+        assert repro("push", str(record.path)) == 0
+        (run,) = server.runs.values()
+        assert run.files["requirements.txt"] == b"torch==2.8.0+node\n"
+        assert "wandb-metadata.json" not in run.files
+        assert (run.about["host"], run.about["program"]) == ("node7", "repro")
+        assert run.about["commit"].startswith("c0ffee")
+        # A record from before it kept them: better none than those of the machine that pushes.
+        server.runs.clear()
+        (record.path / "requirements.txt").unlink()
+        assert repro("push", str(record.path)) == 0
+        (run,) = server.runs.values()
+        assert "requirements.txt" not in run.files
+
+
+def test_a_run_that_is_done_and_still_sends_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A run is done before its mirror is closed; two writers at once would write over each other's lines.
+    record, config = new_record(tmp_path)
+    with serving() as server:  # counts writers that meet
+        use(monkeypatch, server)
+        with FileLock(record.path / "lock"):
+            sinks = open_sinks(record, config, is_first=True)
+            for update in range(1, 9):
+                sinks.write(train_entry(update))
+            result = result_of_run(config)
+            write_json(record.path / "result.json", result)
+            record.set_status(record.status().moved("done"))
+            assert repro("push", str(record.path)) == 0
+            assert capsys.readouterr().out == f"skipped  {record.path}: is still at work; it mirrors itself\n"
+            sinks.close(result)
+        assert repro("push", str(record.path)) == 0
+        (run,) = server.runs.values()
+    assert "up to date" in capsys.readouterr().out
+    assert [line["update"] for line in run.history] == list(range(1, 9))
+
+
+def test_a_run_of_another_machine_is_left_alone_as_long_as_it_may_be_sending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = finished(tmp_path)
+    write_mirror(record.path, Mirror("live", "online", "id"))
+    here, now = platform.node(), record.status().heartbeat
+    with serving() as server:
+        use(monkeypatch, server)
+        for host, heartbeat, word in (
+            ("elsewhere", now, "skipped"),
+            ("elsewhere", now - 600, "pushed"),
+            (here, now, "pushed"),
+        ):
+            record.set_status(replace(record.status(), host=host, heartbeat=heartbeat))
+            write_mirror(record.path, Mirror("live", "online", "id"))
+            assert repro("push", str(record.path)) == 0
+            assert capsys.readouterr().out.startswith(f"{word} ")
+
+
+def projects_of(server: Server) -> list[str]:
+    return sorted(key.partition("/")[0] for key in server.runs)
+
+
+def test_a_push_goes_where_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, config = new_record(tmp_path)
+    with serving() as server:
+        use(monkeypatch, server)
+        monkeypatch.setenv("WANDB_PROJECT", "of-the-cluster")
+        write_run(record, config, range(1, 9), finished=False)
+        mirror = read_mirror(record.path)
+        assert mirror is not None
+        assert (mirror.entity, mirror.project) == ("me", "of-the-cluster")
+        monkeypatch.delenv("WANDB_PROJECT")  # the shell that the command is typed in
+        assert repro("push", str(record.path)) == 0
+        assert projects_of(server) == ["of-the-cluster"]
+        monkeypatch.setenv("WANDB_PROJECT", "another")
+        assert repro("push", str(record.path)) == 0
+        sinks = open_sinks(record, config, is_first=True)  # its next attempt, from there
+        sinks.close(None)
+        assert projects_of(server) == ["of-the-cluster"]
+        assert repro("push", str(record.path), "--project", "me/elsewhere") == 0
+        assert projects_of(server) == ["elsewhere", "of-the-cluster"]
+
+
+@pytest.mark.parametrize("tracker", ["none", "wandb"])
+def test_a_push_of_a_run_that_was_never_sent(tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "of-the-node")
+    record, config = new_record(tmp_path, f"tracker={tracker}")
+    write_run(record, config, range(1, 3))
+    offline, _ = new_record(tmp_path, "seed=1", f"tracker={tracker}")
+    shutil.copytree(record.path, offline.path, dirs_exist_ok=True, ignore=lambda *_: ["config.yaml", "wandb"])
+    client.reset_client()  # another process: this one's client has read its settings
+    own = "of-the-node" if tracker == "wandb" else "repro-sparse-vit"
+    with serving() as server:
+        use(monkeypatch, server)
+        monkeypatch.delenv("WANDB_PROJECT")
+        assert repro("push", str(record.path)) == 0
+        assert projects_of(server) == [own]
+        monkeypatch.setenv("WANDB_PROJECT", "of-the-shell")  # nothing is there yet that it would double
+        assert repro("push", str(offline.path)) == 0
+        assert projects_of(server) == sorted([own, "of-the-shell"])
+
+
+def test_a_record_without_a_project_goes_where_a_dashboard_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, config = new_record(tmp_path, "tracker=none", "tracker.project=null")  # as tracker=none once was
+    write_run(record, config, range(1, 3))
+    with serving() as server:
+        use(monkeypatch, server)
+        assert repro("push", str(record.path)) == 0
+        assert projects_of(server) == ["repro-sparse-vit"]
+    assert repro("push", str(record.path), "--project", "a/b/c") == 1
+    assert "'a/b/c' is no project; give --project [ENTITY/]PROJECT" in capsys.readouterr().out
+
+
+def test_a_push_waits_longer_than_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, config = new_record(tmp_path, "tracker.mode=offline", "tracker.finish_timeout_s=0.05")
+    write_run(record, config, range(1, 9))
+    client.reset_client()
+    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 0.05)
+    with serving() as server:
+        use(monkeypatch, server)
+        server.delay_s = 0.3
+        assert repro("push", str(record.path)) == 0
+        (run,) = server.runs.values()
+        assert len(run.history) == 9
+
+
+def test_a_pulled_record_is_not_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = finished(tmp_path)
+    write_json(record.path / "provenance.json", {"pulled_from": "http://w/e/p/runs/id"})
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert repro("push", str(record.path)) == 0
+    assert capsys.readouterr().out == f"skipped  {record.path}: was pulled from http://w/e/p/runs/id, where it is\n"

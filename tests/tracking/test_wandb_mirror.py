@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import wandb
 from loopback import KEY, serving
 from mirrored import ROW, bytes_below, eval_entry, history_of, new_record, read_back, train_entry, write_run
 
@@ -93,6 +99,10 @@ def test_a_training_read_back_has_every_curve(name: str, tmp_path: Path) -> None
     summary = read_back(segment)["summary"]
     assert summary["result/smoke_top1_last_pct"] == (record.result() or {})["top1_last_pct"]
     assert not list(segment.rglob("*.safetensors"))
+    # The versions of this machine, in the record: a push from another one sends these.
+    versions = (record.path / "requirements.txt").read_text()
+    assert f"\nwandb=={wandb.__version__}\n" in versions
+    assert (segment / "files" / "requirements.txt").read_text() == versions
 
 
 def test_every_attempt_is_a_segment_of_one_run_and_the_last_holds_all(tmp_path: Path) -> None:
@@ -106,6 +116,30 @@ def test_every_attempt_is_a_segment_of_one_run_and_the_last_holds_all(tmp_path: 
     assert len({segment.name.split("-", 3)[-1] for segment in segments}) == 1
     assert [is_whole(segment) for segment in segments] == [True, True]
     assert read_back(segments[1])["summary"]["_step"] == 4 * 8 + 2
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/tracking.md"])
+def test_the_commands_that_the_documents_show_open_one_run(document: str, tmp_path: Path) -> None:
+    # More folders than one: a second seed, and a second segment of a run that went on.
+    record, config = new_record(tmp_path / "runs")
+    write_run(record, config, range(1, 5))
+    os.utime(record.path / "wandb", (0, 0))
+    latest, config = new_record(tmp_path / "runs", "seed=1")
+    write_run(latest, config, range(1, 5), finished=False)
+    shutil.copytree(offline_runs(latest.path)[0], latest.path / "wandb" / "offline-run-20200101_000000-older")
+    lines = (Path(__file__).parents[2] / document).read_text().splitlines()
+    folder, inspect = (
+        next(line.strip() for line in lines if start in line) for start in ("run=$(ls", "wandb leet inspect")
+    )
+    place = re.sub(r"runs/table1/\S+/(local|smoke)/", f"runs/table1/{ROW.id}/smoke/", folder)
+    command = re.sub(r"\S*wandb leet", f"{sys.executable} -m wandb leet", inspect).replace(
+        "--summary", "--summary --json"
+    )
+    answer = subprocess.run(
+        ["bash", "-c", f"{place}\n{command}"], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+    )
+    assert json.loads(answer.stdout)["summary"]["train/loss"] == pytest.approx(0.5)
+    assert run_id(config.signature, "table1", ROW.id) in answer.stdout
 
 
 def test_online_a_requeued_run_is_one_run_with_every_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
