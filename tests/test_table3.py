@@ -144,9 +144,9 @@ def test_slurm_gets_a_chain_in_its_order_each_job_after_the_one_that_it_begins_w
     runs = plan(TABLE, chosen, "smoke", [0], tmp_path, ["launcher=slurm"])
     for run in runs:
         run.create()
-    submitted: list[tuple[list[str], str | None]] = []
+    submitted: list[tuple[list[str], list[str]]] = []
 
-    def array(some: Any, launcher: Any, root: Path, after: str | None) -> dict[Path, str]:
+    def array(some: Any, launcher: Any, root: Path, after: list[str], places: int) -> dict[Path, str]:
         submitted.append(([run.row.id.partition("/")[2] for run in some], after))
         return {run.record.path: f"{len(submitted)}_{index}" for index, run in enumerate(some)}
 
@@ -154,9 +154,9 @@ def test_slurm_gets_a_chain_in_its_order_each_job_after_the_one_that_it_begins_w
     monkeypatch.setattr(submitting.slurm, "configuration", dict)
     assert submitting.submit(runs, runs[0].config.launcher, tmp_path) == 3  # type: ignore[arg-type]
     assert submitted == [
-        (["dense"], None),
-        (["ia_red2-d1", "ia_red2"], "1_0"),
-        (["random_dropping", "attention_dropping"], "2_1"),
+        (["dense"], []),
+        (["ia_red2-d1", "ia_red2"], ["afterok:1_0"]),
+        (["random_dropping", "attention_dropping"], ["afterok:2_1"]),
     ]
 
 

@@ -144,8 +144,8 @@ def _time_all(
     every = list(timeable(table, rows))
     if not every:
         tell(
-            f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained, nothing to time; "
-            "repro export times a finished one"
+            f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained: nothing "
+            "to time; repro export times a finished one"
         )
     waiting = [
         timed

@@ -29,7 +29,6 @@ SMALL = {
     "status": "--scale smoke",
     "extract": "--scale smoke",
     "interpret": "--scale smoke",
-    "interpret": "--scale smoke",
     "report": "--scale smoke",
     "card": "--scale smoke",
     "bench time": "--budget 2",

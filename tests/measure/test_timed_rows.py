@@ -88,8 +88,8 @@ def test_a_table_without_smaller_models_says_so(tmp_path: Path) -> None:
     told: list[str] = []
     assert time_rows(table, table.rows, tmp_path, tell=told.append) == []
     assert told == [
-        "  table2: none of these 22 rows has a smaller model before it is trained, nothing to time; repro export times a "
-        "finished one"
+        "  table2: none of these 22 rows has a smaller model before it is trained: nothing to time; "
+        "repro export times a finished one"
     ]
 
 
