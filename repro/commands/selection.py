@@ -47,6 +47,7 @@ def split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     overrides = [word for word in options.words if "=" in word]
     for word in [word for word in overrides if word.startswith("seeds=")]:
         overrides.remove(word)
+        options.words.remove(word)  # it is said from here on by the option, which a command may change
         try:
             options.seeds = int(word.removeprefix("seeds="))
         except ValueError:

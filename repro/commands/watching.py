@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from repro.commands.selection import SCALES, add_runs, add_selection, command_line, console, planned
+from repro.commands.selection import SCALES, add_runs, add_selection, command_line, console, planned, split
 from repro.errors import UserError
 
 WORDS = "row patterns and key=value overrides"
@@ -80,6 +80,7 @@ def _logs_command(options: argparse.Namespace, row: str, seed: int) -> str:
 def _logs(options: argparse.Namespace) -> int:
     from repro.launch.failures import log_files, tail
 
+    split(options)  # takes in `seeds=3`, which is about other commands
     options.seeds = options.seed + 1
     _, runs = planned(options)
     run = next(run for run in reversed(runs) if run.config.seed == options.seed)
@@ -97,7 +98,10 @@ def _cancel(options: argparse.Namespace) -> int:
     from repro.launch.control import cancel
     from repro.launch.launching import jobs_if_any
 
-    _, runs = planned(options)
+    table, runs = planned(options)
+    # Not the runs that these begin with: others may wait for them.
+    chosen = {row.id for row in table.select(split(options)[0], options.scale)}
+    runs = [run for run in runs if run.row.id in chosen]
     print("\n".join(cancel(runs, jobs_if_any(runs), options.runs) or ["nothing is running or waiting"]))
     return 0
 

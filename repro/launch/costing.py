@@ -85,16 +85,20 @@ def images(config: Config) -> int | None:
     return length.updates * length.global_batch
 
 
-def cost(config: Config, throughput: Throughput | None, watts: float | None) -> Cost:
-    """The cost of one run. `watts` per device overrides what the throughput knows."""
+def cost(config: Config, throughput: Throughput | None, watts: float | None, left: float = 1.0) -> Cost:
+    """The cost of one run, or of the share of it that is left. `watts` per device overrides what the throughput knows.
+
+    Devices that a job has and does not train on cost as well.
+    """
     count = images(config)
     if throughput is None or count is None:
         return Cost(None, None, None, _why_unknown(config))
-    device_hours = count / throughput.images_per_s / 3600
+    wall_hours = left * count / throughput.images_per_s / 3600 / ranks(config)
+    device_hours = wall_hours * devices(config)
     power = throughput.watts if watts is None else watts
     return Cost(
         device_hours,
-        device_hours / ranks(config),
+        wall_hours,
         None if power is None else device_hours * power / 1000,
         throughput.known_from,
     )
@@ -108,6 +112,13 @@ def ranks(config: Config) -> int:
     return getattr(launcher, "tasks_per_node", 1)
 
 
+def devices(config: Config) -> int:
+    """Devices that one run takes from others: those it trains on, and those that its job asks for beyond them."""
+    launcher = config.launcher
+    asked = (launcher.gpus_per_node or 0) * launcher.nodes if isinstance(launcher, SlurmLauncher) else 0
+    return max(ranks(config), asked)
+
+
 def costs(
     runs: Sequence[PlannedRun], throughput_of: Callable[[Config], Throughput | None], watts: float | None
 ) -> list[Cost]:
@@ -119,17 +130,25 @@ def costs(
         key = (config.backbone.name, config.model, config.recipe.micro_batch, config.scale.cpu_threads)
         if key not in known:
             known[key] = throughput_of(config)
-        found.append(cost(config, known[key], watts))
+        status = run.record.status()
+        left = 1 - status.update / status.updates if status.updates else 1.0
+        found.append(cost(config, known[key], watts, left))
     return found
 
 
-def total(every: Sequence[Cost], parallel: int) -> Total:
-    """The sum; wall time is at least the mean load of `parallel` places, and at least the longest run."""
+def total(runs: Sequence[PlannedRun], every: Sequence[Cost], parallel: int) -> Total:
+    """The sum over runs and their costs.
+
+    Wall time is at least the mean load of `parallel` places, and at least the longest run together with those that have
+    to be done before it.
+    """
+    known = {run.record.path: each.wall_hours or 0.0 for run, each in zip(runs, every, strict=True)}
     walls = [each.wall_hours for each in every if each.wall_hours is not None]
+    chains = [sum(known.get(one.record.path, 0.0) for one in [run, *run.origins]) for run in runs]
     energies = [each.energy_kwh for each in every if each.energy_kwh is not None]
     return Total(
         device_hours=sum(each.device_hours for each in every if each.device_hours is not None),
-        wall_hours=max([sum(walls) / parallel, *walls], default=0.0),
+        wall_hours=max([sum(walls) / parallel, *chains], default=0.0),
         energy_kwh=sum(energies) if energies and len(energies) == len(walls) else None,
         unknown=len(every) - len(walls),
     )

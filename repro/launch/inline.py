@@ -66,7 +66,9 @@ def note_death(path: Path, code: int | None) -> None:
     """
     record = Record(path)
     status = record.status()
-    if code == 0 or record.result() is not None:
+    if (
+        code == 0 or record.result() is not None or record.is_locked
+    ):  # another attempt is at it, which tells its own end
         return
     if code is not None and code < 0:
         name = signal.Signals(-code).name

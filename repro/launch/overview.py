@@ -85,6 +85,8 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, ask
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
         state = "dead"
         reason = reason or _why_dead(run)
+    elif state == "requeued" and jobs is not None and slurm.is_job_id(status.job_id) and job is None:
+        reason = " ".join(filter(None, [reason, "(not in the queue: launch again)"]))
     elif job is not None and state != "running":
         reason = " ".join(filter(None, [reason, f"({job.state.lower()}: {job.reason})" if job.reason else ""]))
     return Line(

@@ -43,8 +43,15 @@ def decide(
             if first is None or first.action == "leave":
                 why = f": {first.why}" if first else ""
                 decision = Decision(run, "leave", f"begins with {origin.row.id}, which is not finished{why}")
+            elif first.action == "keep" and not _can_wait_in_slurm(run, origin, jobs):
+                decision = Decision(run, "keep", f"waits for {origin.row.id}: {first.why}")
         decisions[run.record.path] = decision
     return list(decisions.values())
+
+
+def _can_wait_in_slurm(run: PlannedRun, origin: PlannedRun, jobs: Mapping[str, Job] | None) -> bool:
+    """Whether Slurm itself can hold a run back until another one, which is at work, has finished."""
+    return not run.config.launcher.runs_here and jobs is not None and origin.record.status().job_id in jobs
 
 
 def _decide(run: PlannedRun, jobs: Mapping[str, Job] | None, retry: bool, max_attempts: int, now: float) -> Decision:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from repro.launch.columns import columns
-from repro.launch.costing import Cost, ranks, total
+from repro.launch.costing import Cost, devices, total
 from repro.launch.overview import duration
 from repro.launch.reconcile import Decision
 from repro.launch.waiting import parallelism
@@ -39,12 +39,12 @@ def print_plan(title: str, decisions: Sequence[Decision], costs: Sequence[Cost],
         return
     config = starting[0][0].config
     places = parallelism(config.launcher.parallel, config.scale.cpu_threads)
-    every = total([cost for _, cost in starting], places)
+    every = total([run for run, _ in starting], [cost for _, cost in starting], places)
     if every.unknown < len(starting):
         energy = "energy unknown (--watts)" if every.energy_kwh is None else f"{every.energy_kwh:.1f} kWh"
         console.print(
             f"at least {every.device_hours:.3g} device hours, {energy}; {duration(3600 * every.wall_hours)} with "
-            f"{places} runs at once on {ranks(config)} devices each"
+            f"{places} runs at once on {devices(config)} devices each"
         )
         console.print("of training alone: evaluation, reading images and waiting in a queue come on top")
     reasons = Counter(cost.known_from for _, cost in starting if cost.device_hours is None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from repro.errors import UserError
 
 TIMEOUT_S = 60
+JOB_PREFIX = "repro-"  # of the name of every job of ours
 ENDING = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
 
 
@@ -59,7 +60,9 @@ def queue(users: Iterable[int] = ()) -> dict[str, Job]:
     text = ask("squeue", "--noheader", "--array", f"--user={who}", "--format=%i|%j|%T|%N|%r")
     for line in text.splitlines():
         id_, name, state, nodes, reason = line.strip().split("|", 4)
-        jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
+        # A number alone is not enough: a folder may have come from another cluster, and numbers may begin anew.
+        if name.startswith(JOB_PREFIX):
+            jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
     return jobs
 
 

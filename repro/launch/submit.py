@@ -69,7 +69,11 @@ def _check_origin(array: Array, submitted: set[Path]) -> None:
 def _submit_array(
     runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, dependencies: Sequence[str], parallel: int
 ) -> dict[Path, str]:
-    """Submit one array; returns the job of each record."""
+    """Submit one array; returns the job of each record.
+
+    A run that waits for another one may never start, through no fault of its own: that is not counted as a try.
+    """
+    counts = not any(dependency.startswith("afterok") for dependency in dependencies)
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -86,7 +90,9 @@ def _submit_array(
     before = [run.record.status() for run in runs]
     for run, status in zip(runs, before, strict=True):
         run.record.set_status(
-            status.moved("submitted", submissions=status.submissions + 1, job_id=None, pid=None, host=None, reason=None)
+            status.moved(
+                "submitted", submissions=status.submissions + counts, job_id=None, pid=None, host=None, reason=None
+            )
         )
     try:
         submitted = executor.submit_array(tasks)
@@ -124,7 +130,7 @@ def _token_file(root: Path, token: str) -> Path:
 
 def job_name(table: str, token: str) -> str:
     """The name of a job, as squeue shows it."""
-    return f"repro-{table}-{token}"
+    return f"{slurm.JOB_PREFIX}{table}-{token}"
 
 
 def note_id(record: Record, job_id: str) -> None:

@@ -61,6 +61,11 @@ def execute(
                 world = join_world(config.run.device)
         except Interrupted:
             return EXIT_STOPPED
+        except UserError as error:  # a device that is not here, say
+            if int(os.environ.get("RANK", "0")) == 0:
+                record.set_status(record.status().moved("failed", reason=str(error)))
+            tell(f"{path}: {error}")
+            return EXIT_FAILED
         lock = FileLock(path / "lock")
         try:
             if world.any_of(record.result() is not None)[0]:

@@ -165,7 +165,7 @@ def test_only_what_the_plan_showed_is_started(
     runs[0].create()
     alive = replace(runs[0].record.status(), state="running", job_id="99", heartbeat=1.0)
     runs[0].record.set_status(alive)
-    (cluster.folder / "queue").write_text("99|other|RUNNING|node|None\n")
+    (cluster.folder / "queue").write_text("99|repro-table1-x|RUNNING|node|None\n98|other|RUNNING|node|None\n")
     asked = answering("y", monkeypatch, lambda: (cluster.folder / "queue").write_text(""))
     said = start(tmp_path, runs, yes=False)
     assert len(asked) == 1

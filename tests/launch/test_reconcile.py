@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from repro.launch import slurm
 from repro.launch.control import cancel
+from repro.launch.inline import note_death
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
 from repro.launch.slurm import Job
@@ -37,6 +38,34 @@ def action(run: PlannedRun, status: Status, jobs: dict[str, Job] | None = None, 
     run.record.set_status(status)
     (decision,) = decide([run], jobs, retry, max_attempts=3, now=NOW)
     return decision.action
+
+
+def test_a_run_waits_for_the_one_that_it_begins_with_wherever_that_is_at_work(tmp_path: Path) -> None:
+    table = load_table("table1")
+    for launcher, jobs, expected in (
+        ("inline", None, "keep"),
+        ("slurm", {}, "keep"),
+        ("slurm", {"16_3": JOB}, "start"),  # Slurm holds it back itself
+    ):
+        words = [f"launcher={launcher}"]
+        dense, omp = plan(table, table.select(["deit_tiny/omp-30"]), "smoke", [0], tmp_path / launcher, words)
+        for each in (dense, omp):
+            each.create()
+        job_id = "16_3" if jobs else None
+        dense.record.set_status(Status("running", heartbeat=NOW - 5, host="another-node", pid=1, job_id=job_id))
+        first, second = decide([dense, omp], jobs, False, 3, NOW)
+        assert (first.action, second.action) == ("keep", expected)
+        assert second.why.startswith("waits for deit_tiny/dense" if expected == "keep" else "not started yet")
+
+
+def test_a_death_is_not_written_into_the_attempt_of_somebody_else(run: PlannedRun) -> None:
+    run.record.set_status(Status("running", heartbeat=NOW, attempt=2))
+    with FileLock(run.record.path / "lock"):
+        note_death(run.record.path, 75)
+        note_death(run.record.path, -9)
+        assert run.record.status().state == "running"
+    note_death(run.record.path, 75)
+    assert run.record.status().state == "failed"
 
 
 def elsewhere(age_s: float) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,15 @@ from hypothesis import strategies as st
 
 from repro import composition as configs
 from repro.composition import compose
-from repro.config import SlurmLauncher
+from repro.config import Config, SlurmLauncher
 from repro.errors import UserError
 from repro.launch import rendezvous
-from repro.launch.costing import cost, images, published, total
+from repro.launch.costing import Cost, cost, costs, images, published, total
 from repro.launch.overview import duration
-from repro.launch.plan import plan
+from repro.launch.plan import PlannedRun, plan
 from repro.launch.request import chunk_size, parameters, python
 from repro.rows import load_table
+from repro.runs.record import Record
 
 
 def launcher(*overrides: str) -> SlurmLauncher:
@@ -180,7 +182,40 @@ def test_what_has_no_source_is_unknown_and_left_out_of_the_sum(words: list[str],
     price = cost(config, published(config), None)
     assert price.device_hours is None
     assert why in price.known_from
-    assert total([price], 2).unknown == 1
+    assert total([_planned_run(config)], [price], 2).unknown == 1
+
+
+def _planned_run(config: Config, starts_from: PlannedRun | None = None) -> PlannedRun:
+    row = load_table("table1").rows[0]
+    return PlannedRun(row, config, Record(Path("nowhere") / str(id(config))), starts_from)
+
+
+def test_a_run_that_waits_for_another_one_makes_the_wall_time_longer() -> None:
+    dense, omp, other = (compose(["backbone=deit_small", f"seed={seed}"]) for seed in range(3))
+    first = _planned_run(dense)
+    runs = [first, _planned_run(omp, first), _planned_run(other)]
+    prices = [Cost(hours, hours, None, "") for hours in (10.0, 5.0, 3.0)]
+    assert total(runs, prices, 16).wall_hours == 15.0
+    assert total(runs, prices, 1).wall_hours == 18.0
+    assert total(runs[1:], prices[1:], 16).wall_hours == 5.0, "what is done already waits for nobody"
+
+
+def test_what_is_left_and_what_is_asked_for_in_vain_decide_the_cost(tmp_path: Path) -> None:
+    table = load_table("table1")
+    words = ["data.root=x", "launcher=slurm", "launcher.gpus_per_node=8"]
+    (run,) = plan(table, table.select(["deit_small/dense"]), "paper", [0], tmp_path, words)
+    (whole,) = costs([run], published, None)
+    assert whole.device_hours == pytest.approx(8 * (whole.wall_hours or 0)), "one of eight GPUs trains"
+    (shared,) = costs(
+        [replace(run, config=compose([*run.row.overrides, "scale=paper", *words, "launcher.tasks_per_node=8"]))],
+        published,
+        None,
+    )
+    assert shared.device_hours == pytest.approx(whole.wall_hours or 0)
+    run.create()
+    run.record.set_status(replace(run.record.status(), update=990, updates=1000))
+    (left,) = costs([run], published, None)
+    assert left.device_hours == pytest.approx((whole.device_hours or 0) / 100)
 
 
 @pytest.mark.parametrize(
