@@ -140,7 +140,7 @@ def solve(
         budget: see `soft_topk`.
         beta: see `soft_topk`.
         start: the solution of a problem like this one (the step before's), to begin with.
-        hard: the same problem's hard cut, where it is known: its threshold becomes the pivot.
+        hard: the same problem's hard cut, or one like it, where it is known: its threshold becomes the pivot.
 
     Raises `ValueError` as `soft_topk`.
     """
@@ -154,12 +154,13 @@ def solve(
         return Soft(beta, 0.0, math.inf, 0.0, dtype)
     if budget == 0:
         return Soft(beta, 0.0, -math.inf, 0.0, dtype)
-    where = hard or cut(segments, budget)
+    # A cut of a slightly larger budget will do, but not one that takes all.
+    where = hard if hard is not None and math.isfinite(hard.threshold) else cut(segments, budget)
     found, missed = _found(segments, budget, total, beta, where.threshold, start, dtype)
     if missed > _TARGET * budget:
         # The mask passes from 0 to 1 so far below the last entry of the hard cut that the shift has no digits left for
         # it. It does so at the next entry: whatever the hard cut leaves of the budget is that one's.
-        pivot = next_below(segments, where)
+        pivot = next_below(segments, cut(segments, budget))
         shift, slope, _, missed = _newton(segments, budget, beta, pivot, 0.0, torch.float64)
         found = Soft(beta, pivot, shift, slope, torch.float64)
     if missed > _TARGET * budget:

@@ -202,6 +202,14 @@ def test_where_the_budget_ends_between_two_far_entries() -> None:
     assert soft_topk(values, costs, 10.0, 1e6).tolist() == pytest.approx([1.0, 0.25], rel=1e-9)
 
 
+def test_a_hard_cut_that_takes_all_is_no_pivot() -> None:
+    # As where a layer keeps nearly everything and is given what the layer before has left of its share.
+    segments = [Segment(torch.rand(1000, generator=torch.Generator().manual_seed(1)))]
+    found = solve(segments, 999.5, 1.2, hard=cut(segments, 1000.2))
+    mask = torch.cat([piece.clone() for piece, _ in soft_pieces(segments[0], found)])
+    assert float(mask.sum(dtype=DOUBLE)) == pytest.approx(999.5, rel=1e-6)
+
+
 def test_the_first_entry_that_a_cut_leaves_out() -> None:
     segments = [Segment(torch.tensor([3.0, 2.0])), Segment(torch.tensor([2.0, 1.0]))]
     assert [next_below(segments, cut(segments, budget)) for budget in (1, 2, 3)] == [2.0, 2.0, 1.0]
