@@ -63,7 +63,7 @@ def judge(
         std: sample standard deviation over them; None for fewer than two.
         state: of the row over its seeds; read only where no seed is finished.
         scale: the scale of the runs; another word than `paper` for runs that are not the published training.
-        seeds: how many seeds were asked for.
+        seeds: how many a verdict on an accuracy needs: those asked for, and never fewer than the table's own.
 
     Raises `ValueError` for a cell that should have a measured value and has none: that is a bug in the caller.
     """

@@ -36,7 +36,7 @@ def write_record(
 ) -> Record:
     """Write the record of one run. `changes` go into result.json of a done run and into the status of another."""
     placeholder = ["data.root=images"] if scale == "paper" else []
-    config = compose([*row.overrides, f"scale={scale}", f"seed={seed}", *placeholder, *overrides])
+    config = compose([*placeholder, *row.overrides_at(scale), f"seed={seed}", *overrides])
     record = record_for(root, config, row.table, row.id)
     record.create(config, row.table, row.id)
     if state != "done":

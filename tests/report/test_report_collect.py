@@ -152,8 +152,21 @@ def test_a_gain_waits_for_its_reference(table: Table, tmp_path: Path) -> None:
     write_record(tmp_path, rows["deit_small/svite_plus-5-50"], "paper", 0, top1_best_pct=80.2)
     write_record(tmp_path, rows["deit_small/dense"], "paper", 0, "running")
     frame = collect(table, [rows["deit_small/svite_plus-5-50"]], "paper", [0], tmp_path)
-    assert frame.loc[0, "top1_pct_verdict"] == "reproduced"
+    assert frame.loc[0, "top1_pct_verdict"] == "partial (1 of 3)"
     assert frame.loc[0, "top1_gain_pct_verdict"] == "running"
+
+
+@pytest.mark.parametrize(("name", "row"), [("table1", "deit_small/dense"), ("table3", "deit_small/ia_red2")])
+def test_fewer_seeds_than_the_table_has_are_no_verdict(name: str, row: str, tmp_path: Path) -> None:
+    table = load_table(name)
+    (one,) = table.select([row])
+    published = one.best_published("top1_pct")
+    assert published is not None
+    for seed in range(3):
+        write_record(tmp_path, one, "paper", seed, top1_best_pct=published.value)
+        seeds = range(seed + 1)
+        found = collect(table, [one], "paper", seeds, tmp_path).loc[0, "top1_pct_verdict"]
+        assert found == ("reproduced" if seed == 2 else f"partial ({seed + 1} of 3)")
 
 
 def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> None:
