@@ -83,6 +83,11 @@ def _verdicts() -> Iterable[str]:
         "is held against that; the last epoch's is in the CSV"
     )
     yield "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper"
+    yield (
+        "a time is decided where the 95 % interval of the median over its turns lies on one side of the tolerance's "
+        "ends, else undecided, as with fewer than six turns; `on CPU` marks one that no GPU has been timed for: "
+        "evidence, and no verdict on a published time"
+    )
     yield "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed"
 
 
