@@ -150,9 +150,7 @@ def _time_all(
             "to time; repro export times a finished one"
         )
     waiting = [
-        timed
-        for timed in every
-        if again or not _is_enough(read_timing(root, table.name, timed.row.id), setting, pairs)
+        timed for timed in every if again or not _is_enough(read_timing(root, table.name, timed.row.id), setting, pairs)
     ]
     started = time.monotonic()
     end = started + budget_s

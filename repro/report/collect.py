@@ -260,7 +260,8 @@ def _time_note(evidence: Evidence) -> str:
         return NOT_TIMED
     low, high = timing.range_pct
     words = (
-        f"{timing.faster_by}; forward pass in evaluation mode, fresh weights; median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
+        f"{timing.faster_by}; forward pass in evaluation mode, fresh weights; "
+        f"median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
         f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
     )
     return f"{words}; {MASKED_DENSE}" if is_masked else words

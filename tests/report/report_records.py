@@ -17,7 +17,9 @@ from repro.runs.timing import Setting, Timing, write_timing
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def write_saving(root: Path, row: Row, saving_pct: float, device: str = "a device", threads: int = 2, turns: int = 7) -> None:
+def write_saving(
+    root: Path, row: Row, saving_pct: float, device: str = "a device", threads: int = 2, turns: int = 7
+) -> None:
     """Write a timing of seven turns whose median saving is this one, between 1 point less and 1 more (95 %)."""
     pairs = tuple((1.0, 1 - (saving_pct + noise) / 100) for noise in (-1.0, -0.5, -0.5, 0.0, 0.5, 0.5, 1.0)[:turns])
     setting = Setting(device, batch=8, dtype="float32", threads=threads, is_compiled=False)

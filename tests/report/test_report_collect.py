@@ -176,7 +176,8 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
     assert frame.loc[0, "time_saving_pct"] == pytest.approx(23.0)
     assert frame.loc[0, "time_saving_pct_verdict"] == "reproduced on CPU"
     assert frame.loc[0, "time_note"] == (
-        "heads and neurons removed; forward pass in evaluation mode, fresh weights; median of 7 turns with deit_small/dense, quartiles 22.5 to 23.5 %; "
+        "heads and neurons removed; forward pass in evaluation mode, fresh weights; "
+        "median of 7 turns with deit_small/dense, quartiles 22.5 to 23.5 %; "
         "37.0 % fewer MACs as timed; a device, 2 threads, batch 8, float32"
     )
     told = {note.title: note.items for note in view(frame, table).notes}
