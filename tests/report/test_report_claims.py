@@ -89,9 +89,11 @@ def test_intervals_by_hand(text: str, expected: tuple[float, float] | bool | Non
     assert found == pytest.approx(expected) if isinstance(expected, tuple | float) else found is expected
 
 
-def test_dividing_by_what_may_be_nothing_is_an_error() -> None:
-    with pytest.raises(ZeroDivisionError):
-        value("1 / cell('i')", i=(-1.0, 2.0))
+def test_dividing_by_what_may_be_nothing_decides_nothing() -> None:
+    for by in ((-1.0, 2.0), (0.0, 0.0)):
+        assert value("1 / cell('i')", i=by) == (-math.inf, math.inf)
+        assert value("1 / cell('i') > 0", i=by) is None
+        assert value("1 / cell('i') > 0 or 1 > 0", i=by) is True
 
 
 ends = st.tuples(st.floats(-100, 100), st.floats(-100, 100)).map(sorted).map(tuple)
@@ -118,6 +120,11 @@ def test_chances_to_be_right_and_to_be_wrong() -> None:
         "cell('a') > 0 and cell('b') > 0": (1, 2),
         "(cell('a') > 0 or cell('b') > 0) and (cell('c') > 0 or cell('d') > 0 or cell('e') > 0)": (3, 2),
         "not (cell('a') > 0 and cell('b') > 0)": (2, 1),
+        "0 < cell('a') < cell('b')": (1, 2),
+        "not 0 < cell('a') < cell('b')": (2, 1),
+        "max(cell('a'), cell('b'), cell('c')) > 1": (3, 3),
+        "abs(1 - min(cell('a'), cell('b'), 0)) > 1 or cell('c') > 0": (3, 2),
+        "max(0, cell('a')) > 1": (1, 1),
     }
     for text, expected in counts.items():
         parsed = parse(text, CELL, NO_NAMES)
