@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import os
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def run_lines(frame: pd.DataFrame, every: Sequence[Evidence], folder: Path) -> l
                     "data": evidence.config.data.name,
                     "commit": run.commit,
                     "reason": run.reason,
-                    "href": Path(os.path.relpath(run.path, folder)).as_posix() + "/",
+                    "href": urllib.parse.quote(Path(os.path.relpath(run.path, folder)).as_posix()) + "/",
                 }
             )
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from report_records import write_record
@@ -71,3 +72,13 @@ def test_one_wording_everywhere(
     before, after = section_html(frame, table, run_lines(frame, every, tmp_path), filled, overrides)
     assert f"best {title or 'top-1'} in %, each point a run" in before + after
     assert "GMACs per image of the published backbone" in before + after
+
+
+def test_a_link_to_a_record_is_an_address(table: Table, tmp_path: Path) -> None:
+    root = tmp_path / "runs #1 of 50 %"
+    (row,) = table.select(["deit_small/dense"])
+    write_record(root, row, "local", 0)
+    frame, every = gather(table, [row], "local", [0], root)
+    (line,) = run_lines(frame, every, tmp_path / "reports")
+    assert line["href"].startswith("../runs%20%231%20of%2050%20%25/table1/")
+    assert (tmp_path / "reports" / unquote(line["href"])).resolve().is_dir()
