@@ -30,6 +30,7 @@ from repro.runs.timing import Setting, Timing, read_timing, write_timing
 
 PAIRS = 7
 VERDICT_PAIRS = 21  # of a row that has a published time: a verdict rests on how surely the median of the turns is known
+DECIDING_PAIRS = 6  # with fewer the median of the turns has no interval at 95 %: 1 - 2 / 2**6 is the first above
 _BATCHES = {"cpu": 1, "cuda": 256}  # a GPU wants one that fills it
 _DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
@@ -106,7 +107,8 @@ def time_rows(
     """Time rows against their references and write what was found below `root`; returns those that the budget left out.
 
     On one CPU thread (the default) times are CPU times, which other work on the machine hardly moves; on more they are
-    the wall's. A row that has a timing of this setting is left alone unless `again`; rows of one shape share one.
+    the wall's. A row that has a timing of this setting and PyTorch, with turns enough for an interval, is
+    left alone unless `again`; rows of one shape share one.
 
     Args:
         pairs: turns of each row; by default as many as what it is for needs.
@@ -148,9 +150,7 @@ def _time_all(
             "to time; repro export times a finished one"
         )
     waiting = [
-        timed
-        for timed in every
-        if again or (found := read_timing(root, table.name, timed.row.id)) is None or found.setting != setting
+        timed for timed in every if again or not _is_enough(read_timing(root, table.name, timed.row.id), setting, pairs)
     ]
     started = time.monotonic()
     end = started + budget_s
@@ -180,6 +180,13 @@ def _time_all(
             f"{len(timing.pairs)} turns), {timing.macs_saving_pct:.1f} % fewer MACs; {setting.text}; {path}"
         )
     return left_out
+
+
+def _is_enough(found: Timing | None, setting: Setting, pairs: int | None) -> bool:
+    """Whether a timing need not be taken again: of this setting and PyTorch, and of turns that can decide something."""
+    if found is None or found.setting != setting or found.provenance.get("torch") != torch.__version__:
+        return False
+    return len(found.pairs) >= min(pairs or DECIDING_PAIRS, DECIDING_PAIRS)
 
 
 def _time(

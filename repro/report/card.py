@@ -152,7 +152,10 @@ def _methods(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
                 path = Path(*part.target.split(".")[:-1]).with_suffix(".py")
                 # Read, not imported: a method's module brings torch.
                 words = ast.get_docstring(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))) or ""
-                yield f"{path.as_posix()}: {words.splitlines()[0] if words else 'no description'}"
+                yield (
+                    f"source file, no pseudocode: {path.as_posix()}: "
+                    f"{words.splitlines()[0] if words else 'no description'}"
+                )
 
 
 def _code(origins: Sequence[dict[str, Any]]) -> Iterable[str]:
@@ -173,8 +176,16 @@ def _splits(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
         data = evidence.config.data
         images = data.limit_train or data.images_per_epoch
         train = f"{images:,} training images" if images else "all training images"
-        limited = f", the first {data.limit_test:,} test images" if data.limit_test else ", the whole test split"
-        yield f"{data.name}: {train}{limited}; the same for every seed"
+        limited = (
+            f", a fixed stratified subset of {data.limit_test:,} test images"
+            if data.limit_test
+            else ", the whole test split"
+        )
+        yield f"{data.name}: {train}{limited}; the same for every seed: no split depends on it"
+        yield (
+            f"{data.name}: no validation split; the best epoch, whose accuracy the verdicts use, is chosen on the test "
+            "images, as the released code reports it; the last epoch's, which nothing chooses, is in the CSV"
+        )
 
 
 def _hardware(origin: dict[str, Any]) -> str:

@@ -15,11 +15,11 @@ from repro.errors import UserError, did_you_mean
 from repro.report.expressions import Call, Expression, ExpressionError, exact, is_truth, parse
 from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Lines, Operand, measured
 from repro.report.statistics import LEVEL
+from repro.report.verdicts import UNDECIDED
 from repro.rows import KINDS, TABLES_DIR, PublishedValue, Table, load_sources, load_table, table_names
 
 HOLDS = "holds"
 DOES_NOT_HOLD = "does not hold"
-UNDECIDED = "undecided"
 INCOMPLETE = "incomplete"
 # What a claim reads while cells are missing: the first of these that one of them waits for.
 _WAITING = (NOT_RUN_AT_SCALE, NOT_MEASURED, NOT_RUN, PARTIAL)

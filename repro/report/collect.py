@@ -22,6 +22,7 @@ from repro.report.sharing import processors, share
 from repro.report.statistics import Summary, median_interval, paired_differences, summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
+from repro.runs.timing import Timing
 from repro.sparsity.budgets import NEURON
 
 ROW_COLUMNS = ("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds")
@@ -39,8 +40,14 @@ STATE_COLUMNS = ("state", "reason")
 LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
 LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
 ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
-# Between which ends the median of the turns lies (95 %), after how many, and on what: `CPU` or `GPU`, then in full.
-TIME_COLUMNS = ("time_low_pct", "time_high_pct", "time_turns", "time_on", "time_device", "time_setting")
+# The saving, and images a second, of each turn, as text: what an interval of any level is made from.
+BY_TURN, IMAGES_BY_TURN = "time_by_turn_pct", "img_s_by_turn"
+# Between which ends the median of the turns lies (95 %; empty where they are too few), after how many, and on what:
+# `CPU` or `GPU`, then in full.
+TIME_COLUMNS = (
+    *("time_low_pct", "time_high_pct", "time_turns", BY_TURN, IMAGES_BY_TURN),
+    *("time_on", "time_device", "time_setting"),
+)
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
 NOT_TIMED = "not measured"
@@ -60,17 +67,21 @@ _BY_METRIC = ("speedup", "throughput_img_s")
 BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
 _WHOLE = ("n_seeds", "n_records")
 _TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
-_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED)
+_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED, "_by_turn", BY_TURN)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured cell: mean, finished seeds behind it, sample standard deviation, and the state it waits for."""
+    """A measured cell: mean, finished seeds behind it, sample standard deviation, and the state it waits for.
+
+    `between`: of a time, where the median of its turns lies (95 %).
+    """
 
     value: float | None
     n: int
     std: float | None
     state: str
+    between: tuple[float, float] | None = None
 
 
 def columns(table: Table) -> list[str]:
@@ -181,9 +192,11 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
     if timing is not None:
         low, high = median_interval(timing.savings_pct)
         line |= {
-            "time_low_pct": low,
-            "time_high_pct": high,
+            "time_low_pct": low if math.isfinite(low) else None,
+            "time_high_pct": high if math.isfinite(high) else None,
             "time_turns": len(timing.pairs),
+            BY_TURN: _by_turn(timing.savings_pct),
+            IMAGES_BY_TURN: _by_turn(_images_s(timing)),
             "time_on": "CPU" if timing.setting.threads else "GPU",
             "time_device": timing.setting.device,
             "time_setting": timing.setting.text,
@@ -206,7 +219,10 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
             std=measured.std,
             state=measured.state,
             scale=scale if is_published_training else OTHER_SCALE,
-            seeds=len(evidence.runs),
+            # Who asks for fewer seeds than the table has does not get a verdict for fewer.
+            seeds=max(len(evidence.runs), table.default_seeds(scale)),
+            between=measured.between,
+            off_device="CPU" if metric.needs == "device" and line.get("time_on") == "CPU" else "",
         )
         if published is None:
             continue
@@ -244,7 +260,8 @@ def _time_note(evidence: Evidence) -> str:
         return NOT_TIMED
     low, high = timing.range_pct
     words = (
-        f"{timing.faster_by}; median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
+        f"{timing.faster_by}; forward pass in evaluation mode, fresh weights; "
+        f"median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
         f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
     )
     return f"{words}; {MASKED_DENSE}" if is_masked else words
@@ -275,24 +292,39 @@ def _counted(value: float, evidence: Evidence) -> Measured:
     return Measured(value, evidence.n_done, None, evidence.state)
 
 
+def _median(turns: Sequence[float]) -> Measured:
+    """The median of what was measured in turn, and how surely it is known."""
+    if not turns:
+        return Measured(None, 0, None, "done")
+    return Measured(statistics.median(turns), len(turns), None, "done", median_interval(turns))
+
+
 def _timed(evidence: Evidence) -> Measured:
-    timing = evidence.timing
-    return Measured(timing.time_saving_pct if timing else None, len(timing.pairs) if timing else 0, None, "done")
+    return _median(evidence.timing.savings_pct if evidence.timing else ())
 
 
 def _times_as_fast(evidence: Evidence) -> Measured:
     """The median over the turns of the reference's time over the row's."""
-    saving = _timed(evidence)
-    return replace(saving, value=None if saving.value is None else 1 / (1 - saving.value / 100))
+    return _median([reference / row for reference, row in evidence.timing.pairs] if evidence.timing else ())
 
 
 def _throughput(evidence: Evidence) -> Measured:
     """Images a second in inference, on a GPU: an absolute time means nothing on a CPU that others use."""
-    timing = evidence.timing
-    if timing is None or timing.setting.threads:
-        return Measured(None, 0, None, "done")
-    rates = [timing.setting.batch / seconds for _, seconds in timing.pairs]
-    return Measured(statistics.median(rates), len(rates), None, "done")
+    return _median(_images_s(evidence.timing) if evidence.timing else ())
+
+
+def _images_s(timing: Timing) -> list[float]:
+    """Images a second of the row's model, turn by turn; none on a CPU."""
+    return [] if timing.setting.threads else [timing.setting.batch / seconds for _, seconds in timing.pairs]
+
+
+def _by_turn(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+def read_by_turn(text: str) -> list[float]:
+    """The values of a `..._by_turn...` column."""
+    return [float(word) for word in text.split()]
 
 
 _MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from repro.report.local_data import local_title
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks
 from repro.rows import Table
 
@@ -39,8 +40,8 @@ def draw_cost(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Fi
         axes.set_xlabel(label)
         axes.margins(0.08, 0.1)
         few_ticks(axes)
-    scale = "" if not prefix else f",\n{frame['scale'].iloc[0]} scale, not {table.label(table.dataset)}"
-    figure.axes[0].set_ylabel(f"top-1 gain over dense (points){scale}")
+    where = f",\n{local_title(frame, table)}" if prefix else ""
+    figure.axes[0].set_ylabel(f"gain over dense (points){where}" if where else "top-1 gain over dense (points)")
     keys = [
         _key(table.label(method), style.colour, style.marker, 5)
         for method, style in look.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def _product(left: Interval, right: Interval) -> Interval:
 
 def _quotient(left: Interval, right: Interval) -> Interval:
     if right.low <= 0 <= right.high:
-        raise ZeroDivisionError("division by an interval that holds 0")
+        return Interval(-math.inf, math.inf)  # by what may be 0: it may be anything, and decides nothing
     return _product(left, Interval(1 / right.high, 1 / right.low))
 
 
@@ -101,8 +102,9 @@ class Expression:
     """A checked expression. `calls` are the cells that it names, in their order, each once.
 
     `chances` of an expression to be true by luck are the branches of its `or`: any one of them does; `risks` to be
-    false by it are those of its `and`. Who wants the whole to be right so often needs each comparison that much surer
-    (Bonferroni).
+    false by it are those of its `and`, and the links of a chain (`a < b < c` is `a < b and b < c`). The most or least
+    of several numbers is as far out as any one of them: each argument of `max` and `min` counts on both sides. Who
+    wants the whole to be right so often needs each comparison that much surer (Bonferroni).
     """
 
     text: str
@@ -121,7 +123,7 @@ class Expression:
         return _branches(self.tree, ast.And)
 
     def value(self, functions: Mapping[str, Function], names: Mapping[str, float]) -> Value | None:
-        """What it comes to; None while something that decides is not known. Raises `ZeroDivisionError`."""
+        """What it comes to; None while something that decides is not known."""
         return _Walk(functions, names).value(self.tree)
 
 
@@ -129,10 +131,25 @@ def _branches(node: ast.expr, kind: type[ast.boolop]) -> int:
     """How many comparisons can decide alone: all of an `or` (`and`) together, one of the other."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         return _branches(node.operand, ast.And if kind is ast.Or else ast.Or)
+    if isinstance(node, ast.Compare):
+        links = [
+            _extremes(left) * _extremes(right) for left, right in itertools.pairwise((node.left, *node.comparators))
+        ]
+        return sum(links) if kind is ast.And else max(links)
     if not isinstance(node, ast.BoolOp):
         return 1
     counts = [_branches(child, kind) for child in node.values]
     return sum(counts) if isinstance(node.op, kind) else max(counts)
+
+
+def _extremes(node: ast.expr) -> int:
+    """Of how many numbers that are not exact one alone can make this one too large, or too small, by luck."""
+    children = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+    if not isinstance(node, ast.Call):
+        return math.prod(map(_extremes, children))
+    if not (isinstance(node.func, ast.Name) and node.func.id in ("min", "max")):
+        return math.prod(map(_extremes, node.args))
+    return max(1, sum(_extremes(one) for one in node.args if any(isinstance(part, ast.Call) for part in ast.walk(one))))
 
 
 def parse(text: str, functions: Mapping[str, int], names: frozenset[str]) -> Expression:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from repro.report.local_data import PUBLISHED_BACKBONE, accuracy_axis
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, looks, write_figure
 from repro.report.view import rows_by_id
 from repro.rows import Row, Table
@@ -64,13 +65,13 @@ def draw_table_figure(frame: pd.DataFrame, table: Table) -> Figure:
             upper.text(0.5, 0.5, "no published accuracy", transform=upper.transAxes, ha="center", va="center")
         if has_local:
             _draw_measured(grid[1][column], lines, look, "local_")
-        grid[-1][column].set_xlabel(table.macs_label)
+        grid[-1][column].set_xlabel(f"{table.macs_label},\n{PUBLISHED_BACKBONE}" if has_local else table.macs_label)
         for axes in grid[:, column]:
             axes.margins(0.08, 0.1)
             few_ticks(axes)
     grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
     if has_local:
-        grid[1][0].set_ylabel(_local_axis(frame, table))
+        grid[1][0].set_ylabel(accuracy_axis(frame, table))
         for axes in grid[1]:
             axes.set_facecolor("#f6f4ef")  # another data set: not to be read across
     keys = list(_legend(frame, table, look))
@@ -209,9 +210,3 @@ def _key(label: str, colour: str, marker: str, face: str) -> Line2D:
     return Line2D(
         [], [], linestyle="none", marker=marker, color=colour, markerfacecolor=face, markersize=5.5, label=label
     )
-
-
-def _local_axis(frame: pd.DataFrame, table: Table) -> str:
-    scale = frame["scale"].iloc[0]
-    data = ", ".join(table.label(name) for name in dict.fromkeys(frame["local_data"]) if name)
-    return f"{scale} scale: {data} top-1 (%),\nnot {table.label(table.dataset)}"

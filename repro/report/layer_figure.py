@@ -49,7 +49,7 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory]) -> Figure | None
     assert picture is not None
     figure.colorbar(picture, ax=grid, label="active weights or units (%)", shrink=0.8)
     figure.supxlabel("share of the training done", fontsize=8)
-    figure.suptitle(f"{table.label(shown[0].row.backbone)}: density of each layer", fontsize=9)
+    figure.suptitle(f"{table.label(shown[0].row.backbone)}: density of each layer, one seed", fontsize=9)
     return figure
 
 

@@ -25,6 +25,7 @@ from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.interpretation_figure import draw_interpretation, what_is_shown
 from repro.report.layer_figure import draw_layers
+from repro.report.local_data import accuracy_axis
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
 from repro.runs.record import Record
@@ -97,7 +98,7 @@ def draw_sparsity(frame: pd.DataFrame, table: Table) -> Figure | None:
         axes.set_xlabel("sparsity of the weights (%)")
         axes.margins(0.08, 0.12)
         few_ticks(axes)
-    figure.axes[0].set_ylabel(_axis(frame, table))
+    figure.axes[0].set_ylabel(accuracy_axis(frame, table))
     keys = [_key(table.label(method), look[method]) for method in look if method in used]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 5), columnspacing=1.4)
     return figure
@@ -213,13 +214,6 @@ def _looks(table: Table) -> dict[str, Look]:
     """Those of every method, the references' among them."""
     references = [row for name in dict.fromkeys(row.backbone for row in table.rows) if (row := table.reference(name))]
     return method_looks(table) | {row.method: Look(REFERENCE_COLOUR, "*") for row in references}
-
-
-def _axis(frame: pd.DataFrame, table: Table) -> str:
-    names = [table.label(name) for name in dict.fromkeys(frame["local_data"]) if name]
-    if not names:
-        return f"{table.label(table.dataset)} top-1 (%)"
-    return f"{frame['scale'].iloc[0]} scale: {', '.join(names)} top-1 (%)"
 
 
 def _key(label: str, look: Look) -> Line2D:

@@ -29,15 +29,20 @@ class Note:
 
 
 def notes(
-    lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], table: Table, told: Sequence[Metric]
+    lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], table: Table, told: Sequence[Metric], local: str
 ) -> tuple[Note, ...]:
-    """The notes of a frame's lines; `told` are the metrics whose published values have no columns. Empty ones go."""
+    """The notes of a frame's lines. Empty ones go.
+
+    Args:
+        told: the metrics whose published values have no columns.
+        local: what the accuracies are where they are not the published training's; else empty.
+    """
     shown = [rows[line["row"]] for line in lines]
     candidates = (
         Note("Marks", tuple(_marks(lines, shown))),
         Note("Conventions and tolerances", tuple(_conventions(table))),
         Note("Verdicts", tuple(_verdicts())),
-        Note("Accuracy over seeds", tuple(_over_seeds(lines))),
+        Note(f"Accuracy over seeds: {local}" if local else "Accuracy over seeds", tuple(_over_seeds(lines))),
         Note("Time saving as measured here", tuple(_timings(lines))),
         Note("Published for single rows", tuple(_told(lines, rows, told))),
         Note("Further published values", tuple(_further(shown, table))),
@@ -83,6 +88,11 @@ def _verdicts() -> Iterable[str]:
         "is held against that; the last epoch's is in the CSV"
     )
     yield "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper"
+    yield (
+        "a time is decided where the 95 % interval of the median over its turns lies on one side of the tolerance's "
+        "ends, else undecided, as with fewer than six turns; the words on CPU mark one that no GPU has been timed for: "
+        "evidence, and no verdict on a published time"
+    )
     yield "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed"
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repro.report.collect import BY_TOKENS, KEPT_AS_PLANNED, KEPT_ELSEWHERE
+from repro.report.collect import BY_TOKENS, BY_TURN, IMAGES_BY_TURN, KEPT_AS_PLANNED, KEPT_ELSEWHERE, read_by_turn
 from repro.report.expressions import Call, Interval, exact
 from repro.report.seeds import BY_SEED, read_by_seed
-from repro.report.statistics import LEVEL, Estimate, difference, mean_of
+from repro.report.statistics import LEVEL, Estimate, difference, mean_of, median_interval
 from repro.rows import Table
 
 NOT_RUN_AT_SCALE = "not run at this scale"
@@ -21,10 +21,11 @@ PARTIAL = "partial"
 Lines = Mapping[str, Mapping[str, Any]]  # of a frame, by row
 # Metrics that are a difference to the row with nothing removed, and its sign.
 _AGAINST_REFERENCE = {"top1_gain_pct": 1, "top1_drop_pct_max": -1}
-# Metrics that follow from the saving of time, and rise with it.
-_OF_SAVING: Mapping[str, Callable[[float], float]] = {
-    "time_saving_pct": lambda saving_pct: saving_pct,
-    "speedup": lambda saving_pct: 1 / (1 - saving_pct / 100),
+# Where the turns of a time are, and what is made of each.
+_OF_TURN: Mapping[str, tuple[str, Callable[[float], float]]] = {
+    "time_saving_pct": (BY_TURN, lambda saving_pct: saving_pct),
+    "speedup": (BY_TURN, lambda saving_pct: 1 / (1 - saving_pct / 100)),
+    "throughput_img_s": (IMAGES_BY_TURN, lambda images_s: images_s),
 }
 
 
@@ -74,6 +75,8 @@ class Operand:
         """Why a claim is undecided though this cell is there; empty for one that is exact."""
         if self.value is None or self.value.low == self.value.high:
             return ""
+        if math.isinf(self.value.low) and self.device is not None:
+            return f"{' '.join(self.call.arguments)}: too few turns to say how sure the median is"
         if math.isinf(self.value.low):
             return f"{' and '.join(self.call.arguments)}: one seed says nothing of the spread over seeds"
         low, high = self.value
@@ -104,12 +107,19 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     if needs != "device":
         return Operand(call, exact(number), f"{number:.4g}")
     device = Device(*(str(line.get(key, "")) for key in ("time_on", "time_device", "time_setting")))
-    if metric not in _OF_SAVING:  # an absolute time has no turns with a reference that would say how sure it is
-        return Operand(call, exact(number), f"{number:.4g} ({device.setting})", device=device)
-    between = Interval(*(_OF_SAVING[metric](float(line[key])) for key in ("time_low_pct", "time_high_pct")))
+    return _timed(call, number, line, device, level)
+
+
+def _timed(call: Call, number: float, line: Mapping[str, Any], device: Device, level: float) -> Operand:
+    """A median over turns, with the interval of this level that their order gives."""
+    metric = call.arguments[1]
+    column, of_turn = _OF_TURN[metric]
+    turns = [of_turn(value) for value in read_by_turn(line[column])]
+    between = Interval(*median_interval(turns, level))
     digits = 1 if metric.endswith("_pct") else 2
-    low, high = (f"{end:.{digits}f}" for end in between)
-    how = f"median of {line['time_turns']:.0f} turns, {low} to {high}; {device.setting}"
+    interval = f"{100 * level:.4g} % interval {between.low:.{digits}f} to {between.high:.{digits}f}"
+    sure = interval if math.isfinite(between.low) else f"too few for a {100 * level:.4g} % interval"
+    how = f"median of {len(turns)} turns, {sure}; {device.setting}"
     return Operand(call, between, f"{number:.{digits}f} ({how})", device=device)
 
 

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import os
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 from repro.report.card import NOT_STATED, Card
 from repro.report.evidence import Evidence
 from repro.report.figures import counted_macs_g
+from repro.report.local_data import PUBLISHED_BACKBONE, local_title
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table, table_names
 from repro.runs.files import read_json, write_json, write_text
@@ -32,7 +34,13 @@ _WIDTH, _HEIGHT, _MARGIN = 720, 300, 44
 _FIGURES_HERE = "\0"  # no text of a record has it: `one_line` takes what is not printable out
 _RUN_HEADS = (
     *(("table", "table"), ("row", "row"), ("seed", "seed"), ("state", "state"), ("best", "best top-1 (%)")),
-    *(("last", "last top-1 (%)"), ("macs", "MACs (G)"), ("data", "data"), ("commit", "commit"), ("reason", "reason")),
+    *(
+        ("last", "last top-1 (%)"),
+        ("macs", f"MACs {PUBLISHED_BACKBONE} (G)"),
+        ("data", "data"),
+        ("commit", "commit"),
+        ("reason", "reason"),
+    ),
 )
 
 
@@ -104,6 +112,8 @@ def section_html(
         has_figures=has_figures,
         figures_here=_FIGURES_HERE,
         dots=dots,
+        accuracy=local_title(frame, table) or "top-1",
+        of_backbone=PUBLISHED_BACKBONE,
         axis={"low": low, "high": high, "width": _WIDTH, "height": _HEIGHT, "margin": _MARGIN},
     )
     before, _, after = text.partition(_FIGURES_HERE)
@@ -150,7 +160,7 @@ def run_lines(frame: pd.DataFrame, every: Sequence[Evidence], folder: Path) -> l
                     "data": evidence.config.data.name,
                     "commit": run.commit,
                     "reason": run.reason,
-                    "href": Path(os.path.relpath(run.path, folder)).as_posix() + "/",
+                    "href": urllib.parse.quote(Path(os.path.relpath(run.path, folder)).as_posix()) + "/",
                 }
             )
     return lines

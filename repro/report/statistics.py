@@ -114,13 +114,15 @@ def median_interval(values: Iterable[float], level: float = LEVEL) -> tuple[floa
     """An interval that holds the median of whatever the values were drawn from: two of them, by their order.
 
     No distribution is assumed: the median is between the k-th smallest and the k-th largest of n values with
-    probability 1 - 2 P(B < k), B binomial (n, 1/2). Fewer than six values reach no 95 %; all that they span is returned
-    then. Raises `ValueError` for none.
+    probability 1 - 2 P(B < k), B binomial (n, 1/2). All that n values span holds it with 1 - 2^(1 - n): where that is
+    less than the level (fewer than six values at 95 %) the interval is without end. Raises `ValueError` for no values.
     """
     ordered = sorted(values)
     n, place, outside = len(ordered), 0, 0.0
     if not n:
         raise ValueError("no values")
+    if 2 / 2**n > 1 - level:
+        return -math.inf, math.inf
     while place < (n - 1) // 2:
         outside += 2 * math.comb(n, place) / 2**n
         if outside + 2 * math.comb(n, place + 1) / 2**n > 1 - level:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from repro.report import escaping
 from repro.report.claims import judge_claims
+from repro.report.local_data import local_title
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.report.view import (
     CLAIM_HEADS,
@@ -22,7 +23,6 @@ from repro.report.view import (
     View,
     facts,
     has_columns,
-    local_title,
     measured_cell,
     number,
     published_number,

@@ -19,6 +19,7 @@ MISSING = "missing"
 NO_PUBLISHED_VALUE = "no published value"
 OTHER_SCALE = "other scale"
 NOT_MEASURED = "not measured"
+UNDECIDED = "undecided"
 
 DECIDING_SCALE = "paper"  # the only one at which a training says something about the published accuracy
 _FLOAT_NOISE = 1e-9  # 80.2 - 80.0 is a little more than 0.2 in binary
@@ -51,6 +52,8 @@ def judge(
     state: str,
     scale: str,
     seeds: int,
+    between: tuple[float, float] | None = None,
+    off_device: str = "",
 ) -> str:
     """The verdict of one cell.
 
@@ -63,7 +66,9 @@ def judge(
         std: sample standard deviation over them; None for fewer than two.
         state: of the row over its seeds; read only where no seed is finished.
         scale: the scale of the runs; another word than `paper` for runs that are not the published training.
-        seeds: how many seeds were asked for.
+        seeds: how many a verdict on an accuracy needs: those asked for, and never fewer than the table's own.
+        between: ends of the interval in which a time lies; `undecided` where they have different verdicts.
+        off_device: what a time was measured on, where that is no device of the published kind: `reproduced on CPU`.
 
     Raises `ValueError` for a cell that should have a measured value and has none: that is a bug in the caller.
     """
@@ -80,6 +85,13 @@ def judge(
             return partial(n, seeds)
     if measured is None:
         raise ValueError(f"{metric.name}: no measured value to hold against {published.value} (n={n}, state={state})")
+    verdicts = {_held_against(value, published, metric, n, std) for value in (measured, *(between or ()))}
+    if len(verdicts) > 1:
+        return UNDECIDED
+    return f"{verdicts.pop()} on {off_device}" if off_device else verdicts.pop()
+
+
+def _held_against(measured: float, published: PublishedValue, metric: Metric, n: int, std: float | None) -> str:
     difference = measured - published.value
     if metric.bound == "lower":
         return REPRODUCED if difference >= -(metric.tolerance + published.uncertainty) else BELOW

@@ -17,8 +17,9 @@ import pandas as pd
 
 from repro.report.claims import DOES_NOT_HOLD, HOLDS, JudgedClaim, judge_claims
 from repro.report.collect import MASKED_DENSE, PARAMS_BY_TRAINING
+from repro.report.local_data import local_title
 from repro.report.notes import KIND_MARKS, Note, notes
-from repro.report.verdicts import ABOVE, BELOW, DECIDING_SCALE, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
+from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
 from repro.rows import Metric, PublishedValue, Row, Table
 
 NOTHING = "–"
@@ -99,7 +100,8 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
     )
     told = [metric for metric in table.metrics.values() if metric not in columned]
     claims = tuple(claim_cells(judged) for judged in judge_claims(frame, table))
-    return View(table.title, facts(frame, table, overrides), heads, sections, notes(lines, rows, table, told), claims)
+    below = notes(lines, rows, table, told, local_title(frame, table))
+    return View(table.title, facts(frame, table, overrides), heads, sections, below, claims)
 
 
 def claim_cells(judged: JudgedClaim) -> tuple[Cell, ...]:
@@ -194,17 +196,6 @@ def tone(verdict: str) -> str:
 def with_spread(mean: float, std: float) -> str:
     """Mean and, where there is one, the standard deviation over seeds."""
     return number(mean) if math.isnan(std) else f"{number(mean)} ± {number(std)}"
-
-
-def local_title(frame: pd.DataFrame, table: Table) -> str:
-    """The head of the accuracies that are not the published data set's; empty where the frame has none."""
-    names = [name for name in dict.fromkeys(frame["local_data"]) if name]
-    if not names:
-        return ""
-    scale = frame["scale"].iloc[0]
-    data = ", ".join(table.label(name) for name in names)
-    published = " or ".join(dict.fromkeys(table.label(table.dataset_of(row)) for row in frame["row"]))
-    return f"{scale} top-1 ({data}, not {published})" if scale != DECIDING_SCALE else f"top-1 ({data})"
 
 
 def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> tuple[Column, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -73,7 +74,7 @@ def test_timings_are_written_shared_and_left_alone(table: Table, tmp_path: Path)
     assert len(first.pairs) == 3
     assert (first.setting.batch, first.setting.threads, first.setting.dtype) == (1, 1, "float32")
     assert first.macs_saving_pct == pytest.approx(30.75, abs=0.01)
-    time_rows(table, rows, tmp_path, tell=said.append)
+    time_rows(table, rows, tmp_path, pairs=3, tell=said.append)
     assert len(said) == 2
 
 
@@ -106,6 +107,27 @@ def test_a_row_with_a_verdict_gets_more_turns(table: Table, tmp_path: Path, monk
     assert asked == [VERDICT_PAIRS, PAIRS]  # a time is published for the first alone
     # So many that two of them, by their order, are an interval at 95 % that leaves outliers out.
     assert median_interval(range(VERDICT_PAIRS)) == (5, 15)
+
+
+def test_too_few_turns_and_another_torch_are_timed_again(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 3
+    monkeypatch.setattr(timed_rows, "time_in_turn", lambda *_, **__: ((1.0, 0.9),) * turns)
+    (row,) = table.select(["deit_tiny/s2vite-30"])
+
+    def time_it() -> int:
+        said: list[str] = []
+        time_rows(table, [row], tmp_path, tell=said.append)
+        return len(said)
+
+    assert [time_it(), time_it()] == [1, 1]  # three turns decide nothing
+    turns = 6
+    assert [time_it(), time_it()] == [1, 0]
+    path = timing_path(tmp_path, "table1", row.id)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**found, "provenance": {**found["provenance"], "torch": "1.0"}})
+    assert [time_it(), time_it()] == [1, 0]
 
 
 def test_median_and_quartiles_by_hand() -> None:

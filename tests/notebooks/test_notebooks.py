@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from repro.report.claims import load_claims
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -31,6 +34,17 @@ def test_committed_executed_small_and_of_no_machine(path: Path) -> None:
     assert not any(output["output_type"] in ("error", "stream") for output in outputs)
     words = json.dumps([output for output in outputs if "image/png" not in output.get("data", {})])
     assert not re.search(r"/(home|root|work|tmp|usr)/", words)
+
+
+def test_the_committed_verdicts_are_on_the_claims_of_their_table() -> None:
+    """Stale otherwise: `make notebooks` executes them again."""
+    (path,) = (path for path in NOTEBOOKS if path.stem == "table_and_verdicts")
+    outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
+    words = html.unescape("\n".join("".join(output.get("data", {}).get("text/html", [])) for output in outputs))
+    claims = load_claims()
+    own = {claim.statement for claim in claims if claim.table == "table1"}
+    assert own
+    assert {claim.statement for claim in claims if claim.statement in words} == own
 
 
 def shown(path: Path) -> list[str]:

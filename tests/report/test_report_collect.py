@@ -16,7 +16,7 @@ from repro.errors import UserError
 from repro.launch.liveness import why_alive
 from repro.report.collect import collect
 from repro.report.evidence import read_evidence
-from repro.report.view import view
+from repro.report.view import tone, view
 from repro.rows import Table, load_table
 from repro.runs.files import write_json, write_text
 
@@ -152,8 +152,21 @@ def test_a_gain_waits_for_its_reference(table: Table, tmp_path: Path) -> None:
     write_record(tmp_path, rows["deit_small/svite_plus-5-50"], "paper", 0, top1_best_pct=80.2)
     write_record(tmp_path, rows["deit_small/dense"], "paper", 0, "running")
     frame = collect(table, [rows["deit_small/svite_plus-5-50"]], "paper", [0], tmp_path)
-    assert frame.loc[0, "top1_pct_verdict"] == "reproduced"
+    assert frame.loc[0, "top1_pct_verdict"] == "partial (1 of 3)"
     assert frame.loc[0, "top1_gain_pct_verdict"] == "running"
+
+
+@pytest.mark.parametrize(("name", "row"), [("table1", "deit_small/dense"), ("table3", "deit_small/ia_red2")])
+def test_fewer_seeds_than_the_table_has_are_no_verdict(name: str, row: str, tmp_path: Path) -> None:
+    table = load_table(name)
+    (one,) = table.select([row])
+    published = one.best_published("top1_pct")
+    assert published is not None
+    for seed in range(3):
+        write_record(tmp_path, one, "paper", seed, top1_best_pct=published.value)
+        seeds = range(seed + 1)
+        found = collect(table, [one], "paper", seeds, tmp_path).loc[0, "top1_pct_verdict"]
+        assert found == ("reproduced" if seed == 2 else f"partial ({seed + 1} of 3)")
 
 
 def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> None:
@@ -161,13 +174,39 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
     write_saving(tmp_path, row, 23.0)
     frame = collect(table, [row], "local", [0, 1], tmp_path)
     assert frame.loc[0, "time_saving_pct"] == pytest.approx(23.0)
-    assert frame.loc[0, "time_saving_pct_verdict"] == "reproduced"
+    assert frame.loc[0, "time_saving_pct_verdict"] == "reproduced on CPU"
     assert frame.loc[0, "time_note"] == (
-        "heads and neurons removed; median of 3 turns with deit_small/dense, quartiles 22.5 to 23.5 %; "
+        "heads and neurons removed; forward pass in evaluation mode, fresh weights; "
+        "median of 7 turns with deit_small/dense, quartiles 22.5 to 23.5 %; "
         "37.0 % fewer MACs as timed; a device, 2 threads, batch 8, float32"
     )
     told = {note.title: note.items for note in view(frame, table).notes}
     assert told["Time saving as measured here"][0].startswith("deit_small/s2vite-40: 23.0 %: heads and neurons removed")
+
+
+@pytest.mark.parametrize(
+    ("saving", "threads", "turns", "verdict"),
+    [
+        # 22.7 is published, to 0.05; within 2.05 of it is reproduced; seven turns span a point to either side.
+        (23.7, 0, 7, "reproduced"),
+        (23.7, 1, 7, "reproduced on CPU"),
+        (24.0, 0, 7, "undecided"),
+        (24.0, 1, 7, "undecided"),
+        (30.0, 0, 7, "above"),
+        (30.0, 1, 7, "above on CPU"),
+        (10.0, 1, 7, "below on CPU"),
+        (30.0, 0, 5, "undecided"),  # five turns of any spread hold the median with 93.75 % only
+    ],
+)
+def test_a_time_is_judged_by_its_interval_and_device(
+    table: Table, tmp_path: Path, saving: float, threads: int, turns: int, verdict: str
+) -> None:
+    (row,) = table.select(["deit_small/s2vite-40"])
+    write_saving(tmp_path, row, saving, threads=threads, turns=turns)
+    frame = collect(table, [row], "local", [0], tmp_path)
+    assert frame.loc[0, "time_saving_pct_verdict"] == verdict
+    assert frame["time_low_pct"].notna().all() == (turns > 5)
+    assert tone(verdict) == {"reproduced": "good", "above": "off"}.get(verdict, "quiet")
 
 
 def test_why_there_is_no_time(frames: dict[str, pd.DataFrame]) -> None:

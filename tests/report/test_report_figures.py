@@ -39,6 +39,7 @@ def test_local_accuracies_have_panels_of_their_own(frames: dict[str, pd.DataFram
     figure = draw_table_figure(frames["local"], table)
     assert len(figure.axes) == 6
     assert figure.axes[3].get_ylabel() == "local scale: digits top-1 (%),\nnot ImageNet"
+    assert figure.axes[3].get_xlabel() == "MACs per image (G), figure convention,\nof the published backbone"
     assert all(not marked(figure, panel)[True] for panel in range(3))
     assert all(not marked(figure, panel)[False] for panel in range(3, 6))
     assert [len(marked(figure, panel)[True]) for panel in range(3, 6)] == [2, 4, 0]

@@ -82,10 +82,14 @@ def test_one_seed_says_nothing_of_a_spread() -> None:
             empty()
 
 
+WITHOUT_END = (-math.inf, math.inf)
+
+
 @pytest.mark.parametrize(
-    ("n", "ends"), [(1, (1, 1)), (5, (1, 5)), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (15, (4, 12)), (21, (6, 16))]
+    ("n", "ends"),
+    [(1, WITHOUT_END), (5, WITHOUT_END), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (15, (4, 12)), (21, (6, 16))],
 )
-def test_the_interval_of_a_median_by_the_tables(n: int, ends: tuple[int, int]) -> None:
+def test_the_interval_of_a_median_by_the_tables(n: int, ends: tuple[float, float]) -> None:
     assert median_interval(reversed(range(1, n + 1))) == ends
 
 
