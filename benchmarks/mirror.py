@@ -24,7 +24,7 @@ from repro.training import task
 from repro.training.loop import Trainer
 
 STARTS = 5
-TRAININGS = 5
+TRAININGS = 3
 LONGEST_START_S = 1.0
 MOST_OF_A_STEP = 0.005
 # The smallest model of table 1 at local scale, whose step is the shortest; its masks move every 3 steps, and each move
