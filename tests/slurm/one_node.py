@@ -115,6 +115,7 @@ class OneNode:
         self.host = socket.gethostname().split(".")[0]
         self.second = f"{self.host}-second"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.released: set[tuple[str, str | None]] = set()
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "USER": "root"}
 
     def start(self) -> None:
@@ -195,11 +196,15 @@ class OneNode:
         return dict(re.findall(r"(\S+?)=(\S*)", text.splitlines()[0] if text else ""))
 
     def release(self) -> None:
-        """Requeued jobs are held for two minutes; let them start now."""
+        """Requeued jobs are held for two minutes; let each start in three seconds.
+
+        Not at once: within the second in which it was killed its credential is revoked, and Slurm ends it for good.
+        """
         for line in self.run("squeue", "-h", "-r", "-t", "PD", "-o", "%A %r", check=False).stdout.splitlines():
             job_id, reason = line.split(" ", 1)
-            if reason == "BeginTime":
-                self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now", check=False)
+            if reason == "BeginTime" and (again := (job_id, self.job(job_id).get("Restarts"))) not in self.released:
+                self.released.add(again)
+                self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now+3", check=False)
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 60, must: bool = True) -> None:
         """Until something is so. Fails with the end of the controller's log."""
