@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,9 @@ class BudgetedDropper(Dropper):
         super().__init__()
         self.register_buffer("kept", torch.tensor(max(1, round(keep_rate * patches))))
 
+    @abstractmethod
     def scores(self, values: Tensor, valid: Tensor, block: Any) -> Tensor:
         """(images, patches): the higher, the sooner a patch stays. Arguments as `Dropper.forward`."""
-        raise NotImplementedError
 
     def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:
         """As many patches as the rate says, never fewer than one; ties go to the first."""

@@ -5,6 +5,7 @@ Dropped patches never come back; the class token always stays. The mechanism is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,11 +37,12 @@ class Decision:
 RunPlaced = Callable[[Sequence[Any], Tensor, Tensor | None, Tensor], Tensor]
 
 
-class Dropper(nn.Module):
+class Dropper(nn.Module, ABC):
     """Decides before a group of blocks. A module, so that what it has learnt is saved with the model."""
 
     keep_dense = True  # its weights get no mask
 
+    @abstractmethod
     def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:
         """Which patches stay.
 
@@ -49,11 +51,6 @@ class Dropper(nn.Module):
             valid: bool (images, n - 1): the patches that are there.
             block: the transformer block that comes next.
         """
-        raise NotImplementedError
-
-    def force(self, keep_rate: float, spread: float) -> None:
-        """Keep about this share of all patches whatever is learnt, so that an untrained model costs what it will."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Interpreter(Dropper):
         return Decision(sampled, scores, keep)
 
     def force(self, keep_rate: float, spread: float) -> None:
-        """See `Dropper`."""
+        """Keep about this share of all patches whatever is learnt, so that an untrained model costs what it will."""
         self.forced = (keep_rate, spread)
 
 

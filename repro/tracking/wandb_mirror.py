@@ -142,10 +142,8 @@ class WandbMirror:
                 run = self._start("online", place)
                 self._url, self._place = run.url, Place(run.project, run.entity)
                 return run
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # whatever it is (the client's errors have no common parent), offline may still do
+        except (Exception, SystemExit) as error:
+            # Whatever it is (the client's errors have no common parent), offline may still do.
             self._why_offline = f"W&B cannot be reached ({one_line(error)})"
             self._warn(f"{self._why_offline}; writing offline")
             reset_client()
