@@ -11,6 +11,7 @@ import sys
 import torch
 
 from benchmarks.figures import write
+from benchmarks.growth import images, parameters, ranks
 from benchmarks.launching import launching
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
@@ -25,6 +26,7 @@ ROOMS = {
     "mirror": (mirror,),
     "reporting": (reporting, page),
     "launching": (launching,),
+    "growth": (images, parameters, ranks),
     "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference, neurons),
     "token_dropping": (token_dropping,),
