@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.commands.selection import add_selection, command_line, console, planned
 from repro.commands.tables import add_reports, write_report
+from repro.runs.status import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from repro.launch.plan import PlannedRun
     from repro.measure.rate import Throughput
 
-MAX_ATTEMPTS = 5
 PROBE_S = 45.0
 WORDS = "row patterns and key=value overrides"
 

@@ -9,7 +9,7 @@ import pytest
 
 SBATCH = """#!/bin/sh
 for script; do :; done
-name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+name=${{SBATCH_JOB_NAME:-$(sed -n 's/^#SBATCH --job-name=//p' "$script")}}
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
 cat "$script" >> {folder}/scripts
 echo x >> {folder}/submitted
@@ -21,6 +21,12 @@ fi
 if grep -q 'error' {folder}/answer; then sed -n 's/^error //p' {folder}/answer >&2; exit 1; fi
 echo "Submitted batch job $number"
 """
+# SQUEUE_STATES filters, and jobs of a hidden partition are shown to `--all` only, as by the real one.
+SQUEUE = """#!/bin/sh
+echo "$*" | grep -q -e --all || {{ cat {folder}/queue | grep -v hidden; exit 0; }}
+if [ -n "$SQUEUE_STATES" ]; then grep "|$SQUEUE_STATES|" {folder}/queue; exit 0; fi
+cat {folder}/queue
+"""
 
 
 class FakeSlurm:
@@ -31,7 +37,7 @@ class FakeSlurm:
         folder.mkdir()
         scripts = {
             "sbatch": SBATCH.format(folder=folder),
-            "squeue": f"#!/bin/sh\ncat {folder}/queue\n",
+            "squeue": SQUEUE.format(folder=folder),
             "scontrol": "#!/bin/sh\necho 'MaxArraySize = 4'\n",
             "scancel": f'#!/bin/sh\nfor id; do sed -i "/^$id|/d" {folder}/queue; done\n',
         }
