@@ -98,12 +98,12 @@ class RunJob(Checkpointable):  # type: ignore[misc]
         return True
 
     def _after_stop(self, record: Record, job_id: str, attempt: int | None) -> None:
-        """Requeue this job, unless somebody cancelled it or a newer attempt has the run.
+        """Requeue this job, unless somebody cancelled it or its run, or a newer attempt has the run.
 
         A signal does not say why it came (`scancel` and a preemption both send SIGTERM): Slurm is asked. Where it does
         not answer the run stays `requeued` in its status, and the next launch submits it again.
         """
-        if attempt is not None and record.latest_attempt() != attempt:
+        if (attempt is not None and record.latest_attempt() != attempt) or record.status().state == "cancelled":
             return
         try:
             job = slurm.own_job(job_id)

@@ -41,6 +41,11 @@ class Status:
         """
         return abs(now - self.heartbeat) > STALE_AFTER_S
 
+    @property
+    def is_cancelled_unstarted(self) -> bool:
+        """Whether the run was cancelled while it waited to be started: no attempt, and no job, is meant to be at it."""
+        return self.state == "cancelled" and self.pid is None and self.job_id is None
+
     def eta_s(self) -> float | None:
         """Seconds of training left at the pace of this attempt; None before there is a pace."""
         updates, elapsed = self.update - self.update_at_start, self.heartbeat - self.started

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,33 +45,49 @@ def states(folder: Path, *words: str) -> dict[str, dict[str, object]]:
     return {entry["row"]: entry for entry in entries}
 
 
-def test_cancel_saves_and_launch_goes_on(tmp_path: Path) -> None:
-    rows = ["deit_tiny/dense", "deit_tiny/svite-30"]
-    words = [*rows, *SMOKE, "recipe.epochs=300", "launcher=local", "launcher.parallel=1"]
-    first = subprocess.Popen(
-        [*REPRO, "launch", "table1", *words], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+@contextmanager
+def launching(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A launch of table1 at work, its first row at its first update."""
+    launch = subprocess.Popen(
+        [*REPRO, "launch", "table1", *words, *SMOKE],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as in a terminal, whose Ctrl-C reaches all that it has started
     )
     try:
         until = time.monotonic() + 120
-        while states(tmp_path, *rows, "recipe.epochs=300")[rows[0]]["update"] == 0:
+        while not any(entry["state"] == "running" and entry["update"] for entry in states(folder, *words).values()):
             assert time.monotonic() < until
-        seen = states(tmp_path, *rows, "recipe.epochs=300")
-        assert [seen[row]["state"] for row in rows] == ["running", "submitted"]
+        yield launch
+    finally:
+        launch.kill()
+        launch.communicate()
+
+
+def test_ctrl_c_and_cancel_save_and_launch_goes_on(tmp_path: Path) -> None:
+    rows = ["deit_tiny/dense", "deit_tiny/svite-30"]
+    words = [*rows, "recipe.epochs=300", "launcher=local", "launcher.parallel=1"]
+    with launching(tmp_path, *words) as first:
+        assert [each["state"] for each in states(tmp_path, *words).values()] == ["running", "submitted"]
         # A second launch finds one at work and one in the line of the first, and starts neither.
-        said = repro(tmp_path, "launch", "table1", *words)
+        said = repro(tmp_path, "launch", "table1", *words, *SMOKE)
         assert "a process holds its lock" in said.stdout
         assert "another launch has it in its line" in said.stdout
-        first.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        answer = repro(tmp_path, "cancel", "table1", *rows, *SMOKE, "recipe.epochs=300")
-        assert "asking process" in answer.stdout
-        first.wait(60)
-    finally:
-        first.kill()
-        first.wait()
-    seen = states(tmp_path, *rows, "recipe.epochs=300")
-    assert seen[rows[0]]["state"] in ("cancelled", "requeued")
-    assert seen[rows[1]]["state"] == "planned"  # taken out of the line
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.wait(60) == 130
+    seen = states(tmp_path, *words)
+    assert [seen[row]["state"] for row in rows] == ["requeued", "planned"]  # taken out of the line
+    with launching(tmp_path, *words) as second:
+        answer = repro(tmp_path, "cancel", "table1", *words, *SMOKE)
+        assert "deit_tiny/dense: asking process" in answer.stdout
+        assert "deit_tiny/svite-30: taken out of the line" in answer.stdout
+        assert second.wait(60) == 1
+        assert second.stderr is not None
+        assert "not finished: 2 runs; the same command goes on with them" in second.stderr.read()
+    seen = states(tmp_path, *words)
+    assert [(seen[row]["state"], seen[row]["attempts"]) for row in rows] == [("cancelled", 2), ("cancelled", 0)]
 
 
 def test_nothing_to_retry_and_no_logs_yet(tmp_path: Path) -> None:
