@@ -65,6 +65,7 @@ def _plan(options: argparse.Namespace) -> int:
     from repro.launch.costing import as_json, costs, published
     from repro.launch.launching import jobs_if_any
     from repro.launch.reconcile import decide
+    from repro.launch.request import idle_gpus
     from repro.launch.showing import print_plan
 
     table, runs = planned(options)
@@ -88,6 +89,8 @@ def _plan(options: argparse.Namespace) -> int:
         print(json.dumps(entries, indent=2))
         return 0
     print_plan(f"{table.name} at scale {options.scale}", decisions, prices, console())
+    if runs and (idle := idle_gpus(runs[0].config.launcher)):
+        print(idle)
     return 0
 
 

@@ -14,9 +14,11 @@ from repro.config import InlineLauncher, Launcher, LocalLauncher, SlurmLauncher
 from repro.errors import UserError
 from repro.launch import slurm
 from repro.launch.costing import costs, published
+from repro.launch.gpus import shares_here
 from repro.launch.plan import PlannedRun
 from repro.launch.progress import TableProgress
 from repro.launch.reconcile import Decision, decide, launcher_lock, starting
+from repro.launch.request import idle_gpus
 from repro.launch.showing import print_plan
 from repro.launch.submit import mend, submit
 from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
@@ -58,6 +60,8 @@ def launch(name: str, runs: Sequence[PlannedRun], wishes: Wishes, console: Conso
     it may not ask.
     """
     launcher = runs[0].config.launcher
+    if idle := idle_gpus(launcher):
+        console.print(idle, soft_wrap=True)
     if isinstance(launcher, SlurmLauncher):
         left = [each for each in _to_slurm(runs, launcher, wishes, console) if _is_left_alone(each)]
         return Outcome(False, [(each.run, _why_failed(each)) for each in left], [])
@@ -91,19 +95,15 @@ def _here(
     with launcher_lock(wishes.root):
         jobs = _mended(runs, wishes.root, jobs_if_any(runs), console)
         decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
+        explain(decisions, console)
         chosen = only(confirmed, starting(decisions), console)
+        if not chosen:
+            return True, decisions
+        start, parallel = _starter(launcher, runs[0].config.scale.cpu_threads, wishes.root)
         prepare(chosen, wishes.retry)
         put_in_line(chosen)
-    explain(decisions, console)
-    if not chosen:
-        return True, decisions
     with TableProgress(name, list(runs), chosen, console) as progress:
-        finished = run_all(
-            chosen,
-            parallelism(launcher.parallel, runs[0].config.scale.cpu_threads),
-            _starter(launcher, wishes.root),
-            progress.watch,
-        )
+        finished = run_all(chosen, parallel, start, progress.watch)
     return finished, decisions
 
 
@@ -136,14 +136,19 @@ def _mended(
     return slurm.queue(owners(runs)) if said else jobs
 
 
-def _starter(launcher: InlineLauncher | LocalLauncher, root: Path) -> Callable[[PlannedRun], Worker]:
+def _starter(
+    launcher: InlineLauncher | LocalLauncher, threads: int, root: Path
+) -> tuple[Callable[[PlannedRun], Worker], int]:
+    """What starts a run here, and how many at once. Raises `UserError` where this machine has not what they need."""
+    parallel = parallelism(launcher.parallel, threads)
     if isinstance(launcher, LocalLauncher):
         from repro.launch.local import LocalJobs
 
-        return LocalJobs(launcher, root).start
+        shares = shares_here(launcher, parallel)
+        return LocalJobs(launcher, root, shares).start, len(shares)
     from repro.launch.inline import Forked
 
-    return Forked
+    return Forked, parallel
 
 
 def prepare(runs: Sequence[PlannedRun], retry: bool) -> None:
