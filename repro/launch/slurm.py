@@ -129,10 +129,14 @@ def configuration() -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def partition(name: str) -> dict[str, str]:
-    """`scontrol show partition` as a mapping. Raises `UserError` for one that is not there."""
-    words = ask("scontrol", "--oneliner", "show", "partition", name).split()
-    return dict(word.split("=", 1) for word in words if "=" in word)
+def partition(name: str | None) -> dict[str, str]:
+    """`scontrol show partition` as a mapping; None: of the site's default one, empty where it has none.
+
+    Raises `UserError` for one that is not there.
+    """
+    lines = ask("scontrol", "--all", "--oneliner", "show", "partition", *([name] if name else [])).splitlines()
+    found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    return next((each for each in found if name or each.get("Default") == "YES"), {})
 
 
 def ended(job_ids: Iterable[str]) -> dict[str, str]:
