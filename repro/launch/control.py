@@ -69,9 +69,7 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
     return said
 
 
-def _taken_out_of_lines(
-    runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path
-) -> list[str]:
+def _taken_out_of_lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:
     """Cancel what waits in the line of a launch, on whatever machine: it looks at the record before it starts a run."""
     in_line = [run for run in runs if _is_in_a_line(run, jobs)]
     if not in_line:

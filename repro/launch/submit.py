@@ -39,9 +39,7 @@ def jobs_folder(root: Path) -> Path:
     return root.absolute() / FOLDER / "jobs"
 
 
-def submit(
-    runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, max_attempts: int = MAX_ATTEMPTS
-) -> int:
+def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, max_attempts: int = MAX_ATTEMPTS) -> int:
     """Submit runs as arrays of identical requests, those that others begin with first; returns the number of arrays.
 
     The caller holds the launcher's lock and has created the records. A job gives up after `max_attempts` starts in a

@@ -90,8 +90,8 @@ def execute(
 def _take(record: Record, lock: FileLock, attempt: int | None, world: World, stop: StopFlag, take_over_s: float) -> int:
     """Claim the run and wait for its lock, on the first rank only; returns the attempt's number, 0 on other ranks.
 
-    Raises `Interrupted` where an older attempt does not leave: this one goes when it is started again. And where the run
-    was cancelled while it waited, when this process had been started already.
+    Raises `Interrupted` where an older attempt does not leave: this one goes when it is started again. And where the
+    run was cancelled while it waited, when this process had been started already.
     """
     if not world.is_first:
         return 0

@@ -98,9 +98,7 @@ def test_a_job_that_may_not_requeue_itself_is_left_to_the_next_launch(
     assert record.status().state == "requeued"
 
 
-def test_slices_without_an_update_come_to_an_end(
-    slurm: Slurm, record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slices_without_an_update_come_to_an_end(slurm: Slurm, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time limit that is shorter than the start: each attempt is told to stop before its first update."""
     slurm.shows(RUNNING)
     job = RunJob(record.path, True, 100, max_attempts=3)
@@ -130,9 +128,7 @@ def test_a_run_that_gets_further_in_each_slice_goes_on(
     assert record.status().state == "requeued"
 
 
-@pytest.mark.parametrize(
-    ("restarts", "submissions", "state", "code"), [(1, 3, "failed", 1), (101, 0, "requeued", 75)]
-)
+@pytest.mark.parametrize(("restarts", "submissions", "state", "code"), [(1, 3, "failed", 1), (101, 0, "requeued", 75)])
 def test_what_slurm_itself_requeues_too_often_does_not_start(
     record: Record, monkeypatch: pytest.MonkeyPatch, restarts: int, submissions: int, state: str, code: int
 ) -> None:

@@ -116,9 +116,7 @@ def test_only_the_failure_of_a_run_fails_those_that_begin_with_it(runs: list[Pla
 
 
 @pytest.mark.parametrize("ended", [("failed", "the loss is not finite"), ("requeued", "stopped by SIGUSR2")])
-def test_a_launch_does_not_promise_to_go_on_with_what_it_leaves(
-    tmp_path: Path, ended: tuple[State, str]
-) -> None:
+def test_a_launch_does_not_promise_to_go_on_with_what_it_leaves(tmp_path: Path, ended: tuple[State, str]) -> None:
     """dense has failed, or was started five times in vain; omp-30 begins with it. The next launch leaves both again."""
     table = load_table("table1")
     every = plan(table, table.select(["deit_tiny/omp-30"]), "smoke", [0], tmp_path)
