@@ -35,7 +35,15 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (| head): nothing is left to say, and no traceback either
         code = 1
+    except OSError as error:  # a full disk or quota, a file of somebody else's, a file system that has gone away
+        print(f"repro: {_words(error)}", file=sys.stderr)
+        code = 2
     sys.exit(code)
+
+
+def _words(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

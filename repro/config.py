@@ -292,7 +292,7 @@ class LocalLauncher(_Section):
 class SlurmLauncher(_Section):
     """What a run asks of Slurm. `parallel` caps how many tasks of an array run at once; null leaves a key to the site.
 
-    `time_min` in minutes, `mem_gb` per node, `signal_lead_s` the seconds before the end at which a job is told.
+    `time_min` in minutes, `mem_gb` per node, `signal_lead_s` the seconds before the time limit at which a job is told.
     """
 
     name: Literal["slurm"]

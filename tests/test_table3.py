@@ -146,7 +146,7 @@ def test_slurm_gets_a_chain_in_its_order_each_job_after_the_one_that_it_begins_w
         run.create()
     submitted: list[tuple[list[str], list[str]]] = []
 
-    def array(some: Any, launcher: Any, root: Path, after: list[str], places: int) -> dict[Path, str]:
+    def array(some: Any, launcher: Any, root: Path, after: list[str], *_: int) -> dict[Path, str]:
         submitted.append(([run.row.id.partition("/")[2] for run in some], after))
         return {run.record.path: f"{len(submitted)}_{index}" for index, run in enumerate(some)}
 

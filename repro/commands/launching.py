@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.commands.selection import add_selection, command_line, console, planned
 from repro.commands.tables import add_reports, write_report
+from repro.runs.status import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from repro.launch.plan import PlannedRun
     from repro.measure.rate import Throughput
 
-MAX_ATTEMPTS = 5
 PROBE_S = 45.0
 WORDS = "row patterns and key=value overrides"
 
@@ -65,6 +65,7 @@ def _plan(options: argparse.Namespace) -> int:
     from repro.launch.costing import as_json, costs, published
     from repro.launch.launching import jobs_if_any
     from repro.launch.reconcile import decide
+    from repro.launch.request import idle_gpus
     from repro.launch.showing import print_plan
 
     table, runs = planned(options)
@@ -88,6 +89,8 @@ def _plan(options: argparse.Namespace) -> int:
         print(json.dumps(entries, indent=2))
         return 0
     print_plan(f"{table.name} at scale {options.scale}", decisions, prices, console())
+    if runs and (idle := idle_gpus(runs[0].config.launcher)):
+        print(idle)
     return 0
 
 

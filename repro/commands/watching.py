@@ -52,20 +52,21 @@ def _status(options: argparse.Namespace) -> int:
     from repro.launch.failures import causes
     from repro.launch.launching import jobs_if_any
     from repro.launch.overview import as_json, lines, render
+    from repro.launch.watching import Asked, watch
 
     table, runs = planned(options)
+    jobs = Asked(lambda: jobs_if_any(runs))
     if options.json:
-        print(json.dumps(as_json(lines(runs, jobs_if_any(runs))), indent=2))
+        print(json.dumps(as_json(lines(runs, jobs(), None, jobs.at)), indent=2))
         return 0
     title, out = f"{table.name} at scale {options.scale}", console()
     if options.watch:
         from repro.launch import slurm
-        from repro.launch.watching import Asked, watch
 
-        jobs, ends = Asked(lambda: jobs_if_any(runs)), Asked(slurm.ended)
+        ends = Asked(slurm.ended)
         watch(lambda: render(title, lines(runs, jobs(), None, jobs.at, ends)), out)
         return 0
-    entries = lines(runs, jobs_if_any(runs))
+    entries = lines(runs, jobs(), None, jobs.at)
     out.print(render(title, entries), soft_wrap=True)
     for cause in causes(entries, options.runs, lambda row, seed: _logs_command(options, row, seed)):
         out.print(f"\n{len(cause.rows)} failed alike: {cause.line}", soft_wrap=True, markup=False)
@@ -100,8 +101,9 @@ def _cancel(options: argparse.Namespace) -> int:
 
     table, runs = planned(options)
     # Not the runs that these begin with: others may wait for them.
-    chosen = {row.id for row in table.select(split(options)[0], options.scale)}
-    runs = [run for run in runs if run.row.id in chosen]
+    # A run of another table may have the name of a row of this one (`method.starts_from=table1/dense`).
+    chosen = {(row.table, row.id) for row in table.select(split(options)[0], options.scale)}
+    runs = [run for run in runs if (run.row.table, run.row.id) in chosen]
     print("\n".join(cancel(runs, jobs_if_any(runs), options.runs) or ["nothing is running or waiting"]))
     return 0
 

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from repro.data.places import check_class_folders
 from repro.data.splits import first_few
 from repro.data.transforms import Transform
 from repro.errors import UserError
@@ -38,12 +39,6 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(tuple(IMG_EXTENSIONS))
 
 
-def has_folders(folder: Path) -> bool:
-    """Whether there is a folder in `folder`."""
-    with os.scandir(folder) as entries:
-        return any(entry.is_dir() for entry in entries)
-
-
 def list_class_folders(folder: Path) -> Listing:
     """The images in `folder/<class>/`, classes in the order of their names.
 
@@ -51,10 +46,7 @@ def list_class_folders(folder: Path) -> Listing:
     happens to give them, and a resumed run must see the order of the first. Raises `UserError` for a missing folder,
     no class folders, or a class without images.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg (or set data.root)")
-    if not has_folders(folder):
-        raise UserError(f"{folder}: no class folders in it; expected {folder}/<class>/*.jpg")
+    check_class_folders(folder)
     classes, index = find_classes(folder)
     samples = make_dataset(folder, index, extensions=IMG_EXTENSIONS, allow_empty=True)
     filled = {label for _, label in samples}

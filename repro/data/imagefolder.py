@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from repro.config import Data, Recipe
 from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders
+from repro.data.places import find_imagefolder, validation_folder
 from repro.data.splits import Splits, check_channels, first_few
 from repro.data.transforms import evaluation_transform, training_transform
 from repro.errors import UserError
 from repro.geometry import Geometry
-
-VALIDATION = ("val", "validation")
 
 
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
@@ -19,28 +16,10 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
 
     Raises `UserError` for a missing folder, no classes, a class without images, or classes that differ.
     """
-    root = data_root(data)
+    root = find_imagefolder(data)
     train = list_class_folders(root / "train")
     test = list_class_folders(validation_folder(root))
     return make_splits(data, recipe, model, train, test)
-
-
-def data_root(data: Data) -> Path:
-    """The folder `data.root`; raises `UserError` where it is not set or not there."""
-    if data.root is None:
-        raise UserError(f"data.root=null: data={data.name} needs the folder that holds train/ and val/; set data.root")
-    root = Path(data.root).expanduser().absolute()
-    if not root.is_dir():
-        raise UserError(f"data.root={data.root}: no such folder; expected one that holds train/ and val/")
-    return root
-
-
-def validation_folder(root: Path) -> Path:
-    """`root/val` or `root/validation`; raises `UserError` where neither is there."""
-    for name in VALIDATION:
-        if (root / name).is_dir():
-            return root / name
-    raise UserError(f"{root}: no folder {' or '.join(VALIDATION)} in it; expected {root}/val/<class>/*.jpg")
 
 
 def make_splits(data: Data, recipe: Recipe, model: Geometry, train: Listing, test: Listing) -> Splits:

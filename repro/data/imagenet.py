@@ -9,14 +9,13 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from repro.config import Data, Recipe
-from repro.data.image_files import Listing, has_folders, is_image, list_class_folders
-from repro.data.imagefolder import data_root, differences, make_splits, validation_folder
+from repro.data.image_files import Listing, is_image, list_class_folders
+from repro.data.imagefolder import differences, make_splits
+from repro.data.places import find_imagenet, has_folders, kaggle_labels, validation_folder
 from repro.data.splits import Splits, first_few
 from repro.errors import UserError
 from repro.geometry import Geometry
 
-KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
-KAGGLE_LABELS = "LOC_val_solution.csv"
 NUM_CLASSES = 1000
 
 
@@ -28,9 +27,7 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     wnids: all 1,000 of them for a model of 1,000 classes, some of them for a smaller one. Raises `UserError` for
     anything else.
     """
-    root = data_root(data)
-    if (root / KAGGLE_IMAGES).is_dir():
-        root = root / KAGGLE_IMAGES
+    root = find_imagenet(data)
     train = list_class_folders(root / "train")
     _check_wnids(train, is_whole=model.num_classes == NUM_CLASSES)
     folder = validation_folder(root)
@@ -56,7 +53,7 @@ def _list_flat(folder: Path, train: Listing) -> Listing:
     names = sorted(name for name in os.listdir(folder) if is_image(name))
     if not names:
         raise UserError(f"{folder}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG")
-    path = _find_labels(folder)
+    path = kaggle_labels(folder)
     wnids = _read_labels(path)
     unlabelled = [name for name in names if Path(name).stem not in wnids]
     if unlabelled:
@@ -72,17 +69,6 @@ def _list_flat(folder: Path, train: Listing) -> Listing:
         raise UserError(f"{folder}: no class folder in {train.folder} for {first_few(foreign)}; take these images away")
     labels = [index[wnids[Path(name).stem]] for name in names]
     return Listing(folder, tuple(train.classes[label] for label in sorted(set(labels))), names, labels)
-
-
-def _find_labels(folder: Path) -> Path:
-    # val, CLS-LOC, Data, ILSVRC, and Kaggle's root.
-    for place in (folder, *list(folder.parents)[: len(KAGGLE_IMAGES.parts) + 1]):
-        if (place / KAGGLE_LABELS).is_file():
-            return place / KAGGLE_LABELS
-    raise UserError(
-        f"{folder}: images without class folders need {KAGGLE_LABELS} in {folder.parent} or above; copy it there, or "
-        f"sort the images into {folder.name}/<wnid>/"
-    )
 
 
 def _read_labels(path: Path) -> dict[str, str]:

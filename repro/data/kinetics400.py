@@ -6,11 +6,10 @@ from pathlib import Path
 
 from repro.config import Data, Recipe
 from repro.data.clips import Clips
-from repro.data.imagefolder import VALIDATION, data_root
 from repro.data.in_memory import check_not_augmented
+from repro.data.places import find_kinetics, video_validation
 from repro.data.splits import Splits, check_channels
 from repro.data.video_listing import Videos, check_same_classes, list_videos, usable, video_fingerprint
-from repro.errors import UserError
 from repro.geometry import Geometry, TimeSformer
 
 
@@ -21,7 +20,7 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     be decoded, or have fewer frames than a clip, are left out and named in `skipped`. Raises `UserError` for anything
     else that is not such a data set, or a recipe that augments beyond the clip's own draw.
     """
-    return splits_of(data_root(data), data, recipe, model)
+    return splits_of(find_kinetics(data), data, recipe, model)
 
 
 def splits_of(root: Path, data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = None) -> Splits:
@@ -29,10 +28,7 @@ def splits_of(root: Path, data: Data, recipe: Recipe, model: Geometry, fingerpri
     assert isinstance(model, TimeSformer)
     check_channels(data, model, channels=3)
     check_not_augmented(data, recipe)
-    names = [name for name in VALIDATION if (root / name).is_dir() or (root / f"{name}.csv").is_file()]
-    if not names:
-        raise UserError(f"{root}: no {' or '.join(VALIDATION)}, folder or csv, in it")
-    train, test = (usable(list_videos(root, split), model.frames) for split in ("train", names[0]))
+    train, test = (usable(list_videos(root, split), model.frames) for split in ("train", video_validation(root)))
     classes = {name: number for number, name in enumerate(check_same_classes(train, test))}
 
     def clips(videos: Videos) -> Clips:

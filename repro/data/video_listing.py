@@ -13,7 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from repro.data.cache import user_cache
-from repro.data.image_files import STAT_THREADS, has_folders
+from repro.data.image_files import STAT_THREADS
+from repro.data.places import check_listed, has_folders
 from repro.data.splits import first_few
 from repro.data.video_decoding import Inspected, inspect
 from repro.errors import UserError
@@ -45,9 +46,8 @@ def list_videos(root: Path, split: str) -> Videos:
     table = root / f"{split}.csv"
     if table.is_file():
         return _from_table(root, split, table)
+    check_listed(root, split)
     folder = root / split
-    if not folder.is_dir() or not has_folders(folder):
-        raise UserError(f"{root}: neither {table.name} nor class folders in {split}/; expected {split}/<class>/*.mp4")
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     found = [
         (f"{name}/{file}", name)

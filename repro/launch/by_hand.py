@@ -68,10 +68,11 @@ def _run(run: PlannedRun, console: Console) -> int:
     with launcher_lock(Path(run.config.run.root)):
         jobs = jobs_if_any(runs)
         for one in runs:
-            one.create()
             alive = why_alive(one.record, one.record.status(), jobs, time.time())
             if alive:
                 raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
+        for one in runs:
+            one.create()
         put_in_line(runs)
     finished = True
     if runs:

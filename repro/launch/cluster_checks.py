@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from repro.config import Config, SlurmLauncher
+from repro.data.places import find_data
 from repro.errors import UserError
 from repro.launch import slurm
 from repro.launch.check import Check
@@ -34,23 +35,36 @@ def cluster_checks(config: Config, root: Path) -> Iterator[Check]:
         yield Check("slurm", bad, str(error), "the controller does not answer: try again later")
         return
     yield Check("slurm", "pass", version)
-    mode = configuration.get("PreemptMode", "OFF")
-    if launcher is not None and launcher.partition is not None:
+    partition: dict[str, str] = {}
+    if launcher is not None:
         try:
-            mode = slurm.partition(launcher.partition).get("PreemptMode", mode)
+            partition = slurm.partition(launcher.partition)
         except UserError as error:
             yield Check("partition", "fail", f"{launcher.partition}: {error}", "sinfo lists them: launcher.partition=")
             return
-        yield Check("partition", "pass", launcher.partition)
+        if launcher.partition is not None:
+            yield Check("partition", "pass", launcher.partition)
+    mode = partition.get("PreemptMode", configuration.get("PreemptMode", "OFF"))
     yield _preempt_mode(mode)
     yield _preempt_signal(mode, configuration.get("SlurmctldParameters", ""))
+    if launcher is not None:
+        by_qos = configuration.get("PreemptType", "").endswith("qos")
+        yield _grace_time(mode, None if by_qos else partition.get("GraceTime"), launcher.signal_lead_s)
     yield _array_size(configuration.get("MaxArraySize", ""))
     yield _accounting(configuration.get("AccountingStorageType", ""))
     if launcher is None:
         advice = "repro doctor launcher=slurm submits a one-minute job to find out"
         yield Check("scontrol on compute nodes", "warn", "not tried", advice)
     else:
-        yield from _on_a_node(launcher, config.data.root, root)
+        yield from _on_a_node(launcher, _data_root(config), root)
+
+
+def _data_root(config: Config) -> str | None:
+    """The folder that nodes have to see; None where runs need none."""
+    try:
+        return config.data.root if find_data(config.data) is not None else None
+    except UserError:  # not here, or not whole: nodes may have it on disks of their own
+        return config.data.root
 
 
 def _preempt_mode(mode: str) -> Check:
@@ -68,11 +82,28 @@ def _preempt_signal(mode: str, parameters: str) -> Check:
     return Check(name, "warn", "not set", "a preempted job may be told nothing: keep run.checkpoint_every_s small")
 
 
+def _grace_time(mode: str, seconds: str | None, lead_s: int) -> Check:
+    """How long a preempted job has from the signal to its end; `seconds` is the partition's, None: it is the QOS's."""
+    if mode == "OFF":
+        return Check("GraceTime", "pass", "not needed: nothing is preempted")
+    too_short = (
+        f"a preempted job has this long, not launcher.signal_lead_s={lead_s}: the slowest update and a save have to "
+        "fit, else keep run.checkpoint_every_s small"
+    )
+    if seconds is None or not seconds.isdecimal():
+        where = "sacctmgr show qos format=Name,GraceTime"
+        return Check("GraceTime", "warn", seconds or "the QOS says it", f"{where}; {too_short}")
+    if int(seconds) < lead_s:
+        return Check("GraceTime", "warn", f"{seconds} s", too_short)
+    return Check("GraceTime", "pass", f"{seconds} s")
+
+
 def _array_size(size: str) -> Check:
     if not size.isdecimal():
         return Check("MaxArraySize", "warn", size or "unknown", "say it yourself where sbatch refuses: array_size=")
     if int(size) < 2:
-        return Check("MaxArraySize", "fail", size, "the site allows no arrays: ask the admin")
+        advice = "nothing: each run becomes a job of its own, which takes longer to submit and fills the queue"
+        return Check("MaxArraySize", "warn", f"{size}: no arrays", advice)
     return Check("MaxArraySize", "pass", f"{size}: arrays of at most {int(size) - 1}")
 
 
@@ -88,9 +119,10 @@ def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterato
     """
     name = "scontrol on compute nodes"
     command = ["srun", "--immediate=30", "--time=1", "--ntasks=1", "--job-name=repro-doctor"]
-    for key in ("account", "partition", "qos", "constraint", "reservation", "exclude"):
+    # With the GPUs of a run: a partition of GPU nodes may take no job without, and one without GPUs no run.
+    for key in ("account", "partition", "qos", "constraint", "reservation", "exclude", "gres", "gpus_per_node"):
         value = getattr(launcher, key)
-        command += [f"--{key}={value}"] if value is not None else []
+        command += [f"--{key.replace('_', '-')}={value}"] if value else []
     tries = {
         "scontrol": "scontrol ping >/dev/null",
         "python": f"{shlex.quote(sys.executable)} -c 'import repro'",

@@ -7,9 +7,11 @@ import platform
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
+from filelock import FileLock, Timeout
 
 from repro.launch import slurm
 from repro.launch.liveness import why_alive
@@ -17,6 +19,7 @@ from repro.launch.plan import PlannedRun
 from repro.launch.reconcile import launcher_lock
 
 SAVE_WAIT_S = 60.0
+REASON = "cancelled with repro cancel"
 
 
 def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:
@@ -25,7 +28,8 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
     Runs on another machine that is not Slurm's cannot be reached from here: the line says so. A run that is taken for
     alive only because Slurm cannot be asked is given up, and the line says what to make sure of.
     """
-    said, to_slurm, ours, given_up = [], [], [], []
+    # First what waits in the line of a launch: it would start the next ones in the place of those that stop.
+    said, to_slurm, ours, given_up = _taken_out_of_lines(runs, jobs, root), [], [], []
     for run in runs:
         status, now = run.record.status(), time.time()
         if run.is_done or not run.record.path.is_dir() or why_alive(run.record, status, jobs, now) is None:
@@ -33,30 +37,59 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
         if jobs is not None and status.job_id in jobs:
             to_slurm.append(run)
             said.append(f"{run.row.id}: cancelling job {status.job_id}")
-        elif status.host == platform.node() and status.pid and status.state == "running":
-            ours.append(run)
-            said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
+        # The lock tells that it lives: what only Slurm could vouch for may have left its number to another process.
+        elif status.host == platform.node() and status.pid and status.state == "running" and run.record.is_locked:
+            try:
+                os.kill(status.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue  # it has just ended
+            except PermissionError:
+                said.append(f"{run.row.id}: process {status.pid} is another person's: they have to stop it")
+            else:
+                ours.append(run)
+                said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
         elif jobs is None and status.is_silent(now) and not run.record.is_locked:
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"
             said.append(f"{run.row.id}: cancelled here; Slurm cannot be asked: make sure that it does not have {job}")
         elif status.state == "submitted" and status.pid is None:
             said.append(f"{run.row.id}: handed to Slurm, which shows no job of it yet; try again in two minutes")
+        elif status.state == "submitted":
+            said.append(f"{run.row.id}: is being started; try again")
         else:
             where = f"on {status.host}" if status.host else "elsewhere"
             said.append(f"{run.row.id}: is {status.state} {where}; stop its launch there (Ctrl-C)")
     slurm.cancel([run.record.status().job_id or "" for run in to_slurm])
-    for run in ours:
-        pid = run.record.status().pid
-        if pid is not None and psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGTERM)
     _wait_until_saved([*ours, *to_slurm])
     with launcher_lock(root):
         for run in [*to_slurm, *ours, *given_up]:
             status = run.record.status()
             if status.state in ("submitted", "running", "requeued") and not run.is_done and not run.record.is_locked:
-                run.record.set_status(status.moved("cancelled", reason="cancelled with repro cancel"))
+                run.record.set_status(status.moved("cancelled", reason=REASON))
     return said
+
+
+def _taken_out_of_lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:
+    """Cancel what waits in the line of a launch, on whatever machine: it looks at the record before it starts a run."""
+    in_line = [run for run in runs if _is_in_a_line(run, jobs)]
+    if not in_line:
+        return []
+    said = []
+    with launcher_lock(root):
+        for run in in_line:
+            # Where an attempt has the lock, it is at work, or will be in a moment.
+            with suppress(Timeout), FileLock(run.record.path / "lock").acquire(timeout=0):
+                if _is_in_a_line(run, jobs):
+                    status = run.record.status().taken_back()
+                    run.record.set_status(replace(status, state="cancelled", reason=REASON))
+                    said.append(f"{run.row.id}: taken out of the line of a launch")
+    return said
+
+
+def _is_in_a_line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None) -> bool:
+    status = run.record.status()
+    is_handed_out = status.state == "submitted" and status.pid is not None and not run.is_done
+    return is_handed_out and why_alive(run.record, status, jobs, time.time()) is not None
 
 
 def _wait_until_saved(runs: Sequence[PlannedRun]) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from repro.config import Config, SlurmLauncher
+from repro.data.places import find_data
+from repro.errors import UserError
 from repro.launch.check import Check
 from repro.launch.cluster_checks import cluster_checks
 
@@ -190,19 +192,11 @@ def _disk(root: Path) -> Check:
 
 
 def _data(config: Config) -> Check:
-    data = config.data
-    if data.root is None:
-        return Check("data", "pass", f"{data.name} ships with a dependency")
-    folder = Path(data.root)
-    missing = [name for name in ("train", "val") if not (folder / name).is_dir()]
-    if missing and not (folder / "ILSVRC").is_dir():
-        return Check(
-            "data",
-            "fail",
-            f"{folder}: no {' and no '.join(missing)}",
-            "data.root= the folder that holds train/ and val/",
-        )
-    return Check("data", "pass", str(folder))
+    try:
+        folder = find_data(config.data)
+    except UserError as error:
+        return Check("data", "fail", str(error), "data.root= the folder that holds train/ and val/")
+    return Check("data", "pass", f"data={config.data.name} needs no folder" if folder is None else str(folder))
 
 
 def _wandb(config: Config) -> Check:

@@ -14,9 +14,11 @@ from repro.config import InlineLauncher, Launcher, LocalLauncher, SlurmLauncher
 from repro.errors import UserError
 from repro.launch import slurm
 from repro.launch.costing import costs, published
+from repro.launch.gpus import shares_here
 from repro.launch.plan import PlannedRun
 from repro.launch.progress import TableProgress
 from repro.launch.reconcile import Decision, decide, launcher_lock, starting
+from repro.launch.request import idle_gpus
 from repro.launch.showing import print_plan
 from repro.launch.submit import mend, submit
 from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
@@ -58,16 +60,27 @@ def launch(name: str, runs: Sequence[PlannedRun], wishes: Wishes, console: Conso
     it may not ask.
     """
     launcher = runs[0].config.launcher
+    if idle := idle_gpus(launcher):
+        console.print(idle, soft_wrap=True)
     if isinstance(launcher, SlurmLauncher):
-        return Outcome(False, _left_alone(_to_slurm(runs, launcher, wishes, console)), [])
-    finished = _here(name, runs, launcher, wishes, console)
-    failed = [(run, run.record.status().reason or "") for run in runs if run.state == "failed"]
-    return Outcome(not finished, failed, [run for run in runs if run.state not in ("done", "failed", "missing")])
+        left = [each for each in _to_slurm(runs, launcher, wishes, console) if _is_left_alone(each)]
+        return Outcome(False, [(each.run, _why_failed(each)) for each in left], [])
+    finished, decisions = _here(name, runs, launcher, wishes, console)
+    failed = [each for each in decisions if each.run.state == "failed" or _is_left_alone(each)]
+    ended = {each.run.record.path for each in failed}
+    unfinished = [run for run in runs if run.state not in ("done", "missing") and run.record.path not in ended]
+    return Outcome(not finished, [(each.run, _why_failed(each)) for each in failed], unfinished)
 
 
-def _left_alone(decisions: Sequence[Decision]) -> list[tuple[PlannedRun, str]]:
-    left = [each for each in decisions if each.action == "leave" and each.run.state not in ("done", "missing")]
-    return [(each.run, each.run.record.status().reason or each.why) for each in left]
+def _is_left_alone(decision: Decision) -> bool:
+    """Whether this launch and the next will not start this run, although it is not done."""
+    return decision.action == "leave" and decision.run.state not in ("done", "missing")
+
+
+def _why_failed(decision: Decision) -> str:
+    # What a run wrote before it was given up ("stopped by SIGUSR2") is not why it is left.
+    reason = decision.run.record.status().reason if decision.run.state == "failed" else None
+    return reason or decision.why
 
 
 def _here(
@@ -76,24 +89,22 @@ def _here(
     launcher: InlineLauncher | LocalLauncher,
     wishes: Wishes,
     console: Console,
-) -> bool:
+) -> tuple[bool, list[Decision]]:
+    """Start what is to be started and wait for it; returns whether nobody stopped it, and what was decided."""
     confirmed = confirm(runs, jobs_if_any(runs), wishes, console)
     with launcher_lock(wishes.root):
         jobs = _mended(runs, wishes.root, jobs_if_any(runs), console)
         decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
+        explain(decisions, console)
         chosen = only(confirmed, starting(decisions), console)
+        if not chosen:
+            return True, decisions
+        start, parallel = _starter(launcher, runs[0].config.scale.cpu_threads, wishes.root)
         prepare(chosen, wishes.retry)
         put_in_line(chosen)
-    explain(decisions, console)
-    if not chosen:
-        return True
     with TableProgress(name, list(runs), chosen, console) as progress:
-        return run_all(
-            chosen,
-            parallelism(launcher.parallel, runs[0].config.scale.cpu_threads),
-            _starter(launcher, wishes.root),
-            progress.watch,
-        )
+        finished = run_all(chosen, parallel, start, progress.watch)
+    return finished, decisions
 
 
 def jobs_if_any(runs: Iterable[PlannedRun]) -> Mapping[str, slurm.Job] | None:
@@ -125,14 +136,19 @@ def _mended(
     return slurm.queue(owners(runs)) if said else jobs
 
 
-def _starter(launcher: InlineLauncher | LocalLauncher, root: Path) -> Callable[[PlannedRun], Worker]:
+def _starter(
+    launcher: InlineLauncher | LocalLauncher, threads: int, root: Path
+) -> tuple[Callable[[PlannedRun], Worker], int]:
+    """What starts a run here, and how many at once. Raises `UserError` where this machine has not what they need."""
+    parallel = parallelism(launcher.parallel, threads)
     if isinstance(launcher, LocalLauncher):
         from repro.launch.local import LocalJobs
 
-        return LocalJobs(launcher, root).start
+        shares = shares_here(launcher, parallel)
+        return LocalJobs(launcher, root, shares).start, len(shares)
     from repro.launch.inline import Forked
 
-    return Forked
+    return Forked, parallel
 
 
 def prepare(runs: Sequence[PlannedRun], retry: bool) -> None:
@@ -169,7 +185,7 @@ def _to_slurm(runs: Sequence[PlannedRun], launcher: SlurmLauncher, wishes: Wishe
         if not chosen:
             console.print("nothing to submit")
             return decisions
-        arrays = submit(chosen, launcher, wishes.root)
+        arrays = submit(chosen, launcher, wishes.root, wishes.max_attempts)
     console.print(
         f"submitted {len(chosen)} runs in {arrays} arrays; {wishes.show_status} shows them",
         soft_wrap=True,

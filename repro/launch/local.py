@@ -22,25 +22,23 @@ A_YEAR_MIN = 60 * 24 * 365  # submitit gives a job two minutes by default
 
 
 class LocalJobs:
-    """Starts jobs, each on GPUs that no other one of them has."""
+    """Starts jobs, each on GPUs that no other one of them has: as many at once as there are `shares`."""
 
-    def __init__(self, launcher: LocalLauncher, root: Path) -> None:
+    def __init__(self, launcher: LocalLauncher, root: Path, shares: Sequence[tuple[int, ...]]) -> None:
         self.launcher, self.root = launcher, root
-        self._taken: set[int] = set()
+        self._free = list(shares)
 
     def start(self, run: PlannedRun) -> LocalJob:
         """Start one run."""
         launcher = self.launcher
-        place = next(number for number in range(len(self._taken) + 1) if number not in self._taken)
-        self._taken.add(place)
+        gpus = self._free.pop(0)
         folder = jobs_folder(self.root)
         executor = submitit.LocalExecutor(folder, python=python(launcher))
-        gpus = launcher.gpus_per_node
         executor.update_parameters(
             timeout_min=A_YEAR_MIN,
             tasks_per_node=launcher.tasks_per_node,
-            gpus_per_node=gpus,
-            visible_gpus=tuple(range(place * gpus, (place + 1) * gpus)),
+            gpus_per_node=len(gpus),
+            visible_gpus=gpus,
             setup=_heard(launcher.setup, folder),
         )
         # A Ctrl-C reaches every process of the terminal. submitit's controller would answer it by killing the tasks
@@ -51,7 +49,7 @@ class LocalJobs:
         finally:
             signal.signal(signal.SIGINT, before)
         note_id(run.record, f"local-{job.job_id}")
-        return LocalJob(run.record.path, job, lambda: self._taken.discard(place))
+        return LocalJob(run.record.path, job, lambda: self._free.append(gpus))
 
 
 def _heard(setup: Sequence[str], folder: Path) -> list[str]:

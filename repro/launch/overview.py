@@ -80,9 +80,11 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, ask
     status = run.record.status()
     if status.heartbeat > asked and status.job_id not in (jobs or {}):
         jobs = None
-    state, reason = run.state, status.reason
+    state, reason = run.state_at(status), status.reason
     job = jobs.get(status.job_id) if jobs is not None and status.job_id else None
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
+        if run.record.status() != status:  # it has just ended, and said how
+            return _line(run, jobs, now, asked)
         state = "dead"
         reason = reason or _why_dead(run)
     elif state == "requeued" and jobs is not None and slurm.is_job_id(status.job_id) and job is None:

@@ -12,6 +12,7 @@ from repro.config import PRETRAINED, Config, signatures
 from repro.errors import UserError
 from repro.rows import Row, Table, load_table
 from repro.runs.record import Record, record_for
+from repro.runs.status import Status
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,13 @@ class PlannedRun:
     @property
     def state(self) -> str:
         """done, missing (its method cannot be trained yet), or what its status says."""
+        return self.state_at(self.record.status())
+
+    def state_at(self, status: Status) -> str:
+        """`state`, for a status that was read before: the run may have moved on since."""
         if self.is_done:
             return "done"
-        return self.record.status().state if self.config.method.is_trainable else "missing"
+        return status.state if self.config.method.is_trainable else "missing"
 
 
 def plan(

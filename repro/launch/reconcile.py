@@ -55,12 +55,12 @@ def _can_wait_in_slurm(run: PlannedRun, origin: PlannedRun, jobs: Mapping[str, J
 
 
 def _decide(run: PlannedRun, jobs: Mapping[str, Job] | None, retry: bool, max_attempts: int, now: float) -> Decision:
-    state = run.state
+    status = run.record.status()
+    state = run.state_at(status)
     if state == "done":
         return Decision(run, "leave", "done")
     if state == "missing":
         return Decision(run, "leave", "no training for this method yet")
-    status = run.record.status()
     alive = why_alive(run.record, status, jobs, now)
     if alive:
         return Decision(run, "keep", alive)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from repro.config import LocalLauncher, SlurmLauncher
+from repro.config import InlineLauncher, Launcher, LocalLauncher, SlurmLauncher
 
 # A Slurm step does not inherit the CPUs of its job since 22.05: without this a task of 8 CPUs trains on one.
 CPUS_FOR_STEPS = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
@@ -55,6 +55,22 @@ def parameters(
     }
     # submitit has defaults of its own for what is left out; `wckey` alone must be None to be left out.
     return {key: value for key, value in asked.items() if value is not None or key == "wckey"}
+
+
+def idle_gpus(launcher: Launcher) -> str | None:
+    """What to say where runs ask for GPUs that none of their ranks trains on; None where there are no such.
+
+    Not refused: a site may hand out whole nodes only.
+    """
+    if isinstance(launcher, InlineLauncher):
+        return None
+    gpus, ranks = launcher.gpus_per_node or 0, launcher.tasks_per_node
+    if gpus <= ranks:
+        return None
+    return (
+        f"launcher.gpus_per_node={gpus} with launcher.tasks_per_node={ranks}: a rank trains on one GPU, the other "
+        f"{gpus - ranks} of a node are paid for and do nothing; launcher.tasks_per_node={gpus} uses all"
+    )
 
 
 def python(launcher: SlurmLauncher | LocalLauncher) -> str:

@@ -13,6 +13,8 @@ from repro.errors import UserError
 TIMEOUT_S = 60
 JOB_PREFIX = "repro-"  # of the name of every job of ours
 ENDING = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
+# A person's habits for these commands: SQUEUE_STATES=R hides what waits, SBATCH_JOB_NAME beats what a job script says.
+HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,20 @@ def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
 
+def environment() -> dict[str, str]:
+    """What Slurm's commands are given: they do what they are told, whatever a person has set for their own use of them.
+
+    Which cluster it is (SLURM_CONF, SLURM_CLUSTERS) stays.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith(HABITS)}
+
+
 def ask(*command: str) -> str:
     """What a command of Slurm's answers. Raises `UserError` with its own words where it fails."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, env=environment()
+        )
     except subprocess.CalledProcessError as error:
         words = (error.stderr or error.stdout or "").strip().splitlines()
         raise UserError(f"{command[0]}: {words[-1] if words else 'failed'}") from None
@@ -57,7 +69,8 @@ def queue(users: Iterable[int] = ()) -> dict[str, Job]:
     """
     jobs = {}
     who = ",".join(map(str, sorted({os.getuid(), *users})))
-    text = ask("squeue", "--noheader", "--array", f"--user={who}", "--format=%i|%j|%T|%N|%r")
+    # --all: partitions that the site hides from lists are no reason to take their jobs for gone.
+    text = ask("squeue", "--all", "--noheader", "--array", f"--user={who}", "--format=%i|%j|%T|%N|%r")
     for line in text.splitlines():
         id_, name, state, nodes, reason = line.strip().split("|", 4)
         # A number alone is not enough: a folder may have come from another cluster, and numbers may begin anew.
@@ -116,10 +129,14 @@ def configuration() -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def partition(name: str) -> dict[str, str]:
-    """`scontrol show partition` as a mapping. Raises `UserError` for one that is not there."""
-    words = ask("scontrol", "--oneliner", "show", "partition", name).split()
-    return dict(word.split("=", 1) for word in words if "=" in word)
+def partition(name: str | None) -> dict[str, str]:
+    """`scontrol show partition` as a mapping; None: of the site's default one, empty where it has none.
+
+    Raises `UserError` for one that is not there.
+    """
+    lines = ask("scontrol", "--all", "--oneliner", "show", "partition", *([name] if name else [])).splitlines()
+    found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    return next((each for each in found if name or each.get("Default") == "YES"), {})
 
 
 def ended(job_ids: Iterable[str]) -> dict[str, str]:

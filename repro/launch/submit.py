@@ -12,7 +12,8 @@ import re
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,9 +26,10 @@ from repro.launch.plan import PlannedRun
 from repro.launch.request import chunk_size, parameters, python
 from repro.runs.files import read_json, write_json
 from repro.runs.record import Record
-from repro.runs.status import STALE_AFTER_S, Status
+from repro.runs.status import MAX_ATTEMPTS, STALE_AFTER_S, Status
 
 FOLDER = ".launch"
+NOTE_WAIT_S = 5.0
 # An sbatch that ends like this has not heard the controller's answer; there may be one.
 NO_ANSWER = re.compile("timed? ?out|contact|connect|communication|transmit|unexpected|zero bytes|standby", re.I)
 
@@ -37,11 +39,12 @@ def jobs_folder(root: Path) -> Path:
     return root.absolute() / FOLDER / "jobs"
 
 
-def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path) -> int:
+def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, max_attempts: int = MAX_ATTEMPTS) -> int:
     """Submit runs as arrays of identical requests, those that others begin with first; returns the number of arrays.
 
-    The caller holds the launcher's lock and has created the records. Raises `UserError` with sbatch's words where Slurm
-    takes no more; what was submitted before stays submitted.
+    The caller holds the launcher's lock and has created the records. A job gives up after `max_attempts` starts in a
+    row without getting further. Raises `UserError` with sbatch's words where Slurm takes no more; what was submitted
+    before stays submitted.
     """
     every = arrays(runs, chunk_size(launcher, slurm.configuration()))
     ids: dict[Path, str] = {}
@@ -53,7 +56,7 @@ def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path) -> i
             dependencies.append(f"afterok:{ids.get(array.origin) or Record(array.origin).status().job_id}")
         if place.after is not None:  # of all tasks of that array, however they end
             dependencies.append(f"afterany:{ids[every[place.after].runs[0].record.path].partition('_')[0]}")
-        ids |= _submit_array(array.runs, launcher, root, dependencies, place.parallel)
+        ids |= _submit_array(array.runs, launcher, root, dependencies, place.parallel, max_attempts)
     return len(every)
 
 
@@ -67,7 +70,12 @@ def _check_origin(array: Array, submitted: set[Path]) -> None:
 
 
 def _submit_array(
-    runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, dependencies: Sequence[str], parallel: int
+    runs: Sequence[PlannedRun],
+    launcher: SlurmLauncher,
+    root: Path,
+    dependencies: Sequence[str],
+    parallel: int,
+    max_attempts: int,
 ) -> dict[Path, str]:
     """Submit one array; returns the job of each record.
 
@@ -84,9 +92,10 @@ def _submit_array(
     executor = submitit.SlurmExecutor(jobs_folder(root), launcher.max_requeues, python=python(launcher))
     executor.update_parameters(**parameters(launcher, name, dependencies, parallel))
     # The list is built before anything is submitted: an exception within submitit's `batch()` drops all of it.
-    tasks = [RunJob(run.record.path, launcher.requeue, launcher.max_requeues) for run in runs]
+    tasks = [RunJob(run.record.path, launcher.requeue, launcher.max_requeues, max_attempts) for run in runs]
     file = _token_file(root, token)
-    write_json(file, {"runs": [os.path.relpath(run.record.path, root) for run in runs], "time": time.time()})
+    places_of_runs = [os.path.relpath(run.record.path, root) for run in runs]
+    write_json(file, {"runs": places_of_runs, "time": time.time(), "counts": counts})
     before = [run.record.status() for run in runs]
     for run, status in zip(runs, before, strict=True):
         run.record.set_status(
@@ -95,7 +104,8 @@ def _submit_array(
             )
         )
     try:
-        submitted = executor.submit_array(tasks)
+        with _environment(slurm.environment()):
+            submitted = executor.submit_array(tasks)
     except (subprocess.CalledProcessError, FailedJobError, FailedSubmissionError, OSError) as error:
         text = str(getattr(error, "stderr", None) or error).strip()
         words = (text.splitlines() or ["failed"])[-1]
@@ -112,6 +122,16 @@ def _submit_array(
         note_id(run.record, job.job_id)
     file.unlink()
     return {run.record.path: job.job_id for run, job in zip(runs, submitted, strict=True)}
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """This process's own environment for a while: submitit starts sbatch with it, and takes no other."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name not in wanted}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _is_refused(words: str, name: str) -> bool:
@@ -134,15 +154,25 @@ def job_name(table: str, token: str) -> str:
 
 
 def note_id(record: Record, job_id: str) -> None:
-    """Write the id into the status, unless the job has begun and done so itself. Its lock tells."""
+    """Write the id into the status, unless the job has begun and done so itself.
+
+    A lock that is held says nothing alone: whoever looks at a run takes it for an instant. An attempt that has it says
+    soon that it is running; where nobody does, an older one hangs, and the id must not be lost for that.
+    """
+    until = time.monotonic() + NOTE_WAIT_S
     lock = FileLock(record.path / "lock")
-    try:
-        with lock.acquire(timeout=0):
-            status = record.status()
-            if status.state == "submitted":
+    while (status := record.status()).state == "submitted":
+        try:
+            with lock.acquire(timeout=0):
+                status = record.status()
+                if status.state == "submitted":
+                    record.set_status(status.moved("submitted", job_id=job_id))
+            return
+        except Timeout:
+            if time.monotonic() > until:
                 record.set_status(status.moved("submitted", job_id=job_id))
-    except Timeout:
-        return  # it runs
+                return
+            time.sleep(0.02)
 
 
 def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
@@ -160,7 +190,7 @@ def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
         if not found and abs(age) <= STALE_AFTER_S:
             lines.append(f"{len(records)} runs were handed to Slurm {age:.0f} s ago, and it has no job of them yet")
             continue
-        lost = _take_over(records, found, jobs_folder(root))
+        lost = _take_over(records, found, jobs_folder(root), token.get("counts", True))
         file.unlink()
         lines.append(
             f"a launch died while it submitted: {len(found) - len(lost)} of its jobs kept, {len(lost)} cancelled"
@@ -168,8 +198,11 @@ def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
     return lines
 
 
-def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path) -> list[str]:
-    """Note the jobs that can run in the records of an array, cancel the others; returns those."""
+def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path, counts: bool) -> list[str]:
+    """Note the jobs that can run in the records of an array, cancel the others; returns those.
+
+    `counts` is whether the submission had been counted as a try.
+    """
     lost = {}
     for id_ in job_ids:
         index = int(id_.partition("_")[2] or 0)
@@ -181,5 +214,5 @@ def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path)
     for index in lost.values():
         status = records[index].status() if index < len(records) else Status()
         if status.state == "submitted":
-            records[index].set_status(status.taken_back())
+            records[index].set_status(status.taken_back(counts))
     return list(lost)

@@ -102,12 +102,14 @@ def run_all(
 ) -> bool:
     """Execute runs, `parallel` at once, none before the one it begins with; returns False where Ctrl-C stopped it.
 
-    The runs are in this process's line (`put_in_line`); one that is not any more is another launch's, and left to it.
+    The runs are in this process's line (`put_in_line`); one that is not any more is another launch's, and left to it,
+    or was cancelled. What begins with a run that did not come to its end goes with it; with one that failed, it fails.
     `watch` is called a few times a second with the runs at work. On Ctrl-C no run is started any more; those at work
     save and stop, and this waits for them; a second Ctrl-C ends them.
     """
     waiting = list(runs)
     running: dict[Path, Worker] = {}
+    by_path = {run.record.path: run for run in runs}
     line = Line(runs)
     stopped = False
     watched = 0.0
@@ -118,14 +120,14 @@ def run_all(
                     waiting.remove(run)
                     if is_in_line(run.record.status()):
                         running[run.record.path] = start(run)
-                    else:  # another launch's by now, and with it those that begin with its weights
-                        after = [one for one in waiting if one.begins_with(run)]
-                        take_out_of_line(after)
-                        waiting = [one for one in waiting if one not in after]
+                    else:
+                        waiting = _without_those_after(run, waiting)
                 line.renew([*(one.record.path for one in waiting), *running])
                 time.sleep(POLL_S)
                 for path in [path for path, worker in running.items() if worker.has_ended()]:
                     del running[path]
+                    if by_path[path].state not in ("done", "failed"):  # told to stop, killed, or taken over elsewhere
+                        waiting = _without_those_after(by_path[path], waiting)
                 if time.monotonic() - watched > WATCH_EVERY_S:
                     watched = time.monotonic()
                     watch(list(running))
@@ -138,6 +140,13 @@ def run_all(
         take_out_of_line(waiting)
     watch([])
     return not stopped
+
+
+def _without_those_after(run: PlannedRun, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs that can still be started here; those that begin with this one leave the line, for a later launch."""
+    after = [one for one in waiting if one.begins_with(run)]
+    take_out_of_line(after)
+    return [one for one in waiting if one not in after]
 
 
 def _next(waiting: Sequence[PlannedRun], running: Mapping[Path, Worker]) -> PlannedRun | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 State = Literal["planned", "submitted", "running", "requeued", "done", "failed", "cancelled"]
+MAX_ATTEMPTS = 5  # in a row without getting further, unless somebody says otherwise
 STALE_AFTER_S = 120.0  # a heartbeat older than this is a run that died without a word
 
 
@@ -14,8 +15,8 @@ STALE_AFTER_S = 120.0  # a heartbeat older than this is a run that died without 
 class Status:
     """The state of a run at `heartbeat` (Unix seconds), written by its latest attempt.
 
-    `submissions` counts how often a launch has handed the run out since it last got further; `started` and
-    `update_at_start` are those of the latest attempt, so that what is left can be estimated.
+    `submissions` counts how often a launch has handed the run out, or Slurm has started its job again, since it last
+    got further; `started` and `update_at_start` are those of the latest attempt, so that what is left can be estimated.
     """
 
     state: State = "planned"
@@ -40,6 +41,11 @@ class Status:
         """
         return abs(now - self.heartbeat) > STALE_AFTER_S
 
+    @property
+    def is_cancelled_unstarted(self) -> bool:
+        """Whether the run was cancelled while it waited to be started: no attempt, and no job, is meant to be at it."""
+        return self.state == "cancelled" and self.pid is None and self.job_id is None
+
     def eta_s(self) -> float | None:
         """Seconds of training left at the pace of this attempt; None before there is a pace."""
         updates, elapsed = self.update - self.update_at_start, self.heartbeat - self.started
@@ -51,9 +57,12 @@ class Status:
         """The same run, in another state, with a fresh heartbeat."""
         return replace(self, state=state, heartbeat=time.time(), **changes)
 
-    def taken_back(self) -> Status:
-        """The same run, handed out and not started by whoever had it: that was no submission in vain."""
-        count = max(0, self.submissions - 1)
+    def taken_back(self, counted: bool = True) -> Status:
+        """The same run, handed out and not started by whoever had it: that was no submission in vain.
+
+        `counted` is whether `submissions` has one for it.
+        """
+        count = max(0, self.submissions - counted)
         return self.moved("requeued" if self.update else "planned", submissions=count, job_id=None, pid=None)
 
     def as_json(self) -> dict[str, Any]:

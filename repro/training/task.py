@@ -90,7 +90,8 @@ def execute(
 def _take(record: Record, lock: FileLock, attempt: int | None, world: World, stop: StopFlag, take_over_s: float) -> int:
     """Claim the run and wait for its lock, on the first rank only; returns the attempt's number, 0 on other ranks.
 
-    Raises `Interrupted` where an older attempt does not leave: this one goes when it is started again.
+    Raises `Interrupted` where an older attempt does not leave: this one goes when it is started again. And where the
+    run was cancelled while it waited, when this process had been started already.
     """
     if not world.is_first:
         return 0
@@ -102,6 +103,8 @@ def _take(record: Record, lock: FileLock, attempt: int | None, world: World, sto
             raise Interrupted(
                 f"an older attempt that is still at this run: it has not left within {take_over_s:g} s"
             ) from None
+    if record.status().is_cancelled_unstarted:
+        raise Interrupted("repro cancel, before it began")
     _remove_leftovers(record)
     return number
 

@@ -12,8 +12,8 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from repro.config import Config
-from repro.data import imagenet
 from repro.data.loader import TrainLoader
+from repro.data.places import KAGGLE_LABELS
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 from repro.seeding import seeded
@@ -175,7 +175,7 @@ def kaggle(tmp_path: Path, make_images: MakeImages) -> Path:
     root = tmp_path / "kaggle"
     make_images(root / KAGGLE_IMAGES / "train", [f"{wnid}/{wnid}_{i}.JPEG" for wnid in WNIDS[5:7] for i in range(2)])
     make_images(root / KAGGLE_IMAGES / "val", [f"ILSVRC2012_val_0000000{i}.JPEG" for i in (1, 2, 3)])
-    write_labels(root / imagenet.KAGGLE_LABELS, [(1, WNIDS[6]), (3, WNIDS[6]), (2, WNIDS[5])])
+    write_labels(root / KAGGLE_LABELS, [(1, WNIDS[6]), (3, WNIDS[6]), (2, WNIDS[5])])
     return root
 
 
@@ -195,19 +195,19 @@ def test_kaggles_flat_validation_takes_its_labels_from_the_csv(kaggle: Path) -> 
     assert splits.test[0][0].shape == (3, 32, 32)
     inner = load(imagenet_config(kaggle / KAGGLE_IMAGES))  # the csv is above
     assert (inner.test.labels.tolist(), inner.fingerprint) == ([1, 0, 1], splits.fingerprint)
-    labels = kaggle / imagenet.KAGGLE_LABELS
+    labels = kaggle / KAGGLE_LABELS
     labels.rename(kaggle / KAGGLE_IMAGES / labels.name)  # and now beside
     assert load(imagenet_config(kaggle / KAGGLE_IMAGES)).fingerprint == splits.fingerprint
 
 
 def test_other_labels_change_the_fingerprint(kaggle: Path) -> None:
     before = load(imagenet_config(kaggle)).fingerprint
-    write_labels(kaggle / imagenet.KAGGLE_LABELS, [(1, WNIDS[6]), (2, WNIDS[6]), (3, WNIDS[5])])
+    write_labels(kaggle / KAGGLE_LABELS, [(1, WNIDS[6]), (2, WNIDS[6]), (3, WNIDS[5])])
     assert load(imagenet_config(kaggle)).fingerprint != before
 
 
 def test_class_folders_in_val_need_no_csv(kaggle: Path, make_images: MakeImages) -> None:
-    (kaggle / imagenet.KAGGLE_LABELS).unlink()
+    (kaggle / KAGGLE_LABELS).unlink()
     val = kaggle / KAGGLE_IMAGES / "val"
     shutil.rmtree(val)
     make_images(val, [f"{wnid}/1.JPEG" for wnid in WNIDS[5:7]])
@@ -220,7 +220,7 @@ def test_all_of_imagenet_has_timms_classes(tmp_path: Path, make_images: MakeImag
         for path in (tmp_path / "train" / wnid / "1.JPEG", tmp_path / "val" / f"ILSVRC2012_val_{number:08}.JPEG"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.hardlink_to(tmp_path / "one.jpg")
-    write_labels(tmp_path / imagenet.KAGGLE_LABELS, list(enumerate(reversed(WNIDS), start=1)))
+    write_labels(tmp_path / KAGGLE_LABELS, list(enumerate(reversed(WNIDS), start=1)))
     config = imagenet_config(tmp_path, **{"backbone.local.num_classes": 1000})
     splits = load(config)
     assert splits.num_classes == 1000

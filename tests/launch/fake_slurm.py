@@ -9,7 +9,7 @@ import pytest
 
 SBATCH = """#!/bin/sh
 for script; do :; done
-name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+name=${{SBATCH_JOB_NAME:-$(sed -n 's/^#SBATCH --job-name=//p' "$script")}}
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
 cat "$script" >> {folder}/scripts
 echo x >> {folder}/submitted
@@ -21,31 +21,52 @@ fi
 if grep -q 'error' {folder}/answer; then sed -n 's/^error //p' {folder}/answer >&2; exit 1; fi
 echo "Submitted batch job $number"
 """
+# SQUEUE_STATES filters, and jobs of a hidden partition are shown to `--all` only, as by the real one.
+SQUEUE = """#!/bin/sh
+echo "$*" | grep -q -e --all || {{ cat {folder}/queue | grep -v hidden; exit 0; }}
+if [ -n "$SQUEUE_STATES" ]; then grep "|$SQUEUE_STATES|" {folder}/queue; exit 0; fi
+cat {folder}/queue
+"""
+SCONTROL = """#!/bin/sh
+case "$*" in *partition*) cat {folder}/partition;; *) cat {folder}/configuration;; esac
+"""
 
 
 class FakeSlurm:
-    """Puts sbatch, squeue, scontrol and scancel before everything else on the path."""
+    """Puts sbatch, srun, squeue, scontrol and scancel before everything else on the path."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         folder.mkdir()
         scripts = {
             "sbatch": SBATCH.format(folder=folder),
-            "squeue": f"#!/bin/sh\ncat {folder}/queue\n",
-            "scontrol": "#!/bin/sh\necho 'MaxArraySize = 4'\n",
+            "squeue": SQUEUE.format(folder=folder),
+            "scontrol": SCONTROL.format(folder=folder),
+            "srun": f'#!/bin/sh\necho "$*" >> {folder}/tried\necho scontrol python folder data end\n',
             "scancel": f'#!/bin/sh\nfor id; do sed -i "/^$id|/d" {folder}/queue; done\n',
         }
         for name, text in scripts.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
-        for name in ("queue", "submitted", "scripts"):
+        for name in ("queue", "submitted", "scripts", "tried"):
             (folder / name).touch()
+        self.has("MaxArraySize = 4")
         self.will("taken")
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
     def will(self, *lines: str) -> None:
         """What sbatch does from now on: `taken` (a job appears in the queue), `error WORDS` (it fails with these)."""
         (self.folder / "answer").write_text("\n".join(lines) + "\n")
+
+    def has(self, *lines: str, partition: str = "PartitionName=low Default=YES PreemptMode=OFF") -> None:
+        """The configuration and the partitions that scontrol shows."""
+        (self.folder / "configuration").write_text("\n".join(lines) + "\n")
+        (self.folder / "partition").write_text(partition + "\n")
+
+    @property
+    def tried(self) -> list[list[str]]:
+        """The words of each srun."""
+        return [line.split() for line in (self.folder / "tried").read_text().splitlines()]
 
     @property
     def queue(self) -> list[str]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from repro.errors import UserError
-from repro.launch import launching
+from repro.launch import launching, submit
 from repro.launch.arrays import Place, places
 from repro.launch.launching import Wishes, launch
 from repro.launch.plan import PlannedRun, plan
@@ -108,6 +111,78 @@ def test_a_refusal_that_the_queue_contradicts_is_none(tmp_path: Path, cluster: F
     with pytest.raises(UserError, match="Slurm may have"):
         start(tmp_path, runs_of(tmp_path))
     assert len(tokens(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("SQUEUE_STATES", "RUNNING"), ("SBATCH_JOB_NAME", "mine")])
+def test_what_a_person_has_set_for_their_own_commands_is_not_for_ours(
+    tmp_path: Path, cluster: FakeSlurm, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    runs = runs_of(tmp_path)
+    start(tmp_path, runs)
+    assert "nothing to submit" in start(tmp_path, runs)
+    assert cluster.queue == ["1_0", "1_1"]
+    assert os.environ[name] == value
+
+
+def test_jobs_in_a_partition_that_the_site_hides_are_known(tmp_path: Path, cluster: FakeSlurm) -> None:
+    runs = runs_of(tmp_path)
+    start(tmp_path, runs)
+    queue = cluster.folder / "queue"
+    queue.write_text(queue.read_text().replace("Priority", "hidden"))
+    assert "nothing to submit" in start(tmp_path, runs)
+
+
+def test_a_run_that_begins_with_one_in_the_queue_waits_for_its_job(tmp_path: Path, cluster: FakeSlurm) -> None:
+    start(tmp_path, runs_of(tmp_path))
+    said = start(tmp_path, runs_of(tmp_path, [*ROWS, "deit_tiny/omp-30"]))
+    assert "submitted 1 runs in 1 arrays" in said
+    assert cluster.asked("dependency") == ["afterok:1_0"]
+    assert cluster.queue == ["1_0", "1_1", "2"]
+
+
+def test_what_was_not_counted_as_a_try_is_not_taken_back_as_one(tmp_path: Path, cluster: FakeSlurm) -> None:
+    """omp-30 was tried twice before; this time it only waited for dense, in a job that its launch did not finish."""
+    start(tmp_path, runs_of(tmp_path))
+    *_, omp = runs = runs_of(tmp_path, [*ROWS, "deit_tiny/omp-30"])
+    omp.create()
+    omp.record.set_status(replace(omp.record.status(), submissions=2))
+    cluster.will("taken", NO_ANSWER)
+    with pytest.raises(UserError, match="Slurm may have these 1 runs"):
+        start(tmp_path, runs)
+    assert omp.record.status().submissions == 2
+    cluster.will("taken")
+    assert "0 of its jobs kept, 1 cancelled" in start(tmp_path, runs)
+    assert (omp.record.status().job_id, omp.record.status().submissions) == ("3", 2)
+
+
+@pytest.mark.parametrize("held_s", [0.2, 60.0])
+def test_a_lock_that_somebody_looks_at_or_that_hangs_loses_no_id(
+    tmp_path: Path, cluster: FakeSlurm, monkeypatch: pytest.MonkeyPatch, held_s: float
+) -> None:
+    """`repro status` takes a run's lock to look at it, at the very moment when sbatch has answered."""
+    monkeypatch.setattr(submit, "NOTE_WAIT_S", 0.5 if held_s > 1 else 30.0)
+    runs = runs_of(tmp_path)
+    for run in runs:
+        run.create()
+    looking = FileLock(runs[0].record.path / "lock", thread_local=False)
+    looking.acquire()
+    looked = threading.Timer(held_s, looking.release)
+    looked.start()
+    start(tmp_path, runs)
+    looked.cancel()
+    looking.release()
+    assert [run.record.status().job_id for run in runs] == ["1_0", "1_1"]
+
+
+def test_a_job_that_runs_by_now_has_said_so_itself(tmp_path: Path) -> None:
+    (run,) = runs_of(tmp_path, ROWS[:1])
+    run.create()
+    running = run.record.status().moved("running", job_id="7")
+    run.record.set_status(running)
+    with FileLock(run.record.path / "lock"):
+        submit.note_id(run.record, "8")
+    assert run.record.status() == running
 
 
 def test_all_arrays_of_a_launch_share_its_places(tmp_path: Path, cluster: FakeSlurm) -> None:

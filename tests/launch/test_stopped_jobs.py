@@ -98,6 +98,48 @@ def test_a_job_that_may_not_requeue_itself_is_left_to_the_next_launch(
     assert record.status().state == "requeued"
 
 
+def test_slices_without_an_update_come_to_an_end(slurm: Slurm, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit that is shorter than the start: each attempt is told to stop before its first update."""
+    slurm.shows(RUNNING)
+    job = RunJob(record.path, True, 100, max_attempts=3)
+    record.set_status(record.status().moved("requeued", submissions=1))  # by the launch
+    for restart in range(3):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        if restart:
+            job._count_restart(record)
+        job._after_stop(record, JOB, 1)
+        assert record.status().submissions == restart + 1
+        assert len(slurm.requeued) == min(2, restart + 1)
+    assert record.status().state == "failed"
+    assert "started 3 times without getting further than update 0" in (record.status().reason or "")
+
+
+def test_a_run_that_gets_further_in_each_slice_goes_on(
+    slurm: Slurm, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.shows(RUNNING)
+    job = RunJob(record.path, True, 100, max_attempts=3)
+    for restart in range(1, 10):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        job._count_restart(record)
+        record.set_status(record.status().moved("requeued", submissions=0, update=restart))  # as the heartbeat does
+        job._after_stop(record, JOB, 1)
+    assert slurm.requeued == [JOB] * 9
+    assert record.status().state == "requeued"
+
+
+@pytest.mark.parametrize(("restarts", "submissions", "state", "code"), [(1, 3, "failed", 1), (101, 0, "requeued", 75)])
+def test_what_slurm_itself_requeues_too_often_does_not_start(
+    record: Record, monkeypatch: pytest.MonkeyPatch, restarts: int, submissions: int, state: str, code: int
+) -> None:
+    """A run that takes its node down says nothing at its end: it is counted when it starts."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+    record.set_status(record.status().moved("running", submissions=submissions))
+    with pytest.raises(SystemExit) as left:
+        RunJob(record.path, True, 100, max_attempts=3)._count_restart(record)
+    assert (left.value.code, record.status().state) == (code, state)
+
+
 def test_an_older_attempt_does_nothing_to_the_job_of_a_newer_one(slurm: Slurm, record: Record) -> None:
     slurm.shows(CANCELLED)
     record.claim_attempt()

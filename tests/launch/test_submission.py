@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro import composition as configs
+from repro.cli import main
 from repro.composition import compose
 from repro.config import Config, SlurmLauncher
 from repro.errors import UserError
@@ -106,6 +107,25 @@ def test_no_key_of_a_launcher_changes_a_signature() -> None:
 def test_a_wrong_launcher_is_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose(overrides)
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (["launcher=slurm", "launcher.gpus_per_node=8"], 7),
+        (["launcher=slurm", "launcher.gpus_per_node=8", "launcher.tasks_per_node=8"], 0),
+        (["launcher=slurm", "launcher.gpus_per_node=null", "launcher.gres=gpu:8"], 0),
+        (["launcher=local", "launcher.gpus_per_node=4", "launcher.tasks_per_node=2"], 2),
+        (["launcher=inline"], 0),
+    ],
+)
+def test_gpus_that_no_rank_trains_on_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], idle: int
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "table1", "deit_tiny/dense", "--scale", "smoke", "--runs", str(tmp_path), *words])
+    text = f"the other {idle} of a node are paid for and do nothing"
+    assert (text in capsys.readouterr().out) == (idle > 0)
 
 
 def test_chunks_stay_below_the_largest_index() -> None:

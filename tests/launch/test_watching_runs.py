@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from repro.cli import main
+from repro.commands import watching as watching_commands
 from repro.composition import compose
-from repro.launch import doctor, watching
+from repro.launch import doctor, launching, watching
 from repro.launch.check import Check
 from repro.launch.doctor import examine
 from repro.launch.failures import causes, job_logs
 from repro.launch.overview import Line, lines
-from repro.launch.plan import plan
+from repro.launch.plan import PlannedRun, plan
 from repro.launch.slurm import Job
 from repro.launch.submit import jobs_folder
+from repro.launch.waiting import put_in_line
 from repro.launch.watching import Asked
 from repro.rows import load_table
+from repro.runs.record import Record
+from repro.runs.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 REPRO = [sys.executable, "-m", "repro"]
@@ -43,33 +51,49 @@ def states(folder: Path, *words: str) -> dict[str, dict[str, object]]:
     return {entry["row"]: entry for entry in entries}
 
 
-def test_cancel_saves_and_launch_goes_on(tmp_path: Path) -> None:
-    rows = ["deit_tiny/dense", "deit_tiny/svite-30"]
-    words = [*rows, *SMOKE, "recipe.epochs=300", "launcher=local", "launcher.parallel=1"]
-    first = subprocess.Popen(
-        [*REPRO, "launch", "table1", *words], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+@contextmanager
+def at_work(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A launch of table1 at work, its first row at its first update."""
+    launch = subprocess.Popen(
+        [*REPRO, "launch", "table1", *words, *SMOKE],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as in a terminal, whose Ctrl-C reaches all that it has started
     )
     try:
         until = time.monotonic() + 120
-        while states(tmp_path, *rows, "recipe.epochs=300")[rows[0]]["update"] == 0:
+        while not any(entry["state"] == "running" and entry["update"] for entry in states(folder, *words).values()):
             assert time.monotonic() < until
-        seen = states(tmp_path, *rows, "recipe.epochs=300")
-        assert [seen[row]["state"] for row in rows] == ["running", "submitted"]
+        yield launch
+    finally:
+        launch.kill()
+        launch.communicate()
+
+
+def test_ctrl_c_and_cancel_save_and_launch_goes_on(tmp_path: Path) -> None:
+    rows = ["deit_tiny/dense", "deit_tiny/svite-30"]
+    words = [*rows, "recipe.epochs=300", "launcher=local", "launcher.parallel=1"]
+    with at_work(tmp_path, *words) as first:
+        assert [each["state"] for each in states(tmp_path, *words).values()] == ["running", "submitted"]
         # A second launch finds one at work and one in the line of the first, and starts neither.
-        said = repro(tmp_path, "launch", "table1", *words)
+        said = repro(tmp_path, "launch", "table1", *words, *SMOKE)
         assert "a process holds its lock" in said.stdout
         assert "another launch has it in its line" in said.stdout
-        first.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        answer = repro(tmp_path, "cancel", "table1", *rows, *SMOKE, "recipe.epochs=300")
-        assert "asking process" in answer.stdout
-        first.wait(60)
-    finally:
-        first.kill()
-        first.wait()
-    seen = states(tmp_path, *rows, "recipe.epochs=300")
-    assert seen[rows[0]]["state"] in ("cancelled", "requeued")
-    assert seen[rows[1]]["state"] == "planned"  # taken out of the line
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.wait(60) == 130
+    seen = states(tmp_path, *words)
+    assert [seen[row]["state"] for row in rows] == ["requeued", "planned"]  # taken out of the line
+    with at_work(tmp_path, *words) as second:
+        answer = repro(tmp_path, "cancel", "table1", *words, *SMOKE)
+        assert "deit_tiny/dense: asking process" in answer.stdout
+        assert "deit_tiny/svite-30: taken out of the line" in answer.stdout
+        assert second.wait(60) == 1
+        assert second.stderr is not None
+        assert "not finished: 2 runs; the same command goes on with them" in second.stderr.read()
+    seen = states(tmp_path, *words)
+    assert [(seen[row]["state"], seen[row]["attempts"]) for row in rows] == [("cancelled", 2), ("cancelled", 0)]
 
 
 def test_nothing_to_retry_and_no_logs_yet(tmp_path: Path) -> None:
@@ -155,6 +179,70 @@ def test_a_live_view_asks_slurm_now_and_then_and_reads_records_each_time(
         seen.append(line.state)
     assert asked == [1000.0, 1016.0, 1032.0, 1048.0]
     assert seen == ["planned"] * 2 + ["submitted"] * 6 + ["dead"] * 22
+
+
+def test_a_run_that_moves_while_it_is_looked_at_is_one_thing_or_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_table("table1")
+    (run,) = plan(table, table.select(["deit_tiny/dense"]), "smoke", [0], tmp_path)
+    run.create()
+    now = time.time()
+    for host in ("another-node", platform.node()):  # seen alive by its heartbeat, and by its lock, which has gone
+        running = Status("running", heartbeat=now, host=host, pid=1, update=3)
+        states = iter([running])
+        failed = running.moved("failed", reason="the loss is not finite")
+        with monkeypatch.context() as patched:
+            patched.setattr(Record, "status", lambda _, states=states, failed=failed: next(states, failed))
+            (line,) = lines([run], None, now)
+        assert (line.state, line.reason) in (("running", None), ("failed", "the loss is not finite")), host
+
+
+def test_a_run_that_is_submitted_while_slurm_is_asked_is_not_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer_from_before(runs: Sequence[PlannedRun]) -> dict[str, Job]:
+        runs[0].create()
+        runs[0].record.set_status(runs[0].record.status().moved("submitted", job_id="7"))
+        return {}
+
+    monkeypatch.setattr(launching, "jobs_if_any", answer_from_before)
+    words = ["status", "table1", "deit_tiny/dense", *SMOKE, "--runs", str(tmp_path)]
+    for more in ((), ("--json",)):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        said = capsys.readouterr().out
+        assert ("submitted" in said, "dead" in said) == (True, False)
+
+
+def test_a_row_of_another_table_with_the_name_of_a_chosen_one_is_not_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No table is like that yet: one whose dense row is chosen beside a row that begins with another table's."""
+    table, words = load_table("table3"), ["deit_small/dense", "deit_small/ia_red2"]
+    own = plan(table, table.select(words[:1]), "smoke", [0], tmp_path)
+    begun = plan(table, table.select(words[1:]), "smoke", [0], tmp_path, ["method.starts_from=table1/dense"])
+    (other,) = [run for run in begun if run.row.table == "table1"]
+    assert other.row.id == own[0].row.id
+    for run in (*own, other):
+        run.create()
+    put_in_line([*own, other])
+    monkeypatch.setattr(watching_commands, "planned", lambda _: (table, [*own, *begun]))
+    with pytest.raises(SystemExit):
+        main(["cancel", "table3", *words, *SMOKE, "--runs", str(tmp_path)])
+    assert capsys.readouterr().out == "deit_small/dense: taken out of the line of a launch\n"
+    assert other.record.status().state == "submitted"
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """No file may have a single byte: as with a quota that is used up, to the last one."""
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *REPRO, "launch", "table1", "deit_tiny/dense", *SMOKE]
+    answer = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert re.fullmatch(r"repro: \S+/status\.json: File too large", line)
 
 
 def test_a_doctor_that_always_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

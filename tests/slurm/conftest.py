@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import LONG, OTHER_ROW, ROW, Lab
+from lab import LONG, ORIGIN, ROW, Lab
 from one_node import OneNode, missing
 
 
@@ -58,5 +58,5 @@ def lab(cluster: OneNode, tmp_path: Path) -> Lab:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cluster: OneNode) -> Lab:
     """The long runs, in peace and without Slurm."""
     lab = Lab(cluster, tmp_path_factory.mktemp("undisturbed"))
-    lab.repro("launch", "table1", ROW, OTHER_ROW, "--scale", "smoke", LONG, "tracker=none")
+    lab.repro("launch", "table1", ROW, ORIGIN, "--scale", "smoke", LONG, "tracker=none")
     return lab

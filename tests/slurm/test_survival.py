@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import LONG, OTHER_ROW, ROW, Lab, outcome
+from lab import BEGUN, LONG, ORIGIN, ROW, Lab, outcome
 
 pytestmark = pytest.mark.slurm
 
@@ -26,24 +26,31 @@ def same_as(lab: Lab, undisturbed: Lab, row: str = ROW) -> None:
 def test_an_array_preempted_requeued_and_resumed_bit_for_bit(
     lab: Lab, undisturbed: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two long rows of one array, each with a requeue of its own, and a short one that is done and stays so."""
-    short = "deit_tiny/dense"
-    lab.launch_together({ROW: [LONG], short: [], OTHER_ROW: [LONG]}, monkeypatch, "launcher.partition=low")
+    """Two long rows of one array, each with a requeue of its own, and a short one that is done and stays so.
+
+    A fourth begins with the weights of one of the long ones, and waits in Slurm while that is preempted and goes on.
+    """
+    short = "deit_tiny/svite-30"
+    lab.launch_together({ROW: [LONG], short: [], BEGUN: [LONG]}, monkeypatch, "launcher.partition=low")
     lab.wait_state(short, "done")
-    for row in (ROW, OTHER_ROW):
+    for row in (ROW, ORIGIN):
         lab.wait_update(row, 30)
     ids = {row: record.status().job_id or "" for row, record in lab.records().items()}
-    assert {id_.partition("_")[2] for id_ in ids.values()} == {"0", "1", "2"}
+    assert {ids[row].partition("_")[2] for row in (ROW, short, ORIGIN)} == {"0", "1", "2"}
+    assert lab.node.job(ids[BEGUN])["Reason"] == "Dependency"
     lab.node.run("sbatch", "-p", "high", "-n4", "-o", "/dev/null", "--wrap", "sleep 2")
-    for row in (ROW, OTHER_ROW):
+    for row in (ROW, ORIGIN):
         lab.wait_state(row, "requeued")
         assert "SIGUSR2" in (lab.record(row).status().reason or "")
-    for row in (ROW, OTHER_ROW):
+    for row in (ROW, ORIGIN):
         lab.wait_state(row, "done")
         status = lab.record(row).status()
         assert (status.job_id, status.attempt) == (ids[row], 2)
         assert "resumed from update" in (lab.record(row).attempt_dir(2) / "stdout").read_text()
         same_as(lab, undisturbed, row)
+    lab.wait_state(BEGUN, "done", "failed")
+    assert (lab.record(BEGUN).status().job_id, lab.record(BEGUN).latest_attempt()) == (ids[BEGUN], 1)
+    assert lab.state(BEGUN) == "done"
     lab.wait_empty()
     assert lab.record(short).latest_attempt() == 1
 

@@ -1,0 +1,79 @@
+"""What `repro doctor` makes of a Slurm's settings; on a real one: tests/slurm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm
+
+from repro.composition import compose
+from repro.launch.check import Check
+from repro.launch.cluster_checks import cluster_checks
+
+PREEMPTED = "PartitionName=low Default=YES PreemptMode=REQUEUE GraceTime={}"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path / "slurm", monkeypatch)
+
+
+def examined(root: Path, *overrides: str) -> dict[str, Check]:
+    config = compose(["scale=smoke", "launcher=slurm", *overrides])
+    return {check.name: check for check in cluster_checks(config, root)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "partition", "verdict", "found"),
+    [
+        ((), PREEMPTED.format(60), "warn", "60 s"),
+        ((), PREEMPTED.format(180), "pass", "180 s"),
+        ((), "PartitionName=low Default=YES PreemptMode=OFF GraceTime=0", "pass", "not needed: nothing is preempted"),
+        (("PreemptType = preempt/qos",), PREEMPTED.format(600), "warn", "the QOS says it"),
+        # Without a partition of one's own it is the default one's.
+        ((), f"PartitionName=a Default=NO PreemptMode=REQUEUE GraceTime=600\n{PREEMPTED.format(5)}", "warn", "5 s"),
+    ],
+)
+def test_a_preempted_job_has_as_long_as_its_partition_gives(
+    tmp_path: Path, cluster: FakeSlurm, settings: tuple[str, ...], partition: str, verdict: str, found: str
+) -> None:
+    cluster.has("MaxArraySize = 4", *settings, partition=partition)
+    check = examined(tmp_path)["GraceTime"]
+    assert (check.verdict, check.found) == (verdict, found)
+    assert ("launcher.signal_lead_s=180" in check.advice) == (verdict == "warn")
+
+
+@pytest.mark.parametrize(("size", "verdict"), [("0", "warn"), ("1", "warn"), ("2", "pass"), ("", "warn")])
+def test_a_site_without_arrays_takes_single_jobs(tmp_path: Path, cluster: FakeSlurm, size: str, verdict: str) -> None:
+    cluster.has(f"MaxArraySize = {size}")
+    assert examined(tmp_path)["MaxArraySize"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked"),
+    [
+        (("launcher.gres=gpu:a100:8", "launcher.gpus_per_node=null"), ["--gres=gpu:a100:8"]),
+        (("launcher.gpus_per_node=2", "launcher.tasks_per_node=2"), ["--gpus-per-node=2"]),
+        (("launcher.gpus_per_node=0",), []),
+    ],
+)
+def test_a_task_is_tried_with_the_gpus_that_a_run_asks_for(
+    tmp_path: Path, cluster: FakeSlurm, overrides: tuple[str, ...], asked: list[str]
+) -> None:
+    """A partition of GPU nodes may take no job without, and one without GPUs takes no run."""
+    checks = examined(tmp_path, *overrides)
+    (tried,) = cluster.tried
+    assert [word for word in tried if word.startswith(("--gres", "--gpus"))] == asked
+    assert checks["python on a node"].verdict == "pass"
+
+
+def test_nodes_must_see_the_data_only_where_there_are_any(tmp_path: Path, cluster: FakeSlurm) -> None:
+    """Shapes are drawn where they are needed: their folder may not have been written yet."""
+    drawn = ("data=shapes", "model.image_size=24", "model.patch_size=4", "model.in_chans=3", "model.num_classes=8")
+    checks = examined(tmp_path, *drawn, f"data.root={tmp_path}/later")
+    assert "data on a node" not in checks
+    assert "later" not in " ".join(cluster.tried[0])
+    folder = tmp_path / "on nodes only"  # a disk of their own: not to be seen from here
+    checks = examined(tmp_path, "data=imagefolder", "model.num_classes=3", "model.in_chans=3", f"data.root='{folder}'")
+    assert checks["data on a node"].verdict == "pass"
