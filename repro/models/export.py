@@ -28,18 +28,22 @@ from repro.models.shrink import Sizes, cut_to, shrink, sizes
 from repro.parts import MethodPart
 from repro.runs.files import replacing, write_json
 
-FORMAT = 3
+FORMAT = 4
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 # How far the exported model's logits may be from the masked one's, as a share of the largest of them (or of 1).
 TOLERANCE = 1e-5
 CHECKED_IMAGES = 8
 
 
-def masked_model(config: Config, weights: dict[str, torch.Tensor]) -> nn.Module:
-    """The model of a finished run as it was trained: full matrices, zeros where it is sparse; in evaluation mode."""
+def masked_model(config: Config, weights: dict[str, torch.Tensor] | None) -> nn.Module:
+    """The model of a finished run as it was trained: full matrices, zeros where it is sparse; in evaluation mode.
+
+    Without weights, its own are those that it is built with.
+    """
     model = build_model(config.model, 0.0, config.seed)
     attach_selector(model, selector_of(config))
-    model.load_state_dict(weights)
+    if weights is not None:
+        model.load_state_dict(weights)
     return model.eval()
 
 
@@ -104,6 +108,12 @@ def export(
         "largest_logit_difference": difference,
         "kernels": kernels,
         "normalisation": {"mean": list(config.data.mean), "std": list(config.data.std)},
+        # What it was evaluated on, and how; not where that is.
+        "evaluation": {
+            "data": {**config.data.model_dump(mode="json"), "root": None},
+            "recipe": config.recipe.model_dump(mode="json"),
+            "seed": config.seed,
+        },
     }
     with replacing(folder / WEIGHTS) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
@@ -121,12 +131,7 @@ def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measure
 
     Raises `UserError` where there is none, one of another format, or its kernels cannot be had here (`dense` can).
     """
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no exported model (no {DESCRIPTION}); write one with repro export") from None
-    if description.get("format") != FORMAT:
-        raise UserError(f"{folder}: format {description.get('format')!r}, this code reads {FORMAT}; export it again")
+    description = read_description(folder)
     model = build_model(parse_geometry(description["geometry"]), 0.0, 0)
     attach_selector(model, description["tokens"])
     cut_to(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
@@ -134,6 +139,17 @@ def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measure
     if kernels == "measured" and description["kernels"] is not None:
         apply_kernels(model, description["kernels"]["layers"])
     return model.eval()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `export` said of the model in a folder. Raises `UserError` where there is none, or one of another format."""
+    try:
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no exported model (no {DESCRIPTION}); write one with repro export") from None
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder}: format {description.get('format')!r}, this code reads {FORMAT}; export it again")
+    return description
 
 
 def attach_selector(model: nn.Module, selector: dict[str, Any] | None) -> MethodPart | None:

@@ -123,7 +123,7 @@ def test_what_is_not_an_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no exported model"):
         load_exported(tmp_path)
     (tmp_path / "model.json").write_text('{"format": 9}', encoding="utf-8")
-    with pytest.raises(UserError, match="format 9, this code reads 3"):
+    with pytest.raises(UserError, match="format 9, this code reads 4"):
         load_exported(tmp_path)
 
 
