@@ -11,6 +11,7 @@ import sys
 import torch
 
 from benchmarks.figures import write
+from benchmarks.inference import inference, onnx
 from benchmarks.launching import launching
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
@@ -21,6 +22,7 @@ from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
 
 ROOMS = {
+    "inference": (inference, onnx),
     "masks": (moving, applying, memory),
     "mirror": (mirror,),
     "reporting": (reporting, page),

@@ -23,8 +23,8 @@ def add_eval(commands: Any) -> None:
     """Add `eval` to the command line's subparsers."""
     command = commands.add_parser("eval", help="top-1 and top-5 of any checkpoint, or of timm's pretrained weights")
     text = (
-        "a record's folder, a row, an exported folder or a file of weights (with backbone=); data=, data.root= say "
-        "what to evaluate on, other overrides which row or model it is"
+        "a record's folder, a row (with the overrides it was launched with), an exported folder or a file of weights "
+        "(with backbone=); data=, data.root= say what to evaluate on"
     )
     command.add_argument("words", nargs="*", metavar="WHAT_OR_OVERRIDES", help=text)
     command.add_argument("--pretrained", action="store_true", help="timm's weights of backbone=, from its cache or hub")
@@ -109,7 +109,9 @@ def _what(options: argparse.Namespace, device: str) -> tuple[Evaluated, Data, in
     elif Path(what).suffix in ENDINGS:
         raise UserError(f"{what}: no such file")
     else:
-        record = finished_record(what, options.scale or "local", options.seed, options.runs, others)
+        if Path(what).is_dir():
+            _no_more(others, what)
+        record = finished_record(what, options.scale or "local", options.seed, options.runs, words)
         evaluated, threads = of_record(record, options.weights), record.config().scale.cpu_threads
         data = with_data(evaluated.data, about_data)
     if options.workers is not None:
@@ -132,7 +134,7 @@ def _one(names: Sequence[str], pretrained: bool) -> str | None:
 
 def _no_more(words: Sequence[str], what: str) -> None:
     if words:
-        raise UserError(f"eval {what}: an export says itself what it is; {' '.join(words)} changes nothing, leave it out")
+        raise UserError(f"eval {what}: it says itself what it is; {' '.join(words)} changes nothing, leave it out")
 
 
 def _config(words: Sequence[str], options: argparse.Namespace) -> Config:
