@@ -90,12 +90,14 @@ def _of_folders(data: Data, recipe: Recipe, model: Geometry) -> TestImages:
         root = root / KAGGLE_IMAGES
     folder = validation_folder(root)
     wnids = tuple(ImageNetInfo().label_names())
+    # An index means a class by its place among the training's.
+    expected = _trained_classes(root) or (wnids if is_imagenet and model.num_classes == len(wnids) else None)
     if is_imagenet and not has_folders(folder):
-        listing = list_flat(folder, Listing(root / "train", _trained_classes(root) or wnids, [], []))
+        if expected is None:
+            raise UserError(f"{root}: no train/ in it, whose class folders say which of the wnids are classes; make them")
+        listing = list_flat(folder, Listing(root / "train", expected, [], []))
     else:
         listing = list_class_folders(folder)
-        # An index means a class by its place among the training's, so the test images must have all of them.
-        expected = _trained_classes(root) or (wnids if is_imagenet and model.num_classes == len(wnids) else None)
         if expected is not None and listing.classes != expected:
             missing, extra = sorted(set(expected) - set(listing.classes)), sorted(set(listing.classes) - set(expected))
             raise UserError(f"{folder}: not the classes that are trained on; {differences(missing, extra)}")
