@@ -30,7 +30,9 @@ def add_eval(commands: Any) -> None:
     command.add_argument("--pretrained", action="store_true", help="timm's weights of backbone=, from its cache or hub")
     command.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch of a run")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the result there, with where it comes from")
-    command.add_argument("--amp", choices=("none", "bfloat16"), default="none", help="precision (default none: float32)")
+    command.add_argument(
+        "--amp", choices=("none", "bfloat16"), default="none", help="precision (default none: float32)"
+    )
     command.add_argument("--batch", type=int, metavar="N", help="images on one device at once (default: the recipe's)")
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command.add_argument("--workers", type=int, metavar="N", help="loader processes of each rank (default: the data's)")

@@ -94,7 +94,9 @@ def _of_folders(data: Data, recipe: Recipe, model: Geometry) -> TestImages:
     expected = _trained_classes(root) or (wnids if is_imagenet and model.num_classes == len(wnids) else None)
     if is_imagenet and not has_folders(folder):
         if expected is None:
-            raise UserError(f"{root}: no train/ in it, whose class folders say which of the wnids are classes; make them")
+            raise UserError(
+                f"{root}: no train/ in it, whose class folders say which of the wnids are classes; make them"
+            )
         listing = list_flat(folder, Listing(root / "train", expected, [], []))
     else:
         listing = list_class_folders(folder)

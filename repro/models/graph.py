@@ -140,9 +140,7 @@ def _torch(program: torch.export.ExportedProgram, about: Mapping[str, str]) -> t
 # Of each form: the name of its file, and what writes it and reads it back.
 FORMS: Mapping[
     str,
-    tuple[
-        str, Callable[[torch.export.ExportedProgram, Mapping[str, str]], tuple[bytes, Run, dict[str, Any]]]
-    ],
+    tuple[str, Callable[[torch.export.ExportedProgram, Mapping[str, str]], tuple[bytes, Run, dict[str, Any]]]],
 ] = {"onnx": ("model.onnx", _onnx), "torch": ("model.pt2", _torch)}
 
 

@@ -46,7 +46,7 @@ def published(timm_name: str, model: Geometry, paper: Geometry, asked: str, inst
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{asked}: timm cannot give the weights of {timm_name} ({first}); put them into its cache on a machine that "
-            f"reaches the hub, or {instead}"
+            f"{asked}: timm cannot give the weights of {timm_name} ({first}); put them into its "
+            f"cache on a machine that reaches the hub, or {instead}"
         ) from None
     return Published(dict(made.state_dict()), dict(made.pretrained_cfg))

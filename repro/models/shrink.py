@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 
-
 # What vector units and matrix products take at once, and how many more neurons it may cost to come to a multiple of it.
 ALIGNED_TO = 16
 MOST_ADDED = 0.02

@@ -265,10 +265,9 @@ def _time_note(evidence: Evidence) -> str:
         f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
     )
     for beside in evidence.timings_beside:
-        words += f"; {beside.time_saving_pct:.1f} % at batch {beside.setting.batch}"
-        words += "" if beside.setting == replace(timing.setting, batch=beside.setting.batch) else (
-            f" ({beside.setting.text})"
-        )
+        is_alike = beside.setting == replace(timing.setting, batch=beside.setting.batch)
+        where = f"batch {beside.setting.batch}" if is_alike else beside.setting.text
+        words += f"; {beside.time_saving_pct:.1f} % at {where}"
     return f"{words}; {MASKED_DENSE}" if is_masked else words
 
 

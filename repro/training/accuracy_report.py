@@ -146,9 +146,7 @@ def _accuracy(
         return Accuracy.of(world.total(world.together("evaluating", of_this_rank)))
 
 
-def _counted(
-    batches: Iterable[tuple[Tensor, Tensor]], of: int, progress: Progress
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _counted(batches: Iterable[tuple[Tensor, Tensor]], of: int, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
     done = 0
     for images, labels in batches:
         yield images, labels

@@ -1,4 +1,4 @@
-"""A file of weights, whoever wrote it: safetensors, or what `torch.save` writes, with the weights in it or below a key."""
+"""A file of weights, whoever wrote it: safetensors, or what `torch.save` writes, a state dict or one below a key."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_other_words_about_data_change_what_they_say_and_nothing_else() -> None:
     other = with_data(base, ["data=imagefolder", "data.root=/other"])
     assert (other.name, other.root, other.limit_test, other.mean) == ("imagefolder", "/other", None, (0.5, 0.5, 0.5))
     assert with_data(base, ["data=imagefolder", "data.root=x", "data.mean=[0.1,0.2,0.3]"]).mean == (0.1, 0.2, 0.3)
-    with pytest.raises(UserError, match="data.rot: no such key; nearest: data.root"):
+    with pytest.raises(UserError, match=r"data\.rot: no such key; nearest: data\.root"):
         with_data(base, ["data.rot=x"])
-    with pytest.raises(UserError, match="data.root: needs a value"):
+    with pytest.raises(UserError, match=r"data\.root: needs a value"):
         with_data(base, ["data=imagefolder"])
