@@ -97,15 +97,19 @@ def _onnx(program: torch.export.ExportedProgram, about: Mapping[str, str]) -> tu
         raise UserError(f"--format onnx: {', '.join(missing)} is not installed; pip install 'repro-sparse-vit[onnx]'")
     import onnxruntime
 
-    made: Any = torch.onnx.export(
-        program,
-        (),
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-    )
+    try:
+        made: Any = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+        )
+    except torch.onnx.OnnxExporterError as error:
+        first = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"--format onnx: ONNX cannot say this model ({first}); --format torch may") from error
     proto = made.model_proto
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != OPSET:
