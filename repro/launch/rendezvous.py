@@ -17,9 +17,9 @@ def join_step() -> None:
     """
     if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return
-    from submitit import JobEnvironment
+    from submitit.slurm.slurm import SlurmJobEnvironment
 
-    job = JobEnvironment()
+    job = SlurmJobEnvironment()
     os.environ.update(
         environment(job.global_rank, job.local_rank, job.num_tasks, job.num_nodes, job.hostnames, job.raw_job_id)
     )

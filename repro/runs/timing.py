@@ -53,7 +53,7 @@ class Timing:
     @property
     def seconds(self) -> tuple[float, float]:
         """Medians over the turns: of a batch through the reference, and through the row's model."""
-        return tuple(statistics.median(turn) for turn in zip(*self.pairs, strict=True))  # type: ignore[return-value]
+        return statistics.median(pair[0] for pair in self.pairs), statistics.median(pair[1] for pair in self.pairs)
 
     @property
     def savings_pct(self) -> list[float]:
