@@ -1,13 +1,14 @@
 """Time saved for MACs saved by rows whose models are physically smaller: DeiT-Small, dense and row in turn, on the CPU.
 
 As `repro bench time` runs them (eager, float32), and as `repro export --format onnx` writes them, by onnxruntime, which
-packs weights once and not at every product.
+packs weights once.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,7 @@ def _figure(
         {
             "dense_ms": milliseconds([whole for whole, _ in pairs]),
             "own_ms": milliseconds([own for _, own in pairs]),
+            **({} if target is not None else {"onnxruntime": version("onnxruntime")}),
         },
     )
 

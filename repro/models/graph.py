@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 from repro.geometry import Geometry
+from repro.models.shrink import align
 from repro.tokens.dropping import hide_instead_of_dropping
 
 OPSET = 25  # the newest that both torch's exporter writes and onnxruntime reads
@@ -56,7 +57,7 @@ def graph_of(model: nn.Module, geometry: Geometry, form: str, about: Mapping[str
     expected = _logits(model, drawn, 0)
     if not torch.equal(expected, _logits(model, drawn, 1)):
         raise UserError(f"--format {form}: this model draws at random in evaluation; no graph says twice the same")
-    static = copy.deepcopy(model)
+    static = align(copy.deepcopy(model))  # as the export is loaded: odd widths are slow in onnxruntime, too
     is_hiding = hide_instead_of_dropping(static)
     file, write = FORMS[form]
     try:
