@@ -43,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 # The stopwatch goes first, while the machine is quiet; what it has measured before it leaves alone. (Told the launcher,
 # it times nothing on a login node: that is not the device that runs.)
 $(TABLES): $(READY)
-	@$(BIN)/repro bench time $@ '$(ROWS)' launcher=$(LAUNCHER) $(filter launcher=%,$(ARGS)) --budget $(if $(filter smoke,$(SCALE)),10,90)
+	@$(BIN)/repro bench time $@ '$(ROWS)' launcher=$(LAUNCHER) $(filter launcher=%,$(ARGS)) --column --budget $(if $(filter smoke,$(SCALE)),10,90)
 	@$(BIN)/repro launch $@ $(WHAT)
 
 $(FIGURES): $(READY)

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.figures import write
 from benchmarks.growth import images, parameters, ranks
+from benchmarks.inference import inference, onnx
 from benchmarks.launching import launching
 from benchmarks.masks import applying, memory, moving
 from benchmarks.mirror import mirror
@@ -22,6 +23,7 @@ from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
 
 ROOMS = {
+    "inference": (inference, onnx),
     "masks": (moving, applying, memory),
     "mirror": (mirror,),
     "reporting": (reporting, page),

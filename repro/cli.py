@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repro.commands import launching, mirror, single, tables, watching
+from repro.commands import evaluating, launching, mirror, single, tables, watching
 from repro.errors import UserError
 
 # In the order of `repro --help`.
@@ -16,7 +16,7 @@ COMMANDS = (
     *(watching.add_status, watching.add_cancel, launching.add_retry, watching.add_logs, watching.add_doctor),
     single.add_bench,
     *(tables.add_extract, tables.add_interpret, tables.add_card),
-    *(single.add_train, single.add_export),
+    *(single.add_train, evaluating.add_eval, single.add_export),
     mirror.add_wandb,
 )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from repro import method_options
-from repro.config import Config
+from repro.config import Config, Data
 from repro.cross_checks import cross_checks
 from repro.errors import UserError, did_you_mean
 
@@ -51,6 +51,22 @@ def compose(overrides: Iterable[str] = ()) -> Config:
     composed = _compose_groups(choices)
     errors += _apply(composed, values)
     return _validate(composed, errors)
+
+
+def with_data(data: Data, words: Sequence[str]) -> Data:
+    """`data` with overrides of it: `data.root=/data/imagenet`, `data=imagefolder`, which is other data.
+
+    Images are normalised as before, where no word says otherwise: a model is used to it. Raises `UserError` as
+    `compose` does.
+    """
+    named = [word for word in words if word.startswith("data=")]
+    is_same = not named or named[-1] == f"data={data.name}"
+    place = [f"data.root={quoted(data.root)}"] if is_same and data.root is not None else []
+    composed = compose([*(named or [f"data={data.name}"]), *place, *(word for word in words if word not in named)]).data
+    said = {word.partition("=")[0].removeprefix("data.") for word in words if word not in named}
+    if is_same:
+        return data.model_copy(update={key: getattr(composed, key) for key in said})
+    return composed.model_copy(update={key: getattr(data, key) for key in ("mean", "std") if key not in said})
 
 
 def quoted(text: str) -> str:

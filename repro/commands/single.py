@@ -18,7 +18,9 @@ def add_bench(commands: Any) -> None:
     text = "row patterns; launcher=NAME: only where runs of that launcher are on this machine"
     command.add_argument("words", nargs="*", metavar="ROWS_OR_LAUNCHER", help=text)
     command.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    command.add_argument("--batch", type=int, metavar="N", help="images (default 1 on a CPU, 256 on a GPU)")
+    text = "images; may be said again: the first is the table's column's (default 1 and 8, on a GPU 256 and 1)"
+    command.add_argument("--batch", type=int, action="append", default=[], metavar="N", help=text)
+    command.add_argument("--column", action="store_true", help="the first batch alone: that of the table's column")
     command.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="default float32, bfloat16 on a GPU"
     )
@@ -47,8 +49,15 @@ def add_export(commands: Any) -> None:
     command.add_argument(
         "--kernels",
         choices=("measured", "dense"),
-        default="measured",
-        help="measure here which kernel each sparse layer is fastest with, or leave all dense (default measured)",
+        help="measure here which kernel each sparse layer is fastest with, or leave all dense (default measured; with "
+        "--format dense)",
+    )
+    command.add_argument(
+        "--format",
+        action="append",
+        choices=("onnx", "torch"),
+        default=[],
+        help="write a graph that runs without repro, too: model.onnx, or model.pt2 of torch.export; may be said twice",
     )
     command.add_argument("--batch", type=int, default=8, metavar="N", help="images to measure with (default 8)")
     command.add_argument("--threads", type=int, metavar="N", help="of the CPU to measure with (default: all)")
@@ -73,22 +82,31 @@ def _bench(options: argparse.Namespace) -> int:
             f"not timed: with {launcher[-1]} runs are on other machines; repro bench time {table.name} on one of them"
         )
         return 0
+    if any(batch < 1 for batch in options.batch):
+        raise UserError(f"--batch {min(options.batch)}: at least 1")
     from repro.measure.timed_rows import time_rows  # imports torch
+    from repro.measure.timing_table import timing_table
 
     left_out = time_rows(
         table,
         rows,
         options.runs,
         device=options.device,
-        batch=options.batch,
+        batches=options.batch,
+        is_column_only=options.column,
         dtype=options.dtype,
         threads=options.threads,
         budget_s=options.budget,
         again=options.again,
     )
     if left_out:
-        names = ", ".join(row.id for row in left_out)
+        batches: dict[int, list[str]] = {}
+        for row, batch in left_out:
+            batches.setdefault(batch, []).append(row.id)
+        names = "; ".join(f"at batch {batch} {', '.join(some)}" for batch, some in batches.items())
         print(f"  not timed within {options.budget:g} s: {names}; the same command goes on with these")
+    if not options.column:
+        console().print(timing_table(table, rows, options.runs))
     return 0
 
 
@@ -104,18 +122,29 @@ def _export(options: argparse.Namespace) -> int:
     from repro.training.finished import export_record
 
     record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
-    batch = options.batch if options.kernels == "measured" else None
+    if options.format and options.kernels == "measured":
+        raise UserError("--kernels measured: a graph has no operator for them; leave it out, or leave --format out")
+    batch = options.batch if options.kernels != "dense" and not options.format else None
     if options.threads:
         import torch
 
         torch.set_num_threads(options.threads)
     device = str(device_named(options.device))
-    description = export_record(record, options.weights, options.out, batch, lambda text: print(f"  {text}"), device)
+    forms = list(dict.fromkeys(options.format))
+    description = export_record(
+        record, options.weights, options.out, batch, lambda text: print(f"  {text}"), device, forms
+    )
     count = description["parameters"]
     print(
         f"{options.out}: {description['row']}, {options.weights} epoch: {count['stored']:,} parameters, "
         f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
     )
+    for about in description["graphs"].values():
+        print(
+            f"  {about['file']}: any number of images, layers dense; logits within "
+            f"{about['largest_logit_difference']:.1g} of the model's (allowed: {about['tolerance']:g} of the largest); "
+            f"tokens {about['tokens']}; {', '.join(f'{name} {version}' for name, version in about['versions'].items())}"
+        )
     if (kernels := description["kernels"]) is not None:
         where = f"{kernels['threads']} threads, {kernels['device']}" if kernels["threads"] else kernels["device"]
         print(

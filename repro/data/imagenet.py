@@ -31,7 +31,7 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     train = list_class_folders(root / "train")
     _check_wnids(train, is_whole=model.num_classes == NUM_CLASSES)
     folder = validation_folder(root)
-    test = list_class_folders(folder) if has_folders(folder) else _list_flat(folder, train)
+    test = list_class_folders(folder) if has_folders(folder) else list_flat(folder, train)
     return make_splits(data, recipe, model, train, test)
 
 
@@ -48,8 +48,12 @@ def _check_wnids(train: Listing, is_whole: bool) -> None:
         )
 
 
-def _list_flat(folder: Path, train: Listing) -> Listing:
-    """Kaggle's validation images, which lie in one folder, with the labels of its csv file."""
+def list_flat(folder: Path, train: Listing) -> Listing:
+    """Kaggle's validation images, which lie in one folder, with the labels of its csv file.
+
+    Of `train` its folder and its classes are wanted. Raises `UserError` for images without a label, or a label without
+    its images or its class.
+    """
     names = sorted(name for name in os.listdir(folder) if is_image(name))
     if not names:
         raise UserError(f"{folder}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG")

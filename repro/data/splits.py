@@ -93,9 +93,9 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry) -> Splits:
         )
     return replace(
         splits,
-        train=_limited(splits.train, data.limit_train, "data.limit_train"),
-        test=_limited(splits.test, data.limit_test, "data.limit_test"),
-        views={name: _limited(images, data.limit_test, "data.limit_test") for name, images in splits.views.items()},
+        train=limited(splits.train, data.limit_train, "data.limit_train"),
+        test=limited(splits.test, data.limit_test, "data.limit_test"),
+        views={name: limited(images, data.limit_test, "data.limit_test") for name, images in splits.views.items()},
     )
 
 
@@ -137,7 +137,8 @@ def skipped_line(skipped: Sequence[str]) -> str:
     return f"{len(skipped)} left out, all named in provenance.json: {first_few(list(skipped))}"
 
 
-def _limited(images: Images, limit: int | None, key: str) -> Images:
+def limited(images: Images, limit: int | None, key: str) -> Images:
+    """As many images as `key` says, of every class its share; all where it says none. Raises `UserError` for more."""
     if limit is None:
         return images
     if limit > len(images):

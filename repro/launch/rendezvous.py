@@ -10,6 +10,21 @@ from pathlib import Path
 FIRST_PORT, PORTS = 12000, 20000  # below the ports that Linux hands out to clients
 
 
+def join_step() -> None:
+    """In a task of `srun`, set what torch.distributed reads; elsewhere, and under torchrun, leave all as it is.
+
+    A batch script, and a shell that `srun` has opened, are one process: they are no ranks of each other.
+    """
+    if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    job = SlurmJobEnvironment()
+    os.environ.update(
+        environment(job.global_rank, job.local_rank, job.num_tasks, job.num_nodes, job.hostnames, job.raw_job_id)
+    )
+
+
 def port(job_id: str, restarts: int) -> int:
     """A port that two jobs on one node, or two starts of one job, are unlikely to share."""
     digits = int("".join(char for char in job_id if char.isdecimal()) or "0")

@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from repro.composition import compose
-from repro.config import Config, Part
+from repro.config import Config
 from repro.errors import UserError
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
+from repro.measure.physical import faster_by
 from repro.models.backbone import build_model
 from repro.models.export import attach_selector, selector_of
-from repro.models.shrink import Sizes, cut_to, sizes
+from repro.models.shrink import Sizes, align, cut_to, sizes
 from repro.rows import Row, Table
 from repro.runs import provenance
 from repro.runs.timing import Setting, Timing, read_timing, write_timing
@@ -31,7 +32,8 @@ from repro.runs.timing import Setting, Timing, read_timing, write_timing
 PAIRS = 7
 VERDICT_PAIRS = 21  # of a row that has a published time: a verdict rests on how surely the median of the turns is known
 DECIDING_PAIRS = 6  # with fewer the median of the turns has no interval at 95 %: 1 - 2 / 2**6 is the first above
-_BATCHES = {"cpu": 1, "cuda": 256}  # a GPU wants one that fills it
+# That of the table's column, then the other: one image, and as many as fill the device.
+_BATCHES = {"cpu": (1, 8), "cuda": (256, 1)}
 _DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
@@ -51,23 +53,9 @@ def timeable(table: Table, rows: Iterable[Row]) -> Iterator[Timed]:
     for row in rows:
         reference = table.reference(row.backbone)
         config = paper_config(row)
-        reasons = []
-        if config.method.weights is not None and config.method.weights.heads_density is not None:
-            reasons.append("heads and neurons removed")
-        if config.method.tokens is not None:
-            reasons.append(_faster_by(config.method.tokens))
-        if reference is not None and reasons:
-            found.append(Timed(row, reference, config, ", ".join(reasons)))
+        if reference is not None and (reason := faster_by(config.method)):
+            found.append(Timed(row, reference, config, reason))
     yield from sorted(found, key=lambda timed: timed.row.best_published("time_saving_pct") is None)
-
-
-def _faster_by(tokens: Part) -> str:
-    if tokens.rank is not None:
-        return f"keys and values of {tokens.rank} mixtures of tokens"
-    if tokens.keep_rates:
-        rates = ", ".join(f"{100 * rate:.0f}" for rate in tokens.keep_rates)
-        return f"tokens dropped, {rates} % of the patches left as planned"
-    return "tokens dropped"
 
 
 def paper_config(row: Row) -> Config:
@@ -96,21 +84,28 @@ def time_rows(
     root: Path,
     *,
     device: str = "auto",
-    batch: int | None = None,
+    batches: Sequence[int] = (),
+    is_column_only: bool = False,
     dtype: str | None = None,
     threads: int = 1,
     budget_s: float = 90.0,
     pairs: int | None = None,
     again: bool = False,
     tell: Callable[[str], None] = print,
-) -> list[Row]:
-    """Time rows against their references and write what was found below `root`; returns those that the budget left out.
+) -> list[tuple[Row, int]]:
+    """Time rows against their references and write what was found below `root`.
+
+    Returns what the budget left out: row and batch.
 
     On one CPU thread (the default) times are CPU times, which other work on the machine hardly moves; on more they are
     the wall's. A row that has a timing of this setting and PyTorch, with turns enough for an interval, is
     left alone unless `again`; rows of one shape share one.
 
     Args:
+        batches: in images. The first is the one that the table's column shows, the others are written beside it. By
+            default one image and as many as fill the device, on a GPU the other way round.
+        is_column_only: the first alone.
+        budget_s: for all; the first batch has all of it, the others what that has left.
         pairs: turns of each row; by default as many as what it is for needs.
 
     Raises `UserError` for a device that this machine does not have.
@@ -119,67 +114,76 @@ def time_rows(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _time_all(table, rows, root, place, batch, dtype, budget_s, pairs, again, tell)
+        every = list(timeable(table, rows))
+        if not every:
+            tell(
+                f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained: nothing "
+                "to time; repro export times a finished one"
+            )
+        end = time.monotonic() + budget_s
+        left_out = []
+        for number, batch in enumerate((batches or _BATCHES[place.type])[: 1 if is_column_only else None]):
+            setting = Setting(
+                device=torch.cuda.get_device_name(place) if place.type == "cuda" else provenance.cpu_name(),
+                batch=batch,
+                dtype=dtype or _DTYPES[place.type],
+                threads=0 if place.type == "cuda" else torch.get_num_threads(),
+                is_compiled=False,
+            )
+            work = _Work(table.name, root, place, setting, is_beside=number > 0, pairs=pairs)
+            waiting = [timed for timed in every if again or not work.is_done(timed.row)]
+            left_out += [(row, batch) for row in work.time_all(waiting, end, tell)]
+        return left_out
     finally:
         torch.set_num_threads(before)
 
 
-def _time_all(
-    table: Table,
-    rows: Sequence[Row],
-    root: Path,
-    place: torch.device,
-    batch: int | None,
-    dtype: str | None,
-    budget_s: float,
-    pairs: int | None,
-    again: bool,
-    tell: Callable[[str], None],
-) -> list[Row]:
-    setting = Setting(
-        device=torch.cuda.get_device_name(place) if place.type == "cuda" else provenance.cpu_name(),
-        batch=batch or _BATCHES[place.type],
-        dtype=dtype or _DTYPES[place.type],
-        threads=0 if place.type == "cuda" else torch.get_num_threads(),
-        is_compiled=False,
-    )
-    every = list(timeable(table, rows))
-    if not every:
-        tell(
-            f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained: nothing "
-            "to time; repro export times a finished one"
-        )
-    waiting = [
-        timed for timed in every if again or not _is_enough(read_timing(root, table.name, timed.row.id), setting, pairs)
-    ]
-    started = time.monotonic()
-    end = started + budget_s
-    known: dict[str, Timing] = {}
-    references: dict[str, nn.Module] = {}
-    left_out = []
-    for index, timed in enumerate(waiting):
-        key = _shape(timed.config)
-        if key not in known:
-            now = time.monotonic()
-            if timed.reference.id not in references and now < end:
-                references = {timed.reference.id: _ready(paper_config(timed.reference), place, setting)}
-            # Rows with a published time are the ones that have a verdict: more turns for them.
-            has_verdict = timed.row.best_published("time_saving_pct") is not None
-            share_ends = min(end, now + (3 if has_verdict else 1) * (end - now) / (len(waiting) - index))
-            turns = pairs or (VERDICT_PAIRS if has_verdict else PAIRS)
-            found = _time(timed, references, setting, place, turns, share_ends, end) if now < end else None
-            if found is None:
-                left_out.append(timed.row)
-                continue
-            known[key] = found
-        timing = replace(known[key], row=timed.row.id, reference=timed.reference.id, faster_by=timed.faster_by)
-        path = write_timing(root, timing)
-        low, high = timing.range_pct
-        tell(
-            f"  {timed.row.id}: time saving {timing.time_saving_pct:.1f} % (quartiles {low:.1f} to {high:.1f}, "
-            f"{len(timing.pairs)} turns), {timing.macs_saving_pct:.1f} % fewer MACs; {setting.text}; {path}"
-        )
-    return left_out
+@dataclass(frozen=True)
+class _Work:
+    """Rows of one table, timed in one setting."""
+
+    table: str
+    root: Path
+    place: torch.device
+    setting: Setting
+    is_beside: bool
+    pairs: int | None
+
+    def is_done(self, row: Row) -> bool:
+        """Whether there is a timing that need not be taken again."""
+        batch = self.setting.batch if self.is_beside else None
+        return _is_enough(read_timing(self.root, self.table, row.id, batch), self.setting, self.pairs)
+
+    def time_all(self, waiting: Sequence[Timed], end: float, tell: Callable[[str], None]) -> list[Row]:
+        """Time these rows until `time.monotonic()` is at `end`; returns those that were left out."""
+        known: dict[str, Timing] = {}
+        references: dict[str, nn.Module] = {}
+        left_out = []
+        for index, timed in enumerate(waiting):
+            key = _shape(timed.config)
+            if key not in known:
+                now = time.monotonic()
+                if timed.reference.id not in references and now < end:
+                    references = {timed.reference.id: _ready(paper_config(timed.reference), self.place, self.setting)}
+                # Rows with a published time are the ones that have a verdict: more turns for them, in the column.
+                has_verdict = timed.row.best_published("time_saving_pct") is not None and not self.is_beside
+                share_ends = min(end, now + (3 if has_verdict else 1) * (end - now) / (len(waiting) - index))
+                turns = self.pairs or (VERDICT_PAIRS if has_verdict else PAIRS)
+                found = (
+                    _time(timed, references, self.setting, self.place, turns, share_ends, end) if now < end else None
+                )
+                if found is None:
+                    left_out.append(timed.row)
+                    continue
+                known[key] = found
+            timing = replace(known[key], row=timed.row.id, reference=timed.reference.id, faster_by=timed.faster_by)
+            path = write_timing(self.root, timing, self.is_beside)
+            low, high = timing.range_pct
+            tell(
+                f"  {timed.row.id}: time saving {timing.time_saving_pct:.1f} % (quartiles {low:.1f} to {high:.1f}, "
+                f"{len(timing.pairs)} turns), {timing.macs_saving_pct:.1f} % fewer MACs; {self.setting.text}; {path}"
+            )
+        return left_out
 
 
 def _is_enough(found: Timing | None, setting: Setting, pairs: int | None) -> bool:
@@ -232,7 +236,7 @@ def _time(
 
 
 def _ready(config: Config, place: torch.device, setting: Setting) -> nn.Module:
-    return physical_model(config).to(place, getattr(torch, setting.dtype))
+    return align(physical_model(config)).to(place, getattr(torch, setting.dtype))
 
 
 def _shape(config: Config) -> str:

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 
+# What vector units and matrix products take at once, and how many more neurons it may cost to come to a multiple of it.
+ALIGNED_TO = 16
+MOST_ADDED = 0.02
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -59,6 +63,22 @@ def cut_to(model: nn.Module, left: Sizes) -> None:
             raise UserError(f"a block cannot have {heads} heads and {neurons} neurons")
         _keep_heads(block.attn, torch.arange(heads))
         _keep_neurons(block.mlp, torch.arange(neurons))
+
+
+@torch.no_grad()
+def align(model: nn.Module) -> nn.Module:
+    """Add neurons that say nothing to any input, in place, up to a multiple of 16 in each block; returns the model.
+
+    Products of an odd width take longer than those of a slightly larger round one (921 neurons of DeiT-Small a tenth
+    longer than 928). Where a multiple of 16 would be more than 2 % wider, as in small models, nothing is added.
+    """
+    for block in _blocks(model):
+        neurons = block.mlp.fc1.out_features
+        wanted = -(-neurons // ALIGNED_TO) * ALIGNED_TO
+        if neurons < wanted <= neurons * (1 + MOST_ADDED):
+            block.mlp.fc1 = _widened(block.mlp.fc1, wanted, block.mlp.fc1.in_features)
+            block.mlp.fc2 = _widened(block.mlp.fc2, block.mlp.fc2.out_features, wanted)
+    return model
 
 
 def _blocks(model: nn.Module) -> Sequence[Any]:
@@ -111,3 +131,14 @@ def _linear(full: nn.Linear, rows: Tensor | None, columns: Tensor | None) -> nn.
     if full.bias is not None:
         small.bias.copy_(full.bias if rows is None else full.bias[rows])
     return small
+
+
+def _widened(small: nn.Linear, rows: int, columns: int) -> nn.Linear:
+    """The same linear layer with rows and columns of zeros behind its own."""
+    wide = nn.Linear(columns, rows, small.bias is not None, small.weight.device, small.weight.dtype)
+    wide.weight.zero_()
+    wide.weight[: small.out_features, : small.in_features] = small.weight
+    if small.bias is not None:
+        wide.bias.zero_()
+        wide.bias[: small.out_features] = small.bias
+    return wide

@@ -264,6 +264,10 @@ def _time_note(evidence: Evidence) -> str:
         f"median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
         f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
     )
+    for beside in evidence.timings_beside:
+        is_alike = beside.setting == replace(timing.setting, batch=beside.setting.batch)
+        where = f"batch {beside.setting.batch}" if is_alike else beside.setting.text
+        words += f"; {beside.time_saving_pct:.1f} % at {where}"
     return f"{words}; {MASKED_DENSE}" if is_masked else words
 
 

@@ -16,7 +16,7 @@ from repro.report.verdicts import partial
 from repro.rows import Row, Table
 from repro.runs.record import Record, record_for
 from repro.runs.status import STALE_AFTER_S, Status
-from repro.runs.timing import Timing, read_timing
+from repro.runs.timing import Timing, read_timing, timings_beside
 
 RESULT_SCHEMA = 1
 # The state of a row without a finished seed is the first of these that one of its seeds is in.
@@ -48,6 +48,7 @@ class Evidence:
     runs: Mapping[int, SeedRun]
     folder: Path
     timing: Timing | None = None
+    timings_beside: Sequence[Timing] = ()  # at other batches than the column's
     is_as_published: bool = True  # no override has changed what the row's own config would give
 
     @property
@@ -118,7 +119,8 @@ def read_evidence(
         config = first.model_copy(update={"seed": seed})
         runs[seed] = _read_run(record_for(root, config, table, row.id), now)
     folder = record_for(root, first, table, row.id).path.parent
-    return Evidence(row, first, runs, folder, read_timing(root, table, row.id), is_as_published)
+    timing, beside = read_timing(root, table, row.id), timings_beside(root, table, row.id)
+    return Evidence(row, first, runs, folder, timing, beside, is_as_published)
 
 
 def read_table(

@@ -51,6 +51,11 @@ class Timing:
     provenance: Mapping[str, Any]
 
     @property
+    def seconds(self) -> tuple[float, float]:
+        """Medians over the turns: of a batch through the reference, and through the row's model."""
+        return statistics.median(pair[0] for pair in self.pairs), statistics.median(pair[1] for pair in self.pairs)
+
+    @property
     def savings_pct(self) -> list[float]:
         """The saving of each turn, in percent of its reference, in ascending order."""
         return sorted(100 * (1 - row / reference) for reference, row in self.pairs)
@@ -69,23 +74,42 @@ class Timing:
         return low, high
 
 
-def timing_path(root: Path, table: str, row: str) -> Path:
-    """Where the timing of a row is: `<root>/<table>/timing/<row>.json`."""
-    return root / table / "timing" / f"{row}.json"
+def timing_path(root: Path, table: str, row: str, batch: int | None = None) -> Path:
+    """Where the timing of a row is: `<root>/<table>/timing/<row>.json`, which the table's column shows.
+
+    Timings at further batches are beside it: `<row>.batch-<N>.json`.
+    """
+    return root / table / "timing" / f"{row}{'' if batch is None else f'.batch-{batch}'}.json"
 
 
-def write_timing(root: Path, timing: Timing) -> Path:
-    """Write a timing, atomically; an earlier one of the row is replaced. Returns its path."""
-    path = timing_path(root, timing.table, timing.row)
+def write_timing(root: Path, timing: Timing, is_beside: bool = False) -> Path:
+    """Write a timing, atomically; an earlier one of the row is replaced. Returns its path.
+
+    One that `is_beside` replaces only what was there of the same batch.
+    """
+    path = timing_path(root, timing.table, timing.row, timing.setting.batch if is_beside else None)
     low, high = timing.range_pct
     summary = {"time_saving_pct": timing.time_saving_pct, "first_quartile_pct": low, "third_quartile_pct": high}
     write_json(path, {"schema": SCHEMA, **summary, **asdict(timing)})
     return path
 
 
-def read_timing(root: Path, table: str, row: str) -> Timing | None:
-    """The timing of a row; None where it has none. Raises `UserError` for a file of another schema."""
+def timings_beside(root: Path, table: str, row: str) -> list[Timing]:
+    """The timings of a row at further batches, from the smallest to the largest."""
     path = timing_path(root, table, row)
+    numbers = [found.name[len(path.stem) + len(".batch-") : -len(".json")] for found in _beside(path)]
+    batches = sorted(int(number) for number in numbers if number.isdecimal())
+    found = [read_timing(root, table, row, batch) for batch in batches]
+    return [timing for timing in found if timing is not None]
+
+
+def _beside(path: Path) -> list[Path]:
+    return [found for found in path.parent.glob("*.json") if found.name.startswith(f"{path.stem}.batch-")]
+
+
+def read_timing(root: Path, table: str, row: str, batch: int | None = None) -> Timing | None:
+    """The timing of a row, or that beside it; None where it has none. Raises `UserError` for another schema."""
+    path = timing_path(root, table, row, batch)
     found = read_json(path)
     if found is None:
         return None

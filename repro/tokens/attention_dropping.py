@@ -22,7 +22,7 @@ class AttentionDropper(BudgetedDropper):
         """(images, patches), in [0, 1], float32: attention among the patches that are there."""
         attention = block.attn
         heads, width = attention.num_heads, attention.head_dim
-        inner, images = heads * width, len(values)
+        inner, images = heads * width, values.shape[0]
         weight, bias = attention.qkv.weight, attention.qkv.bias
         normed = block.norm1(values)
         query = torch.nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner]).view(images, heads, width)

@@ -35,10 +35,14 @@ class BudgetedDropper(Dropper):
     def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:
         """As many patches as the rate says, never fewer than one; ties go to the first."""
         scores = self.scores(values, valid, block)
-        kept = min(int(self.kept), scores.shape[1])
-        order = scores.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :kept]
-        keep = torch.zeros_like(valid).scatter(1, order, valid.gather(1, order))
-        return Decision(keep, scores)
+        among = scores.masked_fill(~valid, -torch.inf)
+        if torch.compiler.is_exporting():  # ONNX has no stable sort; of equals its TopK takes the first, too
+            order = among.topk(among.shape[1], dim=1).indices
+        else:
+            order = among.argsort(dim=1, descending=True, stable=True)
+        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        ranks = torch.empty_like(order).scatter_(1, order, places)
+        return Decision(valid & (ranks < self.kept), scores)  # the number stays on its device: nothing waits for it
 
 
 class BudgetedDropping(MethodPart):

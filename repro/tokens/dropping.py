@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.errors import UserError
 from repro.geometry import stage_starts
 from repro.tokens.execution import EXECUTIONS, gather, run_padded
 
@@ -104,7 +105,7 @@ class DroppingBlocks(nn.Sequential):
         """(images, 1 + patches, width) to (images, 1 + those left in the fullest image, width)."""
         every = list(self)
         valid: Tensor | None = None
-        places = torch.arange(self.patches, device=values.device).expand(len(values), -1)
+        places = torch.arange(self.patches, device=values.device).expand(values.shape[0], -1)
         values = self._run(every[: self.starts[0]], values, None, places)
         for stage, (dropper, start) in enumerate(zip(self.droppers, self.starts, strict=True)):
             end = [*self.starts, len(every)][stage + 1]
@@ -132,7 +133,7 @@ class DroppingBlocks(nn.Sequential):
         return EXECUTIONS.get(self.execution, run_padded)(blocks, values, valid)
 
     def _note(self, stage: int, keep: Tensor, scores: Tensor, there: Tensor, places: Tensor) -> None:
-        if self.training:
+        if self.training or torch.compiler.is_exporting():  # a graph has no memory of its images
             return
         share = keep.sum(1).double() / self.patches
         self.seen = self.seen.to(share.device)
@@ -154,6 +155,23 @@ def attach_droppers(model: Any, droppers: Sequence[Dropper], patches: int, execu
     run_placed = getattr(model, "run_placed", None)
     model.blocks = DroppingBlocks(list(model.blocks), droppers, patches, execution, run_placed)
     return model.blocks  # type: ignore[no-any-return]
+
+
+def hide_instead_of_dropping(model: nn.Module) -> bool:
+    """Let a model keep all patches and only hide those that it would drop: the same logits, by shapes that no image
+    changes. In place; returns whether anything has changed.
+
+    Raises `UserError` where blocks run over the tokens that are left in a way of their own.
+    """
+    dropping = [module for module in model.modules() if isinstance(module, DroppingBlocks)]
+    for blocks in dropping:
+        if blocks.run_placed is not None:
+            raise UserError(
+                "this model attends over whichever tokens are left of each clip: how many those are no graph can say "
+                "beforehand; leave --format out"
+            )
+        blocks.execution = "masked"
+    return bool(dropping)
 
 
 @contextmanager

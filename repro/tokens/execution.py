@@ -40,6 +40,8 @@ def gather(values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor | None, Tensor]
 def run_padded(blocks: Sequence[Any], values: Tensor, valid: Tensor | None) -> Tensor:
     """Every image as long as the longest; attention leaves out what is not there."""
     mask = None if valid is None else _with_class_token(valid)[:, None, None, :]
+    if mask is not None and torch.compiler.is_exporting():
+        mask = mask.expand(-1, 1, values.shape[1], -1)  # onnxruntime wants a row for every query
     for block in blocks:
         values = block(values, attn_mask=mask)
     return values

@@ -46,6 +46,9 @@ class TokenSelector(nn.Module):
         if self.traces is not None:
             mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, value=True)
             self.traces.append(Trace(mask, scores))
+        if not self.training and self.selection == "gather":  # nobody asks for the soft choice
+            kept = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+            return torch.cat([tokens[:, :1], kept], dim=1)
         temperature = self.temperature if self.training else 1.0
         soft = torch.softmax(scores / temperature, dim=1)
         if self.selection == "as_released":
@@ -53,9 +56,8 @@ class TokenSelector(nn.Module):
             weight = (hard - soft.detach() + soft).unsqueeze(-1).to(tokens.dtype)
             return torch.cat([tokens[:, :1], patches * weight], dim=1)
         kept = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        if self.training:
-            kept_soft = soft.gather(1, chosen)
-            kept = kept * (1 - kept_soft.detach() + kept_soft).unsqueeze(-1).to(tokens.dtype)
+        kept_soft = soft.gather(1, chosen)
+        kept = kept * (1 - kept_soft.detach() + kept_soft).unsqueeze(-1).to(tokens.dtype)
         return torch.cat([tokens[:, :1], kept], dim=1)
 
 

@@ -55,7 +55,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     checksums = _checksum_file(path)
     with replacing(path) as temporary:
         torch.save(state, temporary)
-        digest = _sha256(temporary)
+        digest = sha256(temporary)
         # Before the rename, and beside the checksum of the file that it replaces: killed here or there, one fits.
         before = checksums.read_text(encoding="utf-8") if checksums.exists() else ""
         write_text(checksums, before + digest + "\n")
@@ -75,9 +75,10 @@ def _is_whole(path: Path) -> bool:
         expected = _checksum_file(path).read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return False
-    return _sha256(path) in expected
+    return sha256(path) in expected
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """sha256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,11 +13,21 @@ from repro.training.distributed import World
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of right answers among the first one and the first five guesses, in percent, and the mean cross entropy."""
+    """Share of right answers among the first one and the first five guesses, in percent, and the mean cross entropy.
+
+    `images` is how many they are of: each was counted once.
+    """
 
     top1_pct: float
     top5_pct: float
     loss: float
+    images: int
+
+    @classmethod
+    def of(cls, totals: Tensor) -> Accuracy:
+        """From what `tally` counted, added up over ranks."""
+        top1, top5, loss, count = totals.tolist()
+        return cls(100 * top1 / count, 100 * top5 / count, loss / count, round(count))
 
 
 @torch.inference_mode()
@@ -29,12 +39,24 @@ def evaluate(
     polls: int = 0,
 ) -> Accuracy:
     """Accuracy of `model` over all ranks' batches. After each of the first `polls` batches `poll` may raise to stop."""
+    return Accuracy.of(world.total(tally(model, batches, world.device, poll, polls)))
+
+
+@torch.inference_mode()
+def tally(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+    polls: int = 0,
+) -> Tensor:
+    """Of this rank's batches, float64 on `device`: right first guesses, right among five, sum of losses, images."""
     was_training = model.training
     model.eval()
-    totals = torch.zeros(4, dtype=torch.float64, device=world.device)
+    totals = torch.zeros(4, dtype=torch.float64, device=device)
     try:
         for number, (images, labels) in enumerate(batches):
-            images, labels = images.to(world.device), labels.to(world.device)
+            images, labels = images.to(device), labels.to(device)
             logits = model(images).float()
             guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices
             right = guesses == labels[:, None]
@@ -45,5 +67,4 @@ def evaluate(
                 poll()
     finally:
         model.train(was_training)
-    top1, top5, loss, count = world.total(totals).tolist()
-    return Accuracy(100 * top1 / count, 100 * top5 / count, loss / count)
+    return totals

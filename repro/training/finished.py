@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +37,9 @@ def export_record(
     batch: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
     device: str = "cpu",
+    forms: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write the model of a finished run into `folder`; returns its description. For the rest see `models.export`."""
     about = record.about()
     origin = {"table": about["table"], "row": about["row"], "signature": about["signature"], "weights": which}
-    return export(record.config(), finished_weights(record, which), folder, origin, batch, tell, device)
+    return export(record.config(), finished_weights(record, which), folder, origin, batch, tell, device, forms)

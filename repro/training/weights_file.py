@@ -35,6 +35,11 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         save_file(stored, temporary, metadata={"shapes": json.dumps(shapes)})
 
 
+def is_packed(metadata: Mapping[str, str] | None) -> bool:
+    """Whether a file with this metadata is one of `write_weights`."""
+    return "shapes" in (metadata or {})
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors as they were before `write_weights`, on the CPU."""
     weights: dict[str, Tensor] = {}

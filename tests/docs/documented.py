@@ -54,11 +54,23 @@ def check(words: list[str]) -> None:
     elif words[0] == "export":
         check_place(options.what)
         check_overrides([], scale, options.words)
+    elif words[0] == "eval":
+        check_evaluation(options)
     elif words[0] in ("train", "doctor"):
         for one in sweep(options.words) if getattr(options, "multirun", False) else [options.words]:
             check_overrides([], scale, one)
     elif getattr(options, "table", None):
         check_selection(options, scale)
+
+
+def check_evaluation(options: argparse.Namespace) -> None:
+    """One model: a row of a table, a record's folder, an export's or a file of the reader's own, or timm's."""
+    names = [word for word in options.words if "=" not in word]
+    assert len(names) == (0 if options.pretrained else 1), names
+    is_own = any(Path(name).suffix for name in names) or names == ["exported"]
+    if names and not is_own:
+        check_place(names[0])
+    check_overrides([], "paper" if is_own or options.pretrained else "local", options.words[len(names) :])
 
 
 def check_selection(options: argparse.Namespace, scale: str) -> None:

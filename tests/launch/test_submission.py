@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,26 @@ def test_ports_differ_between_jobs_and_starts() -> None:
     ports = {rendezvous.port(str(job), start) for job in range(1000, 1050) for start in range(3)}
     assert len(ports) == 150
     assert all(1024 < port < 32768 for port in ports)
+
+
+def test_a_task_of_srun_is_a_rank_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    caches = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    for name in [*names, *caches, *(name for name in os.environ if name.startswith("SLURM_"))]:
+        monkeypatch.setenv(name, "")  # so that it is as it was after the test
+        monkeypatch.delenv(name)
+    job = {"JOB_ID": "77", "NTASKS": "4", "JOB_NUM_NODES": "2", "JOB_NODELIST": "node[3,7]", "NODEID": "1"}
+    for name, value in {**job, "PROCID": "3", "LOCALID": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    rendezvous.join_step()
+    assert "WORLD_SIZE" not in os.environ, "a batch script is no task"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    rendezvous.join_step()
+    found = [os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")]
+    assert found == ["3", "4", "1", "2", "node3"]
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    rendezvous.join_step()
+    assert os.environ["RANK"] == "3", "what torchrun has set stays"
 
 
 def test_the_rendezvous_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from repro.composition import CONF_DIR
 from repro.errors import UserError
 from repro.measure import timed_rows
 from repro.measure.cost import physical_macs_g
+from repro.measure.physical import BY_TRAINING, NO_SHAPE, REFERENCE, why_untimed
 from repro.measure.timed_rows import PAIRS, VERDICT_PAIRS, paper_config, physical_model, time_rows, timeable
+from repro.measure.timing_table import timing_table
 from repro.report.statistics import median_interval
 from repro.rows import Table, load_table
 from repro.runs.files import write_json
-from repro.runs.timing import Setting, Timing, read_timing, timing_path
+from repro.runs.timing import Setting, Timing, read_timing, timing_path, timings_beside, write_timing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +69,8 @@ def test_dropped_tokens_leave_the_timed_model(table: Table) -> None:
 def test_timings_are_written_shared_and_left_alone(table: Table, tmp_path: Path) -> None:
     rows = table.select(["deit_tiny/*"])
     said: list[str] = []
-    assert time_rows(table, rows, tmp_path, pairs=3, budget_s=600, tell=said.append) == []
+    alone = {"pairs": 3, "is_column_only": True}
+    assert time_rows(table, rows, tmp_path, budget_s=600, tell=said.append, **alone) == []
     assert [line.split()[0] for line in said] == ["deit_tiny/s2vite-30:", "deit_tiny/ssp-30:"]
     first, second = (read_timing(tmp_path, "table1", name) for name in ("deit_tiny/s2vite-30", "deit_tiny/ssp-30"))
     assert first is not None
@@ -74,13 +79,81 @@ def test_timings_are_written_shared_and_left_alone(table: Table, tmp_path: Path)
     assert len(first.pairs) == 3
     assert (first.setting.batch, first.setting.threads, first.setting.dtype) == (1, 1, "float32")
     assert first.macs_saving_pct == pytest.approx(30.75, abs=0.01)
-    time_rows(table, rows, tmp_path, pairs=3, tell=said.append)
+    time_rows(table, rows, tmp_path, tell=said.append, **alone)
     assert len(said) == 2
+
+
+def test_the_columns_batch_comes_first_and_others_stand_beside_it(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def turns(*models: object, pairs: int, **_: object) -> tuple[tuple[float, float], ...]:
+        images = models[2]
+        assert isinstance(images, torch.Tensor)
+        seen.append(len(images))
+        return ((1.0, 0.9),) * pairs
+
+    monkeypatch.setattr(timed_rows, "time_in_turn", turns)
+    masked, *rows = table.select(["deit_tiny/svite-30", "deit_tiny/s2vite-30", "deit_small/s2vite-40"])
+    said: list[str] = []
+    assert time_rows(table, [masked, *rows], tmp_path, tell=said.append) == []
+    assert seen == [1, 1, 8, 8]
+    for row in rows:
+        column, (beside,) = read_timing(tmp_path, "table1", row.id), timings_beside(tmp_path, "table1", row.id)
+        assert column is not None
+        assert (column.setting.batch, beside.setting.batch) == (1, 8)
+        turns_of_column = VERDICT_PAIRS if row.best_published("time_saving_pct") else PAIRS
+        assert (len(column.pairs), len(beside.pairs)) == (turns_of_column, PAIRS), "a verdict rests on the column"
+        assert beside.seconds == (1.0, 0.9)
+    time_rows(table, rows, tmp_path, tell=said.append)
+    assert len(said) == 4, "what is there is left alone"
+    time_rows(table, rows[:1], tmp_path, batches=(2, 16, 4), tell=said.append)
+    found = timings_beside(tmp_path, "table1", rows[0].id)
+    assert [timing.setting.batch for timing in found] == [4, 8, 16]
+    column = read_timing(tmp_path, "table1", rows[0].id)
+    assert column is not None
+    assert column.setting.batch == 2
+    assert time_rows(table, rows[1:2], tmp_path, batches=(32, 64), budget_s=0) == [(rows[1], 32), (rows[1], 64)]
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3"])
+def test_every_row_has_a_time_or_a_reason(name: str) -> None:
+    every = load_table(name)
+    with_time = {timed.row.id for timed in timeable(every, every.every_row)}
+    for row in every.every_row:
+        reason = why_untimed(paper_config(row).method)
+        assert bool(reason) != (row.id in with_time), row.id
+        assert not reason or reason in (REFERENCE, BY_TRAINING, NO_SHAPE)
+        if row.method == "dense":
+            assert reason == REFERENCE
+    if name == "table3":
+        assert {"timesformer/ia_red2", "deit_base_384/ia_red2", "deit_small/linformer"} <= with_time
+    if name == "table2":
+        assert why_untimed(paper_config(every.select(["resnet50/spartan-80"])[0]).method) == NO_SHAPE
+        assert why_untimed(paper_config(every.select(["vit_base/spartan_neuron-50"])[0]).method) == BY_TRAINING
+
+
+def test_what_is_shown_in_the_end(table: Table, tmp_path: Path) -> None:
+    rows = table.select(["deit_tiny/dense", "deit_tiny/svite-30", "deit_tiny/s2vite-30", "deit_tiny/ssp-30"])
+    for batch in (1, 4):
+        setting = Setting("a device", batch, "float32", 2, False)
+        pairs = ((0.2, 0.1), (0.4, 0.3), (0.2, 0.1))
+        timing = Timing("table1", "deit_tiny/s2vite-30", "deit_tiny/dense", setting, pairs, "", 5.0, {})
+        write_timing(tmp_path, timing, is_beside=batch > 1)
+    console = Console(width=220, record=True, file=io.StringIO())
+    console.print(timing_table(table, rows, tmp_path))
+    said = {line.split("│")[1].strip(): line for line in console.export_text().splitlines() if "│" in line}
+    assert "50.0 % (200.0 to 100.0 ms)" in said["deit_tiny/s2vite-30"]
+    assert "50.0 % (20.0 to 40.0 images/s)" in said["deit_tiny/s2vite-30"]
+    assert REFERENCE in said["deit_tiny/dense"]
+    assert NO_SHAPE in said["deit_tiny/svite-30"]
+    assert "the budget was used up" in said["deit_tiny/ssp-30"]
 
 
 def test_a_budget_leaves_rows_out_and_says_which(table: Table, tmp_path: Path) -> None:
     rows = table.select(["deit_base/s2vite-40"])
-    assert time_rows(table, rows, tmp_path, budget_s=0) == list(rows)
+    assert time_rows(table, rows, tmp_path, budget_s=0) == [(rows[0], 1), (rows[0], 8)]
     assert not timing_path(tmp_path, "table1", rows[0].id).exists()
 
 
@@ -103,7 +176,7 @@ def test_a_row_with_a_verdict_gets_more_turns(table: Table, tmp_path: Path, monk
 
     monkeypatch.setattr(timed_rows, "time_in_turn", turns)
     names = ["deit_small/svite_plus-5-50", "deit_small/svite_plus-10-50"]
-    time_rows(table, table.select(names), tmp_path, tell=lambda _: None)
+    time_rows(table, table.select(names), tmp_path, is_column_only=True, tell=lambda _: None)
     assert asked == [VERDICT_PAIRS, PAIRS]  # a time is published for the first alone
     # So many that two of them, by their order, are an interval at 95 % that leaves outliers out.
     assert median_interval(range(VERDICT_PAIRS)) == (5, 15)
@@ -118,7 +191,7 @@ def test_too_few_turns_and_another_torch_are_timed_again(
 
     def time_it() -> int:
         said: list[str] = []
-        time_rows(table, [row], tmp_path, tell=said.append)
+        time_rows(table, [row], tmp_path, is_column_only=True, tell=said.append)
         return len(said)
 
     assert [time_it(), time_it()] == [1, 1]  # three turns decide nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from repro.report.evidence import read_evidence
 from repro.report.view import tone, view
 from repro.rows import Table, load_table
 from repro.runs.files import write_json, write_text
+from repro.runs.timing import Setting, read_timing, write_timing
 
 REPORT_DIR = Path(__file__).resolve().parents[2] / "repro" / "report"
 FIXED = [
@@ -182,6 +184,16 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
     )
     told = {note.title: note.items for note in view(frame, table).notes}
     assert told["Time saving as measured here"][0].startswith("deit_small/s2vite-40: 23.0 %: heads and neurons removed")
+    column = read_timing(tmp_path, "table1", row.id)
+    assert column is not None
+    for batch, device in ((64, "a device"), (16, "another device")):
+        setting = Setting(device, batch, "float32", 2, False)
+        write_timing(tmp_path, replace(column, setting=setting, pairs=((1.0, 0.7),) * 7), is_beside=True)
+    again = collect(table, [row], "local", [0, 1], tmp_path)
+    assert again.loc[0, "time_saving_pct"] == pytest.approx(23.0), "the column's batch decides"
+    assert again.loc[0, "time_note"] == (
+        f"{frame.loc[0, 'time_note']}; 30.0 % at another device, 2 threads, batch 16, float32; 30.0 % at batch 64"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from lab import ROW, SMALL, Lab
 from one_node import MAX_ARRAY_SIZE, OneNode
+
+from repro.composition import compose
+from repro.models.backbone import build_model
 
 pytestmark = pytest.mark.slurm
 
@@ -52,6 +56,32 @@ def test_two_nodes(lab: Lab) -> None:
     assert (record.result() or {})["world_size"] == 2
     job = lab.node.job(record.status().job_id or "")
     assert job["NodeList"] == f"{lab.node.host},{lab.node.second}"
+
+
+def test_tasks_of_srun_evaluate_together(lab: Lab) -> None:
+    """Two tasks of a step are two ranks without a word; 51 images, each counted once, and one of them speaks."""
+    words = ["backbone=deit_tiny", "data.limit_test=51"]
+    model = build_model(compose(["scale=local", *words]).model, 0.0, 3)
+    weights = {name: 4 * value + 0.01 for name, value in model.state_dict().items()}
+    torch.save(weights, lab.folder / "weights.pt")
+    command = ["eval", "weights.pt", *words, "--scale", "local", "--batch", "8", "--device", "cpu", "--json"]
+    lab.repro(*command, "alone.json")
+    answer = subprocess.run(
+        ["srun", "-n2", "-p", "low", sys.executable, "-m", "repro", *command, "both.json"],
+        cwd=lab.folder,
+        env=lab.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.stdout.count("top-1") == 1
+    alone, both = (json.loads((lab.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("alone", "both"))
+    assert both["setting"]["ranks"] == 2
+    assert both["data"] == alone["data"]
+    assert both["data"]["images"] == 51
+    assert (both["top1_pct"], both["top5_pct"]) == (alone["top1_pct"], alone["top5_pct"])
 
 
 def test_a_launch_that_is_killed_right_after_sbatch_loses_and_doubles_nothing(lab: Lab) -> None:

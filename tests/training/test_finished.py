@@ -43,6 +43,18 @@ def test_a_row_and_its_record_export_the_same(tmp_path: Path, capsys: pytest.Cap
     best = sizes(load_exported(tmp_path / "best"))
     assert best.heads == (2, 2)
     assert all(25 < count <= 33 for count in best.neurons), "what was grown in that very update says nothing yet"
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(run.record.path), "--format", "onnx", "--format", "torch", "--out", str(tmp_path / "g")])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "model.onnx: any number of images, layers dense" in said
+    assert "model.pt2: any number of images, layers dense" in said
+    assert {"model.onnx", "model.pt2", "model.safetensors"} <= {path.name for path in (tmp_path / "g").iterdir()}
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(run.record.path), "--format", "onnx", "--kernels", "measured", "--out", "x"])
+    assert ended.value.code == 2
+    assert "a graph has no operator for them" in capsys.readouterr().err
     assert finished_record(str(run.record.path), "local", 0, root, []).path == run.record.path
 
 

@@ -1,0 +1,307 @@
+"""`repro eval`: the same numbers as the run that trained, wherever its weights are, on one rank or two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from small_runs import SHORT, VIT, config_of, trainer
+from timm.data import ImageNetInfo, create_transform
+
+from repro.cli import main
+from repro.composition import compose
+from repro.launch.plan import plan
+from repro.models.backbone import build_model
+from repro.rows import load_table
+from repro.runs.record import Record
+from repro.training.finished import finished_weights
+from repro.training.state_file import weights_digest
+from repro.training.task import execute
+from repro.training.weights_file import write_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+CHANGES = [text for text in (*VIT, *SHORT) if not text.startswith(("backbone=", "scale="))]
+SMALL = ("backbone=deit_tiny", "model.embed_dim=12", "model.depth=2", "model.weight_init=''")
+
+
+def evaluated(words: Sequence[str | Path], file: Path) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", *map(str, words), "--json", str(file)])
+    assert ended.value.code == 0
+    report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return report
+
+
+def refused(words: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", *map(str, words)])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    return message
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    """A small run of a row that is not in the published set: fewer heads, fewer neurons, fewer tokens."""
+    table = load_table("table1")
+    root = tmp_path_factory.mktemp("finished") / "runs"
+    (run,) = plan(table, table.select(["deit_small/s2vite_plus-10-40"]), "smoke", [0], root, CHANGES)
+    run.create()
+    assert execute(run.record.path, tell=lambda _: None) == 0
+    return root, run.record
+
+
+def test_a_record_a_row_an_export_and_a_file_all_give_what_the_run_says(
+    finished: tuple[Path, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, record = finished
+    result = record.result()
+    assert result is not None
+    weights = finished_weights(record, "last")
+    with pytest.raises(SystemExit):
+        main(["export", str(record.path), "--kernels", "dense", "--out", str(tmp_path / "out")])
+    torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "deit.pth")
+    save_file({name: value.clone() for name, value in weights.items()}, tmp_path / "own.safetensors")
+    write_weights(tmp_path / "packed.safetensors", weights)
+    row = ["deit_small/s2vite_plus-10-40", *CHANGES, "--scale", "smoke", "--runs", root]
+    model = ["backbone=deit_small", "method=s2vite_plus", "method.sparsity=0.4", "method.data_sparsity=0.1"]
+    same = [*model, *CHANGES, "--scale", "smoke"]
+    latest = max((record.checkpoint_dir).glob("update-*.pt"))
+    files = [latest, *(tmp_path / name for name in ("deit.pth", "own.safetensors", "packed.safetensors"))]
+    capsys.readouterr()
+    reports = [
+        evaluated(words, tmp_path / "result.json")
+        for words in ([record.path], row, [tmp_path / "out"], *([file, *same] for file in files))
+    ]
+    said = capsys.readouterr().out
+    assert said.count("on all 64 test images of digits (10 classes); not ImageNet") == 0
+    assert said.count("on 64 of the 360 test images of digits (10 classes); not ImageNet") == len(reports)
+    assert [report["model"]["kind"] for report in reports] == ["record", "record", "export", *["file"] * len(files)]
+    assert {report["top1_pct"] for report in reports} == {result["top1_last_pct"]}
+    assert {report["top5_pct"] for report in reports} == {result["top5_last_pct"]}
+    assert reports[0]["loss"] == result["loss_last"]
+    hashes = [report["model"]["weights_sha256"] for report in reports]
+    assert len({*hashes[:2], *hashes[3:]}) == 1, "the same weights in every file"
+    assert hashes[2] != hashes[0], "an export has fewer"
+    assert reports[0]["data"] | {"fingerprint": ""} == {
+        **{"name": "digits", "split": "test", "images": 64, "of": 360, "classes": 10, "skipped": 0},
+        **{"fingerprint": "", "fingerprint_of": "training and test images", "is_imagenet_validation": False},
+    }
+    assert reports[0]["provenance"]["versions"]["torch"] == version("torch")
+    best = evaluated([record.path, "--weights", "best"], tmp_path / "best.json")
+    assert best["top1_pct"] == result["top1_best_pct"]
+    digest = hashlib.sha256((tmp_path / "deit.pth").read_bytes()).hexdigest()
+    assert reports[4]["model"]["file_sha256"] == digest
+
+
+@pytest.mark.parametrize("name", ["random dropping", "svite_plus as released"])
+def test_what_draws_in_evaluation_draws_the_same(name: str, tmp_path: Path) -> None:
+    config = config_of(name)
+    record = Record(tmp_path / "a" / "b")
+    if config.method.starts_from is not None:
+        origin = Record(tmp_path / "dense")
+        origin.create(compose([*VIT, *SHORT, "method=dense"]), "by_hand", "dense")
+        assert execute(origin.path, tell=lambda _: None) == 0
+        record.create(config, "by_hand", "row", origin.path)
+    else:
+        record.create(config, "by_hand", "row")
+    assert execute(record.path, tell=lambda _: None) == 0
+    report = evaluated([record.path], tmp_path / "result.json")
+    result = record.result()
+    assert result is not None
+    assert (report["top1_pct"], report["loss"]) == (result["top1_last_pct"], result["loss_last"])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """13 validation images of three classes, real JPEG files of many sizes; no training images."""
+    root = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for number in range(13):
+        folder = root / "val" / ("ash", "beech", "cedar")[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(draw.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        coarse.resize((40 + 3 * number, 60 - 2 * number)).save(folder / f"{number}.jpg", quality=95)
+    return root
+
+
+def _words(photos: Path, *more: str) -> list[str]:
+    small = ["model.image_size=16", "model.patch_size=4", "model.in_chans=3", "model.num_classes=3"]
+    return [*SMALL, *small, "data=imagefolder", f"data.root='{photos}'", "data.workers=0", *more]
+
+
+def _weights(folder: Path, words: Sequence[str]) -> Path:
+    model = build_model(compose(["scale=local", *words]).model, 0.0, 3)
+    weights = {name: 4 * value for name, value in model.state_dict().items()}
+    torch.save(weights, folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def test_each_image_of_a_folder_is_counted_once(photos: Path, tmp_path: Path) -> None:
+    words = _words(photos)
+    file = _weights(tmp_path, words)
+    config = compose(["scale=local", *words])
+    model = build_model(config.model, 0.0, 0)
+    model.load_state_dict(torch.load(file, weights_only=True))
+    transform = create_transform(
+        (3, 16, 16), interpolation="bicubic", mean=config.data.mean, std=config.data.std, crop_pct=1.0
+    )
+    right, loss = 0, 0.0
+    with torch.inference_mode():
+        for path in sorted((photos / "val").glob("*/*.jpg")):
+            label = ("ash", "beech", "cedar").index(path.parent.name)
+            logits = model.eval()(transform(Image.open(path))[None])
+            right += int(logits.argmax()) == label
+            loss += float(torch.nn.functional.cross_entropy(logits, torch.tensor([label])))
+    reports = [
+        evaluated([file, *words, "--scale", "local", "--batch", str(batch)], tmp_path / "r.json")
+        for batch in (1, 4, 13, 50)
+    ]
+    assert {report["data"]["images"] for report in reports} == {13}
+    assert {report["top1_pct"] for report in reports} == {100 * right / 13}
+    assert {report["top5_pct"] for report in reports} == {100.0}
+    assert 0 < right < 13
+    for report in reports:
+        assert report["loss"] == pytest.approx(loss / 13, rel=1e-5)
+    assert reports[0]["data"]["fingerprint_of"] == "test images"
+    assert {report["data"]["fingerprint"] for report in reports} == {reports[0]["data"]["fingerprint"]}
+
+
+@pytest.mark.parametrize("limit", [13, 1])
+def test_two_ranks_give_what_one_gives(photos: Path, tmp_path: Path, limit: int) -> None:
+    """13 images at batch 4 on two ranks: 7 and 6 of them, the last batches of 3 and 2. Of one image a rank has none."""
+    words = _words(photos, f"data.limit_test={limit}")
+    file = _weights(tmp_path, words)
+    command = [file, *words, "--scale", "local", "--batch", "4", "--device", "cpu"]
+    alone = evaluated(command, tmp_path / "one.json")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "repro", "eval"]
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, command), "--json", str(tmp_path / "two.json")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("top-1") == 1, "one rank speaks for all"
+    both = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))
+    assert both["setting"]["ranks"] == 2
+    assert both["data"] == alone["data"]
+    assert both["data"]["images"] == limit
+    assert (both["top1_pct"], both["top5_pct"]) == (alone["top1_pct"], alone["top5_pct"])
+    assert both["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    assert both["model"] == alone["model"]
+
+
+def test_pretrained_weights_come_from_the_cache_with_their_own_normalisation(tmp_path: Path) -> None:
+    """A cache of the hub as its client lays it out, made here; no network."""
+    config = compose(["backbone=deit_tiny", "scale=paper", "data.root=x"])
+    model = build_model(config.model, 0.0, 7)
+    with torch.no_grad():
+        model.get_parameter("head.weight").mul_(50)
+    snapshot = tmp_path / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    draw = np.random.default_rng(0)
+    for number, wnid in enumerate(ImageNetInfo().label_names()):
+        folder = tmp_path / "imagenet" / "val" / wnid
+        folder.mkdir(parents=True)
+        if number < 3:
+            picture = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((320, 240))
+            picture.save(tmp_path / f"{number}.jpg")
+        (folder / "a.JPEG").hardlink_to(tmp_path / f"{number % 3}.jpg")
+    command = ["eval", "--pretrained", "backbone=deit_tiny", f"data.root='{tmp_path / 'imagenet'}'"]
+    few = ["data.limit_test=3", "--workers", "0", "--device", "cpu", "--json", str(tmp_path / "r.json")]
+    where = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **where, "PYTHONPATH": str(ROOT)}
+
+    def run(*words: str, **others: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "repro", *command, *words],
+            env={**environment, **others},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    done = run(*few)
+    assert done.returncode == 0, done.stderr
+    assert "on 3 of the 1,000 test images of imagenet (1000 classes); a part of ImageNet-1k's" in done.stdout
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert report["model"]["timm_name"] == "deit_tiny_patch16_224.fb_in1k"
+    assert report["model"]["weights_sha256"] == weights_digest(model.state_dict())
+    # Not the recipe's crop of 0.875: that of timm's own config of these weights.
+    assert report["transform"] == {
+        **{"image_size": 224, "crop_pct": 0.9, "interpolation": "bicubic"},
+        **{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    }
+    assert report["data"]["is_imagenet_validation"] is False
+    assert run(*few, "data.mean=[0.5,0.5,0.5]").returncode == 0
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert report["transform"]["mean"] == [0.5, 0.5, 0.5]
+    nowhere = run(*few, HF_HUB_CACHE=str(tmp_path / "empty"))
+    assert nowhere.returncode == 2
+    last = nowhere.stderr.strip().splitlines()[-1]
+    assert last.startswith("repro: --pretrained backbone=deit_tiny: timm cannot give the weights")
+    assert "put them into its cache" in last
+
+
+def test_what_cannot_be_evaluated_is_one_line(
+    photos: Path, finished: tuple[Path, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(photos)
+    file = _weights(tmp_path, words)
+    local = ["--scale", "local"]
+    assert "one record's folder, row" in refused([], capsys)
+    assert "one or the other" in refused([file, "--pretrained"], capsys)
+    assert "weights of which model? backbone=" in refused([file], capsys)
+    assert "no such file" in refused([tmp_path / "no.pth", *words], capsys)
+    other = refused([file, *words, "model.embed_dim=24", *local], capsys)
+    assert "not the weights of this model: cls_token 1x1x12 for 1x1x24" in other
+    assert "without blocks.2." in refused([file, *words, "model.depth=3", *local], capsys)
+    (tmp_path / "torn.safetensors").write_bytes(b"no header")
+    assert "no file of weights" in refused([tmp_path / "torn.safetensors", *words, *local], capsys)
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    assert "no weights in it" in refused([tmp_path / "empty.pt", *words, *local], capsys)
+    assert "timm has no such backbone" in refused(["--pretrained", "backbone=timesformer_base", "data=shapes"], capsys)
+    assert "published at its paper size" in refused(["--pretrained", "backbone=deit_tiny", *local], capsys)
+    assert "published weights are dense" in refused(
+        ["--pretrained", "backbone=deit_tiny", "method=svite", "data.root=x"], capsys
+    )
+    assert "data.root" in refused(["--pretrained", "backbone=deit_tiny"], capsys)
+    five = [word if "classes" not in word else "model.num_classes=5" for word in words]
+    other_head = refused([_weights(tmp_path, five), *five, *local], capsys)
+    assert "data=imagefolder has 3 classes, the model 5" in other_head
+    with pytest.raises(SystemExit):
+        main(["export", str(finished[1].path), "--kernels", "dense", "--out", str(tmp_path / "out")])
+    capsys.readouterr()
+    assert "changes nothing" in refused([tmp_path / "out", "backbone=deit_tiny"], capsys)
+    assert "at least 1" in refused([file, *words, "--batch", "0"], capsys)
+
+
+def test_a_trainers_best_is_what_is_evaluated(tmp_path: Path) -> None:
+    """The loop's own accuracy and the command's are one: of the same weights, the same number."""
+    config = config_of("dense")
+    run = trainer(config, tmp_path / "run")
+    result = run.run()
+    torch.save(run.state.model.state_dict(), tmp_path / "weights.pt")
+    words = [word for word in (*VIT, *SHORT) if not word.startswith("scale=")]
+    report = evaluated([tmp_path / "weights.pt", *words, "--scale", "smoke"], tmp_path / "r.json")
+    assert report["top1_pct"] == result["top1_last_pct"]
