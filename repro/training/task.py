@@ -222,13 +222,14 @@ def _keep_rates(origin: Record) -> tuple[float, ...]:
 
 
 def _weights_of(origin: Record, world: World) -> dict[str, Any]:
-    """The trained weights of the run that this one begins with."""
-    if origin.result() is None:
+    """The trained weights of the run that this one begins with: those it has ended with, and no earlier ones."""
+    result = origin.result()
+    if result is None:
         raise UserError(f"begins with the weights of {origin.path}, which is not finished; launch that row first")
-    saved = checkpoint.load_latest(origin.checkpoint_dir, world.device)
+    saved = checkpoint.load_after(origin.checkpoint_dir, result["updates"], world.device)
     if saved is None:
         url = origin.provenance().get("pulled_from")
-        which = f"was pulled and has no weights here ({url})" if url else "is finished and has no weights any more"
+        which = f"was pulled and has no weights here ({url})" if url else "is finished and has lost its last checkpoint"
         raise UserError(
             f"begins with the weights of {origin.path}, which {which}; copy its checkpoint/ from the machine that made "
             "it, or remove that folder and launch that row"
