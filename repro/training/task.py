@@ -58,10 +58,10 @@ def execute(
     with StopFlag() as stop:
         try:
             with stop.at_once():
-                world = join_world(config.run.device)
+                world = join_world(config.run.device, config.launcher.wants_gpus)
         except Interrupted:
             return EXIT_STOPPED
-        except UserError as error:  # a device that is not here, say
+        except UserError as error:  # a device that one of the ranks does not have
             if int(os.environ.get("RANK", "0")) == 0:
                 record.set_status(record.status().moved("failed", reason=str(error)))
             tell(f"{path}: {error}")
