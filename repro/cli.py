@@ -35,6 +35,10 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (| head): nothing is left to say, and no traceback either
         code = 1
+    except OSError as error:  # a disk that is full, a folder that is another person's
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"repro: {where}{error.strerror or error}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

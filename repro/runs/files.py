@@ -16,7 +16,8 @@ from repro.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is fsynced and renamed onto it when the block ends well.
 
-    The directory is fsynced too: after a power cut there is the old file or the new one, never none.
+    The directory is fsynced too: after a power cut there is the old file or the new one, never none. An `OSError` names
+    the file itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -30,6 +31,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(directory)
         finally:
             os.close(directory)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):  # a write that fails knows no name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

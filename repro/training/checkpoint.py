@@ -60,11 +60,22 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
 def _write(path: Path, state: dict[str, Any]) -> None:
     checksums = _checksum_file(path)
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        _save(state, temporary)
         digest = _sha256(temporary)
         # Before the rename, and beside the checksum of the file that it replaces: killed here or there, one fits.
         write_text(checksums, "".join(f"{each}\n" for each in [*_checksums(path), digest]))
     write_text(checksums, digest + "\n")
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Raises `OSError` where the disk is full: torch's own words for that ("unexpected pos") tell nobody anything."""
+    try:
+        with path.open("wb") as stream:
+            torch.save(state, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _name(update: int) -> str:
