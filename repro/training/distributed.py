@@ -150,9 +150,7 @@ def _place(device: str, wants_gpus: bool) -> torch.device:
     if place.type != "cuda":
         return place
     if not has_gpu:
-        raise UserError(
-            f"run.device=cuda: torch sees no GPU on {_host()}; take run.device=cpu or check the driver"
-        )
+        raise UserError(f"run.device=cuda: torch sees no GPU on {_host()}; take run.device=cpu or check the driver")
     # Where a job gives each task one GPU of its own, that is number 0 for all of them.
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local_rank % torch.cuda.device_count() if place.index is None else place.index)

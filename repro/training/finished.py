@@ -26,7 +26,9 @@ def finished_weights(record: Record, which: Literal["last", "best"]) -> dict[str
         result = record.result()
         saved = None if result is None else checkpoint.load_after(record.checkpoint_dir, result["updates"], device)
     if saved is None:
-        raise UserError(f"{record.checkpoint_dir}: no {which} checkpoint that is whole; remove the record to run it again")
+        raise UserError(
+            f"{record.checkpoint_dir}: no {which} checkpoint that is whole; remove the record to run it again"
+        )
     weights: dict[str, Any] = saved["model"]
     return weights
 

@@ -37,7 +37,8 @@ from repro.training.task import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, execute
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
 CPU = torch.device("cpu")
 KILLS = 50
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+TESTS = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
 
 
 def new_record(root: Path, *overrides: str) -> Record:
@@ -169,7 +170,7 @@ def test_nothing_begins_with_an_earlier_epoch_of_a_finished_run(tmp_path: Path) 
 
 @pytest.fixture(params=["small disk", "limit of a file's size"])
 def full_after_a_megabyte(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A folder that takes no larger files. A disk cannot be mounted everywhere; the limit says the same at that write."""
+    """A folder that takes no larger files."""
     folder = tmp_path / "small"
     folder.mkdir()
     if request.param == "small disk":
@@ -223,18 +224,10 @@ def test_a_run_on_a_full_disk_fails_and_says_so(tmp_path: Path) -> None:
         assert (process.exitcode, record.status().state) == (EXIT_DONE, "done")
 
 
-LIMITED = """
-import os, resource, sys
-size = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-os.execv(sys.executable, [sys.executable, "-m", "repro", *sys.argv[2:]])
-"""
-
-
 def limited(size: int, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command of ours that can write files of at most `size` bytes; its errors are those of a full disk or quota."""
+    """A command of ours, on a disk that has no room for files of more than `size` bytes."""
     return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *words],
+        [sys.executable, str(TESTS / "small_files.py"), str(size), *words],
         capture_output=True,
         text=True,
         check=False,
