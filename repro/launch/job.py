@@ -13,6 +13,7 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 from repro.launch import slurm
 from repro.launch.rendezvous import environment
 from repro.runs.record import Record
+from repro.runs.sharing import share_as
 
 
 class RunJob(Checkpointable):  # type: ignore[misc]
@@ -32,6 +33,7 @@ class RunJob(Checkpointable):  # type: ignore[misc]
 
     def __call__(self) -> None:
         """Execute an attempt; exits with its code, so that Slurm, `sacct` and `afterok` know the truth."""
+        share_as(self.path)
         job = submitit.JobEnvironment()
         _remove_half_written(job)
         os.environ.update(

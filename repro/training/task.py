@@ -130,6 +130,7 @@ def _attempt(
         job_id=who.job_id,
         host=platform.node(),
         pid=os.getpid(),
+        user=os.getuid(),
         reason=None,
         started=time.time(),
         updates=0,
