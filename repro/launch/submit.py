@@ -198,7 +198,8 @@ def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
 
 def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path, owner: int) -> list[str]:
     """Note the jobs that can run in the records of an array, cancel the others; returns those."""
-    kept, lost = {}, {}
+    kept: dict[str, int] = {}
+    lost: dict[str, int] = {}
     for id_ in job_ids:
         index = int(id_.partition("_")[2] or 0)
         whole = index < len(records) and (pickles / f"{id_}_submitted.pkl").exists()
