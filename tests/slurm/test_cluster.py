@@ -171,7 +171,9 @@ def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accou
     lab.wait_update(long, 5)
     lab.node.run("scontrol", "requeue", lab.record(long).status().job_id or "")
     lab.wait_state(long, "requeued")
+    stopped = lab.record(long).status()
     lab.wait_state(long, "running")
+    lab.wait_update(long, stopped.update + 1)
     assert "cancelling job" in lab.repro("cancel", "table1", long, "--scale", "smoke", *SMALL, *endless).stdout
     lab.wait_empty()
     states = {row: record.status() for row, record in lab.records().items()}
@@ -191,7 +193,7 @@ def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accou
     # One job, which came back and went on, and did not come back a second time.
     lab.node.wait(lambda: known(long).startswith("CANCELLED"))
     assert (states[long].state, states[long].attempt) == ("cancelled", 2)
-    assert "resumed from update" in (lab.record(long).attempt_dir(2) / "stdout").read_text()
+    assert f"resumed from update {stopped.update}" in (lab.record(long).attempt_dir(2) / "stdout").read_text()
     ends = lab.node.run("sacct", "-D", "-X", "-n", "-P", "-o", "State", "-j", states[long].job_id or "").stdout
     assert [line.split()[0] for line in ends.splitlines()] == ["REQUEUED", "CANCELLED"]
     answer = lab.repro("status", "table1", *bad[0].split(), "--scale", "smoke", "--json", *SMALL, *bad[1:])
