@@ -7,6 +7,7 @@ import sys
 
 from repro.commands import evaluating, launching, mirror, single, tables, watching
 from repro.errors import UserError
+from repro.runs.sharing import share_as
 
 # In the order of `repro --help`.
 COMMANDS = (
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         options = _parse(arguments)
+        if hasattr(options, "runs"):
+            share_as(options.runs)
         code = options.function(options)
     except UserError as error:
         print(f"repro: {error}", file=sys.stderr)

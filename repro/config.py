@@ -269,6 +269,11 @@ class InlineLauncher(_Section):
     parallel: PositiveInt | Literal["auto"]
 
     @property
+    def wants_gpus(self) -> bool:
+        """It asks for nothing: a run takes what it finds."""
+        return False
+
+    @property
     def runs_here(self) -> bool:
         """Whether runs are processes of this machine."""
         return True
@@ -282,6 +287,11 @@ class LocalLauncher(_Section):
     tasks_per_node: PositiveInt
     gpus_per_node: NonNegativeInt
     setup: tuple[str, ...]
+
+    @property
+    def wants_gpus(self) -> bool:
+        """Whether a run is to have GPUs."""
+        return self.gpus_per_node > 0
 
     @property
     def runs_here(self) -> bool:
@@ -318,6 +328,12 @@ class SlurmLauncher(_Section):
     container: tuple[str, ...]
     srun_args: tuple[str, ...]
     extra: dict[str, str | int | bool]
+
+    @property
+    def wants_gpus(self) -> bool:
+        """Whether a run is to have GPUs, in whichever of sbatch's words."""
+        words = [f"{key}={value}" for key, value in {"gres": self.gres or "", **self.extra}.items()]
+        return bool(self.gpus_per_node) or any("gpu" in word for word in words)
 
     @property
     def runs_here(self) -> bool:

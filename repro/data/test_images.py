@@ -10,9 +10,10 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from repro.config import Data, Recipe
-from repro.data.image_files import ImageFiles, Listing, fingerprint, has_folders, list_class_folders
-from repro.data.imagefolder import data_root, differences, validation_folder
-from repro.data.imagenet import KAGGLE_IMAGES, list_flat
+from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders
+from repro.data.imagefolder import differences
+from repro.data.imagenet import list_flat
+from repro.data.places import KAGGLE_IMAGES, data_root, has_folders, validation_folder
 from repro.data.splits import Images, check_channels, limited, load_splits
 from repro.data.transforms import evaluation_transform
 from repro.errors import UserError

@@ -27,6 +27,7 @@ from repro.launch.reconcile import launcher_lock
 from repro.launch.waiting import put_in_line, run_all
 from repro.rows import Row, row_id
 from repro.runs.record import record_for
+from repro.runs.sharing import share_as
 
 TABLE = "by_hand"
 
@@ -65,7 +66,9 @@ def _planned(config: Config) -> PlannedRun:
 
 def _run(run: PlannedRun, console: Console) -> int:
     runs = [one for one in [*reversed(run.origins), run] if not one.is_done]
-    with launcher_lock(Path(run.config.run.root)):
+    root = Path(run.config.run.root)
+    share_as(root)
+    with launcher_lock(root):
         jobs = jobs_if_any(runs)
         for one in runs:
             alive = why_alive(one.record, one.record.status(), jobs, time.time())

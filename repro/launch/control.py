@@ -17,6 +17,7 @@ from repro.launch import slurm
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
 from repro.launch.reconcile import launcher_lock
+from repro.runs.sharing import may_act_for, name_of
 
 SAVE_WAIT_S = 60.0
 REASON = "cancelled with repro cancel"
@@ -34,20 +35,22 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
         status, now = run.record.status(), time.time()
         if run.is_done or not run.record.path.is_dir() or why_alive(run.record, status, jobs, now) is None:
             continue
-        if jobs is not None and status.job_id in jobs:
+        has_job = jobs is not None and status.job_id in jobs
+        has_process = status.host == platform.node() and status.pid is not None and status.state == "running"
+        if (has_job or has_process) and not may_act_for(status.user):
+            what = f"job {status.job_id}" if has_job else f"process {status.pid}"
+            said.append(f"{run.row.id}: {what} belongs to {name_of(status.user)}, who alone can stop it")
+        elif has_job:
             to_slurm.append(run)
             said.append(f"{run.row.id}: cancelling job {status.job_id}")
-        # The lock tells that it lives: what only Slurm could vouch for may have left its number to another process.
-        elif status.host == platform.node() and status.pid and status.state == "running" and run.record.is_locked:
+        elif has_process and status.pid is not None and run.record.is_locked:
+            # The lock tells that it lives: what only Slurm could vouch for may have left its number to another process.
             try:
                 os.kill(status.pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue  # it has just ended
-            except PermissionError:
-                said.append(f"{run.row.id}: process {status.pid} is another person's: they have to stop it")
-            else:
-                ours.append(run)
-                said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
+            ours.append(run)
+            said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
         elif jobs is None and status.is_silent(now) and not run.record.is_locked:
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from repro.launch.plan import PlannedRun
 from repro.runs.record import Record
+from repro.runs.sharing import share_as
 
 
 class Forked:
@@ -43,6 +44,7 @@ def execute_in_child(path: Path) -> None:
     """What a child process does: one attempt, its output in the record."""
     from repro.training.task import execute
 
+    share_as(path)
     record = Record(path)
     if record.result() is not None:
         sys.exit(execute(path))

@@ -13,6 +13,7 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 from repro.launch import slurm
 from repro.launch.rendezvous import environment
 from repro.runs.record import Record
+from repro.runs.sharing import share_as
 from repro.runs.status import MAX_ATTEMPTS
 
 
@@ -36,6 +37,7 @@ class RunJob(Checkpointable):  # type: ignore[misc]
 
     def __call__(self) -> None:
         """Execute an attempt; exits with its code, so that Slurm, `sacct` and `afterok` know the truth."""
+        share_as(self.path)
         job = submitit.JobEnvironment()
         on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
         _remove_half_written(job)

@@ -20,7 +20,7 @@ from repro.launch.progress import TableProgress
 from repro.launch.reconcile import Decision, decide, launcher_lock, starting
 from repro.launch.request import idle_gpus
 from repro.launch.showing import print_plan
-from repro.launch.submit import mend, submit
+from repro.launch.submit import mend, submit, token_owners
 from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
 
 ASKS_AT_SCALE = "paper"
@@ -109,19 +109,28 @@ def _here(
 
 def jobs_if_any(runs: Iterable[PlannedRun]) -> Mapping[str, slurm.Job] | None:
     """Slurm's queue; None on a machine that cannot ask: runs that Slurm has are then taken for alive."""
+    if not slurm.is_here():
+        return None
+    who = owners(runs)
     try:
-        return slurm.queue(owners(runs)) if slurm.is_here() else None
+        return slurm.queue(who)
     except UserError:
         return None  # its client is installed, and no cluster behind it
 
 
 def owners(runs: Iterable[PlannedRun]) -> set[int]:
-    """Whose records these are: people who share a folder must not take each other's jobs for dead."""
-    found = set()
+    """Whose jobs may be those of these runs, or of a launch that died: people who share a folder must not take each
+    other's jobs for dead."""
+    found, roots = set(), set()
     for run in runs:
-        with suppress(OSError):
-            found.add((run.record.path / "status.json").stat().st_uid)
-    return found
+        roots.add(run.config.run.root)
+        user = run.record.status().user
+        if user is not None:
+            found.add(user)
+        else:  # written before the status said so, or not there
+            with suppress(OSError):
+                found.add((run.record.path / "status.json").stat().st_uid)
+    return found.union(*(token_owners(Path(root)) for root in roots))
 
 
 def _mended(

@@ -16,6 +16,7 @@ from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
 from repro.launch.slurm import Job
 from repro.launch.submit import FOLDER
+from repro.runs.sharing import name_of
 
 LOCK_WAIT_S = 60
 
@@ -96,6 +97,11 @@ def launcher_lock(root: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{root}: another launch has been deciding for {LOCK_WAIT_S} s; try again") from None
     except OSError as error:
+        if isinstance(error, PermissionError) and root.is_dir():
+            raise UserError(
+                f"{root}: belongs to {name_of(root.stat().st_uid)} and is not shared: chmod -R g+w, and g+s its "
+                "folders; or set --runs"
+            ) from None
         raise UserError(f"{root}: cannot write there ({error.strerror}); set --runs") from None
     try:
         yield

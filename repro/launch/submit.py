@@ -13,7 +13,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,6 +26,7 @@ from repro.launch.plan import PlannedRun
 from repro.launch.request import chunk_size, parameters, python
 from repro.runs.files import read_json, write_json
 from repro.runs.record import Record
+from repro.runs.sharing import may_act_for, name_of
 from repro.runs.status import MAX_ATTEMPTS, STALE_AFTER_S, Status
 
 FOLDER = ".launch"
@@ -95,12 +96,18 @@ def _submit_array(
     tasks = [RunJob(run.record.path, launcher.requeue, launcher.max_requeues, max_attempts) for run in runs]
     file = _token_file(root, token)
     places_of_runs = [os.path.relpath(run.record.path, root) for run in runs]
-    write_json(file, {"runs": places_of_runs, "time": time.time(), "counts": counts})
+    write_json(file, {"runs": places_of_runs, "time": time.time(), "counts": counts, "user": os.getuid()})
     before = [run.record.status() for run in runs]
     for run, status in zip(runs, before, strict=True):
         run.record.set_status(
             status.moved(
-                "submitted", submissions=status.submissions + counts, job_id=None, pid=None, host=None, reason=None
+                "submitted",
+                submissions=status.submissions + counts,
+                job_id=None,
+                pid=None,
+                host=None,
+                reason=None,
+                user=os.getuid(),
             )
         )
     try:
@@ -148,6 +155,24 @@ def _token_file(root: Path, token: str) -> Path:
     return root / FOLDER / "tokens" / f"{token}.json"
 
 
+def token_owners(root: Path) -> set[int]:
+    """Whose launches have died, or are at it, between sbatch and the ids on disk: the numbers of these users."""
+    found = set()
+    for file in _tokens(root):
+        with suppress(FileNotFoundError):  # that launch has just got to its end
+            found.add(_owner(file))
+    return found
+
+
+def _tokens(root: Path) -> list[Path]:
+    return sorted(_token_file(root, "none").parent.glob("*.json"))
+
+
+def _owner(token: Path) -> int:
+    user = (read_json(token) or {}).get("user")
+    return token.stat().st_uid if user is None else int(user)
+
+
 def job_name(table: str, token: str) -> str:
     """The name of a job, as squeue shows it."""
     return f"{slurm.JOB_PREFIX}{table}-{token}"
@@ -178,11 +203,12 @@ def note_id(record: Record, job_id: str) -> None:
 def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
     """Clear up after a launch that died between sbatch and the ids on disk; returns a line for each array of it.
 
-    The caller holds the launcher's lock. `jobs` is Slurm's queue. A token of which the queue knows nothing is kept for
-    two minutes: the controller may still be at it.
+    The caller holds the launcher's lock. `jobs` is Slurm's queue, of the owners of all tokens too. A token of which the
+    queue knows nothing is kept for two minutes: the controller may still be at it. Raises `UserError`, and keeps the
+    token, where somebody else's jobs have to be cancelled.
     """
     lines = []
-    for file in sorted(_token_file(root, "none").parent.glob("*.json")):
+    for file in _tokens(root):
         token = read_json(file) or {"runs": []}
         records = [Record(root / place) for place in token["runs"]]
         age = time.time() - token.get("time", 0.0)
@@ -190,7 +216,7 @@ def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
         if not found and abs(age) <= STALE_AFTER_S:
             lines.append(f"{len(records)} runs were handed to Slurm {age:.0f} s ago, and it has no job of them yet")
             continue
-        lost = _take_over(records, found, jobs_folder(root), token.get("counts", True))
+        lost = _take_over(records, found, jobs_folder(root), token.get("counts", True), _owner(file))
         file.unlink()
         lines.append(
             f"a launch died while it submitted: {len(found) - len(lost)} of its jobs kept, {len(lost)} cancelled"
@@ -198,18 +224,25 @@ def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
     return lines
 
 
-def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path, counts: bool) -> list[str]:
+def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path, counts: bool, owner: int) -> list[str]:
     """Note the jobs that can run in the records of an array, cancel the others; returns those.
 
     `counts` is whether the submission had been counted as a try.
     """
-    lost = {}
+    kept: dict[str, int] = {}
+    lost: dict[str, int] = {}
     for id_ in job_ids:
         index = int(id_.partition("_")[2] or 0)
-        if index < len(records) and (pickles / f"{id_}_submitted.pkl").exists():
-            note_id(records[index], id_)
-        else:
-            lost[id_] = index
+        whole = index < len(records) and (pickles / f"{id_}_submitted.pkl").exists()
+        (kept if whole else lost)[id_] = index
+    if lost and not may_act_for(owner):
+        name = name_of(owner)
+        raise UserError(
+            f"a launch of {name}'s died while it submitted: {name} has to launch once, or an admin to cancel its jobs "
+            f"(scancel {' '.join(lost)})"
+        )
+    for id_, index in kept.items():
+        note_id(records[index], id_)
     slurm.cancel(list(lost))
     for index in lost.values():
         status = records[index].status() if index < len(records) else Status()

@@ -53,7 +53,13 @@ def put_in_line(runs: Sequence[PlannedRun]) -> None:
         count = status.submissions + 1
         run.record.set_status(
             status.moved(
-                "submitted", submissions=count, host=platform.node(), pid=os.getpid(), job_id=None, reason=None
+                "submitted",
+                submissions=count,
+                host=platform.node(),
+                pid=os.getpid(),
+                job_id=None,
+                reason=None,
+                user=os.getuid(),
             )
         )
 

@@ -17,7 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is fsynced and renamed onto it when the block ends well.
 
     The directory is fsynced too: after a power cut there is the old file or the new one, never none. An `OSError` of
-    the block that names no file (a write to a full disk) leaves with the name of `path`.
+    the block that names no file (a write to a full disk), or the temporary one, leaves with the name of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(directory)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or str(error.filename) == str(temporary):  # a write that fails knows no name
             error.filename = str(path)
         raise
     finally:

@@ -17,6 +17,8 @@ class Status:
 
     `submissions` counts how often a launch has handed the run out, or Slurm has started its job again, since it last
     got further; `started` and `update_at_start` are those of the latest attempt, so that what is left can be estimated.
+    `user` is the number of who has handed the run out, and owns its job: in a shared folder the file belongs to whoever
+    wrote it last.
     """
 
     state: State = "planned"
@@ -33,6 +35,7 @@ class Status:
     update_at_start: int = 0
     loss: float | None = None
     top1_pct: float | None = None
+    user: int | None = None
 
     def is_silent(self, now: float) -> bool:
         """Whether an attempt that calls itself running has not been heard of for a while.

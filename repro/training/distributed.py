@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +12,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -110,29 +114,73 @@ class World:
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
-def join_world(device: str) -> World:
+def join_world(device: str, wants_gpus: bool = False) -> World:
     """Find out rank and size from the environment that torchrun, or a job, sets, and join the process group.
 
-    Raises `UserError` for a device that this machine does not have.
+    `wants_gpus`: whether GPUs were asked for, so that `auto` may not settle for less. Raises `UserError`, the same one
+    on every rank, where one of them does not have its device or has one of another kind.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if size == 1 or dist.is_initialized():
+        place = _place(device, wants_gpus)
+    else:
+        store, _, _ = next(rendezvous("env://", rank, size))
+        place = _agreed(PrefixStore("devices", store), rank, size, lambda: _place(device, wants_gpus))
+        dist.init_process_group(
+            "nccl" if place.type == "cuda" else "gloo", store=PrefixStore("ranks", store), rank=rank, world_size=size
+        )
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    return World(rank, size, place)
+
+
+def _place(device: str, wants_gpus: bool) -> torch.device:
+    has_gpu = torch.cuda.is_available()
+    if device == "auto" and wants_gpus and not has_gpu:  # a broken driver, say: a CPU would train for years
+        host = _host()
+        raise UserError(
+            f"{host} shows no GPU, and the launcher asks for some: look at nvidia-smi there. On Slurm "
+            f"launcher.exclude={host} leaves it out; run.device=cpu trains without"
+        )
+    name = device if device != "auto" else ("cuda" if has_gpu else "cpu")
     try:
         place = torch.device(name)
     except RuntimeError:
         raise UserError(f"run.device={device}: no such device; valid: auto, cpu, cuda") from None
-    if place.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("run.device=cuda: torch sees no GPU here; take run.device=cpu or check the driver")
-        # Where a job gives each task one GPU of its own, that is number 0 for all of them.
-        index = local_rank % torch.cuda.device_count() if place.index is None else place.index
-        place = torch.device("cuda", index)
-        torch.cuda.set_device(place)
-    if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=size)
-    return World(rank, size, place)
+    if place.type != "cuda":
+        return place
+    if not has_gpu:
+        raise UserError(f"run.device=cuda: torch sees no GPU on {_host()}; take run.device=cpu or check the driver")
+    # Where a job gives each task one GPU of its own, that is number 0 for all of them.
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", local_rank % torch.cuda.device_count() if place.index is None else place.index)
+
+
+def _agreed(store: Store, rank: int, size: int, place: Callable[[], torch.device]) -> torch.device:
+    """This rank's device, once every rank has one of the same kind; through the store, for there is no group yet."""
+    found, trouble = None, ""
+    try:
+        found = place()
+    except UserError as error:
+        trouble = str(error)
+    store.set(f"of {rank}", json.dumps([found.type if found else "", _host(), trouble]))
+    every = [json.loads(store.get(f"of {each}")) for each in range(size)]
+    troubles = [words for _, _, words in every if words]
+    if not troubles and len({kind for kind, _, _ in every}) > 1:
+        where = ", ".join(sorted({f"{kind} on {host}" for kind, host, _ in every}))
+        troubles = [f"ranks of one run have different devices ({where}); say run.device=cpu, or leave out nodes"]
+    if found is None or troubles:
+        store.set(f"read by {rank}", "")
+        if rank == 0:  # the store ends with this process
+            store.wait([f"read by {each}" for each in range(size)])
+        raise UserError(troubles[0])
+    return found
+
+
+def _host() -> str:
+    """This machine, by Slurm's name for it in a job."""
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
 
 
 def leave_world() -> None:

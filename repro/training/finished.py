@@ -17,15 +17,18 @@ from repro.training import checkpoint
 def finished_weights(record: Record, which: Literal["last", "best"]) -> dict[str, Any]:
     """The weights of a finished run after its last epoch, or of the evaluation that was best.
 
-    Raises `UserError` where its checkpoints are gone.
+    Raises `UserError` where that checkpoint is gone or damaged: an earlier one would be another model.
     """
     device, best = torch.device("cpu"), record.checkpoint_dir / "best.pt"
     if which == "best":
         saved = checkpoint.load(best, device) if best.is_file() else None
     else:
-        saved = checkpoint.load_latest(record.checkpoint_dir, device)
+        result = record.result()
+        saved = None if result is None else checkpoint.load_after(record.checkpoint_dir, result["updates"], device)
     if saved is None:
-        raise UserError(f"{record.checkpoint_dir}: no {which} checkpoint; remove the record to run it again")
+        raise UserError(
+            f"{record.checkpoint_dir}: no {which} checkpoint that is whole; remove the record to run it again"
+        )
     weights: dict[str, Any] = saved["model"]
     return weights
 

@@ -58,10 +58,10 @@ def execute(
     with StopFlag() as stop:
         try:
             with stop.at_once():
-                world = join_world(config.run.device)
+                world = join_world(config.run.device, config.launcher.wants_gpus)
         except Interrupted:
             return EXIT_STOPPED
-        except UserError as error:  # a device that is not here, say
+        except UserError as error:  # a device that one of the ranks does not have
             if int(os.environ.get("RANK", "0")) == 0:
                 record.set_status(record.status().moved("failed", reason=str(error)))
             tell(f"{path}: {error}")
@@ -133,6 +133,7 @@ def _attempt(
         job_id=who.job_id,
         host=platform.node(),
         pid=os.getpid(),
+        user=os.getuid(),
         reason=None,
         started=time.time(),
         updates=0,
@@ -225,13 +226,14 @@ def _keep_rates(origin: Record) -> tuple[float, ...]:
 
 
 def _weights_of(origin: Record, world: World) -> dict[str, Any]:
-    """The trained weights of the run that this one begins with."""
-    if origin.result() is None:
+    """The trained weights of the run that this one begins with: those it has ended with, and no earlier ones."""
+    result = origin.result()
+    if result is None:
         raise UserError(f"begins with the weights of {origin.path}, which is not finished; launch that row first")
-    saved = checkpoint.load_latest(origin.checkpoint_dir, world.device)
+    saved = checkpoint.load_after(origin.checkpoint_dir, result["updates"], world.device)
     if saved is None:
         url = origin.provenance().get("pulled_from")
-        which = f"was pulled and has no weights here ({url})" if url else "is finished and has no weights any more"
+        which = f"was pulled and has no weights here ({url})" if url else "is finished and has lost its last checkpoint"
         raise UserError(
             f"begins with the weights of {origin.path}, which {which}; copy its checkpoint/ from the machine that made "
             "it, or remove that folder and launch that row"

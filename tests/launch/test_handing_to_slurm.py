@@ -198,6 +198,17 @@ def test_all_arrays_of_a_launch_share_its_places(tmp_path: Path, cluster: FakeSl
     assert cluster.asked("dependency")[1:] == ["afterok:4_0,afterany:5"]
 
 
+def test_what_begins_with_a_run_that_slurm_has_waits_for_that_job(tmp_path: Path, cluster: FakeSlurm) -> None:
+    """Launched one after the other: the job to wait for is known by the origin's record alone."""
+    start(tmp_path, runs_of(tmp_path, ROWS))  # dense is 1_0
+    runs = runs_of(tmp_path, ["deit_tiny/omp-30"])
+    assert "submitted 1 runs in 1 arrays" in start(tmp_path, runs)
+    assert (cluster.queue, cluster.asked("dependency")) == (["1_0", "1_1", "2"], ["afterok:1_0"])
+    assert cluster.asked("kill-on-invalid-dep") == ["yes"]
+    # It may never start: that is no try of its own.
+    assert [run.record.status().submissions for run in runs] == [1, 0]
+
+
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12), parallel=st.integers(1, 30))
 def test_never_more_tasks_at_once_than_places(sizes: list[int], parallel: int) -> None:
     shared = places(sizes, parallel)

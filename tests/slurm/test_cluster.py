@@ -199,6 +199,15 @@ def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accou
     bad = ("deit_tiny/dense deit_tiny/omp-30", "recipe.warmup_epochs=0", "recipe.lr=1e30")
     lab.launch(*bad)  # 0: all of it is in the queue, however soon it fails there
     lab.launch(f"{ROW} deit_tiny/svite-30", "recipe.warmup_epochs=0")
+    long, endless = "deit_tiny/svite-40", ("recipe.warmup_epochs=0", "recipe.epochs=5000")
+    lab.launch(long, *endless)
+    lab.wait_update(long, 5)
+    lab.node.run("scontrol", "requeue", lab.record(long).status().job_id or "")
+    lab.wait_state(long, "requeued")
+    stopped = lab.record(long).status()
+    lab.wait_state(long, "running")
+    lab.wait_update(long, stopped.update + 1)
+    assert "cancelling job" in lab.repro("cancel", "table1", long, "--scale", "smoke", *SMALL, *endless).stdout
     lab.wait_empty()
     states = {row: record.status() for row, record in lab.records().items()}
     good = (ROW, "deit_tiny/svite-30")
@@ -214,6 +223,12 @@ def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accou
     lab.node.wait(lambda: known("deit_tiny/omp-30").startswith("CANCELLED"))
     for row in good:
         assert known(row) == "COMPLETED|0:0"
+    # One job, which came back and went on, and did not come back a second time.
+    lab.node.wait(lambda: known(long).startswith("CANCELLED"))
+    assert (states[long].state, states[long].attempt) == ("cancelled", 2)
+    assert f"resumed from update {stopped.update}" in (lab.record(long).attempt_dir(2) / "stdout").read_text()
+    ends = lab.node.run("sacct", "-D", "-X", "-n", "-P", "-o", "State", "-j", states[long].job_id or "").stdout
+    assert [line.split()[0] for line in ends.splitlines()] == ["REQUEUED", "CANCELLED"]
     answer = lab.repro("status", "table1", *bad[0].split(), "--scale", "smoke", "--json", *SMALL, *bad[1:])
     seen = {entry["row"]: entry for entry in json.loads(answer.stdout)}
     assert seen["deit_tiny/omp-30"]["state"] == "dead"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from lab import BEGUN, LONG, ORIGIN, ROW, Lab, outcome
@@ -106,10 +108,29 @@ def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
     lab.wait_empty()
 
 
+def stopped_while_it_saves(pid: int, checkpoints: Path) -> bool:
+    """Stop a process in the midst of writing a checkpoint; False where it was not at one, and goes on."""
+    until = time.monotonic() + 2
+    while not list(checkpoints.glob(".update-*.tmp")):
+        if time.monotonic() > until:
+            return False
+    os.kill(pid, signal.SIGSTOP)
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < until + 10
+    if list(checkpoints.glob(".update-*.tmp")):
+        return True
+    os.kill(pid, signal.SIGCONT)
+    return False
+
+
 def test_cancelled_while_it_saves_is_not_requeued_and_goes_on(lab: Lab, undisturbed: Lab) -> None:
     lab.launch(ROW, LONG, "run.checkpoint_every_s=0.01")  # it saves most of the time
     lab.wait_update(ROW, 20)
-    lab.node.run("scancel", lab.record(ROW).status().job_id or "")
+    status = lab.record(ROW).status()
+    pid, saves = status.pid or 0, lab.record(ROW).checkpoint_dir
+    lab.node.wait(lambda: stopped_while_it_saves(pid, saves), 60)
+    # Slurm lets a stopped process go on, and tells it to end, in one breath.
+    lab.node.run("scancel", status.job_id or "")
     lab.wait_empty()
     assert lab.state(ROW) == "cancelled"
     lab.launch(ROW, LONG)

@@ -204,4 +204,4 @@ def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> Non
     )
     write_json(path / "provenance.json", {})  # made here, its checkpoints removed
     assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
-    assert "which is finished and has no weights any more; copy its" in (begun.status().reason or "")
+    assert "which is finished and has lost its last checkpoint; copy its" in (begun.status().reason or "")

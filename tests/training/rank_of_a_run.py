@@ -1,8 +1,9 @@
 """One rank of a run that two processes share.
 
-    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python rank_of_a_run.py RECORD [WHO_CANNOT_READ]
+    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python rank_of_a_run.py RECORD [WHAT WHO]
 
-Executes an attempt; the rank WHO_CANNOT_READ finds no images. Exits with the attempt's code.
+Executes an attempt. WHAT=images: the rank WHO finds none; WHAT=gpu: all others say that they have one. Exits with the
+attempt's code.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from repro.errors import UserError
 from repro.training import task
@@ -22,6 +25,10 @@ def no_images(*_: Any) -> Any:
 
 
 if __name__ == "__main__":
-    if sys.argv[2:] == [os.environ["RANK"]]:
+    what, who = sys.argv[2:] or ("nothing", "")
+    if what == "images" and who == os.environ["RANK"]:
         task.load_splits = no_images
+    if what == "gpu":
+        torch.cuda.is_available = lambda: who != os.environ["RANK"]
+        torch.cuda.device_count = lambda: 1
     sys.exit(task.execute(Path(sys.argv[1]), take_over_s=0.5))

@@ -8,6 +8,8 @@ import multiprocessing.connection
 import multiprocessing.process
 import os
 import random
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,22 +17,28 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import SHORT, VIT
 
 from repro.composition import compose
+from repro.errors import UserError
 from repro.launch.inline import execute_in_child
 from repro.rows import load_table
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
 from repro.training import checkpoint, heartbeat
+from repro.training.finished import finished_weights
 from repro.training.task import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, execute
 
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
 CPU = torch.device("cpu")
 KILLS = 50
+TESTS = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
 
 
 def new_record(root: Path, *overrides: str) -> Record:
@@ -97,68 +105,152 @@ def _last(reader: multiprocessing.connection.Connection, last: int) -> int:
     return last
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "empty", "no checksum", "checksum of another"])
+DAMAGES = ("truncated", "bit flipped", "empty", "unreadable", "no checksum", "checksum of another")
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "checksum bit flipped", "checksum unreadable"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, damage: str) -> None:
     for update in (1, 2):
         checkpoint.save(tmp_path, update, {"update": update, "weights": torch.ones(1000)})
     newest = tmp_path / "update-000000002.pt"
-    content = bytearray(newest.read_bytes())
-    if damage == "truncated":
-        newest.write_bytes(content[: len(content) // 2])
-    elif damage == "bit flipped":
-        content[len(content) // 2] ^= 1
-        newest.write_bytes(content)
-    elif damage == "empty":
-        newest.write_bytes(b"")
-    elif damage == "no checksum":
-        newest.with_suffix(".sha256").unlink()
-    else:
-        shutil.copy(tmp_path / "update-000000001.sha256", newest.with_suffix(".sha256"))
-        content[0] ^= 1
-        newest.write_bytes(content)
+    spoil(newest, damage)
     with pytest.warns(RuntimeWarning, match=r"update-000000002.pt is damaged; going back"):
         state = checkpoint.load_latest(tmp_path, CPU)
     assert state is not None
     assert state["update"] == 1
+    assert checkpoint.load_after(tmp_path, 2, CPU) is None
+    checkpoint.save(tmp_path, 2, {"update": 2, "weights": torch.zeros(1000)})  # the next attempt gets there again
+    again = checkpoint.load_latest(tmp_path, CPU)
+    assert again is not None
+    assert float(again["weights"].sum()) == 0
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of four MiB."""
+def spoil(newest: Path, damage: str) -> None:
+    """Damage a checkpoint or its checksum, as a disk does."""
+    file = newest.with_suffix(".sha256") if damage.startswith("checksum") else newest
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    if damage == "truncated":
+        file.write_bytes(content[:middle])
+    elif damage == "bit flipped":
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "checksum bit flipped":  # the highest one: no text any more
+        file.write_bytes(bytes([content[0] ^ 128]) + content[1:])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage.endswith("unreadable"):  # Linux answers with EIO, whoever asks
+        file.unlink()
+        file.symlink_to("/proc/self/mem")
+    elif damage == "no checksum":
+        newest.with_suffix(".sha256").unlink()
+    else:
+        shutil.copy(newest.with_name("update-000000001.sha256"), file)
+        newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+
+
+def test_nothing_begins_with_an_earlier_epoch_of_a_finished_run(tmp_path: Path) -> None:
+    """Its result would rest on another model than the one whose accuracy the table shows."""
+    dense = compose([*VIT, *SHORT, "method=dense"])
+    origin = record_for(tmp_path, dense, "table1", "deit_tiny/dense")
+    origin.create(dense, "table1", "deit_tiny/dense")
+    assert execute(origin.path, tell=lambda _: None) == EXIT_DONE
+    checkpoints = sorted(origin.checkpoint_dir.glob("update-*.pt"))
+    assert len(checkpoints) == 2
+    spoil(checkpoints[-1], "bit flipped")
+    omp = compose([*VIT, *SHORT, "method=omp"])
+    begun = record_for(tmp_path, omp, "table1", "deit_tiny/omp-30")
+    begun.create(omp, "table1", "deit_tiny/omp-30", starts_from=origin.path)
+    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
+    assert f"begins with the weights of {origin.path}, which is finished and has lost its last checkpoint" in (
+        begun.status().reason or ""
+    )
+    with pytest.raises(UserError, match="no last checkpoint that is whole"):
+        finished_weights(origin, "last")
+
+
+@pytest.fixture(params=["small disk", "limit of a file's size"])
+def full_after_a_megabyte(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder that takes no larger files."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
+    if request.param == "small disk":
+        with small_disk(folder, "1m"):
+            yield folder
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
         yield folder
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A disk of that size, on this folder."""
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_fails_the_save_and_keeps_what_was_saved(small_disk: Path) -> None:
-    checkpoint.save(small_disk, 1, {"update": 1, "weights": torch.ones(100_000)})
-    with pytest.raises((OSError, RuntimeError)):
-        checkpoint.save(small_disk, 2, {"update": 2, "weights": torch.ones(1_250_000)})
-    state = checkpoint.load_latest(small_disk, CPU)
+def test_a_full_disk_fails_the_save_and_keeps_what_was_saved(full_after_a_megabyte: Path) -> None:
+    folder = full_after_a_megabyte
+    checkpoint.save(folder, 1, {"update": 1, "weights": torch.ones(100_000)})
+    with pytest.raises(OSError, match=r"(No space left on device|File too large): '.*/small/update-000000002.pt'"):
+        checkpoint.save(folder, 2, {"update": 2, "weights": torch.ones(1_250_000)})
+    state = checkpoint.load_latest(folder, CPU)
     assert state is not None
     assert state["update"] == 1
-    assert not list(small_disk.glob(".*.tmp"))
+    assert not list(folder.glob(".*.tmp"))
 
 
-def test_a_run_on_a_full_disk_fails_and_says_so(small_disk: Path) -> None:
-    record = new_record(small_disk)
-    (small_disk / "ballast").write_bytes(b"x" * (4096 * 1024 - 200 * 1024))
-    process = in_child(record)
-    process.join(90)
-    assert process.exitcode == EXIT_FAILED
-    (small_disk / "ballast").unlink()
-    assert record.status().state in ("failed", "running")
-    process = in_child(record)  # with room again it goes on
-    process.join(90)
-    assert (process.exitcode, record.status().state) == (EXIT_DONE, "done")
+def test_a_run_on_a_full_disk_fails_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with small_disk(folder, "4m"):
+        record = new_record(folder)
+        (folder / "ballast").write_bytes(b"x" * (4096 * 1024 - 200 * 1024))
+        process = in_child(record)
+        process.join(90)
+        assert (process.exitcode, record.status().state) == (EXIT_FAILED, "failed")
+        assert "No space left on device" in (record.status().reason or "")
+        (folder / "ballast").unlink()
+        process = in_child(record)  # with room again it goes on
+        process.join(90)
+        assert (process.exitcode, record.status().state) == (EXIT_DONE, "done")
+
+
+def limited(size: int, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of ours, on a disk that has no room for files of more than `size` bytes."""
+    return subprocess.run(
+        [sys.executable, str(TESTS / "small_files.py"), str(size), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=ENVIRONMENT,
+    )
+
+
+def test_no_room_for_a_record_is_one_line(tmp_path: Path) -> None:
+    answer = limited(0, tmp_path, "launch", "table1", ROW.id, "--scale", "smoke", "tracker=none")
+    assert answer.returncode == 2
+    assert re.fullmatch(r"repro: runs/table1/\S+/status.json: File too large\n", answer.stderr)
+
+
+def test_no_room_for_a_checkpoint_fails_the_run_and_a_retry_goes_on(tmp_path: Path) -> None:
+    words = ("table1", ROW.id, "--scale", "smoke", "tracker=none")
+    answer = limited(200_000, tmp_path, "launch", *words)
+    assert answer.returncode == 1
+    assert re.search(r"^failed: \S+: OSError: .*File too large: '\S+\.pt'", answer.stderr, re.MULTILINE)
+    answer = limited(100_000_000, tmp_path, "retry", *words)
+    assert answer.returncode == 0, answer.stderr
+    (record,) = [Record(file.parent) for file in tmp_path.glob("runs/**/config.yaml")]
+    assert (record.status().state, record.status().attempt) == ("done", 2)
 
 
 def test_a_read_only_run_folder_is_one_line(tmp_path: Path) -> None:
@@ -175,7 +267,7 @@ def test_a_read_only_run_folder_is_one_line(tmp_path: Path) -> None:
             text=True,
             check=False,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            env=ENVIRONMENT,
         )
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
