@@ -11,7 +11,7 @@ from timm.data import ImageNetInfo
 from repro.config import Data, Recipe
 from repro.data.image_files import Listing, is_image, list_class_folders
 from repro.data.imagefolder import differences, make_splits
-from repro.data.places import find_imagenet, has_folders, kaggle_labels, validation_folder
+from repro.data.places import find_imagenet, has_folders, kaggle_labels, no_images, validation_folder
 from repro.data.splits import Splits, first_few
 from repro.errors import UserError
 from repro.geometry import Geometry
@@ -56,7 +56,7 @@ def list_flat(folder: Path, train: Listing) -> Listing:
     """
     names = sorted(name for name in os.listdir(folder) if is_image(name))
     if not names:
-        raise UserError(f"{folder}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG")
+        raise no_images(folder)
     path = kaggle_labels(folder)
     wnids = _read_labels(path)
     unlabelled = [name for name in names if Path(name).stem not in wnids]

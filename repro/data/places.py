@@ -82,8 +82,15 @@ def find_imagenet(data: Data) -> Path:
     check_class_folders(root / "train")
     folder = validation_folder(root)
     if not has_folders(folder):
+        if not any(folder.iterdir()):
+            raise no_images(folder)
         kaggle_labels(folder)
     return root
+
+
+def no_images(folder: Path) -> UserError:
+    """What to say of a validation folder of ImageNet's without images."""
+    return UserError(f"{folder}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG")
 
 
 def find_kinetics(data: Data) -> Path:
