@@ -73,7 +73,9 @@ def of_export(folder: Path, kernels: Literal["measured", "dense"]) -> Evaluated:
     geometry = parse_geometry(description["geometry"])
     model = load_exported(folder, kernels)
     used = kernels if description["kernels"] is not None and description["kernels"]["layers"] else "dense"
-    origin: dict[str, Any] = {key: description[key] for key in ("table", "row", "signature", "weights") if key in description}
+    origin: dict[str, Any] = {
+        key: description[key] for key in ("table", "row", "signature", "weights") if key in description
+    }
     return Evaluated(
         model,
         geometry,
