@@ -20,9 +20,8 @@ def join_step() -> None:
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     job = SlurmJobEnvironment()
-    os.environ.update(
-        environment(job.global_rank, job.local_rank, job.num_tasks, job.num_nodes, job.hostnames, job.raw_job_id)
-    )
+    step = f"{job.raw_job_id}.{os.environ.get('SLURM_STEP_ID', '0')}"  # steps of one job may run side by side
+    os.environ.update(environment(job.global_rank, job.local_rank, job.num_tasks, job.num_nodes, job.hostnames, step))
 
 
 def port(job_id: str, restarts: int) -> int:
