@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repro.commands import launching, mirror, single, tables, watching
+from repro.commands import launching, mirror, packing, single, tables, watching
 from repro.errors import UserError
 
 # In the order of `repro --help`.
@@ -17,6 +17,7 @@ COMMANDS = (
     single.add_bench,
     *(tables.add_extract, tables.add_interpret, tables.add_card),
     *(single.add_train, single.add_export),
+    packing.add_shards,
     mirror.add_wandb,
 )
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from repro.config import Data, Recipe
-from repro.data.image_files import Listing, has_folders, is_image, list_class_folders
-from repro.data.imagefolder import data_root, differences, make_splits, validation_folder
+from repro.data.image_files import Listing, has_folders, is_image
+from repro.data.imagefolder import data_root, differences, list_images, make_splits, validation_folder
+from repro.data.shards import has_shards
 from repro.data.splits import Splits, first_few
 from repro.errors import UserError
 from repro.geometry import Geometry
@@ -23,19 +24,28 @@ NUM_CLASSES = 1000
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     """ImageNet's training images with the recipe's augmentation, its validation images as test images.
 
-    `data.root` holds `train/` and `val/`, or is the root of Kaggle's download, or the CLS-LOC folder in it. A flat
-    `val/` takes its labels from LOC_val_solution.csv, found in `val/`'s parents. The classes are timm's ImageNet-1k
-    wnids: all 1,000 of them for a model of 1,000 classes, some of them for a smaller one. Raises `UserError` for
-    anything else.
+    `data.root` holds `train/` and `val/`, in class folders or in shards, or is the root of Kaggle's download, or the
+    CLS-LOC folder in it. A flat `val/` takes its labels from LOC_val_solution.csv, found in `val/`'s parents. The
+    classes are timm's ImageNet-1k wnids: all 1,000 of them for a model of 1,000 classes, some of them for a smaller
+    one. Raises `UserError` for anything else.
     """
-    root = data_root(data)
+    train, test = listings(data_root(data), model.num_classes)
+    return make_splits(data, recipe, model, train, test)
+
+
+def listings(root: Path, num_classes: int | None = None) -> tuple[Listing, Listing]:
+    """Training and validation images below `root`; their classes are ImageNet's for a model of `num_classes`.
+
+    Where that is None, they may be any.
+    """
     if (root / KAGGLE_IMAGES).is_dir():
         root = root / KAGGLE_IMAGES
-    train = list_class_folders(root / "train")
-    _check_wnids(train, is_whole=model.num_classes == NUM_CLASSES)
+    train = list_images(root / "train")
+    if num_classes is not None:
+        _check_wnids(train, is_whole=num_classes == NUM_CLASSES)
     folder = validation_folder(root)
-    test = list_class_folders(folder) if has_folders(folder) else _list_flat(folder, train)
-    return make_splits(data, recipe, model, train, test)
+    is_flat = folder.is_dir() and not has_folders(folder) and not has_shards(folder)
+    return train, _list_flat(folder, train) if is_flat else list_images(folder)
 
 
 def _check_wnids(train: Listing, is_whole: bool) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from repro.data.splits import Images
+from repro.data.unfinished import UnfinishedBatch, View
 from repro.data.workers import Stream, ignore_signals
 from repro.errors import UserError
 from repro.seeding import seeded, stream_seed
@@ -61,7 +62,7 @@ class TrainLoader:
         workers: int,
         rank: int = 0,
         world: int = 1,
-        pin_memory: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         if global_batch > len(dataset):
             raise UserError(
@@ -89,12 +90,13 @@ class TrainLoader:
         self.workers = workers
         self.rank = rank
         self.world = world
-        self.pin_memory = pin_memory
+        self.device = device or torch.device("cpu")
 
     def batches(self, epoch: int, first_update: int = 0) -> Stream:
         """This rank's micro-batches of the epoch from optimizer update `first_update` (counted from 0) on.
 
         Images float32 (micro, channels, height, width), labels int64 (micro,); `accumulate` of them are one update.
+        What is finished by the batch is so on the loader's device, all else is on the CPU.
         Where it is left before its end, `close` the stream. Raises `ValueError` for an update beyond the epoch.
         """
         if not 0 <= first_update <= self.updates_per_epoch:
@@ -106,12 +108,12 @@ class TrainLoader:
             _Sampled(self.dataset, ("augment", self.seed, epoch)),
             _Batches(positions=mine, indices=order[mine], size=self.micro),
             self.workers,
-            self.pin_memory,
+            self.device,
         )
 
 
 def evaluation_batches(
-    dataset: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1, pin_memory: bool = False
+    dataset: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1, device: torch.device | None = None
 ) -> Stream:
     """This rank's test images, in order: over all ranks each image exactly once, the last batch as short as it is.
 
@@ -119,7 +121,7 @@ def evaluation_batches(
     images until all ranks have as many, which moves the accuracy.)
     """
     mine = torch.arange(len(dataset))[rank::world]
-    return _stream(_Sampled(dataset, ("evaluate",)), _Batches(mine, mine, batch_size), workers, pin_memory)
+    return _stream(_Sampled(dataset, ("evaluate",)), _Batches(mine, mine, batch_size), workers, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ class _Sampled(Dataset[Any]):
     images: Images
     stream: tuple[int | str, ...]
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int] | UserError:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Any, int] | UserError:
         position, index = place
         try:
             if not self.images.is_random:
@@ -158,18 +160,26 @@ class _Sampled(Dataset[Any]):
 
 
 def _collate(samples: list[Any]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, UserError)), None) or default_collate(samples)
+    error = next((sample for sample in samples if isinstance(sample, UserError)), None)
+    if error is not None:
+        return error
+    if isinstance(samples[0][0], View):
+        views, labels = zip(*samples, strict=True)
+        return UnfinishedBatch.of(views, default_collate), torch.tensor(labels)
+    return default_collate(samples)
 
 
-def _stream(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, pin_memory: bool) -> Stream:
+def _stream(
+    dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, device: torch.device | None = None
+) -> Stream:
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=pin_memory,
+        pin_memory=device is not None and device.type == "cuda",
         worker_init_fn=ignore_signals,
         multiprocessing_context="fork" if workers else None,  # the dataset is shared, not pickled
         generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
     )
-    return Stream(loader)
+    return Stream(loader, device)

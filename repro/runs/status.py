@@ -15,7 +15,8 @@ class Status:
     """The state of a run at `heartbeat` (Unix seconds), written by its latest attempt.
 
     `submissions` counts how often a launch has handed the run out since it last got further; `started` and
-    `update_at_start` are those of the latest attempt, so that what is left can be estimated.
+    `update_at_start` are those of the latest attempt, so that what is left can be estimated. `loader_share_pct` is how
+    much of the time the training waited for its images; `hint` what to set where that is too much.
     """
 
     state: State = "planned"
@@ -32,6 +33,8 @@ class Status:
     update_at_start: int = 0
     loss: float | None = None
     top1_pct: float | None = None
+    loader_share_pct: float | None = None
+    hint: str | None = None
 
     def is_silent(self, now: float) -> bool:
         """Whether an attempt that calls itself running has not been heard of for a while.

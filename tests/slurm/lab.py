@@ -22,7 +22,7 @@ from repro.runs.record import Record
 ROOT = Path(__file__).resolve().parents[2]
 ROW, OTHER_ROW = "deit_tiny/s2vite-30", "deit_tiny/svite-30"
 LONG = "recipe.epochs=60"  # 240 updates: still at it when Slurm, which looks every second, has taken notice
-WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
+WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct", "wall_s")
 SMALL = ["launcher=slurm", "launcher.gpus_per_node=0", "launcher.cpus_per_task=1", "tracker=none"]
 
 

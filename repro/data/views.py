@@ -1,0 +1,82 @@
+"""Training views of image files: what timm's transform draws, decoded and resized in bytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch import Tensor
+from torch.nn import functional
+
+from repro.data.decoding import by_torchvision
+from repro.data.unfinished import Normalisation, Patch, View
+
+# torch's names of what timm may ask for.
+_MODES = {"BILINEAR": "bilinear", "BICUBIC": "bicubic"}
+
+
+class Views:
+    """timm's training transform of an image file: the same draws in the same order, pixels as near as resampling is.
+
+    `crop`, `middle` and `erasing` are timm's own; `middle` takes and returns an RGB image. Everything random comes from
+    the global generators of Python, NumPy and torch, as in timm's.
+    """
+
+    def __init__(
+        self,
+        crop: RandomResizedCropAndInterpolation,
+        middle: Sequence[Callable[[Image.Image], Image.Image]],
+        erasing: RandomErasing | None,
+        normalisation: Normalisation,
+    ) -> None:
+        self.crop, self.middle, self.erasing = crop, tuple(middle), erasing
+        self.normalisation = normalisation
+
+    def __call__(self, data: bytes, name: str) -> View:
+        """One view of the image that these bytes are; `name` is what errors call it."""
+        image = Image.fromarray(self.cropped(by_torchvision(data, name)).numpy())
+        for transform in self.middle:
+            image = transform(image)
+        pixels = torch.from_numpy(np.array(image))
+        return View(pixels, self._patches(pixels), self.normalisation)
+
+    def cropped(self, image: Tensor) -> Tensor:
+        """The random resized crop of an image, uint8 (3, height, width): uint8 (height, width, 3)."""
+        top, left, height, width = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
+        chosen = self.crop.interpolation
+        if isinstance(chosen, tuple | list):
+            chosen = random.choice(chosen)
+        # Cut before it is resized, as in timm's: no pixel beyond the crop has a part in it.
+        part = image[:, top : top + height, left : left + width].permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        mode = _MODES[chosen.name]
+        resized = functional.interpolate(part[None], self.crop.size, mode=mode, antialias=True, align_corners=False)
+        return resized[0].permute(1, 2, 0).contiguous()
+
+    def _patches(self, pixels: Tensor) -> tuple[Patch, ...]:
+        if self.erasing is None:
+            return ()
+        height, width, channels = pixels.shape
+        drawn = _Drawn((channels, height, width))
+        self.erasing(drawn)
+        return tuple(drawn.patches)
+
+
+class _Drawn:
+    """What timm's random erasing takes for a normalised image: keeps what is written into it."""
+
+    dtype = torch.float32
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.patches: list[Patch] = []
+
+    def size(self) -> tuple[int, int, int]:
+        return self.shape
+
+    def __setitem__(self, where: tuple[slice, slice, slice], noise: Tensor) -> None:
+        self.patches.append(Patch(where[1].start, where[2].start, noise))
