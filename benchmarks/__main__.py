@@ -10,6 +10,7 @@ import sys
 
 import torch
 
+from benchmarks.data import data
 from benchmarks.figures import write
 from benchmarks.launching import launching
 from benchmarks.masks import applying, memory, moving
@@ -21,6 +22,7 @@ from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
 
 ROOMS = {
+    "data": (data,),
     "masks": (moving, applying, memory),
     "mirror": (mirror,),
     "reporting": (reporting, page),

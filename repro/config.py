@@ -204,7 +204,7 @@ class Clip(_Section):
 class Data(_Section):
     """A data set. `images_per_epoch` is what it should hold; null means: count. `clip` is null for images.
 
-    `decoder` makes the training views of image files: `pil` as timm does, `torchvision` the same views in less time.
+    `decoder` makes the training views of image files: `pil` as timm does, `fast` the same views in less time.
     """
 
     name: Literal["digits", "imagenet", "imagefolder", "kinetics400", "shapes", "shapes_video"]
@@ -213,7 +213,7 @@ class Data(_Section):
     limit_train: PositiveInt | None
     limit_test: PositiveInt | None
     workers: NonNegativeInt
-    decoder: Literal["pil", "torchvision"] = "pil"
+    decoder: Literal["pil", "fast"] = "pil"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clip: Clip | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repro.config import Data, Recipe
 from repro.data import row_shifts
-from repro.data.decoding import by_pillow
+from repro.data.decoding import decoded_rgb
 from repro.data.unfinished import Normalisation, View
 from repro.data.views import Views
 from repro.errors import UserError
@@ -36,11 +36,11 @@ _SHIFTS: dict[str, tuple[Draw, int | None]] = {
 def training_view(data: Data, recipe: Recipe, model: Geometry) -> Callable[[bytes, str], Tensor | View]:
     """What makes a training view of an image file's bytes and name, by the decoder that `data.decoder` names.
 
-    `pil` is timm's transform as it is; `torchvision` draws the same and computes in bytes (`repro.data.views`).
+    `pil` is timm's transform as it is; `fast` draws the same and computes in bytes (`repro.data.views`).
     """
     if data.decoder == "pil":
         transform = training_transform(data, recipe, model)
-        return lambda encoded, name: transform(by_pillow(encoded, name))
+        return lambda encoded, name: transform(decoded_rgb(encoded, name))
     # timm gives its transform in three parts: of the image, of its colours and shape, and from bytes to floats.
     first, middle, last = _timms(data, recipe, model, separate=True)
     crop, *flips = first.transforms
@@ -54,9 +54,9 @@ def training_view(data: Data, recipe: Recipe, model: Geometry) -> Callable[[byte
 
 
 def evaluation_view(data: Data, recipe: Recipe, model: Geometry) -> Callable[[bytes, str], Tensor]:
-    """The same for evaluation: by Pillow whatever the decoder, so that accuracies compare with everybody's."""
+    """The same for evaluation: timm's transform whatever the decoder, so that accuracies compare with everybody's."""
     transform = evaluation_transform(data, recipe, model)
-    return lambda encoded, name: transform(by_pillow(encoded, name))
+    return lambda encoded, name: transform(decoded_rgb(encoded, name))
 
 
 def training_transform(data: Data, recipe: Recipe, model: Geometry) -> Transform:

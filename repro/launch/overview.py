@@ -45,14 +45,14 @@ class Line:
     silent_s: float | None
     top1_pct: float | None
     loss: float | None
-    loader_share_pct: float | None
-    hint: str | None
     job_id: str | None
     host: str | None
     attempts: int
     reason: str | None
     record: str
     mirror: Mirror | None = None
+    loader_share_pct: float | None = None
+    hint: str | None = None
 
 
 def lines(
@@ -101,14 +101,14 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, ask
         silent_s=round(now - status.heartbeat, 1) if state in ("running", "dead") else None,
         top1_pct=status.top1_pct,
         loss=status.loss,
-        loader_share_pct=status.loader_share_pct if state == "running" else None,
-        hint=status.hint if state == "running" else None,
         job_id=status.job_id,
         host=status.host,
         attempts=status.attempt,
         reason=reason,
         record=str(run.record.path),
         mirror=mirror_of(run.record.path, is_at_work=state == "running"),
+        loader_share_pct=status.loader_share_pct if state == "running" else None,
+        hint=status.hint if state == "running" else None,
     )
 
 

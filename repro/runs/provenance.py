@@ -26,7 +26,7 @@ def collect(
     """Provenance of this process. No environment variable is recorded, so no secret can be.
 
     `data_skipped` names what was left out of the data because it could not be read; `data_decoder` what decodes the
-    training images, whose last bits depend on it.
+    training images: what they are down to the last bit depends on it.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -13,7 +13,7 @@ SHARDS = "pack the files into shards (repro shards)"
 
 
 class LoaderHint:
-    """A sink of metrics that watches `loader_share_pct`, and tells the hint at the second entry above the limit in a row.
+    """A sink of metrics that tells a hint at the second entry in a row whose `loader_share_pct` is above the limit.
 
     The first may be that of workers that start. `hint` gives the line for a share.
     """
@@ -48,7 +48,7 @@ def loader_hint(share_pct: float, data: Data, decodes: bool, in_shards: bool, ra
     if decodes and data.workers < mine:
         settings.append(f"data.workers={mine} (now {data.workers}; {mine} cores for each process)")
     if decodes and data.clip is None and data.decoder == "pil":
-        settings.append("data.decoder=torchvision")
+        settings.append("data.decoder=fast")
     if decodes and data.clip is None and not in_shards:
         settings.append(SHARDS)
     if not decodes:

@@ -134,6 +134,8 @@ def _attempt(
         reason=None,
         started=time.time(),
         updates=0,
+        loader_share_pct=None,
+        hint=None,
     )
     sinks: Sinks | None = None
     trainer: Trainer | None = None

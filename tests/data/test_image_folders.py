@@ -102,7 +102,7 @@ def test_the_fingerprint_follows_names_and_sizes(flowers: Path) -> None:
 
 def test_names_are_ordered_by_their_bytes(flowers: Path, make_images: MakeImages) -> None:
     make_images(flowers / "train", ["aster/01.jpg", "aster/A.jpg"])
-    names = load(folder_config(flowers)).train.names.tolist()  # type: ignore[attr-defined]
+    names = load(folder_config(flowers)).train.files.names.tolist()  # type: ignore[attr-defined]
     assert names == sorted(names)
 
 
