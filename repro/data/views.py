@@ -59,9 +59,9 @@ class Views:
         # done to it: what is not seen costs nothing.
         part = image.crop((left, top, left + width, top + height))
         pixels = torch.from_numpy(np.array(part if part.mode == "RGB" else part.convert("RGB")))
-        resized = functional.interpolate(
-            pixels.permute(2, 0, 1)[None], self.crop.size, mode=_MODES[chosen.name], antialias=True
-        )
+        # As a batch of one that has its channels last, it comes back with its channels last.
+        batch = pixels.view(1, *pixels.shape).permute(0, 3, 1, 2)
+        resized = functional.interpolate(batch, self.crop.size, mode=_MODES[chosen.name], antialias=True)
         return resized[0].permute(1, 2, 0).contiguous()
 
     def _patches(self, pixels: Tensor) -> tuple[Patch, ...]:
