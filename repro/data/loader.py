@@ -108,12 +108,13 @@ class TrainLoader:
             _Sampled(self.dataset, ("augment", self.seed, epoch)),
             _Batches(positions=mine, indices=order[mine], size=self.micro),
             self.workers,
+            self.device.type == "cuda",
             self.device,
         )
 
 
 def evaluation_batches(
-    dataset: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1, device: torch.device | None = None
+    dataset: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1, pin_memory: bool = False
 ) -> Stream:
     """This rank's test images, in order: over all ranks each image exactly once, the last batch as short as it is.
 
@@ -121,7 +122,7 @@ def evaluation_batches(
     images until all ranks have as many, which moves the accuracy.)
     """
     mine = torch.arange(len(dataset))[rank::world]
-    return _stream(_Sampled(dataset, ("evaluate",)), _Batches(mine, mine, batch_size), workers, device)
+    return _stream(_Sampled(dataset, ("evaluate",)), _Batches(mine, mine, batch_size), workers, pin_memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,14 +174,18 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _stream(
-    dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, device: torch.device | None = None
+    dataset: Dataset[Any],
+    batches: Iterable[list[Any]],
+    workers: int,
+    pin_memory: bool,
+    device: torch.device | None = None,
 ) -> Stream:
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=device is not None and device.type == "cuda",
+        pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
         multiprocessing_context="fork" if workers else None,  # the dataset is shared, not pickled
         generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator

@@ -46,10 +46,11 @@ def _on_its_side(image: Image.Image, change: Callable[[Pixels], Pixels]) -> Imag
 def _shifted(pixels: Pixels, factor: float, offset: float, fill: Sequence[int]) -> Pixels:
     """Row y of (height, width, 3) moved left by `factor * (y + 1/2) + offset` pixels."""
     height, width = pixels.shape[:2]
-    shifts = factor * (np.arange(height) + 0.5) + offset
+    shifts: Shifts = factor * (np.arange(height) + 0.5) + offset
     # Pillow reads at the centre of an output pixel, in Pillow's own order of operations: the last digit decides on
     # which side of the border a pixel lies.
-    first, last = (place + shifts for place in (0.5, width - 0.5))
+    first: Shifts = 0.5 + shifts
+    last: Shifts = (width - 0.5) + shifts
     whole = np.floor(first - 0.5)
     share = (first - 0.5) - whole
     # The cubic of Pillow's transform (Keys, a = -1), as weights of what the neighbours differ by from the pixel itself:

@@ -62,9 +62,7 @@ class Shards:
         try:
             header = tarfile.TarInfo.frombuf(found[:BLOCK], "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise UserError(
-                f"{self.name(index)}: no header of a tar file where the index says ({error}); {_MEND}"
-            ) from None
+            raise UserError(f"{self.name(index)}: no tar header where the index says ({error}); {_MEND}") from None
         if header.size != size or len(found) != BLOCK + size:
             raise UserError(f"{self.name(index)}: {len(found) - BLOCK} of {size} bytes are there; {_MEND}")
         return found[BLOCK:]

@@ -130,11 +130,11 @@ def _scan(path: Path, num_classes: int) -> list[tuple[_Member, int]]:
         raise UserError(f"{path}: damaged tar file ({error}); copy it again") from None
     except ValueError:
         raise UserError(f"{path}: {key}.cls is no number of a class; see {HOW} in docs/data.md") from None
-    for key, member in images.items():
+    for key, image in images.items():
         if not 0 <= labels.get(key, -1) < num_classes:
             wrong = f"class {labels[key]}, {CLASSES} names {num_classes}" if key in labels else f"no {key}.cls"
-            raise UserError(f"{path}: {member.name}: {wrong}; mend the tar file or {CLASSES}")
-    return [(member, labels[key]) for key, member in images.items()]
+            raise UserError(f"{path}: {image.name}: {wrong}; mend the tar file or {CLASSES}")
+    return [(image, labels[key]) for key, image in images.items()]
 
 
 def _key(name: str) -> str:

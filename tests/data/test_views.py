@@ -111,7 +111,7 @@ def test_a_crop_differs_by_last_bits_only(interpolation: str) -> None:
         # Pillow and torch round between the two directions of a resize, each in its own way.
         assert apart.max() < 2.01
         assert (apart > 1.01).float().mean() < 1e-3
-        assert apart.mean() < 0.1
+        assert apart.mean() < 0.3
 
 
 class Spy:

@@ -105,6 +105,7 @@ def test_a_run_that_waits_for_its_images_says_so(
     # While it runs, a status shows both; afterwards neither.
     assert "loader" not in shown(lines([run], None))
     record.set_status(record.status().moved("running"))
+    (record.path / "result.json").unlink()
     monkeypatch.setattr("repro.launch.overview.why_alive", lambda *_: "a test says so")
     (again,) = plan(load_table("table1"), [row], "smoke", [0], tmp_path / "runs", overrides)
     text = shown(lines([again], None))
