@@ -276,6 +276,21 @@ def test_a_batch_is_its_views_whoever_makes_it(flowers: Path) -> None:
             assert mine.equal(pixels[rank::2])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finishes_a_batch_as_a_cpu_does() -> None:
+    fast = view_of("fast", **{"recipe.random_erasing": 0.7})
+    views = []
+    for seed in range(6):
+        with seeded("test", seed):
+            view = fast(PHOTO, "photo.jpg")
+        assert isinstance(view, View)
+        views.append(view)
+    batch = UnfinishedBatch.of(views)
+    there = batch.pin_memory().finished(torch.device("cuda"))
+    assert there.device.type == "cuda"
+    torch.testing.assert_close(there.cpu(), batch.finished(CPU), rtol=0, atol=1e-6)
+
+
 def test_evaluation_does_not_know_the_decoder(flowers: Path) -> None:
     seen = []
     for decoder in ("fast", "pil"):
