@@ -6,7 +6,8 @@ of those four rows have no weight, and all pixels of a row share their weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-Shifts = NDArray[np.float64]
-ROWS = 112  # at a time: what they need stays in a core's cache
+Shifts = NDArray[np.floating]
+ROWS = 32  # at a time: what they need stays in a core's cache
 
 
 def shear_x(image: Image.Image, factor: float, fill: Sequence[int]) -> Image.Image:
@@ -80,10 +81,10 @@ def _fill_outside(found: Pixels, first: Shifts, last: Shifts, width: int, fill: 
     # The number of places below 0, or from `width` on: they are one pixel apart.
     left = np.clip(np.ceil(-first), 0, width).astype(np.int64)
     right = np.clip(np.floor(last - width) + 1, 0, width).astype(np.int64)
-    for y in np.flatnonzero(left):
-        found[y, : 3 * left[y]] = colour[: 3 * left[y]]
-    for y in np.flatnonzero(right):
-        found[y, 3 * (width - right[y]) :] = colour[: 3 * right[y]]
+    for rows, count in _runs(left):
+        found[rows, : 3 * count] = colour[: 3 * count]
+    for rows, count in _runs(right):
+        found[rows, 3 * (width - count) :] = colour[: 3 * count]
 
 
 def _windows(pixels: Pixels, whole: NDArray[np.int64]) -> Pixels:
@@ -97,8 +98,15 @@ def _windows(pixels: Pixels, whole: NDArray[np.int64]) -> Pixels:
     bordered[:, :3], bordered[:, -3:] = pixels[:, :1], pixels[:, -1:]
     flat = bordered.reshape(height, -1)
     found = np.zeros((height, 3 * (width + 3)), np.uint8)
-    for y, start in enumerate((whole - 1).tolist()):
+    for rows, start in _runs(whole - 1):
         left, right = max(start, -3), min(start + width + 3, width + 3)
         if left < right:
-            found[y, 3 * (left - start) : 3 * (right - start)] = flat[y, 3 * (left + 3) : 3 * (right + 3)]
+            found[rows, 3 * (left - start) : 3 * (right - start)] = flat[rows, 3 * (left + 3) : 3 * (right + 3)]
     return found
+
+
+def _runs(values: NDArray[np.int64]) -> Iterator[tuple[slice, int]]:
+    """Neighbours that are equal, as one: where they are and what they are. A shear moves several rows alike."""
+    starts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    for start, stop in pairwise(starts):
+        yield slice(start, stop), int(values[start])

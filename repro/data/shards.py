@@ -92,7 +92,7 @@ def load_index(folder: Path) -> tuple[Shards, tuple[str, ...], list[str], list[i
     if not path.is_file():
         raise UserError(f"{folder}: tar files without {INDEX}; {HOW} {folder}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = {name: stored[name] for name in _ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read ({error}); {HOW} {folder}") from None
