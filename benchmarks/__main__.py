@@ -10,6 +10,7 @@ import sys
 
 import torch
 
+from benchmarks.data import data
 from benchmarks.figures import write
 from benchmarks.growth import images, parameters, ranks
 from benchmarks.inference import inference, onnx
@@ -23,6 +24,7 @@ from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
 
 ROOMS = {
+    "data": (data,),
     "inference": (inference, onnx),
     "masks": (moving, applying, memory),
     "mirror": (mirror,),

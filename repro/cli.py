@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repro.commands import evaluating, launching, mirror, single, tables, watching
+from repro.commands import evaluating, launching, mirror, packing, single, tables, watching
 from repro.errors import UserError
 from repro.runs.sharing import share_as
 
@@ -18,6 +18,7 @@ COMMANDS = (
     single.add_bench,
     *(tables.add_extract, tables.add_interpret, tables.add_card),
     *(single.add_train, evaluating.add_eval, single.add_export),
+    packing.add_shards,
     mirror.add_wandb,
 )
 

@@ -35,17 +35,29 @@ def seeded(*parts: int | str) -> Iterator[None]:
 
     All three are put back afterwards. CUDA's generators are not touched (`torch.manual_seed` would reset them).
     """
+    with kept():
+        begin_stream(*parts)
+        yield
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Python's, NumPy's and torch's global CPU generators are after the block what they were before it."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    # All three are Mersenne twisters: one seed for all would make their streams copies of each other.
-    random.seed(stream_seed("random", *parts))
-    np.random.seed(stream_seed("numpy", *parts) % 2**32)
-    torch.default_generator.manual_seed(stream_seed("torch", *parts))
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def begin_stream(*parts: int | str) -> None:
+    """Set the three global CPU generators to the start of the stream `parts`, and leave them so."""
+    # All three are Mersenne twisters: one seed for all would make their streams copies of each other.
+    random.seed(stream_seed("random", *parts))
+    np.random.seed(stream_seed("numpy", *parts) % 2**32)
+    torch.default_generator.manual_seed(stream_seed("torch", *parts))
 
 
 def generator(*parts: int | str) -> torch.Generator:

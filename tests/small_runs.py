@@ -18,6 +18,8 @@ from repro.tracking.sinks import Sinks
 from repro.training.distributed import World
 from repro.training.loop import Surroundings, Trainer
 
+WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct")
+
 Weights = dict[str, Tensor]
 
 SPARTAN = ("method.sparsity=0.5", "method.weights.beta_max=20")
@@ -127,7 +129,7 @@ class Kept:
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The entries of a kind, without what a clock said, the last one of each update."""
         latest = {
-            entry["update"]: {key: value for key, value in entry.items() if key not in ("step_time_ms", "images_per_s")}
+            entry["update"]: {key: value for key, value in entry.items() if key not in WALL_CLOCK}
             for entry in self.entries
             if entry["kind"] == kind
         }

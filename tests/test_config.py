@@ -257,6 +257,28 @@ def test_what_can_change_a_result_is_in_the_signature(override: str) -> None:
     assert compose([override]).signature != compose().signature
 
 
+# Of rows that were run before there was `data.decoder`.
+@pytest.mark.parametrize(
+    ("overrides", "before"),
+    [
+        (["backbone=deit_small"], "b049c701"),
+        (
+            ["data=shapes", "model.image_size=24", "model.patch_size=4", "model.in_chans=3", "model.num_classes=8"],
+            "b28a03a7",
+        ),
+        (["scale=paper", "data.root=/data/imagenet", "data.decoder=pil"], "3be4f2ae"),
+    ],
+)
+def test_a_run_that_does_what_it_did_has_the_signature_it_had(overrides: list[str], before: str) -> None:
+    assert compose(overrides).signature[:8] == before
+
+
+def test_the_decoder_is_in_the_signature_where_it_is_another() -> None:
+    paper = ["scale=paper", "data.root=/data/imagenet"]
+    assert compose(paper).signature == compose([*paper, "data.decoder=fast"]).signature
+    assert compose(paper).signature != compose([*paper, "data.decoder=pil"]).signature
+
+
 def test_signature_refuses_what_json_cannot_hold_exactly() -> None:
     resolved = compose().model_dump(mode="json")
     resolved["recipe"]["lr"] = math.nan

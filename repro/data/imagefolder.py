@@ -1,12 +1,14 @@
-"""Any data set in torchvision's layout: ROOT/train/<class>/*.jpg and ROOT/val/<class>/*.jpg."""
+"""Any data set in torchvision's layout, ROOT/train/<class>/*.jpg and ROOT/val/<class>/*.jpg, or in shards of that."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from repro.config import Data, Recipe
-from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders
+from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders, list_shards
 from repro.data.places import find_imagefolder, validation_folder
 from repro.data.splits import Splits, check_channels, first_few
-from repro.data.transforms import evaluation_transform, training_transform
+from repro.data.transforms import evaluation_view, training_view
 from repro.errors import UserError
 from repro.geometry import Geometry
 
@@ -17,9 +19,13 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     Raises `UserError` for a missing folder, no classes, a class without images, or classes that differ.
     """
     root = find_imagefolder(data)
-    train = list_class_folders(root / "train")
-    test = list_class_folders(validation_folder(root))
+    train, test = list_images(root / "train"), list_images(validation_folder(root))
     return make_splits(data, recipe, model, train, test)
+
+
+def list_images(folder: Path) -> Listing:
+    """The images of a split: in the shards of `folder`, or else in its class folders."""
+    return list_shards(folder) or list_class_folders(folder)
 
 
 def make_splits(data: Data, recipe: Recipe, model: Geometry, train: Listing, test: Listing) -> Splits:
@@ -33,10 +39,12 @@ def make_splits(data: Data, recipe: Recipe, model: Geometry, train: Listing, tes
             f"make the class folders of both the same"
         )
     return Splits(
-        train=ImageFiles.of(train, training_transform(data, recipe, model), is_random=True),
-        test=ImageFiles.of(test, evaluation_transform(data, recipe, model), is_random=False),
+        train=ImageFiles.of(train, training_view(data, recipe, model), is_random=True),
+        test=ImageFiles.of(test, evaluation_view(data, recipe, model), is_random=False),
         num_classes=len(train.classes),
         fingerprint=fingerprint(train, test),
+        decoder=data.decoder,
+        in_shards=train.shards is not None,
     )
 
 

@@ -9,9 +9,17 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from repro.config import Data, Recipe
-from repro.data.image_files import Listing, is_image, list_class_folders
-from repro.data.imagefolder import differences, make_splits
-from repro.data.places import find_imagenet, has_folders, kaggle_labels, no_images, validation_folder
+from repro.data.image_files import Listing, is_image
+from repro.data.imagefolder import differences, list_images, make_splits
+from repro.data.places import (
+    data_root,
+    has_folders,
+    has_shards,
+    imagenet_root,
+    kaggle_labels,
+    no_images,
+    validation_folder,
+)
 from repro.data.splits import Splits, first_few
 from repro.errors import UserError
 from repro.geometry import Geometry
@@ -22,17 +30,27 @@ NUM_CLASSES = 1000
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     """ImageNet's training images with the recipe's augmentation, its validation images as test images.
 
-    `data.root` holds `train/` and `val/`, or is the root of Kaggle's download, or the CLS-LOC folder in it. A flat
-    `val/` takes its labels from LOC_val_solution.csv, found in `val/`'s parents. The classes are timm's ImageNet-1k
-    wnids: all 1,000 of them for a model of 1,000 classes, some of them for a smaller one. Raises `UserError` for
-    anything else.
+    `data.root` holds `train/` and `val/`, in class folders or in shards, or is the root of Kaggle's download, or the
+    CLS-LOC folder in it. A flat `val/` takes its labels from LOC_val_solution.csv, found in `val/`'s parents. The
+    classes are timm's ImageNet-1k wnids: all 1,000 of them for a model of 1,000 classes, some of them for a smaller
+    one. Raises `UserError` for anything else.
     """
-    root = find_imagenet(data)
-    train = list_class_folders(root / "train")
-    _check_wnids(train, is_whole=model.num_classes == NUM_CLASSES)
-    folder = validation_folder(root)
-    test = list_class_folders(folder) if has_folders(folder) else list_flat(folder, train)
+    train, test = listings(data_root(data), model.num_classes)
     return make_splits(data, recipe, model, train, test)
+
+
+def listings(root: Path, num_classes: int | None = None) -> tuple[Listing, Listing]:
+    """Training and validation images below `root`; their classes are ImageNet's for a model of `num_classes`.
+
+    Where that is None, they may be any.
+    """
+    root = imagenet_root(root)
+    train = list_images(root / "train")
+    if num_classes is not None:
+        _check_wnids(train, is_whole=num_classes == NUM_CLASSES)
+    folder = validation_folder(root)
+    is_flat = not has_folders(folder) and not has_shards(folder)
+    return train, list_flat(folder, train) if is_flat else list_images(folder)
 
 
 def _check_wnids(train: Listing, is_whole: bool) -> None:

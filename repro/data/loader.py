@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from repro.data.splits import Images
+from repro.data.unfinished import UnfinishedBatch, View
 from repro.data.workers import Stream, ignore_signals
 from repro.errors import UserError
-from repro.seeding import seeded, stream_seed
+from repro.seeding import begin_stream, kept, stream_seed
 
 
 def epoch_order(num_images: int, seed: int, epoch: int, repeats: int) -> Tensor:
@@ -61,7 +62,7 @@ class TrainLoader:
         workers: int,
         rank: int = 0,
         world: int = 1,
-        pin_memory: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         if global_batch > len(dataset):
             raise UserError(
@@ -89,12 +90,13 @@ class TrainLoader:
         self.workers = workers
         self.rank = rank
         self.world = world
-        self.pin_memory = pin_memory
+        self.device = device or torch.device("cpu")
 
     def batches(self, epoch: int, first_update: int = 0) -> Stream:
         """This rank's micro-batches of the epoch from optimizer update `first_update` (counted from 0) on.
 
         Images float32 (micro, channels, height, width), labels int64 (micro,); `accumulate` of them are one update.
+        What is finished by the batch is so on the loader's device, all else is on the CPU.
         Where it is left before its end, `close` the stream. Raises `ValueError` for an update beyond the epoch.
         """
         if not 0 <= first_update <= self.updates_per_epoch:
@@ -106,7 +108,8 @@ class TrainLoader:
             _Sampled(self.dataset, ("augment", self.seed, epoch)),
             _Batches(positions=mine, indices=order[mine], size=self.micro),
             self.workers,
-            self.pin_memory,
+            self.device.type == "cuda",
+            self.device,
         )
 
 
@@ -146,22 +149,37 @@ class _Sampled(Dataset[Any]):
     images: Images
     stream: tuple[int | str, ...]
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, int] | UserError:
-        position, index = place
+    def __getitems__(self, places: list[tuple[int, int]]) -> list[Any]:
+        """A batch at once: keeping the generators costs five times what seeding them does."""
         try:
             if not self.images.is_random:
-                return self.images[index]
-            with seeded(*self.stream, position):
-                return self.images[index]
+                return [self.images[index] for _, index in places]
+            with kept():
+                return [self._drawn(position, index) for position, index in places]
         except UserError as error:
-            return error  # raised where the batch is taken: torch would wrap it in a worker's traceback
+            return [error]  # raised where the batch is taken: torch would wrap it in a worker's traceback
+
+    def _drawn(self, position: int, index: int) -> tuple[Any, int]:
+        begin_stream(*self.stream, position)
+        return self.images[index]
 
 
 def _collate(samples: list[Any]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, UserError)), None) or default_collate(samples)
+    if isinstance(samples[0], UserError):
+        return samples[0]
+    if isinstance(samples[0][0], View):
+        views, labels = zip(*samples, strict=True)
+        return UnfinishedBatch.of(views, default_collate), torch.tensor(labels)
+    return default_collate(samples)
 
 
-def _stream(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, pin_memory: bool) -> Stream:
+def _stream(
+    dataset: Dataset[Any],
+    batches: Iterable[list[Any]],
+    workers: int,
+    pin_memory: bool,
+    device: torch.device | None = None,
+) -> Stream:
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
@@ -172,4 +190,4 @@ def _stream(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, p
         multiprocessing_context="fork" if workers else None,  # the dataset is shared, not pickled
         generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
     )
-    return Stream(loader)
+    return Stream(loader, device)

@@ -12,6 +12,7 @@ from repro.errors import UserError
 VALIDATION = ("val", "validation")
 KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 KAGGLE_LABELS = "LOC_val_solution.csv"
+SHARDS = "*.tar"
 
 
 def find_data(data: Data) -> Path | None:
@@ -36,6 +37,17 @@ def has_folders(folder: Path) -> bool:
     """Whether there is a folder in `folder`."""
     with os.scandir(folder) as entries:
         return any(entry.is_dir() for entry in entries)
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether there are tar files in `folder`."""
+    return next(folder.glob(SHARDS), None) is not None
+
+
+def check_images(folder: Path) -> None:
+    """Raise `UserError` for a missing folder, or one with neither shards nor class folders."""
+    if not has_shards(folder):
+        check_class_folders(folder)
 
 
 def check_class_folders(folder: Path) -> None:
@@ -67,21 +79,25 @@ def kaggle_labels(folder: Path) -> Path:
 
 
 def find_imagefolder(data: Data) -> Path:
-    """`data.root`, which has `train/<class>/` and `val/<class>/`."""
+    """`data.root`, which has `train/<class>/` and `val/<class>/`, or shards of them."""
     root = data_root(data)
-    check_class_folders(root / "train")
-    check_class_folders(validation_folder(root))
+    check_images(root / "train")
+    check_images(validation_folder(root))
     return root
 
 
 def find_imagenet(data: Data) -> Path:
     """The folder of `train/` and `val/` in `data.root`: itself, or CLS-LOC in Kaggle's download."""
-    root = data_root(data)
+    return imagenet_root(data_root(data))
+
+
+def imagenet_root(root: Path) -> Path:
+    """The same of any folder. Raises `UserError` where it is not laid out like ImageNet."""
     if (root / KAGGLE_IMAGES).is_dir():
         root = root / KAGGLE_IMAGES
-    check_class_folders(root / "train")
+    check_images(root / "train")
     folder = validation_folder(root)
-    if not has_folders(folder):
+    if not has_folders(folder) and not has_shards(folder):
         if not any(folder.iterdir()):
             raise no_images(folder)
         kaggle_labels(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ MODULES = {
 class Images(Protocol):
     """A map-style set of labelled images.
 
-    An item is a normalised float32 image of shape (channels, height, width) and its class, an int.
+    An item is a normalised float32 image of shape (channels, height, width), or a view of one that becomes that with
+    its batch, and its class, an int.
     """
 
     @property
@@ -44,7 +45,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
     def take(self, indices: Tensor) -> Images:
         """The same set, of these images only."""
@@ -57,6 +58,8 @@ class Splits:
 
     Attributes:
         views: the test images again, by name, as several views of each: (views, ...) in the place of an image.
+        decoder: what decodes the training images; None where none are decoded.
+        in_shards: whether the training images come from tar files.
         skipped: what was left out because it cannot be read, a line each: its name and why.
     """
 
@@ -65,6 +68,8 @@ class Splits:
     num_classes: int
     fingerprint: str
     views: Mapping[str, Images] = field(default_factory=dict)
+    decoder: str | None = None
+    in_shards: bool = False
     skipped: tuple[str, ...] = ()
 
 

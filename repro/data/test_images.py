@@ -10,12 +10,12 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from repro.config import Data, Recipe
-from repro.data.image_files import ImageFiles, Listing, fingerprint, list_class_folders
-from repro.data.imagefolder import differences
+from repro.data.image_files import ImageFiles, Listing, fingerprint, list_shards
+from repro.data.imagefolder import differences, list_images
 from repro.data.imagenet import list_flat
-from repro.data.places import KAGGLE_IMAGES, data_root, has_folders, validation_folder
+from repro.data.places import KAGGLE_IMAGES, data_root, has_folders, has_shards, validation_folder
 from repro.data.splits import Images, check_channels, limited, load_splits
-from repro.data.transforms import evaluation_transform
+from repro.data.transforms import evaluation_view
 from repro.errors import UserError
 from repro.geometry import Geometry
 
@@ -93,27 +93,29 @@ def _of_folders(data: Data, recipe: Recipe, model: Geometry) -> TestImages:
     wnids = tuple(ImageNetInfo().label_names())
     # An index means a class by its place among the training's.
     expected = _trained_classes(root) or (wnids if is_imagenet and model.num_classes == len(wnids) else None)
-    if is_imagenet and not has_folders(folder):
+    if is_imagenet and not has_folders(folder) and not has_shards(folder):
         if expected is None:
             raise UserError(
                 f"{root}: no train/ in it, whose class folders say which of the wnids are classes; make them"
             )
         listing = list_flat(folder, Listing(root / "train", expected, [], []))
     else:
-        listing = list_class_folders(folder)
+        listing = list_images(folder)
         if expected is not None and listing.classes != expected:
             missing, extra = sorted(set(expected) - set(listing.classes)), sorted(set(listing.classes) - set(expected))
             raise UserError(f"{folder}: not the classes that are trained on; {differences(missing, extra)}")
     if is_imagenet and (foreign := sorted(set(listing.classes) - set(wnids))):
         raise UserError(f"{folder}: class folders are not wnids of ImageNet-1k; {differences([], foreign)}")
-    images = ImageFiles.of(listing, evaluation_transform(data, recipe, model), is_random=False)
+    images = ImageFiles.of(listing, evaluation_view(data, recipe, model), is_random=False)
     return TestImages(images, len(images), len(listing.classes), fingerprint(listing), "test images")
 
 
 def _trained_classes(root: Path) -> tuple[str, ...] | None:
-    """The names of the class folders in `train/`, in order; None where there is no such folder."""
+    """The names of the class folders in `train/`, or of the classes in its shards, in order; None without such."""
     train = root / "train"
     if not train.is_dir():
         return None
+    if (packed := list_shards(train)) is not None:
+        return packed.classes
     with os.scandir(train) as entries:
         return tuple(sorted(entry.name for entry in entries if entry.is_dir())) or None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import atexit
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from repro.data.unfinished import UnfinishedBatch
 from repro.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -31,10 +34,16 @@ def ignore_signals(worker_id: int) -> None:
 class Stream:
     """One pass over a `DataLoader` whose `worker_init_fn` is `ignore_signals`.
 
-    Yields what the loader yields; a `UserError` that it yields is raised. `close` ends the workers.
+    Yields what the loader yields, views of images finished on `device`; a `UserError` that it yields is raised. `close`
+    ends the workers.
+
+    Attributes:
+        waited_s: how long the training process has waited here for its batches so far, in seconds.
     """
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
+    def __init__(self, loader: DataLoader[Any], device: torch.device | None = None) -> None:
+        self.waited_s = 0.0
+        self._device = device or torch.device("cpu")
         # Workers are forked with the signals held, so that none arrives before they have learnt to ignore it.
         with _held():
             self._batches: Any = iter(loader)
@@ -47,11 +56,15 @@ class Stream:
     def __next__(self) -> Batch:
         if self._batches is None:
             raise StopIteration
+        started = time.perf_counter()
         batch = next(self._batches)
         if isinstance(batch, UserError):
             self.close()
             raise batch
         images, labels = batch
+        if isinstance(images, UnfinishedBatch):
+            images = images.finished(self._device)
+        self.waited_s += time.perf_counter() - started
         return images, labels
 
     def close(self) -> None:

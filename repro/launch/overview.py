@@ -51,6 +51,8 @@ class Line:
     reason: str | None
     record: str
     mirror: Mirror | None = None
+    loader_share_pct: float | None = None
+    hint: str | None = None
 
 
 def lines(
@@ -107,6 +109,8 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, ask
         reason=reason,
         record=str(run.record.path),
         mirror=mirror_of(run.record.path, is_at_work=state == "running"),
+        loader_share_pct=status.loader_share_pct if state == "running" else None,
+        hint=status.hint if state == "running" else None,
     )
 
 
@@ -143,13 +147,24 @@ def render(title: str, entries: Sequence[Line]) -> RenderableType:
     table = columns(heads, rows, right=("seed", "progress", "ETA", "attempts"), styles=STYLES)
     counts = ", ".join(f"{number} {state}" for state, number in Counter(entry.state for entry in entries).items())
     behind = what_is_behind((Path(entry.record), entry.mirror) for entry in entries)
-    return Group(table, Text(f"{title}: {counts}"), *([Text(behind)] if behind else []))
+    notes = [*_hints(entries), *([behind] if behind else [])]
+    return Group(table, Text(f"{title}: {counts}"), *map(Text, notes))
 
 
 def _last(entry: Line) -> str:
+    last = "" if entry.loss is None else f"loss {entry.loss:.3f}"
     if entry.top1_pct is not None:
-        return f"top-1 {entry.top1_pct:.2f} %"
-    return "" if entry.loss is None else f"loss {entry.loss:.3f}"
+        last = f"top-1 {entry.top1_pct:.2f} %"
+    return last if entry.loader_share_pct is None else f"{last}, loader {entry.loader_share_pct:.0f} %"
+
+
+def _hints(entries: Sequence[Line]) -> list[str]:
+    """What running runs say should be set: a line for each of them, the same words once."""
+    rows: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.hint is not None:
+            rows.setdefault(entry.hint, []).append(entry.row)
+    return [f"{', '.join(dict.fromkeys(names))}: {hint}" for hint, names in rows.items()]
 
 
 def duration(seconds: float | None) -> str:

@@ -33,6 +33,7 @@ class TableProgress:
         self.done_before = sum(run.is_done for run in every)
         self.ended: dict[Path, str] = {}
         self._seen: set[Path] = set()
+        self._hinted: set[Path] = set()
         self._bars: dict[Path, TaskID] = {}
         self._line_at = time.monotonic()
         self._progress = Progress(
@@ -65,6 +66,9 @@ class TableProgress:
             if path not in self._bars:
                 self._bars[path] = self._progress.add_task(f"  {self._label(path)}", total=None)
             self._progress.update(self._bars[path], completed=status.update, total=status.updates or None)
+            if status.hint is not None and path not in self._hinted:
+                self._hinted.add(path)
+                self.console.print(f"  {self._label(path)}: {status.hint}", highlight=False, markup=False)
         self._progress.update(self._table, completed=self.done_before + len(self.ended))
         if not self.console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
             self._line_at = time.monotonic()
@@ -92,4 +96,7 @@ class TableProgress:
 
     def _share(self, path: Path) -> str:
         status = self.by_path[path].record.status()
-        return f"{100 * status.update // status.updates} %" if status.updates else "starting"
+        if not status.updates:
+            return "starting"
+        share = "" if status.loader_share_pct is None else f" (loader {status.loader_share_pct:.0f} %)"
+        return f"{100 * status.update // status.updates} %{share}"

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    *("torch", "torchvision", "timm", "numpy", "hydra-core", "submitit", "wandb", "scikit-learn"),
+    *("torch", "torchvision", "timm", "pillow", "numpy", "hydra-core", "submitit", "wandb", "scikit-learn"),
     *("transformers", "av"),  # of an extra: null where it is not installed
 )
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def collect(data_fingerprint: str, device: str, data_skipped: Sequence[str] = ()) -> dict[str, Any]:
+def collect(
+    data_fingerprint: str, device: str, data_skipped: Sequence[str] = (), data_decoder: str | None = None
+) -> dict[str, Any]:
     """Provenance of this process. No environment variable is recorded, so no secret can be.
 
-    `data_skipped` names what was left out of the data because it could not be read.
+    `data_skipped` names what was left out of the data because it could not be read; `data_decoder` what decodes the
+    training images: what they are down to the last bit depends on it.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -39,6 +42,7 @@ def collect(data_fingerprint: str, device: str, data_skipped: Sequence[str] = ()
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "data_fingerprint": data_fingerprint,
+        **({"data_decoder": data_decoder} if data_decoder else {}),
         **({"data_skipped": list(data_skipped)} if data_skipped else {}),
     }
 

@@ -18,7 +18,8 @@ class Status:
     `submissions` counts how often a launch has handed the run out, or Slurm has started its job again, since it last
     got further; `started` and `update_at_start` are those of the latest attempt, so that what is left can be estimated.
     `user` is the number of who has handed the run out, and owns its job: in a shared folder the file belongs to whoever
-    wrote it last.
+    wrote it last. `loader_share_pct` is how much of the time the training waited for its images; `hint` what to set
+    where that is too much.
     """
 
     state: State = "planned"
@@ -36,6 +37,8 @@ class Status:
     loss: float | None = None
     top1_pct: float | None = None
     user: int | None = None
+    loader_share_pct: float | None = None
+    hint: str | None = None
 
     def is_silent(self, now: float) -> bool:
         """Whether an attempt that calls itself running has not been heard of for a while.

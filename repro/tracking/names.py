@@ -22,7 +22,7 @@ RESULT_SHA256 = "record/result_sha256"  # whether the server has the result, and
 PUBLISHED_TOP1 = "published_top1_pct"
 _ACCURACY = ("top1", "top5", "loss")
 _TRAIN = ("epoch", "loss", "learning_rate")
-_SPEED = ("step_time_ms", "images_per_s")
+_SPEED = ("step_time_ms", "images_per_s", "loader_share_pct")
 _TOKENS = ("token", "temperature")
 # Entries of one update have steps of their own: a step that W&B has closed takes nothing any more, and a run may be
 # stopped between two entries of the same update.

@@ -154,6 +154,7 @@ def training() -> list[Any]:
         curve("Learning rate", ["train/learning_rate"]),
         curve("Step time (ms)", ["speed/step_time_ms"]),
         curve("Images per second", ["speed/images_per_s"]),
+        curve("Time spent waiting for images (%)", ["speed/loader_share_pct"]),
     ]
 
 

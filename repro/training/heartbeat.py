@@ -64,7 +64,12 @@ class Heartbeat:
         if entry["kind"] == "eval":
             self.status = self.status.moved("running", top1_pct=entry["top1_pct"])
         elif "loss" in entry:
-            self.status = self.status.moved("running", loss=entry["loss"])
+            share = entry.get("loader_share_pct")
+            self.status = self.status.moved("running", loss=entry["loss"], loader_share_pct=share)
+
+    def hint(self, line: str) -> None:
+        """Take what a person should set."""
+        self.status = self.status.moved("running", hint=line)
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Nothing is held open."""

@@ -87,7 +87,7 @@ class Trainer:
             workers=config.data.workers,
             rank=self.world.rank,
             world=self.world.size,
-            pin_memory=self.world.device.type == "cuda",
+            device=self.world.device,
         )
         self.length: Length = training_length(config, len(splits.train))
         if errors := schedule_errors(config, self.length):
@@ -161,7 +161,7 @@ class Trainer:
         state.model.train()
         stream = self.loader.batches(epoch, state.update % per_epoch)
         batches = iter(stream)
-        started = time.monotonic()
+        started, waited = time.monotonic(), 0.0
         since = state.update
         try:
             while state.update < (epoch + 1) * per_epoch:
@@ -169,9 +169,9 @@ class Trainer:
                 self.around.progress(state.update, self.length.updates)
                 if state.update % self.config.run.log_every_updates == 0 or state.update % per_epoch == 0:
                     elapsed = time.monotonic() - started
-                    self._log_training(learning_rate, elapsed, state.update - since)
+                    self._log_training(learning_rate, elapsed, state.update - since, stream.waited_s - waited)
                     state.wall_s += elapsed
-                    started, since = time.monotonic(), state.update
+                    started, since, waited = time.monotonic(), state.update, stream.waited_s
                 self._stop_or_save()
         finally:
             stream.close()
@@ -261,8 +261,10 @@ class Trainer:
             return self._wrapped.no_sync()
         return nullcontext()
 
-    def _log_training(self, learning_rate: float, elapsed_s: float, updates: int) -> None:
+    def _log_training(self, learning_rate: float, elapsed_s: float, updates: int, waited_s: float) -> None:
         state = self.state
+        # Of the rank that waited longest: at the next all-reduce the others wait for it.
+        waited_s = float(self.world.of_each(torch.tensor(waited_s, device=self.world.device)).max())
         loss = float(self.world.total(state.loss_sum.clone())) / self.world.size / state.loss_updates
         state.loss_sum.zero_()
         state.loss_updates = 0
@@ -277,6 +279,7 @@ class Trainer:
             **self._part_metrics(),
             "step_time_ms": 1000 * elapsed_s / max(1, updates),
             "images_per_s": updates * self.length.global_batch / max(elapsed_s, 1e-9),
+            "loader_share_pct": min(100.0, 100 * waited_s / max(elapsed_s, 1e-9)),
         }
         if self.world.is_first:
             self.around.sinks.write(entry)

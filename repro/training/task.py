@@ -32,6 +32,7 @@ from repro.training import checkpoint
 from repro.training.distributed import PeerFailed, World, join_world, leave_world
 from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import Interrupted, StopFlag
+from repro.training.loader_hint import LoaderHint, loader_hint
 from repro.training.loop import RunFailed, Surroundings, Trainer
 from repro.training.weights_file import write_weights
 
@@ -137,6 +138,8 @@ def _attempt(
         reason=None,
         started=time.time(),
         updates=0,
+        loader_share_pct=None,
+        hint=None,
     )
     sinks: Sinks | None = None
     trainer: Trainer | None = None
@@ -145,7 +148,7 @@ def _attempt(
         try:
             splits, weights, budget = world.together("reading its data", lambda: _inputs(record, config, world, stop))
             if world.is_first:
-                origin = provenance.collect(splits.fingerprint, str(world.device), splits.skipped)
+                origin = provenance.collect(splits.fingerprint, str(world.device), splits.skipped, splits.decoder)
                 write_json(record.path / "provenance.json", origin)
                 write_text(record.path / "requirements.txt", provenance.requirements())
                 if splits.skipped:
@@ -153,7 +156,7 @@ def _attempt(
             sinks = open_sinks(record, config, world.is_first)
             around = Surroundings(
                 world,
-                Sinks([sinks, beat]) if beat else sinks,
+                Sinks([sinks, beat, _loader_hint(config, splits, world, beat, tell)]) if beat else sinks,
                 record.checkpoint_dir,
                 beat.progress if beat else _no_progress,
                 lambda: stop.reason,
@@ -186,6 +189,22 @@ def _attempt(
             if sinks is not None:
                 sinks.close(result)
     return EXIT_DONE
+
+
+def _loader_hint(
+    config: Config, splits: Splits, world: World, beat: Heartbeat, tell: Callable[[str], None]
+) -> LoaderHint:
+    """A hint that stands in the log and in the status."""
+    images = splits.train
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+
+    def both(line: str) -> None:
+        tell(line)
+        beat.hint(line)
+
+    return LoaderHint(
+        lambda share: loader_hint(share, config.data, images.is_random, splits.in_shards, ranks_here), both
+    )
 
 
 def _end(beat: Heartbeat | None, state: State, reason: str | None) -> None:

@@ -15,6 +15,7 @@ from repro.config import Config
 from repro.data.loader import TrainLoader
 from repro.data.places import KAGGLE_LABELS
 from repro.data.splits import Splits, load_splits
+from repro.data.unfinished import UnfinishedBatch
 from repro.errors import UserError
 from repro.seeding import seeded
 
@@ -39,6 +40,8 @@ def test_folders_become_splits(flowers: Path) -> None:
     assert splits.train.labels.tolist() == [0] * 6 + [1] * 4
     assert splits.test.labels.tolist() == [0, 0, 1]
     image, label = splits.train[9]
+    assert (image.pixels.shape, image.pixels.dtype, label) == ((32, 32, 3), torch.uint8, 1)
+    image, label = load(folder_config(flowers, **{"data.decoder": "pil"})).train[9]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 1)
     assert re.fullmatch("[0-9a-f]{16}", splits.fingerprint)
 
@@ -59,7 +62,7 @@ def test_training_draws_from_the_global_generators_only(flowers: Path) -> None:
 
     def draw(seed: int) -> torch.Tensor:
         with seeded("test", seed):
-            return train[0][0]
+            return UnfinishedBatch.of([train[0][0]]).finished(torch.device("cpu"))
 
     assert train.is_random
     assert draw(1).equal(draw(1))
@@ -102,7 +105,7 @@ def test_the_fingerprint_follows_names_and_sizes(flowers: Path) -> None:
 
 def test_names_are_ordered_by_their_bytes(flowers: Path, make_images: MakeImages) -> None:
     make_images(flowers / "train", ["aster/01.jpg", "aster/A.jpg"])
-    names = load(folder_config(flowers)).train.names.tolist()  # type: ignore[attr-defined]
+    names = load(folder_config(flowers)).train.files.names.tolist()  # type: ignore[attr-defined]
     assert names == sorted(names)
 
 

@@ -37,7 +37,7 @@ SMALL = {
     "wandb dashboard": "--scale smoke --offline",
 }
 # Needs GPUs and a cluster, a server, somebody who watches, or minutes: tests of their own do that.
-ELSEWHERE = r"--scale paper|launcher=|--watch|--pretrained|weights\.pth|wandb (push|pull|publish)|train -m"
+ELSEWHERE = r"--scale paper|launcher=|--watch|--pretrained|weights\.pth|shards |wandb (push|pull|publish)|train -m"
 # What the documented lines find: the runs that a reader has by then.
 BEFORE = (
     "launch table1 deit_tiny/dense deit_tiny/s2vite-30 deit_small/dense deit_small/svite-50 --scale smoke",

@@ -15,7 +15,7 @@ from repro.launch.inline import execute_in_child
 from repro.rows import load_table
 from repro.runs.record import Record, record_for
 
-WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
+WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct", "wall_s")
 KILLS = 10
 UPDATES = 240
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]

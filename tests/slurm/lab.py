@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROW, ORIGIN = "deit_tiny/s2vite-30", "deit_tiny/dense"
 BEGUN = "deit_tiny/omp-30"  # with the weights of ORIGIN
 LONG = "recipe.epochs=60"  # 240 updates: still at it when Slurm, which looks every second, has taken notice
-WALL_CLOCK = ("step_time_ms", "images_per_s", "wall_s")
+WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct", "wall_s")
 SMALL = ["launcher=slurm", "launcher.gpus_per_node=0", "launcher.cpus_per_task=1", "tracker=none"]
 
 

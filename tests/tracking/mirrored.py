@@ -48,6 +48,7 @@ def train_entry(update: int) -> dict[str, Any]:
     return {
         "kind": "train", "update": update, "epoch": update / 4, "loss": 2.0 / update, "learning_rate": 0.001,
         "density": 0.5, "churn": 0.1, "token_keep_rate": 0.9, "step_time_ms": 10.0, "images_per_s": 6400.0,
+        "loader_share_pct": 4.0,
     }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def test_names_are_grouped() -> None:
     assert set(names.logged(entry)) == {
         "train/loss", "train/learning_rate", "train/epoch", "sparsity/density", "sparsity/churn",
         "tokens/token_keep_rate", "tokens/temperature", "speed/step_time_ms", "speed/images_per_s",
+        "speed/loader_share_pct",
         "density/blocks.0.attn.qkv", "cost/model_macs_g", "deit_small/local_train_loss", "update",
     }  # fmt: skip
     assert "published/top1_pct" not in names.logged(eval_entry(8))  # a run by hand has no published row

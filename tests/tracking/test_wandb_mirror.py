@@ -61,6 +61,7 @@ def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
 # What a page of W&B needs of a run, whatever its method; `{layer}` is any one of those that the method prunes.
 OF_EVERY_RUN = {
     "train/loss", "train/learning_rate", "train/epoch", "speed/step_time_ms", "speed/images_per_s",
+    "speed/loader_share_pct",
     "smoke/top1_pct", "smoke/top5_pct", "smoke/top1_ema_pct", "smoke/top5_ema_pct", "smoke/loss",
     "published/top1_pct", "cost/model_macs_g", "sparsity/churn", "update",
 }  # fmt: skip
