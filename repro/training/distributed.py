@@ -40,7 +40,7 @@ class World:
         """For each flag whether it is up on any rank. Every rank must call it."""
         if self.size == 1:
             return list(flags)
-        values = torch.tensor([float(flag) for flag in flags], device=self.device)
+        values = torch.tensor([float(flag) for flag in flags])  # on the host: reading it must not wait for the device
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return [bool(value) for value in values.tolist()]
 
@@ -131,7 +131,9 @@ def join_world(device: str) -> World:
         place = torch.device("cuda", index)
         torch.cuda.set_device(place)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=size)
+        # What ranks ask each other between updates goes from host to host; a GPU is not waited for.
+        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=size)
     return World(rank, size, place)
 
 
