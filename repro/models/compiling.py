@@ -1,4 +1,4 @@
-"""torch.compile, block by block: one short compilation for all of them, and whatever stands between them stays eager."""
+"""torch.compile, block by block: a short compilation that serves all of them; what stands between them stays eager."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from repro.geometry import stage_starts
+from repro.layer import stage_starts
 from repro.tokens.execution import EXECUTIONS, gather, run_padded
 
 
@@ -134,9 +134,7 @@ class DroppingBlocks(nn.Sequential):
             return values
         return self._through(blocks, values, valid, places) if blocks else values
 
-    def _through(
-        self, blocks: Sequence[nn.Module], values: Tensor, valid: Tensor | None, places: Tensor
-    ) -> Tensor:
+    def _through(self, blocks: Sequence[nn.Module], values: Tensor, valid: Tensor | None, places: Tensor) -> Tensor:
         if self.run_placed is not None:
             return self.run_placed(blocks, values, valid, places)
         return EXECUTIONS.get(self.execution, run_padded)(blocks, values, valid)

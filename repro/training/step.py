@@ -54,7 +54,7 @@ class Step:
         self.compiled = compiled
         if compiled:
             compile_blocks(state.model, world.device)
-        # A GPU's convolutions want the channels of a pixel side by side; the images' layout is that of all that follows.
+        # A GPU's convolutions want the channels of a pixel side by side; the images' layout is that of all after it.
         self._layout = torch.channels_last if world.device.type == "cuda" else torch.preserve_format
         self._learning: list[bool] = []
         self.wrap()
