@@ -1,4 +1,4 @@
-"""The cases that the benchmarks train: each method of conf/method, tiny for correctness, at the published size for time.
+"""The cases that the benchmarks train: each method of conf/method, tiny for correctness, at published size for time.
 
 Configs are composed here, so this needs the whole environment; `python -m benchmarks.composed` writes what
 `scripts/gpu_check` reads on a machine that has less.

@@ -2,7 +2,7 @@
 
 Written anew, from what such code does: eager; attention as softmax(Q K^T) V with every score kept; one weight after the
 other in the optimizer; masks of the weights' own type multiplied out of place after every step and sent to all ranks;
-the loss read back after every step. Model, mixing of images and loss are the same as in ours, so that nothing else differs.
+the loss read back after every step. Model, mixing of images and loss are the same as in ours: nothing else differs.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def test_checkpointed_blocks_keep_only_what_goes_in() -> None:
     values = torch.ones(3, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(1) or tensor, lambda tensor: tensor):
         out = model.blocks(values)
-    assert not saved
+    assert saved == [1, 1]
     assert calls == [3, 3]
     out.sum().backward()
     assert calls == [3, 3, 3, 3]
@@ -96,6 +96,7 @@ def test_torchs_own_optimizers_update_all_weights_in_one_pass(
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own reading
 def test_a_compiled_run_resumes_bit_for_bit_and_keeps_to_the_eager_one(tmp_path: Path) -> None:
     """S2ViTE watches activations in updates that move masks: those are eager, and choose the same units."""
     short = (*METHODS["s2vite"], "recipe.epochs=2", "method.weights.update_interval_iterations=200000")
