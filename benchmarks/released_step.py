@@ -41,7 +41,7 @@ class ReleasedStep:
         self.model, self.loss, self.mixup, self.amp = model, loss, mixup, amp
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05, foreach=False, fused=False)
         self.layers = dict(model.named_modules())
-        self.masks = {name: mask.to(self.layers[name].weight.dtype) for name, mask in (masks or {}).items()}  # type: ignore[call-overload]
+        self.masks = {name: mask.to(self.layers[name].weight.dtype) for name, mask in (masks or {}).items()}
 
     def __call__(self, images: Tensor, labels: Tensor) -> float:
         """One step; returns the loss. Raises `ValueError` for one that is not finite."""

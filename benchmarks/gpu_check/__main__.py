@@ -12,8 +12,9 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from benchmarks.gpu_check import correctness, speed
 CASES = Path(__file__).resolve().parents[1] / "cases.json"
 NO_GPU = 3
 PARTS = ("correctness", "compile", "released", "methods", "time")
+COMPILED = ("dense", "svite", "s2vite", "svite_plus")
 EXACT = ("correctness", "compile")  # what a dry run can tell, too
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run all parts, or those that are named; the result is written after each."""
+    """Run all parts, or those that are named; the result is written after each measurement."""
     parser = argparse.ArgumentParser(prog="scripts/gpu_check", description="check and measure on a CUDA device")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--batch", type=int, default=256, help="images of a step and of a timed forward pass")
@@ -54,13 +56,16 @@ def main(arguments: list[str] | None = None) -> int:
     figures: list[Figure] = []
     for part in [part for part in PARTS if part in (options.parts or PARTS)]:
         started = time.monotonic()
-        for figure in _safely(part, check.run(part)):
-            if check.is_dry and part not in EXACT and not figure.name.endswith("broke"):
-                figure = replace(figure, target="–", is_met=None)
-            print(f"{figure.name}: {figure.measured} (target: {figure.target}){_mark(figure)}", flush=True)
-            figures.append(figure)
-        about["seconds"] = {**about.get("seconds", {}), part: round(time.monotonic() - started, 1)}
-        paths = write(f"gpu_{name}", figures, about, options.out)
+        for what, measure in check.run(part):
+            for figure in _safely(f"{part}, {what}", measure):
+                if check.is_dry and part not in EXACT and not figure.name.endswith("broke"):
+                    figure = replace(figure, target="–", is_met=None)
+                print(f"{figure.name}: {figure.measured} (target: {figure.target}){_mark(figure)}", flush=True)
+                figures.append(figure)
+            # After each: what has been measured when time is up is on disk.
+            about["seconds"] = {**about.get("seconds", {}), part: round(time.monotonic() - started, 1)}
+            paths = write(f"gpu_{name}", figures, about, options.out)
+            speed.tidy(device)
     print(*paths, sep="\n")
     return 0 if all(figure.is_met is not False for figure in figures) else 1
 
@@ -75,6 +80,8 @@ class Check:
         self.compiler = "aot_eager" if self.is_dry else "inductor"
         self.speed_compiler = self.compiler if compiled else None
         self.updates = 1 if self.is_dry else speed.UPDATES
+        self.size = 64 if self.is_dry else 8192
+        self.rates: dict[str, float] = {}
         self.tiny = {case.name: case for case in map(case_from_json, read["tiny"])}
         self.methods: list[Case] = [case_from_json(value) for value in read["methods"]]
         self.backbones: list[Case] = [case_from_json(value) for value in read["backbones"]]
@@ -84,36 +91,50 @@ class Check:
             self.backbones = [self.tiny["dense"], self.tiny["svite"]]
             self.smaller = [_tiny(made) for made in self.smaller[:3]]
 
-    def run(self, part: str) -> Iterator[Figure]:
-        """The figures of a part."""
+    def run(self, part: str) -> Iterator[tuple[str, Callable[[], Iterable[Figure]]]]:
+        """What a part consists of, by name: each can break by itself."""
+        device, batch = self.device, self.batch
         if part == "correctness":
-            return correctness.correctness(self.tiny, self.device)
-        if part == "compile":
-            return correctness.compiling(self.tiny, self.device, self.compiler)
-        if part == "released":
-            return self._released()
-        if part == "methods":
+            for case in self.tiny.values():
+                yield case.name, partial(correctness.correctness, case, device)
+        elif part == "compile":
+            for name in COMPILED:
+                yield name, partial(correctness.compiling, self.tiny[name], device, self.compiler)
+        elif part == "released":
+            yield "matrix products", self._products
+            for case in self.backbones:
+                yield case.name, partial(self._released, case)
+        elif part == "methods":
             dense, *others = self.methods
-            return speed.against_dense(dense, others, self.device, self.batch, self.speed_compiler, self.updates)
-        return speed.time_columns(self.smaller, self.device, self.batch)
+            for case in others:
+                yield (
+                    case.name,
+                    partial(speed.against_dense, dense, case, device, batch, self.speed_compiler, self.updates),
+                )
+        else:
+            for made in self.smaller:
+                yield made["row"], partial(speed.time_column, made, device, batch)
 
-    def _released(self) -> Iterator[Figure]:
-        size = 64 if self.is_dry else 8192
-        rates = {name: speed.matmul_rate(self.device, getattr(torch, name), size) for name in ("float32", "bfloat16")}
-        for name, rate in rates.items():
-            yield Figure(f"matrix products in {name}", "–", f"{rate / 1e12:.3g} TFLOP/s", None, {"size": size})
-        yield from speed.against_released(
-            self.backbones, self.device, self.batch, self.speed_compiler, rates, self.updates
+    def _products(self) -> Iterator[Figure]:
+        for name in ("float32", "bfloat16"):
+            self.rates[name] = speed.matmul_rate(self.device, getattr(torch, name), self.size)
+            yield Figure(
+                f"matrix products in {name}", "–", f"{self.rates[name] / 1e12:.3g} TFLOP/s", None, {"size": self.size}
+            )
+
+    def _released(self, case: Case) -> Iterator[Figure]:
+        return speed.against_released(
+            case, self.device, self.batch, self.speed_compiler, self.rates["bfloat16"], self.updates
         )
 
 
-def _safely(part: str, figures: Iterator[Figure]) -> Iterable[Figure]:
-    """The figures of a part; where it breaks, what broke is a figure that is not met, and the next part goes on."""
+def _safely(what: str, measure: Callable[[], Iterable[Figure]]) -> Iterator[Figure]:
+    """The figures of one measurement; where it breaks, that is a figure which is not met, and the next one goes on."""
     try:
-        yield from figures
-    except Exception as error:  # the machine is lent for minutes: one part that breaks must not cost the others
+        yield from measure()
+    except Exception as error:  # a machine is lent for minutes: one method that breaks must not cost the others
         traceback.print_exc()
-        yield Figure(f"{part}: broke", "–", f"{type(error).__name__}: {str(error)[:500]}", False, {})
+        yield Figure(f"{what}: broke", "–", f"{type(error).__name__}: {str(error)[:500]}", False, {})
 
 
 def _tiny(made: Mapping[str, Any]) -> dict[str, Any]:

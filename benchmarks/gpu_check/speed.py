@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,103 +81,92 @@ def several(action: Callable[[], object], device: torch.device, times: int) -> C
 
 
 def against_released(
-    cases: Sequence[Case],
-    device: torch.device,
-    batch: int,
-    compiler: str | None,
-    rates: Mapping[str, float],
-    updates: int,
+    case: Case, device: torch.device, batch: int, compiler: str | None, products_per_s: float, updates: int
 ) -> Iterator[Figure]:
-    """Ours (bfloat16, fused, compiled) against the released style in the same mixed precision, and in float32."""
-    for case in cases:
-        ours = Training(case, device, batch=batch, amp="bfloat16", compiler=compiler)
-        fast = several(ours.update, device, updates)
-        for amp in (True, False):
-            slow = several(released(case, device, batch, amp), device, updates)
-            pairs = in_turn(slow, fast, ROUNDS)
-            ratio = median_ratio(pairs)
-            images_per_s = batch * updates / statistics.median(second for _, second in pairs)
-            used = FLOPS_PER_MAC * case.macs_g * 1e9 * images_per_s / rates["bfloat16"]
-            yield Figure(
-                f"{case.name}: training step, times the released style's in {'bfloat16' if amp else 'float32'}",
-                f"at least {FASTER:g}" if amp else "–",
-                f"{ratio:.2f} ({images_per_s:.0f} images/s, {100 * used:.0f} % of the device's bfloat16 products)",
-                ratio >= FASTER if amp else None,
-                {
-                    "released_ms": milliseconds([first / updates for first, _ in pairs]),
-                    "ours_ms": milliseconds([second / updates for _, second in pairs]),
-                    "batch": batch,
-                    "compiler": compiler,
-                    "model_flops_utilisation": round(used, 4),
-                },
-            )
-            del slow
-            tidy(device)
-        del ours, fast
+    """Ours (bfloat16, fused, compiled) against the released style in the same mixed precision, and in float32.
+
+    `products_per_s`: FLOP/s of the device's own products in bfloat16.
+    """
+    ours = Training(case, device, batch=batch, amp="bfloat16", compiler=compiler)
+    fast = several(ours.update, device, updates)
+    for amp in (True, False):
+        slow = several(released(case, device, batch, amp), device, updates)
+        pairs = in_turn(slow, fast, ROUNDS)
+        ratio = median_ratio(pairs)
+        images_per_s = batch * updates / statistics.median(second for _, second in pairs)
+        used = FLOPS_PER_MAC * case.macs_g * 1e9 * images_per_s / products_per_s
+        yield Figure(
+            f"{case.name}: training step, times the released style's in {'bfloat16' if amp else 'float32'}",
+            f"at least {FASTER:g}" if amp else "–",
+            f"{ratio:.2f} ({images_per_s:.0f} images/s, {100 * used:.0f} % of the device's bfloat16 products)",
+            ratio >= FASTER if amp else None,
+            {
+                "released_ms": milliseconds([first / updates for first, _ in pairs]),
+                "ours_ms": milliseconds([second / updates for _, second in pairs]),
+                "batch": batch,
+                "compiler": compiler,
+                "model_flops_utilisation": round(used, 4),
+            },
+        )
+        del slow
         tidy(device)
 
 
 def against_dense(
-    dense: Case, cases: Sequence[Case], device: torch.device, batch: int, compiler: str | None, updates: int
+    dense: Case, case: Case, device: torch.device, batch: int, compiler: str | None, updates: int
 ) -> Iterator[Figure]:
-    """Each method's step against the dense one in the same settings, and its peak memory."""
-    for case in cases:
-        trainings, peaks = [], []
-        for one in (dense, case):
-            tidy(device)
-            before = _allocated(device)
-            trainings.append(Training(one, device, batch=batch, amp="bfloat16", compiler=compiler))
-            several(trainings[-1].update, device, 2)()
-            peaks.append(_peak(device) - before)
-        whole, sparse = (several(training.update, device, updates) for training in trainings)
-        pairs = in_turn(sparse, whole, ROUNDS)
-        ratio = median_ratio(pairs)
-        yield Figure(
-            f"{case.name}: training step, time over the dense one's",
-            f"at most {SLOWER:g}",
-            f"{ratio:.3f}" + (f", peak memory {peaks[1] / peaks[0]:.3f} of the dense one's" if peaks[0] else ""),
-            ratio <= SLOWER,
-            {
-                "sparse_ms": milliseconds([first / updates for first, _ in pairs]),
-                "dense_ms": milliseconds([second / updates for _, second in pairs]),
-                "peak_bytes": {"dense": peaks[0], "sparse": peaks[1]},
-                "batch": batch,
-            },
-        )
-        del trainings, whole, sparse
+    """A method's step against the dense one in the same settings, and its peak memory."""
+    trainings, peaks = [], []
+    for one in (dense, case):
         tidy(device)
+        before = _allocated(device)
+        trainings.append(Training(one, device, batch=batch, amp="bfloat16", compiler=compiler))
+        several(trainings[-1].update, device, 2)()
+        peaks.append(_peak(device) - before)
+    whole, sparse = (several(training.update, device, updates) for training in trainings)
+    pairs = in_turn(sparse, whole, ROUNDS)
+    ratio = median_ratio(pairs)
+    yield Figure(
+        f"{case.name}: training step, time over the dense one's",
+        f"at most {SLOWER:g}",
+        f"{ratio:.3f}" + (f", peak memory {peaks[1] / peaks[0]:.3f} of the dense one's" if peaks[0] else ""),
+        ratio <= SLOWER,
+        {
+            "sparse_ms": milliseconds([first / updates for first, _ in pairs]),
+            "dense_ms": milliseconds([second / updates for _, second in pairs]),
+            "peak_bytes": {"dense": peaks[0], "sparse": peaks[1]},
+            "batch": batch,
+        },
+    )
 
 
-def time_columns(models: Sequence[Mapping[str, Any]], device: torch.device, batch: int) -> Iterator[Figure]:
-    """Time saved in inference for the MACs saved, of every row whose model is physically smaller."""
+def time_column(made: Mapping[str, Any], device: torch.device, batch: int) -> Iterator[Figure]:
+    """Time saved in inference for the MACs saved, of a row whose model is physically smaller."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    for made in models:
-        geometry: Any = SimpleNamespace(**made["geometry"])
-        dense, small = (build_vit(geometry, 0.0, 0) for _ in range(2))
-        _make_smaller(small, made)
-        dense, small = (model.to(device, dtype).eval() for model in (dense, small))
-        images = torch.randn(batch, geometry.in_chans, geometry.image_size, geometry.image_size)
-        now = time.monotonic()
-        pairs = time_in_turn(
-            dense, small, images.to(device, dtype), pairs=2 * ROUNDS, until=now + 20, at_most_until=now + 60
-        )
-        saved = statistics.median(1 - less / whole for whole, less in pairs) if pairs else float("nan")
-        saved_macs = 1 - made["macs_g"] / made["dense_macs_g"]
-        target = made["target"]
-        yield Figure(
-            f"{made['row']}: time saved in inference, per MACs saved",
-            "–" if target is None else f"at least {target:g}",
-            f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
-            None if target is None else saved / saved_macs >= target,
-            {
-                "dense_ms": milliseconds([whole for whole, _ in pairs]),
-                "smaller_ms": milliseconds([less for _, less in pairs]),
-                "published_time_saving_pct": made["published_time_saving_pct"],
-                "batch": batch,
-            },
-        )
-        del dense, small
-        tidy(device)
+    geometry: Any = SimpleNamespace(**made["geometry"])
+    dense, small = (build_vit(geometry, 0.0, 0) for _ in range(2))
+    _make_smaller(small, made)
+    dense, small = (model.to(device, dtype).eval() for model in (dense, small))
+    images = torch.randn(batch, geometry.in_chans, geometry.image_size, geometry.image_size).to(device, dtype)
+    now = time.monotonic()
+    pairs = time_in_turn(dense, small, images, pairs=2 * ROUNDS, until=now + 20, at_most_until=now + 60)
+    if not pairs:
+        raise RuntimeError(f"{made['row']}: three turns would take more than a minute; lower --batch")
+    saved = statistics.median(1 - less / whole for whole, less in pairs)
+    saved_macs = 1 - made["macs_g"] / made["dense_macs_g"]
+    target = made["target"]
+    yield Figure(
+        f"{made['row']}: time saved in inference, per MACs saved",
+        "–" if target is None else f"at least {target:g}",
+        f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
+        None if target is None else saved / saved_macs >= target,
+        {
+            "dense_ms": milliseconds([whole for whole, _ in pairs]),
+            "smaller_ms": milliseconds([less for _, less in pairs]),
+            "published_time_saving_pct": made["published_time_saving_pct"],
+            "batch": batch,
+        },
+    )
 
 
 def _make_smaller(model: nn.Module, made: Mapping[str, Any]) -> None:
