@@ -30,7 +30,7 @@ ROOMS = {
     "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference, neurons),
     "token_dropping": (token_dropping,),
-    "training": (steps, sparse, training_memory),
+    "training": (training_memory, steps, sparse),
 }
 
 

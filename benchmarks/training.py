@@ -24,7 +24,7 @@ from benchmarks.masks import TIDY_MALLOC
 
 CPU = torch.device("cpu")
 BATCHES = {"deit_tiny": 16, "deit_small": 16, "deit_base": 4}
-ROUNDS = 4
+ROUNDS = 3
 TARGETS = {"none": 1.35, "bfloat16": 2.6}
 DTYPES = {"none": "float32", "bfloat16": "bfloat16"}
 SLOWER_PCT, SPARSE_BATCH = 1.0, 4
