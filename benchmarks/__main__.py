@@ -11,7 +11,7 @@ import sys
 import torch
 
 from benchmarks.data import data
-from benchmarks.figures import write
+from benchmarks.figures import Figure, write
 from benchmarks.growth import images, parameters, ranks
 from benchmarks.inference import inference, onnx
 from benchmarks.launching import launching
@@ -22,6 +22,8 @@ from benchmarks.reporting import reporting
 from benchmarks.soft_topk import extra_memory, soft_masks
 from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
+from benchmarks.training import memory as training_memory
+from benchmarks.training import sparse, steps
 
 ROOMS = {
     "data": (data,),
@@ -34,6 +36,7 @@ ROOMS = {
     "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference, neurons),
     "token_dropping": (token_dropping,),
+    "training": (training_memory, steps, sparse),
 }
 
 
@@ -51,7 +54,7 @@ def main() -> int:
         figures = []
         for measure in ROOMS[room]:
             found = measure()
-            for figure in found if isinstance(found, list) else [found]:
+            for figure in [found] if isinstance(found, Figure) else found:
                 print(f"{figure.name}: {figure.measured} (target: {figure.target})", flush=True)
                 figures.append(figure)
         for path in write(room, figures):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,12 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def write(name: str, figures: Sequence[Figure]) -> list[Path]:
-    """Write `results/<name>.json` and `.md`; returns their paths."""
-    about = hardware()
-    json_file, table = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
+def write(
+    name: str, figures: Sequence[Figure], more: Mapping[str, Any] | None = None, folder: Path = RESULTS
+) -> list[Path]:
+    """Write `<name>.json` and `.md`, with the hardware and what `more` says of it; returns their paths."""
+    about = {**hardware(), **(more or {})}
+    json_file, table = folder / f"{name}.json", folder / f"{name}.md"
     write_json(json_file, {"hardware": about, "figures": [asdict(figure) for figure in figures]})
     words = {True: "met", False: "missed", None: "–"}
     lines = ["| figure | target | measured | |", "| --- | --- | --- | --- |"]

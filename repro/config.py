@@ -367,12 +367,18 @@ class Tracker(_Section):
 
 
 class Run(_Section):
-    """What cannot change a result: places, devices, cadences."""
+    """What cannot change a result: places, devices, cadences, and how the same numbers are computed.
+
+    `compile` lets torch compile the model, whose sums are then rounded in another order, as another device would;
+    `checkpoint_activations` trades time for memory and changes no bit.
+    """
 
     root: str
     device: str = Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     checkpoint_every_s: float = Field(gt=0)
     log_every_updates: PositiveInt
+    compile: bool = False
+    checkpoint_activations: bool = False
 
 
 class Config(_Section):

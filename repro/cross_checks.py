@@ -23,6 +23,10 @@ def cross_checks(config: Config) -> list[str]:
     if method.tokens is not None and not model.tokens:
         errors.append(f"method={method.name}: selects tokens, backbone={config.backbone.name} has none")
     errors += model.faults()
+    if config.run.checkpoint_activations and not model.token_blocks:
+        errors.append(
+            f"run.checkpoint_activations=true: backbone={config.backbone.name} has no transformer blocks; set it false"
+        )
     missing = [
         f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
         for key, value in (method.weights.options if method.weights is not None else {}).items()

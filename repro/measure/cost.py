@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repro.config import Config, Method, Part
-from repro.geometry import Geometry, Layer, stage_starts
+from repro.layer import Layer, stage_starts
 from repro.measure.keep_rates import Kept
 from repro.measure.layers import whole
 from repro.sparsity.budgets import budget
 from repro.sparsity.erk import layer_densities
+
+if TYPE_CHECKING:
+    from repro.config import Config, Method, Part
+    from repro.geometry import Geometry
 
 # The papers credit fc2's columns of removed neurons; proj's columns of removed heads their masks leave alone.
 _CREDITED_COLUMNS = ("neurons",)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from repro.geometry import Geometry, Layer
+from repro.layer import Layer
+
+if TYPE_CHECKING:
+    from repro.geometry import Geometry
 
 __all__ = ["Layer", "Whole", "whole"]
 

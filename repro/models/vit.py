@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from repro.geometry import ViT
+if TYPE_CHECKING:
+    from repro.geometry import ViT
 
 
 def build_vit(geometry: ViT, drop_path: float, seed: int) -> nn.Module:

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from repro.errors import UserError
-from repro.geometry import stage_starts
+from repro.layer import stage_starts
 from repro.tokens.execution import EXECUTIONS, gather, run_padded
 
 
@@ -78,6 +79,7 @@ class DroppingBlocks(nn.Sequential):
             places, too. None: by `execution`.
         seen: float64 (stages, 2): sums over the images of an evaluation of the share of patches kept and its square.
         images_seen: how many images that were.
+        checkpointing: whether blocks are computed again for the backward pass, see `repro.models.checkpointing`.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class DroppingBlocks(nn.Sequential):
         self.droppers = tuple(droppers)  # not registered here: they belong to the model, beside its blocks
         self.starts = stage_starts(len(blocks), len(droppers))
         self.open_stages, self.patches, self.execution = len(droppers), patches, execution
+        self.checkpointing = False
         self.traces: list[Trace] | None = None
         self.forget()
 
@@ -126,8 +129,13 @@ class DroppingBlocks(nn.Sequential):
         return values
 
     def _run(self, blocks: Sequence[nn.Module], values: Tensor, valid: Tensor | None, places: Tensor) -> Tensor:
-        if not blocks:
+        if self.checkpointing and torch.is_grad_enabled():
+            for block in blocks:
+                values = checkpoint(self._through, [block], values, valid, places, use_reentrant=False)
             return values
+        return self._through(blocks, values, valid, places) if blocks else values
+
+    def _through(self, blocks: Sequence[nn.Module], values: Tensor, valid: Tensor | None, places: Tensor) -> Tensor:
         if self.run_placed is not None:
             return self.run_placed(blocks, values, valid, places)
         return EXECUTIONS.get(self.execution, run_padded)(blocks, values, valid)

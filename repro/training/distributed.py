@@ -44,7 +44,7 @@ class World:
         """For each flag whether it is up on any rank. Every rank must call it."""
         if self.size == 1:
             return list(flags)
-        values = torch.tensor([float(flag) for flag in flags], device=self.device)
+        values = torch.tensor([float(flag) for flag in flags])  # on the host: reading it must not wait for the device
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return [bool(value) for value in values.tolist()]
 
@@ -127,9 +127,9 @@ def join_world(device: str, wants_gpus: bool = False) -> World:
     else:
         store, _, _ = next(rendezvous("env://", rank, size))
         place = _agreed(PrefixStore("devices", store), rank, size, lambda: _place(device, wants_gpus))
-        dist.init_process_group(
-            "nccl" if place.type == "cuda" else "gloo", store=PrefixStore("ranks", store), rank=rank, world_size=size
-        )
+        # What ranks ask each other between updates goes from host to host; a GPU is not waited for.
+        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=PrefixStore("ranks", store), rank=rank, world_size=size)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     return World(rank, size, place)

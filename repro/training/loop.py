@@ -6,14 +6,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from repro.config import Config
 from repro.cross_checks import schedule_errors
@@ -22,7 +21,7 @@ from repro.data.splits import Images, Splits
 from repro.errors import UserError
 from repro.models.backbone import build_model
 from repro.schedule import Length, mask_schedule, training_length, updates_per_iteration
-from repro.seeding import seeded, stream_seed
+from repro.seeding import stream_seed
 from repro.sparsity.selection import NotANumber
 from repro.tracking.sinks import Sinks
 from repro.training import checkpoint
@@ -30,9 +29,9 @@ from repro.training.distributed import World
 from repro.training.evaluation import Accuracy, evaluate
 from repro.training.interruption import Interrupted
 from repro.training.method import build_parts
-from repro.training.precision import autocast
 from repro.training.recipe import build_training
 from repro.training.state import Best, TrainingState
+from repro.training.step import Step
 
 # What every evaluation says; what else is in one, a part has said.
 _ACCURACIES = (
@@ -110,8 +109,16 @@ class Trainer:
         self.state.loss_sum = self.state.loss_sum.to(self.world.device)
         for part in parts:
             part.start(training.optimizer)
-        self._learning: list[bool] = []
-        self._wrap()
+        self.step = Step(
+            self.state,
+            self.world,
+            amp=recipe.amp,
+            clip_grad_norm=recipe.clip_grad_norm,
+            accumulate=self.loader.accumulate,
+            seed=config.seed,
+            compiled=config.run.compile,
+            checkpointing=config.run.checkpoint_activations,
+        )
         self._saved_at = time.monotonic()
         self.resumed_from = self._resume()
 
@@ -126,13 +133,6 @@ class Trainer:
         else:
             self._prepare()
         return self.state.update
-
-    def _wrap(self) -> None:
-        """Make the model the ranks' common one again where other parameters learn than before: DDP counts on them."""
-        learning = [parameter.requires_grad for parameter in self.state.model.parameters()]
-        if learning != self._learning:
-            self._wrapped = self.state.model  # what was there lets go of the gradients first
-            self._wrapped, self._learning = self.world.wrap(self.state.model), learning
 
     def _prepare(self) -> None:
         try:
@@ -178,43 +178,14 @@ class Trainer:
 
     def _update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
         """One optimizer update over the whole global batch; returns its learning rate."""
-        state, training = self.state, self.state.training
-        update = state.update + 1
-        learning_rate = training.set_learning_rate(update, self.length)
-        training.optimizer.zero_grad(set_to_none=True)
-        with self._seeded("update", update):
-            for part in state.parts:
-                part.before_update(update)
-            self._wrap()
-            state.loss_sum += self._backward(batches)
-        state.loss_updates += 1
-        for part in state.parts:
-            part.after_backward(update)
-        if self.recipe.clip_grad_norm:
-            nn.utils.clip_grad_norm_(state.model.parameters(), self.recipe.clip_grad_norm)
-        training.optimizer.step()
-        self.world.average_batch_norms(state.model)
-        state.update = update
+        update = self.state.update + 1
+        learning_rate = self.state.training.set_learning_rate(update, self.length)
         try:
-            for part in state.parts:
-                part.after_step(update)
+            self.step.run(batches)
         except NotANumber as error:
             raise RunFailed(f"mask update after update {update}: {error}") from error
-        if training.ema is not None:
-            training.ema.update(state.model)
         self._write_mask_history()
         return learning_rate
-
-    def _backward(self, batches: Iterator[tuple[Tensor, Tensor]], updates: int = 1) -> Tensor:
-        """Add the gradient of the mean loss over `updates` global batches to the parameters'; returns that loss."""
-        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        micros = updates * self.loader.accumulate
-        for micro in range(micros):
-            with self._synchronised(micro == micros - 1):
-                loss = self._loss(*next(batches)) / micros
-                loss.backward()
-            total += loss.detach()  # on the device: reading it here would stall a GPU
-        return total
 
     def _backward_only(self, global_batches: int) -> None:
         """What `MethodPart.prepare` is given: gradients, and no update. Its batches are the first of the training."""
@@ -222,8 +193,8 @@ class Trainer:
         self.state.training.optimizer.zero_grad(set_to_none=True)
         # Batch norm counts what it sees; nothing of this is training.
         kept = [(buffer, buffer.clone()) for buffer in self.state.model.buffers()]
-        with closing(self._batches_of_all_epochs()) as batches, self._seeded("prepare", 0):
-            self._backward(batches, global_batches)
+        with closing(self._batches_of_all_epochs()) as batches, self.step.seeded("prepare", 0):
+            self.step.backward(batches, global_batches)
         for buffer, before in kept:
             buffer.copy_(before)
 
@@ -231,35 +202,6 @@ class Trainer:
         for epoch in itertools.count():
             with closing(self.loader.batches(epoch, 0)) as stream:
                 yield from stream
-
-    @contextmanager
-    def _seeded(self, purpose: str, number: int) -> Iterator[None]:
-        """Random draws that depend on what they are for, on every device, and on the rank."""
-        names = (purpose, self.config.seed, number, self.world.rank)
-        with seeded(*names):
-            if self.world.device.type == "cuda":
-                torch.cuda.manual_seed(stream_seed(*names))
-            yield
-
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        training = self.state.training
-        images = images.to(self.world.device, non_blocking=True)
-        labels = labels.to(self.world.device, non_blocking=True)
-        if training.mixup is not None:
-            images, labels = training.mixup(images, labels)
-        with autocast(self.recipe.amp, self.world.device):
-            for part in self.state.parts:
-                loss = part.objective(self._wrapped, images, labels, training.loss)
-                if loss is not None:
-                    return loss
-            recipes: Tensor = training.loss(self._wrapped(images), labels)
-        return recipes
-
-    def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
-        """Gradients are averaged over ranks once an update, with its last micro-batch."""
-        if isinstance(self._wrapped, DistributedDataParallel) and not is_last:
-            return self._wrapped.no_sync()
-        return nullcontext()
 
     def _log_training(self, learning_rate: float, elapsed_s: float, updates: int, waited_s: float) -> None:
         state = self.state
@@ -341,7 +283,7 @@ class Trainer:
         batch = self.recipe.eval_batch if views is None else max(1, self.recipe.eval_batch // len(views[0][0]))
         with (
             closing(evaluation_batches(test, batch, self.config.data.workers, world.rank, world.size)) as batches,
-            self._seeded("evaluate", self.state.update),
+            self.step.seeded("evaluate", self.state.update),
         ):
             # Ranks may have one batch more or fewer; they may only talk to each other where all have one.
             return evaluate(model, batches, world, self._stop_if_asked, len(test) // world.size // batch)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from repro.config import Config, Part
 from repro.errors import UserError
 from repro.measure.cost import token_arguments, tokens_kept
 from repro.measure.layers import whole
 from repro.parts import MethodPart
 from repro.schedule import SCHEDULE_OPTIONS, Length, mask_schedule
+
+if TYPE_CHECKING:
+    from repro.config import Config
 
 
 def build_parts(
@@ -25,10 +27,25 @@ def build_parts(
 
     Raises `UserError` for a method that has no training yet.
     """
+    return attach(part_arguments(config, length, budget), model)
+
+
+def attach(arguments: Sequence[tuple[str, Mapping[str, Any]]], model: nn.Module) -> list[MethodPart]:
+    """The parts of these classes, attached to `model` one after the other. Raises `UserError` for what is none."""
+    return [load_part(target)(model, **given) for target, given in arguments]
+
+
+def part_arguments(
+    config: Config, length: Length, budget: Sequence[float] | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The class of each part, and all that it is given beside the model: plain values, schedules and layers.
+
+    Raises `UserError` for a method that has no training yet.
+    """
     method = config.method
     if not method.is_trainable:
         raise UserError(f"method={method.name}: no training for this method yet (its Params and MACs are counted)")
-    parts = []
+    found: list[tuple[str, dict[str, Any]]] = []
     if method.weights is not None:
         given: dict[str, Any] = {
             "distribution": method.weights.distribution,
@@ -42,20 +59,20 @@ def build_parts(
             options["schedule"] = schedule
         if method.weights.block is not None:
             options["whole"] = whole(config.model, tokens_kept(config.model, method.tokens))
-        parts.append(_load(method.weights)(model, sparsity=method.sparsity, seed=config.seed, **options))
+        found.append((str(method.weights.target), {"sparsity": method.sparsity, "seed": config.seed, **options}))
     if method.tokens is not None:
         given = token_arguments(config, length.updates, config.seed)
-        parts.append(_load(method.tokens)(model, **{**given, **({"keep_rates": budget} if budget else {})}))
-    return parts
+        found.append((str(method.tokens.target), {**given, **({"keep_rates": budget} if budget else {})}))
+    return found
 
 
-def _load(part: Part) -> Any:
-    assert part.target is not None
-    module, _, name = part.target.rpartition(".")
+def load_part(target: str) -> Any:
+    """The class that a config names. Raises `UserError` where there is none, or it is no part of a method."""
+    module, _, name = target.rpartition(".")
     try:
         loaded = getattr(importlib.import_module(module), name)
     except (ImportError, ValueError, AttributeError):
-        raise UserError(f"{part.target}: no such class; a method's target is module.Class, see conf/method") from None
+        raise UserError(f"{target}: no such class; a method's target is module.Class, see conf/method") from None
     if not (isinstance(loaded, type) and issubclass(loaded, MethodPart)):
-        raise UserError(f"{part.target}: not a repro.parts.MethodPart")
+        raise UserError(f"{target}: not a repro.parts.MethodPart")
     return loaded

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.data import Mixup
@@ -13,9 +15,11 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from repro.config import Recipe
 from repro.errors import UserError, did_you_mean
 from repro.schedule import Length
+
+if TYPE_CHECKING:
+    from repro.config import Recipe
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,15 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if has_momentum != (recipe.momentum is not None):
         wanted = "needs one, 0.9 for instance" if has_momentum else "set null"
         raise UserError(f"recipe.momentum={recipe.momentum}: recipe.optimizer={recipe.optimizer} {wanted}")
-    momentum = {} if recipe.momentum is None else {"momentum": recipe.momentum}
+    options: dict[str, Any] = {} if recipe.momentum is None else {"momentum": recipe.momentum}
+    if _has_fused_kernel(recipe.optimizer):
+        options["fused"] = True
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay, **momentum
+        model, opt=recipe.optimizer, lr=recipe.peak_lr, weight_decay=recipe.weight_decay, **options
     )
     return optimizer
+
+
+def _has_fused_kernel(name: str) -> bool:
+    """Whether torch updates all weights of this optimizer in one pass: its own adam, adamw, sgd; none of timm's."""
+    return "fused" in inspect.signature(get_optimizer_info(name).opt_class.__init__).parameters

@@ -63,6 +63,13 @@ def test_both_ranks_choose_the_same_after_every_update(name: str, ranks: list[di
         assert len({entry[1] for entry in first[:9]}) >= 6, "masks moved"
 
 
+@pytest.mark.parametrize("name", ["svite", "s2vite", "ia_red2"])
+def test_checkpointed_ranks_train_as_others_do(name: str, ranks: list[dict[str, list[Any]]]) -> None:
+    """Bit for bit, after every update, with gradients averaged over ranks."""
+    for rank in ranks:
+        assert rank[f"{name}, checkpointed"] == rank[name]
+
+
 def test_batch_norms_have_the_mean_of_what_both_ranks_saw(ranks: list[dict[str, list[Any]]]) -> None:
     averaged = [[1.5, 1.5], [4.5, 4.5]]
     assert ranks[0]["batch norms"] == ranks[1]["batch norms"] == [averaged, averaged]

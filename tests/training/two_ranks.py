@@ -43,9 +43,12 @@ def digest(state: Any) -> str:
     return seen.hexdigest()
 
 
-def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor]) -> list[list[Any]]:
+CHECKPOINTED = ("svite", "s2vite", "ia_red2")
+
+
+def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor], *overrides: str) -> list[list[Any]]:
     """What chooses and the weights, at the start and after every update."""
-    config = config_of(name, "recipe.micro_batch=8", "recipe.epochs=2")
+    config = config_of(name, "recipe.micro_batch=8", "recipe.epochs=2", *overrides)
     kept = Kept()
     seen: list[list[Any]] = []
     runs: list[Trainer] = []
@@ -54,7 +57,7 @@ def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor])
         state = runs[0].state
         seen.append([update, digest([part.state_dict() for part in state.parts]), digest(state.model.state_dict())])
 
-    around = Surroundings(world, Sinks([kept]), folder / name, note, lambda: None)
+    around = Surroundings(world, Sinks([kept]), folder / f"{name} {len(overrides)}", note, lambda: None)
     runs.append(Trainer(config, splits_of(config), around, dense if config.method.starts_from else None))
     assert runs[0].loader.accumulate == 2
     note(0, 0)
@@ -86,6 +89,8 @@ def main(folder: Path) -> None:
     dense, dense_resnet = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("dense", "dense_resnet"))
     found = {name: train(name, folder, world, dense) for name in [*METHODS, *ON_TOKENS]}
     found |= {name: train(name, folder, world, dense_resnet) for name in ON_RESNET}
+    for name in CHECKPOINTED:
+        found[f"{name}, checkpointed"] = train(name, folder, world, dense, "run.checkpoint_activations=true")
     found["batch norms"] = batch_norms(world)
     leave_world()
     (folder / f"rank{world.rank}.json").write_text(json.dumps(found), encoding="utf-8")
