@@ -13,6 +13,7 @@ from repro.composition import compose
 from repro.errors import UserError
 from repro.launch import submit as submitting
 from repro.launch.plan import plan
+from repro.report.verdicts import judge
 from repro.rows import KINDS, Row, load_table
 from repro.schedule import training_length
 
@@ -180,4 +181,15 @@ def test_the_video_rows_are_trained_and_judged_on_videos() -> None:
         "speedup_max": 1.4,
         "top1_drop_pct_max": 0.7,
     }
-    assert all(TABLE.metrics[metric].bound == "upper" for metric in bounds)
+    assert TABLE.metrics["top1_drop_pct_max"].bound == "upper"
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"), [(0.9, "below"), (1.0, "below"), (1.34, "below"), (1.37, "reproduced"), (1.5, "above")]
+)
+def test_up_to_so_many_times_as_fast_is_not_kept_by_being_slow(times: float, verdict: str) -> None:
+    (row,) = TABLE.select(["timesformer/ia_red2"])
+    metric = TABLE.metrics["speedup_max"]
+    published = row.best_published("speedup_max")
+    found = judge(times, published, metric, n=21, std=None, state="done", scale="paper", seeds=3)
+    assert found == verdict

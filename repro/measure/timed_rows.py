@@ -19,6 +19,7 @@ from torch import nn
 from repro.composition import compose
 from repro.config import Config, Part
 from repro.errors import UserError
+from repro.measure.as_kept import as_kept
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
 from repro.models.backbone import build_model
@@ -45,20 +46,35 @@ class Timed:
     faster_by: str
 
 
-def timeable(table: Table, rows: Iterable[Row]) -> Iterator[Timed]:
-    """The rows whose model is physically smaller than their reference's: those with a published time come first."""
+def timeable(table: Table, rows: Iterable[Row], root: Path | None = None) -> Iterator[Timed]:
+    """The rows whose model is physically smaller than their reference's: those with a published time come first.
+
+    Tokens are dropped as the finished runs below `root` have measured it, where they have.
+    """
     found = []
     for row in rows:
         reference = table.reference(row.backbone)
-        config = paper_config(row)
+        planned = paper_config(row)
+        config = (
+            planned if root is None else as_kept(planned, table.name, row.id, range(table.default_seeds("paper")), root)
+        )
         reasons = []
         if config.method.weights is not None and config.method.weights.heads_density is not None:
             reasons.append("heads and neurons removed")
         if config.method.tokens is not None:
-            reasons.append(_faster_by(config.method.tokens))
+            reasons.append(
+                _faster_by(config.method.tokens).replace("planned", "planned" if config is planned else "measured")
+            )
         if reference is not None and reasons:
             found.append(Timed(row, reference, config, ", ".join(reasons)))
-    yield from sorted(found, key=lambda timed: timed.row.best_published("time_saving_pct") is None)
+    yield from sorted(found, key=lambda timed: not has_published_time(table, timed.row))
+
+
+def has_published_time(table: Table, row: Row) -> bool:
+    """Whether a verdict on the row rests on its timing."""
+    return any(
+        metric.needs == "device" and row.best_published(name) is not None for name, metric in table.metrics.items()
+    )
 
 
 def _faster_by(tokens: Part) -> str:
@@ -143,14 +159,16 @@ def _time_all(
         threads=0 if place.type == "cuda" else torch.get_num_threads(),
         is_compiled=False,
     )
-    every = list(timeable(table, rows))
+    every = list(timeable(table, rows, root))
     if not every:
         tell(
             f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained: nothing "
             "to time; repro export times a finished one"
         )
     waiting = [
-        timed for timed in every if again or not _is_enough(read_timing(root, table.name, timed.row.id), setting, pairs)
+        timed
+        for timed in every
+        if again or not _is_enough(read_timing(root, table.name, timed.row.id), setting, pairs, _macs_saving_pct(timed))
     ]
     started = time.monotonic()
     end = started + budget_s
@@ -164,7 +182,7 @@ def _time_all(
             if timed.reference.id not in references and now < end:
                 references = {timed.reference.id: _ready(paper_config(timed.reference), place, setting)}
             # Rows with a published time are the ones that have a verdict: more turns for them.
-            has_verdict = timed.row.best_published("time_saving_pct") is not None
+            has_verdict = has_published_time(table, timed.row)
             share_ends = min(end, now + (3 if has_verdict else 1) * (end - now) / (len(waiting) - index))
             turns = pairs or (VERDICT_PAIRS if has_verdict else PAIRS)
             found = _time(timed, references, setting, place, turns, share_ends, end) if now < end else None
@@ -182,8 +200,10 @@ def _time_all(
     return left_out
 
 
-def _is_enough(found: Timing | None, setting: Setting, pairs: int | None) -> bool:
-    """Whether a timing need not be taken again: of this setting and PyTorch, and of turns that can decide something."""
+def _is_enough(found: Timing | None, setting: Setting, pairs: int | None, macs_saving_pct: float) -> bool:
+    """Whether a timing need not be taken again: of this model, setting and PyTorch, and of turns that can decide."""
+    if found is not None and abs(found.macs_saving_pct - macs_saving_pct) > 1e-6:
+        return False
     if found is None or found.setting != setting or found.provenance.get("torch") != torch.__version__:
         return False
     return len(found.pairs) >= min(pairs or DECIDING_PAIRS, DECIDING_PAIRS)
@@ -211,7 +231,6 @@ def _time(
     )
     if not found:
         return None
-    dense = physical_macs_g(model, paper_config(timed.reference).method)
     return Timing(
         table=timed.row.table,
         row=timed.row.id,
@@ -219,7 +238,7 @@ def _time(
         setting=setting,
         pairs=found,
         faster_by=timed.faster_by,
-        macs_saving_pct=100 * (1 - physical_macs_g(model, timed.config.method) / dense),
+        macs_saving_pct=_macs_saving_pct(timed),
         provenance={
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": provenance.commit(),
@@ -229,6 +248,12 @@ def _time(
             "python": platform.python_version(),
         },
     )
+
+
+def _macs_saving_pct(timed: Timed) -> float:
+    model = timed.config.model
+    dense = physical_macs_g(model, paper_config(timed.reference).method)
+    return 100 * (1 - physical_macs_g(model, timed.config.method) / dense)
 
 
 def _ready(config: Config, place: torch.device, setting: Setting) -> nn.Module:
