@@ -163,10 +163,13 @@ class RecipeChanges(_Section):
 class StagedFinetune(_Section):
     """How a method goes on from trained weights in stages, the learning rate beginning anew with each.
 
+    `restarts` are shares of a stage at which it does so too.
     `changes` is absolute, where `Finetune` scales: the published trainings of this kind have recipes of their own.
     """
 
     stages: PositiveInt
+    # Where there is none the key is not there: runs are what they were before it was.
+    restarts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(), exclude_if=lambda shares: not shares)
     changes: RecipeChanges
 
 
@@ -389,8 +392,13 @@ class Config(_Section):
 
     @property
     def stages(self) -> int:
-        """How many times the learning rate begins anew."""
+        """How many equal parts the training has, the learning rate beginning anew with each."""
         return self.method.finetune.stages if isinstance(self.method.finetune, StagedFinetune) else 1
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """At which shares of each stage the learning rate begins anew, beside its start."""
+        return self.method.finetune.restarts if isinstance(self.method.finetune, StagedFinetune) else ()
 
     @property
     def signature(self) -> str:

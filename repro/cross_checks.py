@@ -38,6 +38,8 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
     if recipe.warmup_epochs >= recipe.epochs:
         errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
+    if config.restarts and recipe.warmup_epochs:
+        errors.append("method.finetune.restarts: the learning rate begins anew without warm-up; set warmup_epochs=0")
     launcher = config.launcher
     if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
         errors.append(
