@@ -81,6 +81,8 @@ class Part(BaseModel):
     neurons_density: float | None = Field(default=None, gt=0, le=1)
     kept: PositiveInt | None = None
     of: PositiveInt | None = None
+    # What the method asks of a backbone is no part of a run: checked when a config is composed, and not written.
+    needs_joint_attention: bool = Field(default=False, exclude=True)
 
     @property
     def block(self) -> str | None:

@@ -22,6 +22,11 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"method={method.name}: removes heads and neurons, backbone={config.backbone.name} has none")
     if method.tokens is not None and not model.tokens:
         errors.append(f"method={method.name}: selects tokens, backbone={config.backbone.name} has none")
+    elif method.tokens is not None and method.tokens.needs_joint_attention and not model.has_joint_attention:
+        errors.append(
+            f"method={method.name}: takes each block for one attention of all tokens, which those of "
+            f"backbone={config.backbone.name} are not"
+        )
     errors += model.faults()
     missing = [
         f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"

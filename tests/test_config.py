@@ -279,3 +279,12 @@ def test_the_named_list_names_real_keys() -> None:
         for part in key.split("."):
             assert part in node, key
             node = node[part]
+
+
+@pytest.mark.parametrize("method", ["linformer", "attention_dropping", "svite_plus", "s2vite_plus"])
+def test_a_method_that_takes_blocks_for_one_attention_is_refused_where_they_are_not(method: str) -> None:
+    with pytest.raises(UserError, match=rf"method={method}: .*backbone=timesformer_base"):
+        compose([f"method={method}", "backbone=timesformer_base", "data=shapes_video", "method.data_sparsity=0"])
+    for other in ("random_dropping", "ia_red2"):
+        compose([f"method={other}", "backbone=timesformer_base", "data=shapes_video"])
+    assert "needs_joint_attention" not in str(compose([f"method={method}"]).model_dump())
