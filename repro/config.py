@@ -212,6 +212,8 @@ class Data(_Section):
     limit_train: PositiveInt | None
     limit_test: PositiveInt | None
     workers: NonNegativeInt
+    # About how many there are where everybody has another number: for what a plan says of cost, and no part of a run.
+    images_expected: PositiveInt | None = Field(default=None, exclude=True)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clip: Clip | None = None
