@@ -90,7 +90,7 @@ def build_training(
     return TrainingParts(optimizer, scheduler, mixup, loss, ema, by_update)
 
 
-class _CosineOfParts(Scheduler):
+class _CosineOfParts(Scheduler):  # type: ignore[misc]
     """A cosine from the peak to `min_lr` in each of parts of any lengths; timm's has cycles of one length.
 
     `bounds` are the first updates of the parts, counted from 1, and the one after the last.
