@@ -92,7 +92,8 @@ def by_image(path: Any, packed: Tensor, image: Tensor, images: int) -> Tensor:
     """
     if not path.training or not getattr(path, "drop_prob", 0.0):
         return packed
-    return packed * path(packed.new_ones(images, 1)).index_select(0, image)
+    factor: Tensor = path(packed.new_ones(images, 1))
+    return packed * factor.index_select(0, image)
 
 
 def _each(attention: Any, qkv: Tensor, counts: Sequence[int]) -> Tensor:
