@@ -49,6 +49,8 @@ def compose(overrides: Iterable[str] = ()) -> Config:
         else:
             errors.append(f"{text}: no {key} {parsed.value()!r}{did_you_mean(str(parsed.value()), options)}")
     composed = _compose_groups(choices)
+    if isinstance(values.get("data.root"), dict):  # a folder for each of several data sets
+        values["data.root"] = _root_of(composed.data, values["data.root"], errors)
     errors += _apply(composed, values)
     return _validate(composed, errors)
 
@@ -74,6 +76,23 @@ def quoted(text: str) -> str:
     # Backslashes mean themselves, except before a quote.
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def needs_root(data: str) -> bool:
+    """Whether a data set is on disk and somebody has to say where; generated ones have a place of their own."""
+    return bool(OmegaConf.is_missing(_load_option("data", data), "root"))
+
+
+def _root_of(data: DictConfig, roots: Mapping[Any, Any], errors: list[str]) -> str | None:
+    """Where this data set is, of the folders that are given by the data sets' names."""
+    known = groups()["data"]
+    errors += [
+        f"data.root: no data {str(name)!r}{did_you_mean(str(name), known)}" for name in roots if name not in known
+    ]
+    if data.name not in roots and needs_root(data.name):
+        errors.append(f"data.root: none for data={data.name}; say data.root={{{data.name}:/a/folder}}")
+    found = roots.get(data.name)
+    return None if found is None else str(found)
 
 
 @functools.cache

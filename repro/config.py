@@ -84,6 +84,8 @@ class Part(BaseModel):
     neurons_density: float | None = Field(default=None, gt=0, le=1)
     kept: PositiveInt | None = None
     of: PositiveInt | None = None
+    # What the method asks of a backbone is no part of a run: checked when a config is composed, and not written.
+    needs_joint_attention: bool = Field(default=False, exclude=True)
 
     @property
     def block(self) -> str | None:
@@ -166,10 +168,13 @@ class RecipeChanges(_Section):
 class StagedFinetune(_Section):
     """How a method goes on from trained weights in stages, the learning rate beginning anew with each.
 
+    `restarts` are shares of a stage at which it does so too.
     `changes` is absolute, where `Finetune` scales: the published trainings of this kind have recipes of their own.
     """
 
     stages: PositiveInt
+    # Where there is none the key is not there: runs are what they were before it was.
+    restarts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(), exclude_if=lambda shares: not shares)
     changes: RecipeChanges
 
 
@@ -214,6 +219,8 @@ class Data(_Section):
     limit_test: PositiveInt | None
     workers: NonNegativeInt
     decoder: Literal["pil", "fast"] = "pil"
+    # About how many there are where everybody has another number: for what a plan says of cost, and no part of a run.
+    images_expected: PositiveInt | None = Field(default=None, exclude=True)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     clip: Clip | None = None
@@ -418,8 +425,13 @@ class Config(_Section):
 
     @property
     def stages(self) -> int:
-        """How many times the learning rate begins anew."""
+        """How many equal parts the training has, the learning rate beginning anew with each."""
         return self.method.finetune.stages if isinstance(self.method.finetune, StagedFinetune) else 1
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """At which shares of each stage the learning rate begins anew, beside its start."""
+        return self.method.finetune.restarts if isinstance(self.method.finetune, StagedFinetune) else ()
 
     @property
     def signature(self) -> str:

@@ -22,6 +22,11 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"method={method.name}: removes heads and neurons, backbone={config.backbone.name} has none")
     if method.tokens is not None and not model.tokens:
         errors.append(f"method={method.name}: selects tokens, backbone={config.backbone.name} has none")
+    elif method.tokens is not None and method.tokens.needs_joint_attention and not model.has_joint_attention:
+        errors.append(
+            f"method={method.name}: takes each block for one attention of all tokens, which those of "
+            f"backbone={config.backbone.name} are not"
+        )
     errors += model.faults()
     if config.run.checkpoint_activations and not model.token_blocks:
         errors.append(
@@ -42,6 +47,8 @@ def cross_checks(config: Config) -> list[str]:
         errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
     if recipe.warmup_epochs >= recipe.epochs:
         errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
+    if config.restarts and recipe.warmup_epochs:
+        errors.append("method.finetune.restarts: the learning rate begins anew without warm-up; set warmup_epochs=0")
     launcher = config.launcher
     if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
         errors.append(

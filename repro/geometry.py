@@ -58,6 +58,11 @@ class _Shape(BaseModel, ABC):
     def layers(self, tokens: int) -> list[Layer]:
         """The prunable weights, in the model's order, of one that goes on with `tokens` tokens after the embedding."""
 
+    @property
+    def has_joint_attention(self) -> bool:
+        """Whether a block is one attention of all of its tokens to all of them."""
+        return False
+
     def attention_macs(self, tokens: int) -> int:
         """MACs of one image between activations (QK^T and AV): no weight takes part in them."""
         return 0
@@ -102,6 +107,11 @@ class ViT(_Shape):
     def token_blocks(self) -> int:
         """All of its blocks."""
         return self.depth
+
+    @property
+    def has_joint_attention(self) -> bool:
+        """It is."""
+        return True
 
     @property
     def units(self) -> Mapping[str, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,6 +65,26 @@ class GradualSchedule(UpdateSchedule):
     def ramped(self, update: int, first: float, final: float) -> float:
         """From `first` linearly to `final` at the last update that changes masks."""
         return first + (final - first) * min(1.0, update / self.last)
+
+
+def first_of_stage(stage: int, stages: int, updates: int) -> int:
+    """The first update of a stage, both counted from 1, of so many equal ones in `updates`."""
+    return (stage - 1) * updates // stages + 1
+
+
+def cut_at(share: float, length: int) -> int:
+    """How many of a stage's updates come before a share of it: where there is room, something on both sides."""
+    return min(max(1, round(share * length)), max(1, length - 1))
+
+
+def part_starts(updates: int, stages: int, restarts: Sequence[float]) -> tuple[int, ...]:
+    """The first update, counted from 1, of each part of a training: each stage begins one, and each of these shares."""
+    firsts = [first_of_stage(stage, stages, updates) for stage in range(1, stages + 2)]
+    return tuple(
+        start
+        for first, following in itertools.pairwise(firsts)
+        for start in sorted({first, *(first + cut_at(share, following - first) for share in restarts)})
+    )
 
 
 def training_length(config: Config, images_per_epoch: int) -> Length:

@@ -96,6 +96,35 @@ def resnet_config(*overrides: str) -> Config:
     return compose([*RESNET, *SHORT, *overrides])
 
 
+# On clips; `nothing left`: an interpreter that keeps no patch, so that blocks learn from class tokens alone.
+ON_VIDEO: Mapping[str, tuple[str, ...]] = {
+    "dense": ("method=dense",),
+    "nothing left": (
+        *("method=ia_red2", "method.tokens.interpreters=1", "method.finetune.changes.epochs=2"),
+        *("method.tokens.threshold=1", "method.tokens.interpreter_share=0"),
+    ),
+}
+
+
+def video_config(videos: Path, *overrides: str) -> Config:
+    """The config of a small run of a video transformer on the moving shapes, which are kept in a folder."""
+    return compose(
+        [
+            *("backbone=timesformer_base", "data=shapes_video", f"data.root='{videos}'", "data.images_per_epoch=32"),
+            *("scale=smoke", "data.limit_train=null", "data.limit_test=null", "tracker=none", "run.device=cpu"),
+            *("model.depth=2", "model.embed_dim=12", "model.num_heads=3", "recipe.epochs=2", "recipe.global_batch=16"),
+            *("recipe.micro_batch=8", "data.workers=0", *overrides),
+        ]
+    )
+
+
+def few_videos() -> None:
+    """Let this process draw 48 moving shapes instead of 1,024."""
+    from repro.data import shapes_video
+
+    shapes_video.TRAIN_VIDEOS, shapes_video.TEST_VIDEOS = 32, 16
+
+
 def config_of(name: str, *overrides: str) -> Config:
     """The config of a small run of one of `METHODS`, `ON_TOKENS` or `ON_RESNET`."""
     if name in ON_RESNET:

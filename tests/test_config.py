@@ -301,3 +301,23 @@ def test_the_named_list_names_real_keys() -> None:
         for part in key.split("."):
             assert part in node, key
             node = node[part]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=linformer"],
+        ["method=attention_dropping"],
+        ["method=svite_plus", "method.data_sparsity=0.3"],
+        ["method=s2vite_plus", "method.sparsity=0.3", "method.data_sparsity=0.3"],
+    ],
+)
+def test_a_method_that_takes_blocks_for_one_attention_is_refused_where_they_are_not(words: list[str]) -> None:
+    with pytest.raises(UserError, match=rf"{words[0]}: takes each block .*backbone=timesformer_base"):
+        compose([*words, "backbone=timesformer_base", "data=shapes_video"])
+    assert "needs_joint_attention" not in str(compose(words).model_dump())
+
+
+@pytest.mark.parametrize("method", ["random_dropping", "ia_red2"])
+def test_a_method_that_asks_for_less_is_composed_there(method: str) -> None:
+    assert compose([f"method={method}", "backbone=timesformer_base", "data=shapes_video"]).model.architecture

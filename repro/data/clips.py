@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from repro.config import Clip, Data
-from repro.data.video_decoding import read_frames
+from repro.data.splits import Lost
+from repro.data.video_decoding import UnreadableError, read_frames
+from repro.data.video_listing import Videos, tolerated
+from repro.errors import UserError
 from repro.geometry import TimeSformer
 
 VIEWS = 3  # of video-1: left, centre, right (above, centre, below in an upright video)
@@ -56,6 +60,9 @@ class Clips:
 
     `of` is what a clip is: `training` has its frames, square and side drawn by chance; `clip1` is the middle of the
     video and of its frames; `video1` the same frames in three squares, (3, frames, channels, height, width).
+
+    In the place of a video that has broken since it was listed comes the next one of its class that has not: so all
+    others stay where they were, and a resumed run sees what it would have seen. `lost` marks those.
     """
 
     folder: Path
@@ -67,23 +74,22 @@ class Clips:
     mean: Tensor
     std: Tensor
     of: Literal["training", "clip1", "video1"]
+    places: Tensor  # of each video among those that were listed
+    lost: Lost
 
     @classmethod
-    def make(
-        cls,
-        folder: Path,
-        names: Sequence[str],
-        labels: Sequence[int],
-        totals: Sequence[int],
-        data: Data,
-        shape: TimeSformer,
-    ) -> Clips:
+    def make(cls, videos: Videos, labels: Sequence[int], data: Data, shape: TimeSformer) -> Clips:
         """The videos' training clips; `as_` gives the others."""
         assert data.clip is not None
-        encoded = np.array([os.fsencode(name) for name in names])
+        encoded = np.array([os.fsencode(name) for name in videos.names])
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-        counted = torch.tensor(totals)
-        return cls(folder, encoded, torch.tensor(labels), counted, shape, data.clip, mean, std, "training")
+        counted, places = torch.tensor(videos.frames), torch.arange(len(encoded))
+        lost = Lost(tuple(os.path.join(videos.folder.name, name) for name in videos.names))
+        for place in np.flatnonzero(np.isin(videos.names, videos.lost)):
+            lost.marks[place] = 1
+        return cls(
+            videos.folder, encoded, torch.tensor(labels), counted, shape, data.clip, mean, std, "training", places, lost
+        )
 
     def as_(self, of: Literal["training", "clip1", "video1"]) -> Clips:
         """The same videos, as other clips."""
@@ -100,8 +106,7 @@ class Clips:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         size, label = self.shape.image_size, int(self.labels[index])
         start = float(torch.rand(())) if self.is_random else 0.5
-        wanted = frames_of_clip(int(self.totals[index]), self.shape.frames, self.clip.frame_step, start)
-        frames = read_frames(Path(os.path.join(self.folder, os.fsdecode(self.names[index]))), wanted)
+        frames = self._frames(index, start)
         if self.of == "training":
             return (self._drawn(frames) - self.mean) / self.std, label
         crops = spatial_crops(scaled(frames, size), size)
@@ -111,7 +116,39 @@ class Clips:
     def take(self, indices: Tensor) -> Clips:
         """These videos only."""
         return replace(
-            self, names=self.names[indices.numpy()], labels=self.labels[indices], totals=self.totals[indices]
+            self,
+            names=self.names[indices.numpy()],
+            labels=self.labels[indices],
+            totals=self.totals[indices],
+            places=self.places[indices],
+        )
+
+    def _frames(self, index: int, start: float) -> Tensor:
+        """Frames of the video's clip, or, where it is lost, of the next one's of its class.
+
+        Raises `UserError` where too many are.
+        """
+        alike = (self.labels == self.labels[index]).nonzero().flatten()
+        alike = torch.cat([alike[alike >= index], alike[alike < index]])
+        for other in alike.tolist():
+            place = int(self.places[other])
+            if self.lost.marks[place]:
+                continue
+            wanted = frames_of_clip(int(self.totals[other]), self.shape.frames, self.clip.frame_step, start)
+            path = Path(os.path.join(self.folder, os.fsdecode(self.names[other])))
+            try:
+                return read_frames(path, wanted)
+            except UnreadableError as error:
+                self.lost.marks[place] = 1
+                many, most = int(self.lost.marks.sum()), tolerated(len(self.lost.names))
+                if many > most:
+                    raise UserError(
+                        f"{error}; {many} videos have broken since they were listed, at most {most} may; "
+                        "put them back and launch again"
+                    ) from None
+                print(f"{error}; the next video of its class is taken for it", file=sys.stderr, flush=True)
+        raise UserError(
+            f"{self.folder}: no video of class {int(self.labels[index])} can be read any more; put them back"
         )
 
     def _drawn(self, frames: Tensor) -> Tensor:

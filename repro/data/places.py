@@ -10,6 +10,7 @@ from repro.config import Data
 from repro.errors import UserError
 
 VALIDATION = ("val", "validation")
+VIDEO_VALIDATION = (*VALIDATION, "validate")  # Kinetics' own csv file has that name
 KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 KAGGLE_LABELS = "LOC_val_solution.csv"
 SHARDS = "*.tar"
@@ -118,11 +119,11 @@ def find_kinetics(data: Data) -> Path:
 
 
 def video_validation(root: Path) -> str:
-    """`val` or `validation`, as a folder or a list; raises `UserError` where neither is there."""
-    for name in VALIDATION:
+    """`val`, `validation` or `validate`, as a folder or a list; raises `UserError` where none is there."""
+    for name in VIDEO_VALIDATION:
         if (root / name).is_dir() or (root / f"{name}.csv").is_file():
             return name
-    raise UserError(f"{root}: no {' or '.join(VALIDATION)}, folder or csv, in it")
+    raise UserError(f"{root}: no {' or '.join(VIDEO_VALIDATION)}, folder or csv, in it")
 
 
 def check_listed(root: Path, split: str) -> None:

@@ -7,12 +7,14 @@ middle may cut it. Nothing is downloaded.
 
 from __future__ import annotations
 
-import shutil
+import json
 import sys
 import tempfile
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from repro.config import Data, Recipe
@@ -23,13 +25,16 @@ from repro.data.kinetics400 import splits_of
 from repro.data.shapes_drawing import NAMES, Bools, Pixels, draw, own_centres, reach, scenes
 from repro.data.splits import Splits
 from repro.data.video_decoding import write_video
+from repro.errors import UserError
 from repro.geometry import Geometry
+from repro.runs.files import write_json
 
 TRAIN_VIDEOS, TEST_VIDEOS = 768, 256
 FRAMES, RATE = 8, 8
 WIDTH, HEIGHT = 32, 24
 ZOOM = 0.7  # of the object against an image of WIDTH pixels
 TRAVEL = 7 / WIDTH  # from the first frame to the last
+_SEAL = "digests.json"  # what was drawn, and what the files were that it was written to
 _BATCH = 64  # videos drawn at once
 
 
@@ -40,24 +45,53 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
 
 
 def kept_videos(root: Path) -> tuple[Path, str]:
-    """The folder of the videos below `root`, and their digest: written once, whole or not at all."""
+    """The folder of the videos below `root`, and their digest: written once, whole or not at all, anew when damaged.
+
+    Raises `UserError` where `root` cannot be written.
+    """
     made_by = version(shapes_drawing, sys.modules[__name__])
     folder = root / f"shapes-video-{TRAIN_VIDEOS}-{TEST_VIDEOS}-{made_by}"
-    said = folder / "digest.txt"
-    if not said.is_file():
+    known = _whole(folder)
+    if known is not None:
+        return folder, known
+    try:
         root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".shapes-video-", dir=root))
-        try:
-            found = [_write(temporary / split, stream, count) for split, stream, count in _parts()]
-            (temporary / "digest.txt").write_text(digest(*(np.frombuffer(each, np.uint8) for each in found)))
-            try:
-                temporary.rename(folder)
-            except OSError:
-                if not said.is_file():  # otherwise another run was quicker
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder, said.read_text()
+        with (
+            FileLock(root / ".shapes-video.lock"),
+            tempfile.TemporaryDirectory(prefix=".shapes-video-", dir=root) as at,
+        ):
+            known = _whole(folder)
+            if known is not None:  # another run was quicker
+                return folder, known
+            made = Path(at) / "made"
+            parts = [_write(made / split, stream, count) for split, stream, count in _parts()]
+            pixels = digest(*(np.frombuffer(each, np.uint8) for each in parts))
+            write_json(made / _SEAL, {"pixels": pixels, "files": _of_files(made)})
+            if folder.exists():
+                folder.rename(Path(at) / "damaged")
+            made.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"{root}: videos cannot be written there ({error.strerror}); set data.root to a folder that can be written"
+        ) from None
+    return folder, pixels
+
+
+def _whole(folder: Path) -> str | None:
+    """The digest of what is kept there; None where there is nothing, or a file is not as it was written."""
+    try:
+        said = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
+        return str(said["pixels"]) if said["files"] == _of_files(folder) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_files(folder: Path) -> str:
+    """16 hex digits of the names and bytes of all video files."""
+    found = blake2b(digest_size=8)
+    for path in sorted(folder.glob("*/*/*.mp4")):
+        found.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def videos(stream: int, indices: range) -> tuple[Pixels, NDArray[np.int64], Bools]:

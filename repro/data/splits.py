@@ -52,6 +52,17 @@ class Images(Protocol):
         ...
 
 
+class Lost:
+    """Which of the files of a data set have turned out to be unreadable since they were listed.
+
+    `marks` (uint8, (names,)) are shared by a rank's loader processes.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.marks = torch.zeros(len(names), dtype=torch.uint8).share_memory_()
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training and test images. `fingerprint` (16 hex digits) changes when the data do, not with `data.limit_*`.
@@ -61,6 +72,9 @@ class Splits:
         decoder: what decodes the training images; None where none are decoded.
         in_shards: whether the training images come from tar files.
         skipped: what was left out because it cannot be read, a line each: its name and why.
+        lost: what could be read when it was listed, and for which something else stands since.
+        as_begun: the splits of another fingerprint, with which a run has begun, where the difference is but a few files
+            that are lost; None where it is more.
     """
 
     train: Images
@@ -71,11 +85,14 @@ class Splits:
     decoder: str | None = None
     in_shards: bool = False
     skipped: tuple[str, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    as_begun: Callable[[str], Splits | None] | None = None
 
 
-def load_splits(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+def load_splits(data: Data, recipe: Recipe, model: Geometry, began_with: str | None = None) -> Splits:
     """The splits that `data` names, with the recipe's augmentation on the training images.
 
+    `began_with` is the fingerprint of the data that a run which goes on has begun with.
     `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset. Raises `UserError` where data and
     config disagree: classes, channels, image size, number of images, folders.
     """
@@ -85,6 +102,8 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry) -> Splits:
         raise UserError(f"data={data.name}: the model takes {wanted}")
     load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
     splits = load(data, recipe, model)
+    if began_with not in (None, splits.fingerprint) and splits.as_begun is not None:
+        splits = splits.as_begun(str(began_with)) or splits
     if splits.num_classes != model.num_classes:
         raise UserError(
             f"model.num_classes={model.num_classes}: data={data.name} has {splits.num_classes} classes; "

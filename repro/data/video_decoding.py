@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,37 +29,58 @@ class Inspected:
 
 
 def inspect(path: Path) -> Inspected:
-    """Read a file once, and decode its first frame. What cannot be read has a fault, in a few words, and no frames.
+    """Decode a file once from its beginning to its end. What cannot be used has a fault, in a few words.
 
-    A file that was cut has fewer frames than its header promises.
+    A frame counts that a decoder gives out: a file that was cut without encoding it again has packets of frames before
+    its beginning, which nobody is to see. A file that was cut short has fewer packets than its header promises, those
+    among them.
     """
+    frames = packets = promised = 0
+    error = ""
     try:
-        with av.open(path) as container:
+        with _opened(path) as container:
             if not container.streams.video:
                 return Inspected(0, "no video in it")
             stream = container.streams.video[0]
-            next(container.decode(stream))
-        with av.open(path) as container:
-            stream = container.streams.video[0]
+            stream.thread_count = 1  # files are what is inspected side by side
             promised = stream.frames
-            found = sum(packet.size > 0 for packet in container.demux(stream))
-    except StopIteration:
-        return Inspected(0, "no frame in it")
-    except av.error.FFmpegError as error:
-        return Inspected(0, f"cannot be decoded ({error.strerror})")
-    if found < promised:
-        return Inspected(found, f"cut short: {found} of {promised} frames")
-    return Inspected(found)
+            for packet in container.demux(stream):
+                packets += packet.size > 0
+                if not error:
+                    try:
+                        frames += len(packet.decode())
+                    except av.error.FFmpegError as wrong:
+                        error = wrong.strerror
+    except av.error.FFmpegError as wrong:
+        error = error or wrong.strerror
+    if packets < promised and _packets(path) < promised:
+        return Inspected(frames, f"cut short: {frames} of {promised} frames")
+    if error:
+        return Inspected(frames, f"cannot be decoded{f' after {frames} frames' * (frames > 0)} ({error})")
+    return Inspected(frames, "" if frames else "no frame in it")
+
+
+def _packets(path: Path) -> int:
+    """How many packets of a video there are, whatever part of them the file says is to be seen (its edit list)."""
+    count = 0
+    with contextlib.suppress(av.error.FFmpegError), _opened(path, {"ignore_editlist": "1"}) as container:
+        for packet in container.demux(container.streams.video[0]):
+            count += packet.size > 0
+    return count
+
+
+class UnreadableError(UserError):
+    """A video that was whole when it was inspected, and is not any more."""
 
 
 def read_frames(path: Path, wanted: Sequence[int]) -> Tensor:
     """Frames by their numbers, ascending, each as often as it is asked for: uint8 (frames, height, width, 3).
 
-    Raises `UserError` that names the file where it cannot be decoded so far.
+    Raises `UnreadableError` that names the file where it cannot be decoded so far.
     """
     found: dict[int, Any] = {}
     try:
-        with av.open(path) as container:
+        with _opened(path) as container:
             stream = container.streams.video[0]
             stream.thread_count = 1  # loader processes are what decodes side by side
             for number, frame in enumerate(container.decode(stream)):
@@ -66,12 +88,17 @@ def read_frames(path: Path, wanted: Sequence[int]) -> Tensor:
                     found[number] = frame.to_ndarray(format="rgb24")
                 if number >= wanted[-1]:
                     break
-    except av.error.FFmpegError as error:
-        raise UserError(f"{path}: cannot be decoded ({error.strerror}); replace the file or take it away") from None
+    except (av.error.FFmpegError, IndexError) as error:  # IndexError: no video in it any more
+        raise UnreadableError(f"{path}: cannot be decoded ({getattr(error, 'strerror', 'no video in it')})") from None
     missing = [number for number in wanted if number not in found]
     if missing:
-        raise UserError(f"{path}: no frame {missing[0]}: it was cut or changed; replace the file or take it away")
+        raise UnreadableError(f"{path}: no frame {missing[0]}: it was cut or changed")
     return torch.from_numpy(np.stack([found[number] for number in wanted]))
+
+
+def _opened(path: Path, options: dict[str, str] | None = None) -> Any:
+    # Titles may be in whatever encoding: nobody reads them here.
+    return av.open(path, options=options, metadata_errors="ignore")
 
 
 def write_video(path: Path, frames: np.ndarray[Any, Any], rate: int) -> None:

@@ -6,11 +6,13 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+
+from filelock import FileLock
 
 from repro.data.cache import user_cache
 from repro.data.image_files import STAT_THREADS
@@ -18,21 +20,28 @@ from repro.data.places import check_listed, has_folders
 from repro.data.splits import first_few
 from repro.data.video_decoding import Inspected, inspect
 from repro.errors import UserError
-from repro.runs.files import write_json
+from repro.runs.files import write_text
 
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+KEPT_EVERY = 2048  # inspected videos: what is known of them outlives a job that is stopped
+LOST_IN = 1000  # of so many videos of a run one may break while it trains; and one of fewer
+_RULES = 2  # of `inspect`: what other rules have found is not asked for
 _OFFICIAL = {"label", "youtube_id", "time_start", "time_end"}
 
 
 @dataclass(frozen=True)
 class Videos:
-    """Videos below `folder`: names relative to it (or absolute), what each is labelled, frames of each."""
+    """Videos below `folder`: names relative to it (or absolute), what each is labelled, frames of each.
+
+    `lost` are those among them that cannot be read any more; `skipped` is what was left out, a line each.
+    """
 
     folder: Path
     names: tuple[str, ...]
     classes: tuple[str, ...]
     frames: tuple[int, ...] = ()
     skipped: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def list_videos(root: Path, split: str) -> Videos:
@@ -92,6 +101,53 @@ def video_fingerprint(*listings: Videos) -> str:
     return found.hexdigest()
 
 
+def keep_listing(fingerprint: str, *listings: Videos) -> None:
+    """Remember in the user's cache folder which videos have this fingerprint, for runs that begin with them."""
+    place = _listing_file(fingerprint)
+    if not place.is_file():
+        with contextlib.suppress(OSError):  # a folder that cannot be written: runs go on with the same videos only
+            found = [[listing.names, listing.classes, listing.frames] for listing in listings]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_text(place, json.dumps(found) + "\n")
+
+
+def as_begun(fingerprint: str, *listings: Videos) -> tuple[Videos, ...] | None:
+    """The videos of this fingerprint, with which a run has begun, in the place of those that are usable now.
+
+    Those that have broken or gone since are `lost`; videos that have come are left alone. None where more than one in
+    `LOST_IN` is lost, where one has become another, or where nobody here knows the fingerprint.
+    """
+    try:
+        kept = json.loads(_listing_file(fingerprint).read_text(encoding="utf-8"))
+        earlier = [Videos(now.folder, *map(tuple, each)) for now, each in zip(listings, kept, strict=True)]
+    except (OSError, ValueError, TypeError):
+        return None
+    if video_fingerprint(*earlier) != fingerprint:
+        return None
+    found = []
+    for now, before in zip(listings, earlier, strict=True):
+        usable_now = {name: about for name, *about in zip(now.names, now.classes, now.frames, strict=True)}
+        lines = zip(before.names, before.classes, before.frames, strict=True)
+        if any(usable_now.get(name, about) != about for name, *about in lines):
+            return None
+        lost = tuple(name for name in before.names if name not in usable_now)
+        if len(lost) > tolerated(len(before.names)):
+            return None
+        named = tuple(f"{os.path.join(now.folder.name, name)}: " for name in lost)
+        skipped = tuple(line for line in now.skipped if not named or not line.startswith(named))
+        found.append(replace(before, skipped=skipped, lost=lost))
+    return tuple(found)
+
+
+def tolerated(videos: int) -> int:
+    """How many of a run's videos may break while it trains."""
+    return max(1, videos // LOST_IN)
+
+
+def _listing_file(fingerprint: str) -> Path:
+    return user_cache() / f"videos-of-{fingerprint}.json"
+
+
 def _columns(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name, _ in pairs), tuple(label for _, label in pairs)
 
@@ -103,7 +159,7 @@ def _from_table(root: Path, split: str, table: Path) -> Videos:
         if set(first.replace('"', "").strip().split(",")) >= _OFFICIAL:
             pairs = list(_official(root, split, table, csv.DictReader(stream)))
         else:
-            pairs = list(_plain(table, csv.reader(stream, delimiter="," if "," in first else " ")))
+            pairs = list(_plain(table, csv.reader(stream, delimiter="," if "," in first else " "), "," in first))
     if not pairs:
         raise UserError(f"{table}: no videos in it")
     return Videos(root, *_columns(pairs))
@@ -119,36 +175,58 @@ def _official(root: Path, split: str, table: Path, lines: csv.DictReader[str]) -
         yield f"{split}/{line['label'] + '/' if in_folders else ''}{name}", line["label"]
 
 
-def _plain(table: Path, lines: Iterator[list[str]]) -> Iterator[tuple[str, str]]:
+def _plain(table: Path, lines: Iterator[list[str]], by_comma: bool) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
-        if line and len(line) != 2:
-            raise UserError(f"{table} line {number}: expected a path and a class, found {len(line)} columns")
-        if line:
-            yield line[0], line[1]
+        if line and (len(line) < 2 or (by_comma and len(line) > 2)):
+            columns = f"{len(line)} column{'s' * (len(line) != 1)}"
+            raise UserError(f"{table} line {number}: expected a path and a class, found {columns}")
+        if line:  # a path may have spaces in it
+            yield " ".join(line[:-1]), line[-1]
 
 
 def _inspected(videos: Videos) -> list[Inspected]:
     place = blake2b(str(videos.folder).encode(errors="surrogateescape"), digest_size=8).hexdigest()
-    memory = user_cache() / f"videos-{place}.json"
-    try:
-        known: Mapping[str, list[int | str]] = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}  # nothing, or nothing that can be read: each file is inspected
-    with ThreadPoolExecutor(STAT_THREADS) as pool:
+    memory = user_cache() / f"videos-{place}-{_RULES}.json"
+    with ThreadPoolExecutor(STAT_THREADS) as pool, _alone(memory):
+        known = _remembered(memory)
         marks = list(pool.map(lambda name: _mark(videos.folder / name), videos.names))
-        fresh = [known.get(name, [])[:2] != mark for name, mark in zip(videos.names, marks, strict=True)]
-        asked = [name for name, is_new in zip(videos.names, fresh, strict=True) if is_new]
-        answers = dict(zip(asked, pool.map(lambda name: inspect(videos.folder / name), asked), strict=True))
-    found = [
-        answers[name] if name in answers else Inspected(int(known[name][2]), str(known[name][3]))
-        for name in videos.names
-    ]
-    if answers:
-        lines = zip(videos.names, marks, found, strict=True)
-        with contextlib.suppress(OSError):  # a folder that cannot be written: the next run inspects them again
-            now = {name: [*mark, each.frames, each.fault] for name, mark, each in lines}
-            write_json(memory, {**known, **now})  # two lists may be of one folder
-    return found
+        asked = [
+            (name, mark)
+            for name, mark in zip(videos.names, marks, strict=True)
+            if known.get(name, [])[: len(mark)] != mark
+        ]
+        for start in range(0, len(asked), KEPT_EVERY):
+            some = asked[start : start + KEPT_EVERY]
+            answers = pool.map(inspect, [videos.folder / name for name, _ in some])
+            for (name, mark), found in zip(some, answers, strict=True):
+                known[name] = [*mark, found.frames, found.fault]
+            with contextlib.suppress(OSError):  # a folder that cannot be written: the next run inspects them again
+                write_text(memory, json.dumps(known) + "\n")
+    return [Inspected(int(known[name][2]), str(known[name][3])) for name in videos.names]
+
+
+@contextlib.contextmanager
+def _alone(memory: Path) -> Iterator[None]:
+    """The ranks and runs of a machine wait for the first of them, and find what it has found."""
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(memory.with_suffix(".lock"))
+        lock.acquire()
+    except (OSError, NotImplementedError):  # or a file system without locks
+        yield  # a folder that cannot be written: everybody inspects
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remembered(memory: Path) -> dict[str, list[int | str]]:
+    try:
+        known: dict[str, list[int | str]] = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # nothing, or nothing that can be read: each file is inspected
+    return known
 
 
 def _mark(path: Path) -> list[int]:

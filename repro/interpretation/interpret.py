@@ -125,6 +125,11 @@ def _count(
         stage.background_kept += int((kept & is_background).sum())
 
 
+def data_of(config: Config, segmentation: Path | None) -> str:
+    """What the images are called that `pictures_of` gives."""
+    return config.data.name if segmentation is None else "imagenet_segmentation"
+
+
 def pictures_of(config: Config, segmentation: Path | None, limit: int | None) -> tuple[str, Iterator[Picture]]:
     """The images to look at and what they are called: the file's, or the test images of the run's own data.
 
@@ -132,10 +137,10 @@ def pictures_of(config: Config, segmentation: Path | None, limit: int | None) ->
     """
     if segmentation is not None:
         file = ImageNetSegmentation(segmentation, config)
-        return "imagenet_segmentation", (file[index] for index in range(_first(len(file), limit)))
+        return data_of(config, segmentation), (file[index] for index in range(_first(len(file), limit)))
     test: Any = load_splits(config.data, config.recipe, config.model).test
     masks = getattr(test, "masks", None)
-    return config.data.name, (
+    return data_of(config, segmentation), (
         (test[index][0], None if masks is None else masks[index]) for index in range(_first(len(test), limit))
     )
 
@@ -150,16 +155,20 @@ def interpret_records(
 ) -> int:
     """Write the interpretation of finished records of vision transformers that have none; returns how many it wrote.
 
-    What cannot be interpreted (no attention of tokens to tokens) is told and left out.
+    One of other images is replaced. What cannot be interpreted (no attention of tokens to tokens, weights or images
+    that cannot be read) is told and left out.
     """
     written = 0
     for record in records:
-        if record.result() is None or (record.interpretation() is not None and not again):
+        if record.result() is None:
             continue
-        config = record.config()
-        model = masked_model(config, finished_weights(record, "last"))
-        name, pictures = pictures_of(config, segmentation, limit)
         try:
+            config = record.config()
+            known = record.interpretation()
+            if known is not None and not again and known.get("data") == data_of(config, segmentation):
+                continue
+            model = masked_model(config, finished_weights(record, "last"))
+            name, pictures = pictures_of(config, segmentation, limit)
             found = interpret(config, model, pictures)
         except UserError as error:
             tell(f"  {record.path}: {error}")

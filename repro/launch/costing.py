@@ -77,10 +77,11 @@ def _why_unknown(config: Config) -> str:
 
 
 def images(config: Config) -> int | None:
-    """Images that a training of this config sees; None where the data set has to be counted first."""
-    if config.data.images_per_epoch is None:
+    """Images that a training of this config sees; None where nobody knows before the data set is counted."""
+    every = config.data.images_per_epoch or config.data.images_expected
+    if every is None:
         return None
-    per_epoch = min(config.data.images_per_epoch, config.data.limit_train or config.data.images_per_epoch)
+    per_epoch = min(every, config.data.limit_train or every)
     length = training_length(config, per_epoch)
     return length.updates * length.global_batch
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.composition import compose, quoted
+from repro.composition import compose, needs_root, quoted
 from repro.config import PRETRAINED, Config, signatures
 from repro.errors import UserError
 from repro.rows import Row, Table, load_table
@@ -81,9 +81,26 @@ def plan(
             for (each_row, each), known in zip(reversed(chain), reversed(places), strict=True):
                 run = replace(_run(each_row, each, seed, root, known[seed]), starts_from=begun)
                 begun = runs.setdefault(run.record.path, run)
+    errors |= _shared_roots(list(runs.values()))
     if errors:
         raise UserError("\n".join(f"{ids[0]}{_others(ids)}: {text}" for text, ids in errors.items()))
     return list(runs.values())
+
+
+def _shared_roots(runs: Sequence[PlannedRun]) -> dict[str, list[str]]:
+    """What is wrong where several data sets are said to be in one folder, and a row of each."""
+    found: dict[str, dict[str, str]] = {}
+    for run in runs:
+        if needs_root(run.config.data.name):
+            found.setdefault(str(run.config.data.root), {}).setdefault(run.config.data.name, run.row.id)
+    return {
+        f"data.root={root}: rows of {' and '.join(by_name)} cannot all have their data there; give each its own, "
+        f"data.root={{{', '.join(f'{name}:/folder' for name in by_name)}}}, or take the rows of one": list(
+            by_name.values()
+        )
+        for root, by_name in found.items()
+        if len(by_name) > 1
+    }
 
 
 def _origins(

@@ -19,6 +19,7 @@ from torch import nn
 from repro.composition import compose
 from repro.config import Config
 from repro.errors import UserError
+from repro.measure.as_kept import as_kept
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.latency import time_in_turn
 from repro.measure.physical import faster_by
@@ -47,15 +48,27 @@ class Timed:
     faster_by: str
 
 
-def timeable(table: Table, rows: Iterable[Row]) -> Iterator[Timed]:
-    """The rows whose model is physically smaller than their reference's: those with a published time come first."""
+def timeable(table: Table, rows: Iterable[Row], root: Path | None = None) -> Iterator[Timed]:
+    """The rows whose model is physically smaller than their reference's: those with a published time come first.
+
+    Tokens are dropped as the finished runs below `root` have measured it, where they have.
+    """
     found = []
     for row in rows:
         reference = table.reference(row.backbone)
-        config = paper_config(row)
+        planned, runs = paper_config(row), range(table.default_seeds("paper"))
+        config = planned if root is None else as_kept(planned, table.name, row.id, runs, root)
         if reference is not None and (reason := faster_by(config.method)):
-            found.append(Timed(row, reference, config, reason))
-    yield from sorted(found, key=lambda timed: timed.row.best_published("time_saving_pct") is None)
+            how = reason if config is planned else reason.replace("planned", "measured")
+            found.append(Timed(row, reference, config, how))
+    yield from sorted(found, key=lambda timed: not has_published_time(table, timed.row))
+
+
+def has_published_time(table: Table, row: Row) -> bool:
+    """Whether a verdict on the row rests on its timing."""
+    return any(
+        metric.needs == "device" and row.best_published(name) is not None for name, metric in table.metrics.items()
+    )
 
 
 def paper_config(row: Row) -> Config:
@@ -114,7 +127,7 @@ def time_rows(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        every = list(timeable(table, rows))
+        every = list(timeable(table, rows, root))
         if not every:
             tell(
                 f"  {table.name}: none of these {len(rows)} rows has a smaller model before it is trained: nothing "
@@ -130,8 +143,8 @@ def time_rows(
                 threads=0 if place.type == "cuda" else torch.get_num_threads(),
                 is_compiled=False,
             )
-            work = _Work(table.name, root, place, setting, is_beside=number > 0, pairs=pairs)
-            waiting = [timed for timed in every if again or not work.is_done(timed.row)]
+            work = _Work(table, root, place, setting, is_beside=number > 0, pairs=pairs)
+            waiting = [timed for timed in every if again or not work.is_done(timed)]
             left_out += [(row, batch) for row in work.time_all(waiting, end, tell)]
         return left_out
     finally:
@@ -142,17 +155,18 @@ def time_rows(
 class _Work:
     """Rows of one table, timed in one setting."""
 
-    table: str
+    table: Table
     root: Path
     place: torch.device
     setting: Setting
     is_beside: bool
     pairs: int | None
 
-    def is_done(self, row: Row) -> bool:
+    def is_done(self, timed: Timed) -> bool:
         """Whether there is a timing that need not be taken again."""
         batch = self.setting.batch if self.is_beside else None
-        return _is_enough(read_timing(self.root, self.table, row.id, batch), self.setting, self.pairs)
+        found = read_timing(self.root, self.table.name, timed.row.id, batch)
+        return _is_enough(found, self.setting, self.pairs, _macs_saving_pct(timed))
 
     def time_all(self, waiting: Sequence[Timed], end: float, tell: Callable[[str], None]) -> list[Row]:
         """Time these rows until `time.monotonic()` is at `end`; returns those that were left out."""
@@ -166,7 +180,7 @@ class _Work:
                 if timed.reference.id not in references and now < end:
                     references = {timed.reference.id: _ready(paper_config(timed.reference), self.place, self.setting)}
                 # Rows with a published time are the ones that have a verdict: more turns for them, in the column.
-                has_verdict = timed.row.best_published("time_saving_pct") is not None and not self.is_beside
+                has_verdict = has_published_time(self.table, timed.row) and not self.is_beside
                 share_ends = min(end, now + (3 if has_verdict else 1) * (end - now) / (len(waiting) - index))
                 turns = self.pairs or (VERDICT_PAIRS if has_verdict else PAIRS)
                 found = (
@@ -186,8 +200,10 @@ class _Work:
         return left_out
 
 
-def _is_enough(found: Timing | None, setting: Setting, pairs: int | None) -> bool:
-    """Whether a timing need not be taken again: of this setting and PyTorch, and of turns that can decide something."""
+def _is_enough(found: Timing | None, setting: Setting, pairs: int | None, macs_saving_pct: float) -> bool:
+    """Whether a timing need not be taken again: of this model, setting and PyTorch, and of turns that can decide."""
+    if found is not None and abs(found.macs_saving_pct - macs_saving_pct) > 1e-6:
+        return False
     if found is None or found.setting != setting or found.provenance.get("torch") != torch.__version__:
         return False
     return len(found.pairs) >= min(pairs or DECIDING_PAIRS, DECIDING_PAIRS)
@@ -215,7 +231,6 @@ def _time(
     )
     if not found:
         return None
-    dense = physical_macs_g(model, paper_config(timed.reference).method)
     return Timing(
         table=timed.row.table,
         row=timed.row.id,
@@ -223,7 +238,7 @@ def _time(
         setting=setting,
         pairs=found,
         faster_by=timed.faster_by,
-        macs_saving_pct=100 * (1 - physical_macs_g(model, timed.config.method) / dense),
+        macs_saving_pct=_macs_saving_pct(timed),
         provenance={
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": provenance.commit(),
@@ -233,6 +248,12 @@ def _time(
             "python": platform.python_version(),
         },
     )
+
+
+def _macs_saving_pct(timed: Timed) -> float:
+    model = timed.config.model
+    dense = physical_macs_g(model, paper_config(timed.reference).method)
+    return 100 * (1 - physical_macs_g(model, timed.config.method) / dense)
 
 
 def _ready(config: Config, place: torch.device, setting: Setting) -> nn.Module:

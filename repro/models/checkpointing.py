@@ -39,6 +39,6 @@ def checkpoint_activations(model: Any) -> None:
             f"run.checkpoint_activations=true: {name} has batch norms, which would count each image twice; set false"
         )
     if hasattr(blocks, "checkpointing"):
-        blocks.checkpointing = True
+        model.blocks.checkpointing = True
     else:
         model.blocks = CheckpointedBlocks(*blocks)

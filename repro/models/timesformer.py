@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from repro.errors import UserError
 from repro.geometry import TimeSformer as Shape
+from repro.tokens.execution import by_image
 
 try:
     from transformers import TimesformerConfig
@@ -174,21 +175,29 @@ def _block(
     layer: Any, patches: Tensor, classes: Tensor, over_time: _Rows, over_space: _Rows, frames: int
 ) -> tuple[Tensor, Tensor]:
     """One layer over packed patches, (tokens, width), and class tokens, (clips, width)."""
+    clips = len(classes)
+    every = torch.arange(clips, device=classes.device)
+    clip = over_space.row // frames
+    temporal = layer.temporal_attention.attention
+    # Without patches too: of no tokens, the gradient of these weights is zero, which is not none. Ranks wait for it.
+    qkv = temporal.qkv(layer.temporal_layernorm(patches))
+    attended = qkv[:, : classes.shape[1]]
     if len(patches):
-        qkv = over_time.spread(layer.temporal_attention.attention.qkv(layer.temporal_layernorm(patches)))
-        attended = over_time.packed(_attend(layer.temporal_attention.attention, qkv, over_time.filled))
-        timed = layer.drop_path(layer.temporal_attention.output(attended))
-        patches = patches + layer.temporal_dense(timed)
+        attended = over_time.packed(_attend(temporal, over_time.spread(qkv), over_time.filled))
+    timed = by_image(layer.drop_path, layer.temporal_attention.output(attended), clip, clips)
+    patches = patches + layer.temporal_dense(timed)
     attention = layer.attention.attention
     qkv = over_space.spread(attention.qkv(layer.layernorm_before(patches)))
     # The class token is in every frame the same: it is projected once, and its answers are averaged.
     own = attention.qkv(layer.layernorm_before(classes)).repeat_interleave(frames, 0)[:, None]
     filled = functional.pad(over_space.filled, (1, 0), value=True)
     found = _attend(attention, torch.cat([own, qkv], dim=1), filled)
-    spatial = layer.drop_path(layer.attention.output(over_space.packed(found[:, 1:])))
-    asked = layer.drop_path(layer.attention.output(found[:, 0].view(len(classes), frames, -1).mean(1)))
-    values = torch.cat([classes + asked, patches + spatial])
-    out = values + layer.drop_path(layer.output(layer.intermediate(layer.layernorm_after(values))))
+    spatial = layer.attention.output(over_space.packed(found[:, 1:]))
+    asked = layer.attention.output(found[:, 0].view(clips, frames, -1).mean(1))
+    of = torch.cat([every, clip])
+    values = torch.cat([classes, patches])
+    values = values + by_image(layer.drop_path, torch.cat([asked, spatial]), of, clips)
+    out = values + by_image(layer.drop_path, layer.output(layer.intermediate(layer.layernorm_after(values))), of, clips)
     return out[len(classes) :], out[: len(classes)]
 
 

@@ -61,8 +61,11 @@ PARAMS_BY_TRAINING = (
     "layer densities are decided by training; counted as uniform, so Params are an estimate (MACs are exact)"
 )
 
+TIMED_OTHERWISE = "timed with other keep rates than its runs have measured: repro bench time measures it again"
+_SAME_MACS_PCT = 1.0  # points of the MACs saving by which a timed model may differ from what the runs kept
+
 # Measured columns that a table has where it has the metric.
-_BY_METRIC = ("speedup", "throughput_img_s")
+_BY_METRIC = ("speedup", "speedup_max", "throughput_img_s")
 # What is counted from the tokens that are left.
 BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
 _WHOLE = ("n_seeds", "n_records")
@@ -186,7 +189,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "n_records": evidence.n_records,
         "commits": " ".join(evidence.commits),
         "cost_note": _cost_note(cost, evidence, is_published_training),
-        "time_note": _time_note(evidence),
+        "time_note": _time_note(cost, evidence, is_published_training),
         "local_data": "" if is_published_training else config.data.name,
     }
     if timing is not None:
@@ -203,12 +206,19 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         }
         line |= {name: _MEASURES[name](cost, evidence, reference).value for name in _BY_METRIC if name in table.metrics}
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
+    # Who asks for fewer seeds than the table has does not get a verdict for fewer.
+    wanted_seeds = max(len(evidence.runs), table.default_seeds(scale))
+    is_trained = is_published_training and evidence.n_done >= wanted_seeds
     for asked in table.metrics.values():
-        # A count that rests on what a run has measured of its data is decided as an accuracy is.
-        on_data = asked.name in BY_TOKENS and rests_on_data(config.method)
-        metric = replace(asked, needs="training") if on_data else asked
+        # What rests on what a run has measured of its data, a count or a time, is decided once an accuracy is.
+        waits = asked.name in BY_TOKENS or (asked.needs == "device" and not is_trained)
+        metric = replace(asked, needs="training") if waits and rests_on_data(config.method) else asked
         published = row.best_published(metric.name)
         measured = _MEASURES[metric.name](cost, evidence, reference)
+        if metric.needs == "training" and asked.needs == "device":
+            measured = replace(measured, n=evidence.n_done, state=evidence.state)
+        if asked.needs == "device" and _is_timed_otherwise(cost, evidence):
+            measured = replace(measured, value=None)
         if metric.device and (timing is None or metric.device not in timing.setting.device):
             measured = replace(measured, value=None)
         line[f"{metric.name}_verdict"] = judge(
@@ -219,8 +229,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
             std=measured.std,
             state=measured.state,
             scale=scale if is_published_training else OTHER_SCALE,
-            # Who asks for fewer seeds than the table has does not get a verdict for fewer.
-            seeds=max(len(evidence.runs), table.default_seeds(scale)),
+            seeds=wanted_seeds,
             between=measured.between,
             off_device="CPU" if metric.needs == "device" and line.get("time_on") == "CPU" else "",
         )
@@ -245,7 +254,14 @@ def _cost_note(cost: Cost, evidence: Evidence, is_published_training: bool) -> s
     return "" if cost.is_exact else SPLIT_BY_TRAINING
 
 
-def _time_note(evidence: Evidence) -> str:
+def _is_timed_otherwise(cost: Cost, evidence: Evidence) -> bool:
+    """Whether the timed model keeps other shares of its tokens than the runs have measured, or they have not."""
+    if evidence.timing is None or not rests_on_data(evidence.config.method):
+        return False
+    return not cost.is_measured or abs(evidence.timing.macs_saving_pct - cost.flops_saving_pct) > _SAME_MACS_PCT
+
+
+def _time_note(cost: Cost, evidence: Evidence, is_published_training: bool) -> str:
     """How a row's time was measured, or why it has none: masked-dense weights run as long as dense ones."""
     method, timing = evidence.config.method, evidence.timing
     if method.weights is None and method.tokens is None:
@@ -268,6 +284,8 @@ def _time_note(evidence: Evidence) -> str:
         is_alike = beside.setting == replace(timing.setting, batch=beside.setting.batch)
         where = f"batch {beside.setting.batch}" if is_alike else beside.setting.text
         words += f"; {beside.time_saving_pct:.1f} % at {where}"
+    if is_published_training and _is_timed_otherwise(cost, evidence):
+        words = f"{words}; {TIMED_OTHERWISE}"
     return f"{words}; {MASKED_DENSE}" if is_masked else words
 
 

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repro.report.collect import BY_TOKENS, BY_TURN, IMAGES_BY_TURN, KEPT_AS_PLANNED, KEPT_ELSEWHERE, read_by_turn
+from repro.report.collect import (
+    BY_TOKENS,
+    BY_TURN,
+    IMAGES_BY_TURN,
+    KEPT_AS_PLANNED,
+    KEPT_ELSEWHERE,
+    TIMED_OTHERWISE,
+    read_by_turn,
+)
 from repro.report.expressions import Call, Interval, exact
 from repro.report.seeds import BY_SEED, read_by_seed
 from repro.report.statistics import LEVEL, Estimate, difference, mean_of, median_interval
@@ -25,6 +33,7 @@ _AGAINST_REFERENCE = {"top1_gain_pct": 1, "top1_drop_pct_max": -1}
 _OF_TURN: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "time_saving_pct": (BY_TURN, lambda saving_pct: saving_pct),
     "speedup": (BY_TURN, lambda saving_pct: 1 / (1 - saving_pct / 100)),
+    "speedup_max": (BY_TURN, lambda saving_pct: 1 / (1 - saving_pct / 100)),
     "throughput_img_s": (IMAGES_BY_TURN, lambda images_s: images_s),
 }
 
@@ -98,9 +107,11 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     line = lines.get(row)
     if line is None:
         return Operand(call, None, "", NOT_RUN, f"{row} is not in this report")
-    if metric in BY_TOKENS and line["cost_note"] in (KEPT_AS_PLANNED, KEPT_ELSEWHERE):
-        return Operand(call, None, "", NOT_RUN_AT_SCALE)
     needs = table.metrics[metric].needs
+    if (metric in BY_TOKENS or needs == "device") and line["cost_note"] in (KEPT_AS_PLANNED, KEPT_ELSEWHERE):
+        return Operand(call, None, "", NOT_RUN_AT_SCALE)
+    if needs == "device" and TIMED_OTHERWISE in line["time_note"]:
+        return Operand(call, None, "", NOT_MEASURED, f"{row}: {TIMED_OTHERWISE}")
     number = float(line.get(metric, math.nan))
     if math.isnan(number):
         return Operand(call, None, "", NOT_MEASURED, f"{row}: no {metric} has been measured")

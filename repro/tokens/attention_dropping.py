@@ -19,18 +19,22 @@ class AttentionDropper(BudgetedDropper):
 
     @torch.no_grad()
     def scores(self, values: Tensor, valid: Tensor, block: Any) -> Tensor:
-        """(images, patches), in [0, 1], float32: attention among the patches that are there."""
+        """(images, patches), in [0, 1], float32: the class token's attention over itself and the patches there are.
+
+        What a head spends on the class token it does not spend on patches: such a head says less in the mean.
+        """
         attention = block.attn
         heads, width = attention.num_heads, attention.head_dim
         inner, images = heads * width, values.shape[0]
         weight, bias = attention.qkv.weight, attention.qkv.bias
         normed = block.norm1(values)
         query = torch.nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner]).view(images, heads, width)
-        keys = torch.nn.functional.linear(normed[:, 1:], weight[inner : 2 * inner], bias[inner : 2 * inner])
+        keys = torch.nn.functional.linear(normed, weight[inner : 2 * inner], bias[inner : 2 * inner])
         keys = keys.view(images, -1, heads, width)
         query, keys = attention.q_norm(query), attention.k_norm(keys)
         logits = torch.einsum("bhd,bnhd->bhn", query.float(), keys.float()) / math.sqrt(width)
-        return logits.masked_fill(~valid[:, None], -torch.inf).softmax(-1).mean(1)
+        there = torch.nn.functional.pad(valid, (1, 0), value=True)
+        return logits.masked_fill(~there[:, None], -torch.inf).softmax(-1)[:, :, 1:].mean(1)
 
 
 class AttentionDropping(BudgetedDropping):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from repro.schedule import cut_at, first_of_stage
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -26,15 +28,14 @@ class Curriculum:
 
     def first(self, stage: int) -> int:
         """The first update of a stage, both counted from 1."""
-        return (stage - 1) * self.updates // self.stages + 1
+        return first_of_stage(stage, self.stages, self.updates)
 
     def at(self, update: int) -> Moment:
         """Where `update` (from 1; 0, before the first, counts as it) is."""
         now = min(max(update, 1), self.updates)
         stage = max(s for s in range(1, self.stages + 1) if self.first(s) <= now)
-        length = self.first(stage + 1) - self.first(stage)
         # Both learn something in the shortest of stages, where there is room for two.
-        interpreting = min(max(1, round(self.share * length)), max(1, length - 1))
+        interpreting = cut_at(self.share, self.first(stage + 1) - self.first(stage))
         return Moment(stage, now - self.first(stage) < interpreting)
 
     def is_final(self, update: int) -> bool:

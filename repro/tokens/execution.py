@@ -73,15 +73,29 @@ def run_packed(blocks: Sequence[Any], values: Tensor, valid: Tensor | None) -> T
     mask = _with_class_token(valid)
     there = mask.flatten().nonzero().flatten()
     packed = values.reshape(-1, width).index_select(0, there)
+    image = torch.arange(images, device=values.device).repeat_interleave(mask.sum(1))
     counts = mask.sum(1).tolist() if values.device.type == "cpu" else None
     for block in blocks:
         attention = block.attn
         qkv = attention.qkv(block.norm1(packed))
         mixed = _padded_attention(attention, qkv, there, mask) if counts is None else _each(attention, qkv, counts)
         attended = attention.proj_drop(attention.proj(mixed))
-        packed = packed + block.drop_path1(block.ls1(attended))
-        packed = packed + block.drop_path2(block.ls2(block.mlp(block.norm2(packed))))
+        packed = packed + by_image(block.drop_path1, block.ls1(attended), image, images)
+        packed = packed + by_image(block.drop_path2, block.ls2(block.mlp(block.norm2(packed))), image, images)
     return _spread(packed, there, images * longest).view(images, longest, width)
+
+
+def by_image(path: Any, packed: Tensor, image: Tensor, images: int) -> Tensor:
+    """Path dropping of packed tokens, (tokens, width): as for padded ones, an image has the path or has not.
+
+    Args:
+        path: timm's `DropPath`, or what stands for none.
+        image: int64 (tokens,): which image a token is of.
+    """
+    if not path.training or not getattr(path, "drop_prob", 0.0):
+        return packed
+    factor: Tensor = path(packed.new_ones(images, 1))
+    return packed * factor.index_select(0, image)
 
 
 def _each(attention: Any, qkv: Tensor, counts: Sequence[int]) -> Tensor:

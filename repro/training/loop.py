@@ -104,7 +104,8 @@ class Trainer:
         model = model.to(self.world.device)
         for part in parts:
             part.constrain(model)
-        training = build_training(model, recipe, config.model.num_classes, self.length, pace, config.stages)
+        classes = config.model.num_classes
+        training = build_training(model, recipe, classes, self.length, pace, config.stages, config.restarts)
         self.state = TrainingState(model, training, parts)
         self.state.loss_sum = self.state.loss_sum.to(self.world.device)
         for part in parts:

@@ -166,6 +166,8 @@ def _attempt(
             result = _result(record, config, world, trainer.run())
             if splits.skipped:
                 result["data_skipped"] = len(splits.skipped)
+            if lost := _lost(splits, world):
+                result["data_lost"] = lost
             if world.is_first:
                 if config.tracker.upload_weights:
                     write_weights(record.weights_file, trainer.state.model.state_dict())
@@ -221,7 +223,7 @@ def _inputs(
 ) -> tuple[Splits, dict[str, Any] | None, tuple[float, ...] | None]:
     """The images, the weights to begin with, and the keep rates that another run has measured, if any are wanted."""
     with stop.at_once():
-        splits = load_splits(config.data, config.recipe, config.model)
+        splits = load_splits(config.data, config.recipe, config.model, _began_with(record))
         origin, budget = record.starts_from(), None
         if origin is not None and config.method.tokens is not None and config.method.tokens.takes_budget:
             budget = _keep_rates(origin)
@@ -263,12 +265,26 @@ def _weights_of(origin: Record, world: World) -> dict[str, Any]:
 
 def _check_same_data(record: Record, fingerprint: str) -> None:
     """Raise `UserError` where a run that has begun would go on with other data than it began with."""
-    before = record.provenance().get("data_fingerprint")
-    if before not in (None, fingerprint) and any(record.checkpoint_dir.glob("update-*.pt")):
+    before = _began_with(record)
+    if before not in (None, fingerprint):
         raise UserError(
             f"{record.path}: began with data of fingerprint {before}, now it is {fingerprint}; give it the data it "
             "began with, or remove that folder to begin anew"
         )
+
+
+def _began_with(record: Record) -> str | None:
+    """The fingerprint of the data that a run has trained with so far; None for one that has nothing to go on from."""
+    if not any(record.checkpoint_dir.glob("update-*.pt")):
+        return None
+    found: str | None = record.provenance().get("data_fingerprint")
+    return found
+
+
+def _lost(splits: Splits, world: World) -> int:
+    """How many files broke while the run trained, on any rank: each is named in the log. Every rank must call it."""
+    marks = (world.total(some.marks.to(world.device, torch.int64)) for some in splits.lost)
+    return sum(int((each > 0).sum()) for each in marks)
 
 
 def _opening(record: Record, config: Config, trainer: Trainer) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.composition import compose
+from repro.data.loader import TrainLoader
 from repro.data.splits import Splits, load_splits, skipped_line
 from repro.errors import UserError
 
 pytest.importorskip("av")
 
+import av
+
 from repro.data import shapes_video, video_listing
 from repro.data.clips import Clips, frames_of_clip, scaled, spatial_crops
 from repro.data.shapes_drawing import NAMES
-from repro.data.video_decoding import Inspected, inspect, read_frames, write_video
+from repro.data.video_decoding import Inspected, UnreadableError, inspect, read_frames, write_video
 
 Frames = np.ndarray[Any, Any]
 
@@ -70,14 +74,14 @@ def kinetics(tmp_path: Path) -> Path:
     return root
 
 
-def load(root: Path, *overrides: str) -> Splits:
+def load(root: Path, *overrides: str, began_with: str | None = None) -> Splits:
     config = compose(
         [
             *("backbone=timesformer_base", "data=kinetics400", f"data.root='{root}'", "data.clip.frame_step=2"),
             *("model.num_classes=2", *overrides),
         ]
     )
-    return load_splits(config.data, config.recipe, config.model)
+    return load_splits(config.data, config.recipe, config.model, began_with)
 
 
 def test_the_pixels_of_a_file_are_those_that_were_written(tmp_path: Path) -> None:
@@ -96,10 +100,125 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     assert 0 < found.frames < 9
 
 
+def zeroed(path: Path) -> Path:
+    """The file with the middle third of its bytes at zero: its header and its first frame are whole."""
+    raw = path.read_bytes()
+    third = len(raw) // 3
+    path.write_bytes(raw[:third] + bytes(third) + raw[2 * third :])
+    return path
+
+
+def test_a_file_damaged_in_its_middle_is_told_from_a_whole_one(tmp_path: Path) -> None:
+    found = inspect(zeroed(write(tmp_path / "z.mp4", count=30)))
+    assert 0 < found.frames < 30
+    assert found.fault.startswith(f"cannot be decoded after {found.frames} frames (Invalid data")
+
+
+@pytest.mark.parametrize("key_frames", ["every", "first"])
+def test_a_video_that_was_cut_without_encoding_it_again_has_the_frames_that_are_seen(
+    tmp_path: Path, key_frames: str
+) -> None:
+    whole, piece = tmp_path / "whole.mp4", tmp_path / "piece.mp4"
+    group = {"g": "1" if key_frames == "every" else "100", "sc_threshold": "0", "bf": "0"}
+    with av.open(whole, "w") as out:
+        stream = out.add_stream("libx264", rate=10, options=group)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for frame in frames(30):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    with av.open(whole) as source, av.open(piece, "w", options={"avoid_negative_ts": "disabled"}) as out:
+        stream = source.streams.video[0]
+        copied = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                start = round(0.7 / packet.time_base)  # 7 of 30 frames: ffmpeg -ss 0.7 -c copy
+                packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copied
+                out.mux(packet)
+    assert inspect(whole) == Inspected(30)
+    assert inspect(piece) == Inspected(23)
+    assert read_frames(piece, [0, 22]).equal(read_frames(whole, [7, 29]))
+
+
+def test_titles_in_other_encodings_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "titled.mp4"
+    with av.open(path, "w") as out:
+        out.metadata["title"] = "MARKER"
+        stream = out.add_stream("libx264rgb", rate=8, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "rgb24"
+        for frame in frames(4):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    raw = path.read_bytes()
+    assert raw.count(b"MARKER") == 1
+    path.write_bytes(raw.replace(b"MARKER", b"\xff\xfe\xe9\xe8\xff\xff"))
+    assert inspect(path) == Inspected(4)
+    assert np.array_equal(read_frames(path, range(4)), frames(4))
+
+
 def test_a_file_that_changes_later_is_named_when_it_is_read(tmp_path: Path) -> None:
     path = cut(write(tmp_path / "cut.mp4", count=9))
-    with pytest.raises(UserError, match=r"cut\.mp4: (no frame 8|cannot be decoded).* replace the file or take it away"):
+    with pytest.raises(UnreadableError, match=r"cut\.mp4: (no frame 8|cannot be decoded)"):
         read_frames(path, [8])
+
+
+@pytest.mark.parametrize("how", ["broken", "gone"])
+def test_a_video_that_is_lost_while_a_run_trains_is_replaced_by_the_next_of_its_class(
+    kinetics: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    splits = load(kinetics)
+    before = [splits.test.take(torch.arange(2))[index][0] for index in range(2)]
+    train = splits.train
+    assert isinstance(train, Clips)
+    clips = train.as_("clip1")
+    whole = [clips[index][0] for index in range(8)]
+    lost = kinetics / "train/archery/3.mp4"
+    if how == "broken":
+        zeroed(lost)
+    else:
+        lost.unlink()
+    now = [clips[index][0] for index in range(8)]
+    assert now[3].equal(whole[0])  # the class begins again behind its last
+    assert [index for index in range(8) if not now[index].equal(whole[index])] == [3]
+    assert clips[3][1] == 0
+    said = capfd.readouterr().err
+    assert said.count("archery/3.mp4") == 1
+    assert "the next video of its class is taken for it" in said
+    assert [int(some.marks.sum()) for some in splits.lost] == [1, 0]
+    # A run that goes on has the same videos at the same places, though now one of them is not listed.
+    anew = load(kinetics)
+    assert anew.fingerprint != splits.fingerprint
+    assert len(anew.train) == 7
+    again = load(kinetics, began_with=splits.fingerprint)
+    assert (again.fingerprint, len(again.train), len(again.skipped)) == (splits.fingerprint, 8, 4)
+    assert [int(some.marks.sum()) for some in again.lost] == [1, 0]
+    assert isinstance(again.train, Clips)
+    assert all(again.train.as_("clip1")[index][0].equal(now[index]) for index in range(8))
+    assert all(again.test[index][0].equal(before[index]) for index in range(2))
+
+
+def test_more_than_a_few_lost_videos_end_the_run(kinetics: Path) -> None:
+    splits = load(kinetics)
+    for name in ("archery/0.mp4", "tap dancing/3.mp4"):
+        (kinetics / "train" / name).unlink()
+    splits.train[0]
+    with pytest.raises(UserError, match=r"tap dancing/3\.mp4: .*; 2 videos have broken since .*, at most 1 may"):
+        splits.train[7]
+    assert load(kinetics, began_with=splits.fingerprint).fingerprint != splits.fingerprint
+
+
+def test_a_video_that_has_become_another_is_no_lost_one(kinetics: Path) -> None:
+    splits = load(kinetics)
+    write(kinetics / "train/archery/0.mp4", count=11)
+    assert load(kinetics, began_with=splits.fingerprint).fingerprint != splits.fingerprint
+
+
+def test_lost_videos_are_marked_by_loader_processes(kinetics: Path) -> None:
+    splits = load(kinetics)
+    (kinetics / "train/archery/1.mp4").unlink()
+    loader = TrainLoader(splits.train, global_batch=8, micro_batch=8, seed=0, repeats=1, workers=1)
+    with closing(loader.batches(0)) as batches:
+        next(batches)
+    assert [some.names[int(place)] for some in splits.lost for place in some.marks.nonzero()] == ["train/archery/1.mp4"]
 
 
 def test_broken_and_short_videos_are_left_out_counted_and_named(kinetics: Path) -> None:
@@ -131,11 +250,16 @@ def test_files_are_inspected_once(kinetics: Path, monkeypatch: pytest.MonkeyPatc
     assert again.fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize("separator", [" ", ","])
-def test_lists_of_paths_and_classes_are_read(kinetics: Path, separator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [("train/archery/2.mp4", "1"), ("train/archery/3.mp4", "0"), ("gone.mp4", "0")]
+@pytest.mark.parametrize(("separator", "listed"), [(" ", "val"), (",", "val"), (" ", "validate")])
+def test_lists_of_paths_and_classes_are_read(
+    kinetics: Path, separator: str, listed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [("train/archery/2.mp4", "1"), ("train/tap dancing/3.mp4", "0"), ("gone.mp4", "0")]
     (kinetics / "train.csv").write_text("".join(f"{separator.join(line)}\n" for line in lines))
-    (kinetics / "val.csv").write_text(f"val/archery/v.mp4{separator}0\n")
+    (kinetics / f"{listed}.csv").write_text(f"val/archery/v.mp4{separator}0\n")
+    if listed != "val":  # a folder of that name is looked for first
+        (kinetics / "val").rename(kinetics / "valid")
+        (kinetics / f"{listed}.csv").write_text(f"valid/archery/v.mp4{separator}0\n")
     splits = load(kinetics)
     assert splits.train.labels.tolist() == [1, 0]
     assert splits.skipped == (f"{kinetics.name}/gone.mp4: cannot be decoded (No such file or directory)",)
@@ -160,12 +284,15 @@ def test_kinetics_own_annotations_are_read(tmp_path: Path, in_folders: bool) -> 
 
 
 def test_what_is_no_such_data_set_is_named(kinetics: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no val or validation, folder or csv, in it"):
+    with pytest.raises(UserError, match=r"no val or validation or validate, folder or csv, in it"):
         load(tmp_path)
     (kinetics / "val.csv").write_text("val/archery/v.mp4 swimming\n")
     with pytest.raises(UserError, match="classes that no training video has: swimming"):
         load(kinetics)
-    (kinetics / "val.csv").write_text("one two three\n")
+    (kinetics / "val.csv").write_text("v.mp4\n")
+    with pytest.raises(UserError, match=r"val.csv line 1: expected a path and a class, found 1 column$"):
+        load(kinetics)
+    (kinetics / "val.csv").write_text("one,two,three\n")
     with pytest.raises(UserError, match=r"val.csv line 1: expected a path and a class, found 3 columns"):
         load(kinetics)
     (kinetics / "val.csv").write_text("gone.mp4 archery\n")
@@ -268,7 +395,30 @@ def test_moving_shapes_are_written_once(tmp_path: Path, monkeypatch: pytest.Monk
     folder, digest = shapes_video.kept_videos(tmp_path)
     monkeypatch.setattr(shapes_video, "write_video", lambda *_: pytest.fail("written again"))
     assert shapes_video.kept_videos(tmp_path) == (folder, digest)
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [folder.name]
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("how", ["zeroed", "gone", "exchanged"])
+def test_moving_shapes_that_were_damaged_are_written_anew(tmp_path: Path, how: str) -> None:
+    folder, digest = shapes_video.kept_videos(tmp_path)
+    one, other = sorted(folder.glob("val/*/*.mp4"))[:2]
+    before = one.read_bytes()
+    if how == "gone":
+        one.unlink()
+    else:
+        one.write_bytes(bytes(len(before)) if how == "zeroed" else other.read_bytes())
+    assert shapes_video.kept_videos(tmp_path) == (folder, digest)
+    assert np.array_equal(read_frames(one, range(8)), shapes_video.videos(1, range(16))[0][int(one.stem)])
+
+
+@pytest.mark.usefixtures("few")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        UserError, match=r"file/sub: videos cannot be written there \(Not a directory\); set data\.root"
+    ):
+        shapes_video.kept_videos(tmp_path / "file/sub")
 
 
 @pytest.mark.usefixtures("few")
@@ -279,7 +429,7 @@ def test_a_writing_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(shapes_video, "write_video", stop)
     with pytest.raises(KeyboardInterrupt):
         shapes_video.kept_videos(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) + list(tmp_path.glob("*/")) == []
 
 
 def test_a_run_says_what_it_left_out(kinetics: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

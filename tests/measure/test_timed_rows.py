@@ -182,6 +182,20 @@ def test_a_row_with_a_verdict_gets_more_turns(table: Table, tmp_path: Path, monk
     assert median_interval(range(VERDICT_PAIRS)) == (5, 15)
 
 
+def test_a_published_speed_up_is_a_published_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, asked = load_table("table3"), []
+
+    def turns(*_: object, pairs: int, **__: object) -> tuple[tuple[float, float], ...]:
+        asked.append(pairs)
+        return ((1.0, 0.9),) * pairs
+
+    monkeypatch.setattr(timed_rows, "time_in_turn", turns)
+    said: list[str] = []
+    time_rows(table, table.select(["deit_small/linformer deit_small/ia_red2"]), tmp_path, tell=said.append)
+    assert [line.split()[0] for line in said] == ["deit_small/ia_red2:", "deit_small/linformer:"]
+    assert asked == [VERDICT_PAIRS, PAIRS]
+
+
 def test_too_few_turns_and_another_torch_are_timed_again(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,32 @@ def test_gradients_reach_everything_through_gathered_tokens(clips: Tensor) -> No
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
 
 
+@pytest.mark.parametrize("of", ["some", "all"])
+def test_clips_without_patches_give_every_weight_a_gradient(clips: Tensor, of: str) -> None:
+    """Zero where nothing was left, and not none: ranks wait for each other's."""
+    model: Any = build_model(SMALL, 0.0, 0)
+    keep = torch.zeros(3, SMALL.patches) > 0
+    keep[0] = of == "some"
+    attach_droppers(model, [KeepThese(keep)], SMALL.patches, "packed")
+    model(clips).sum().backward()
+    missing = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert missing == []
+    temporal = model.blocks[0].layer.temporal_dense.weight.grad
+    assert bool(temporal.any()) == (of == "some")
+
+
+def test_a_path_is_dropped_for_whole_clips(clips: Tensor) -> None:
+    model: Any = build_model(SMALL, 0.5, 0)
+    keep = torch.rand(3, SMALL.patches, generator=torch.Generator().manual_seed(1)) < 0.6
+    seen: list[Tensor] = []
+    model.blocks[1].layer.drop_path.register_forward_hook(lambda *call: seen.append(call[2]))
+    attach_droppers(model, [KeepThese(keep)], SMALL.patches, "packed")
+    torch.manual_seed(0)
+    model.train()(clips)
+    assert [drawn.shape for drawn in seen] == [(3, 1)] * 3  # over time, over space, and the MLP's
+    assert {value for drawn in seen for value in drawn.flatten().tolist()} == {0.0, 2.0}
+
+
 def test_several_views_are_averaged_as_probabilities(model: Any, clips: Tensor) -> None:
     with torch.inference_mode():
         views = torch.stack([clips, clips.flip(-1), clips.flip(-2)], dim=1)

@@ -56,8 +56,19 @@ def test_attention_scores_are_the_attention_of_the_next_block() -> None:
     attention = block.attn
     query, key, _ = attention.qkv(block.norm1(values)).reshape(3, 17, 3, 3, 4).permute(2, 0, 3, 1, 4).unbind(0)
     by_hand = torch.stack(
-        [(query[:, head, :1] @ key[:, head, 1:].transpose(-1, -2) / 2).softmax(-1)[:, 0] for head in range(3)]
+        [(query[:, head, :1] @ key[:, head].transpose(-1, -2) / 2).softmax(-1)[:, 0, 1:] for head in range(3)]
     )
+    assert by_hand.sum(-1).max() < 0.999, "the class token attends to itself"
+    # Each head says what it says within the block: its attention is what its own module computes.
+    row: list[torch.Tensor] = []
+    with torch.inference_mode():
+        values_of = attention.qkv(block.norm1(values)).reshape(3, 17, 3, 3, 4)[:, :, 2].transpose(1, 2)
+        found = torch.nn.functional.scaled_dot_product_attention(query[:, :, :1], key, values_of)
+        row += [by_hand[head, image] @ values_of[image, head, 1:] for head in range(3) for image in range(3)]
+        own = [1 - by_hand[head, image].sum() for head in range(3) for image in range(3)]
+        for at, (head, image) in enumerate((head, image) for head in range(3) for image in range(3)):
+            whole = row[at] + own[at] * values_of[image, head, 0]
+            torch.testing.assert_close(whole, found[image, head, 0], rtol=1e-4, atol=1e-5)
     dropper = AttentionDropper(0.25, 16)
     torch.testing.assert_close(dropper.scores(values, VALID, block), by_hand.mean(0))
     keep = dropper(values, VALID, block).keep

@@ -146,3 +146,36 @@ def test_keep_rates_are_counted_over_batches_in_evaluation_only() -> None:
         model.train()(torch.randn(2, 1, 8, 8))
     assert blocks.images_seen == 6
     assert blocks.seen.tolist() == [[pytest.approx(3 * 0.75), pytest.approx(3 * (1 / 16 + 1 / 4))]]
+
+
+@pytest.mark.parametrize("execution", ["packed", "padded"])
+def test_a_path_is_dropped_for_whole_images(execution: str) -> None:
+    """With the same draws, packed tokens take the paths of padded ones: all of an image's, or none."""
+    keep = torch.rand(5, PATCHES, generator=torch.Generator().manual_seed(4)) < torch.linspace(0.2, 0.9, 5)[:, None]
+    model: Any = build_model(small_config("model.depth=3", "method=dense").model, 0.6, 3)
+    model.norm_pre = Marked()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
+                weight[0] = 0
+    attach_droppers(model, [Given(keep)], PATCHES, execution)
+    model.train()
+    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(9)
+    found = model(images)
+    model.blocks.execution = "masked"
+    torch.manual_seed(9)
+    torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-5)
+    model.eval()
+    assert not torch.allclose(found, model(images), atol=1e-4), "a path was dropped"
+
+
+def test_executions_agree_in_bfloat16_as_far_as_it_goes() -> None:
+    keep = torch.rand(5, PATCHES, generator=torch.Generator().manual_seed(4)) < torch.linspace(0.2, 0.9, 5)[:, None]
+    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        exact = model_of("masked", [keep])(images)
+        for execution in (*EXECUTIONS, "masked"):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = model_of(execution, [keep])(images).float()
+            assert (found - exact).abs().max() < 0.05 * exact.abs().max()  # 8 bits through three blocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -12,20 +13,31 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import METHODS, ON_RESNET, ON_TOKENS, Weights
+from small_runs import METHODS, ON_RESNET, ON_TOKENS, ON_VIDEO, Kept, Weights, trainer, video_config
 
+from repro.models.backbone import build_model
+
+HAS_VIDEO = all(importlib.util.find_spec(name) for name in ("av", "transformers"))
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """An empty folder for moving shapes; None without what writes them."""
+    return tmp_path_factory.mktemp("videos") if HAS_VIDEO else None
+
+
+@pytest.fixture(scope="module")
 def ranks(
-    dense: Weights, dense_resnet: Weights, tmp_path_factory: pytest.TempPathFactory
+    dense: Weights, dense_resnet: Weights, videos: Path | None, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, list[Any]]]:
     """What both ranks saw: all methods in one pair of processes, because starting one takes longer than training."""
     folder = tmp_path_factory.mktemp("two ranks")
     torch.save(dense, folder / "dense.pt")
     torch.save(dense_resnet, folder / "dense_resnet.pt")
+    if videos is not None:
+        (folder / "videos").symlink_to(videos)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,6 +80,26 @@ def test_checkpointed_ranks_train_as_others_do(name: str, ranks: list[dict[str, 
     """Bit for bit, after every update, with gradients averaged over ranks."""
     for rank in ranks:
         assert rank[f"{name}, checkpointed"] == rank[name]
+
+
+@pytest.mark.skipif(not HAS_VIDEO, reason="no extra `video`")
+@pytest.mark.parametrize("name", list(ON_VIDEO))
+def test_two_ranks_learn_from_videos_what_one_process_learns(
+    name: str, ranks: list[dict[str, Any]], videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (rank[f"video {name}"] for rank in ranks)
+    assert first == second
+    from repro.data import shapes_video
+
+    monkeypatch.setattr(shapes_video, "TRAIN_VIDEOS", 32)
+    monkeypatch.setattr(shapes_video, "TEST_VIDEOS", 16)
+    config = video_config(videos, *ON_VIDEO[name])
+    weights = build_model(config.model, 0.0, 7).state_dict() if config.method.starts_from else None
+    alone = trainer(config, tmp_path, weights, Kept())
+    assert alone.run()["loss_last"] == pytest.approx(first["loss"], rel=1e-3)
+    if name == "dense":  # nothing is drawn that depends on the rank
+        for key, value in alone.state.model.state_dict().items():
+            torch.testing.assert_close(torch.tensor(first["weights"][key]), value, rtol=1e-3, atol=1e-4)
 
 
 def test_batch_norms_have_the_mean_of_what_both_ranks_saw(ranks: list[dict[str, list[Any]]]) -> None:

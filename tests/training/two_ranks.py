@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_runs import METHODS, ON_RESNET, ON_TOKENS, Kept, config_of, splits_of
+from small_runs import METHODS, ON_RESNET, ON_TOKENS, ON_VIDEO, Kept, config_of, few_videos, splits_of, video_config
 from torch import nn
 
+from repro.models.backbone import build_model
 from repro.tracking.sinks import Sinks
 from repro.training.distributed import World, join_world, leave_world
 from repro.training.loop import Surroundings, Trainer
@@ -67,6 +68,16 @@ def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor],
     return seen
 
 
+def on_videos(name: str, folder: Path, world: World) -> dict[str, Any]:
+    """The weights that a small video run ends with, as numbers, and its loss."""
+    config = video_config(folder / "videos", *ON_VIDEO[name])
+    begun_with = build_model(config.model, 0.0, 7).state_dict() if config.method.starts_from else None
+    around = Surroundings(world, Sinks([Kept()]), folder / f"video {name}", lambda *_: None, lambda: None)
+    run = Trainer(config, splits_of(config), around, begun_with)
+    loss = run.run()["loss_last"]
+    return {"loss": loss, "weights": {key: value.tolist() for key, value in run.state.model.state_dict().items()}}
+
+
 def batch_norms(world: World) -> list[Any]:
     """What ranks with running means 1 and 2, and variances 3 and 6, have once they are averaged, and averaged again."""
     norm = nn.BatchNorm2d(2)
@@ -91,6 +102,9 @@ def main(folder: Path) -> None:
     found |= {name: train(name, folder, world, dense_resnet) for name in ON_RESNET}
     for name in CHECKPOINTED:
         found[f"{name}, checkpointed"] = train(name, folder, world, dense, "run.checkpoint_activations=true")
+    if (folder / "videos").is_dir():  # what decodes them is here
+        few_videos()
+        found |= {f"video {name}": on_videos(name, folder, world) for name in ON_VIDEO}
     found["batch norms"] = batch_norms(world)
     leave_world()
     (folder / f"rank{world.rank}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -1,0 +1,93 @@
+"""Times of rows whose images decide how many tokens they keep: nothing is decided by what was only planned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_records import write_record, write_saving
+
+from repro.measure.as_kept import as_kept
+from repro.measure.cost import physical_macs_g
+from repro.measure.keep_rates import names
+from repro.measure.timed_rows import paper_config, timeable
+from repro.report.claims import judge_claims
+from repro.report.collect import TIMED_OTHERWISE, collect
+from repro.rows import Row, load_table
+from repro.runs.timing import read_timing, write_timing
+
+TABLE = load_table("table3")
+(ROW,) = TABLE.select(["deit_small/ia_red2"])
+
+
+def kept(*rates: float) -> dict[str, Any]:
+    """What a run's result says of its keep rates, every image the same."""
+    pairs = zip((names(stage) for stage in range(1, len(rates) + 1)), rates, strict=True)
+    return {name: value for (mean, square), rate in pairs for name, value in ((mean, rate), (square, rate**2))}
+
+
+def time_it(root: Path, row: Row, saving_pct: float) -> None:
+    """A timing on a GPU of the model that `timeable` would time now."""
+    write_saving(root, row, saving_pct, device="NVIDIA V100", threads=0)
+    timing = read_timing(root, "table3", row.id)
+    assert timing is not None
+    (timed,) = timeable(TABLE, [row], root)
+    dense = physical_macs_g(timed.config.model, paper_config(timed.reference).method)
+    saving = 100 * (1 - physical_macs_g(timed.config.model, timed.config.method) / dense)
+    write_timing(root, replace(timing, macs_saving_pct=saving, faster_by=timed.faster_by))
+
+
+def line(root: Path, scale: str, seeds: int) -> Any:
+    return collect(TABLE, [ROW], scale, range(seeds), root).iloc[0]
+
+
+def claim(root: Path, scale: str, seeds: int) -> str:
+    rows = TABLE.select([], scale)
+    found = judge_claims(collect(TABLE, rows, scale, range(seeds), root), TABLE)
+    return next(one.verdict for one in found if one.claim.id == "ia_red2_small_throughput")
+
+
+def test_a_time_at_planned_keep_rates_decides_nothing_at_any_scale(tmp_path: Path) -> None:
+    time_it(tmp_path, ROW, 100 * (1 - 1 / 1.447))
+    assert line(tmp_path, "local", 1)["speedup_verdict"] == "missing"
+    write_record(tmp_path, ROW, "local", 0, **kept(0.3, 0.2, 0.1))
+    found = line(tmp_path, "local", 1)
+    assert found["speedup"] == pytest.approx(1.447, abs=1e-3)
+    assert (found["speedup_verdict"], found["throughput_img_s_verdict"]) == ("other scale", "other scale")
+    assert claim(tmp_path, "local", 1) == "not run at this scale"
+    assert line(tmp_path, "paper", 3)["speedup_verdict"] == "missing"
+
+
+def test_a_time_is_decided_by_what_the_published_training_kept(tmp_path: Path) -> None:
+    time_it(tmp_path, ROW, 100 * (1 - 1 / 1.447))  # before any run: with the plan's rates
+    for seed in range(3):
+        assert line(tmp_path, "paper", 3)["speedup_verdict"] in ("missing", "partial (1 of 3)", "partial (2 of 3)")
+        write_record(tmp_path, ROW, "paper", seed, **kept(0.95, 0.9, 0.85))
+    found = line(tmp_path, "paper", 3)
+    assert found["speedup_verdict"] == "not measured"
+    assert found["time_note"].endswith(TIMED_OTHERWISE)
+    assert claim(tmp_path, "paper", 3) == "not measured"
+    # Timed again, with what the runs kept.
+    time_it(tmp_path, ROW, 10.0)
+    found = line(tmp_path, "paper", 3)
+    assert found["speedup_verdict"] == "below"
+    assert TIMED_OTHERWISE not in found["time_note"]
+    assert "95, 90, 85 % of the patches left as measured" in found["time_note"]
+    assert claim(tmp_path, "paper", 3) in ("holds", "does not hold")
+
+
+def test_a_timing_takes_the_mean_over_seeds_and_the_spread_over_images(tmp_path: Path) -> None:
+    planned = paper_config(ROW)
+    for seed, rate in enumerate((0.5, 0.6, 0.7)):
+        assert as_kept(planned, "table3", ROW.id, range(3), tmp_path) is planned
+        rates = {**kept(rate, rate, rate), names(1)[1]: rate**2 * (1 + 0.3**2 / 3)}
+        write_record(tmp_path, ROW, "paper", seed, **rates)
+    found = as_kept(planned, "table3", ROW.id, range(3), tmp_path).method.tokens
+    assert found is not None
+    assert found.keep_rates == pytest.approx((0.6, 0.6, 0.6))
+    assert 0 < found.keep_spread < 0.4
+    (dense,) = TABLE.select(["deit_small/dense"])
+    config = paper_config(dense)
+    assert as_kept(config, "table3", dense.id, range(3), tmp_path) is config
