@@ -31,14 +31,16 @@ def checkpoint_activations(model: Any) -> None:
 
     Raises `UserError` for a model without transformer blocks, or with batch norms.
     """
-    blocks, name = getattr(model, "blocks", None), type(model).__name__
+    blocks = getattr(model, "blocks", None)
+    name = type(model).__name__
     if not isinstance(blocks, nn.Sequential):
         raise UserError(f"run.checkpoint_activations=true: {name} has no transformer blocks; set it to false")
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise UserError(
             f"run.checkpoint_activations=true: {name} has batch norms, which would count each image twice; set false"
         )
-    if hasattr(blocks, "checkpointing"):
-        model.blocks.checkpointing = True
+    own: Any = blocks
+    if hasattr(own, "checkpointing"):
+        own.checkpointing = True
     else:
         model.blocks = CheckpointedBlocks(*blocks)
