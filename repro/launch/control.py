@@ -49,8 +49,11 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
                 os.kill(status.pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue  # it has just ended
-            ours.append(run)
-            said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
+            except PermissionError:  # of a record that does not say whose it is
+                said.append(f"{run.row.id}: process {status.pid} is another person's: they have to stop it")
+            else:
+                ours.append(run)
+                said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
         elif jobs is None and status.is_silent(now) and not run.record.is_locked:
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"

@@ -278,6 +278,8 @@ def test_imagenet_errors_say_what_to_do(kaggle: Path, make_images: MakeImages) -
     assert error(imagenet_config(kaggle)) == (
         f"{val}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG"
     )
+    make_images(val, ["ILSVRC2012_val_00000001.JPEG"])
+    write_labels(labels, [(1, WNIDS[6])])
     make_images(train, ["daisy/1.JPEG"])
     assert error(imagenet_config(kaggle)) == (
         f"{train}: class folders are not wnids of ImageNet-1k; extra: daisy (data=imagefolder takes other classes)"

@@ -57,7 +57,7 @@ def test_what_is_made_here_needs_no_folder(tmp_path: Path, name: str) -> None:
         ("imagefolder", ("train/1.jpg",), "train: no class folders in it"),
         ("imagefolder", ("train/a/1.jpg",), "no folder val or validation"),
         ("imagenet", ("train/n01/1.JPEG", "val/1.JPEG"), "need LOC_val_solution.csv"),
-        ("kinetics400", ("train/a/1.mp4",), "no val or validation, folder or csv"),
+        ("kinetics400", ("train/a/1.mp4",), "no val or validation or validate, folder or csv"),
         ("kinetics400", ("train/1.mp4", "val.csv"), "neither train.csv nor class folders in train/"),
     ],
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
+from filelock import FileLock
 from rich.console import Console
 
 from repro.errors import UserError
@@ -240,7 +241,9 @@ def test_cancel_leaves_what_is_somebody_elses(
     assert (cluster.queue, killed) == (["1"], [])
     assert [run.record.status().state for run in runs] == ["submitted", "cancelled", "running"]
     become(A, monkeypatch)
-    assert f"asking process {os.getpid()}" in cancel(runs[2:], jobs, tmp_path)[0]
+    monkeypatch.setattr(control, "SAVE_WAIT_S", 0.0)  # it does not listen: it is this process
+    with FileLock(runs[2].record.path / "lock"):
+        assert f"asking process {os.getpid()}" in cancel(runs[2:], jobs, tmp_path)[0]
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 

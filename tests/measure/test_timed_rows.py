@@ -191,7 +191,8 @@ def test_a_published_speed_up_is_a_published_time(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(timed_rows, "time_in_turn", turns)
     said: list[str] = []
-    time_rows(table, table.select(["deit_small/linformer deit_small/ia_red2"]), tmp_path, tell=said.append)
+    rows = table.select(["deit_small/linformer deit_small/ia_red2"])
+    time_rows(table, rows, tmp_path, is_column_only=True, tell=said.append)
     assert [line.split()[0] for line in said] == ["deit_small/ia_red2:", "deit_small/linformer:"]
     assert asked == [VERDICT_PAIRS, PAIRS]
 
