@@ -13,7 +13,7 @@ VALIDATION = ("val", "validation")
 VIDEO_VALIDATION = (*VALIDATION, "validate")  # Kinetics' own csv file has that name
 KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 KAGGLE_LABELS = "LOC_val_solution.csv"
-SHARDS = "*.tar"
+SHARDS, SHARDS_INDEX = "*.tar", "index.npz"
 
 
 def find_data(data: Data) -> Path | None:
@@ -41,14 +41,18 @@ def has_folders(folder: Path) -> bool:
 
 
 def has_shards(folder: Path) -> bool:
-    """Whether there are tar files in `folder`."""
-    return next(folder.glob(SHARDS), None) is not None
+    """Whether the images of `folder` are in tar files: they have an index, or there is nothing else."""
+    if (folder / SHARDS_INDEX).is_file():
+        return True
+    return folder.is_dir() and next(folder.glob(SHARDS), None) is not None and not has_folders(folder)
 
 
 def check_images(folder: Path) -> None:
-    """Raise `UserError` for a missing folder, or one with neither shards nor class folders."""
+    """Raise `UserError` for a missing folder, or one with neither shards and their index nor class folders."""
     if not has_shards(folder):
         check_class_folders(folder)
+    elif not (folder / SHARDS_INDEX).is_file():
+        raise UserError(f"{folder}: tar files without {SHARDS_INDEX}; repro shards --index {folder}")
 
 
 def check_class_folders(folder: Path) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from repro.data.places import SHARDS_INDEX
 from repro.errors import UserError
 
-INDEX, CLASSES = "index.npz", "classes.txt"
+CLASSES = "classes.txt"
 BLOCK = tarfile.BLOCKSIZE
 HOW = "repro shards --index"
 _ARRAYS = ("tars", "tar_sizes", "classes", "names", "labels", "tar", "offsets", "sizes")
@@ -83,9 +84,9 @@ def load_index(folder: Path) -> tuple[Shards, tuple[str, ...], list[str], list[i
 
     Raises `UserError` for no index, one that cannot be read, or tar files that are gone or of another size.
     """
-    path = folder / INDEX
+    path = folder / SHARDS_INDEX
     if not path.is_file():
-        raise UserError(f"{folder}: tar files without {INDEX}; {HOW} {folder}")
+        raise UserError(f"{folder}: tar files without {SHARDS_INDEX}; {HOW} {folder}")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = {name: stored[name] for name in _ARRAYS}

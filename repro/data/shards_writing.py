@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from repro.data.image_files import Listing, is_image
-from repro.data.places import SHARDS, has_shards
-from repro.data.shards import CLASSES, HOW, INDEX
+from repro.data.places import SHARDS, SHARDS_INDEX, has_shards
+from repro.data.shards import CLASSES, HOW
 from repro.errors import UserError
 from repro.runs.files import write_text
 
@@ -90,7 +90,7 @@ def write_index(folder: Path) -> int:
     empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
         raise UserError(f"{folder}: no image of class {classes[empty[0]]} of {CLASSES}; correct {CLASSES}")
-    part = folder / f".{INDEX}.tmp"
+    part = folder / f".{SHARDS_INDEX}.tmp"
     with part.open("wb") as stream:
         np.savez(
             stream,
@@ -105,7 +105,7 @@ def write_index(folder: Path) -> int:
         )
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(part, folder / INDEX)
+    os.replace(part, folder / SHARDS_INDEX)
     return len(members)
 
 

@@ -14,7 +14,7 @@ from repro.data.image_files import ImageFiles, Listing, fingerprint, list_shards
 from repro.data.imagefolder import differences, list_images
 from repro.data.imagenet import list_flat
 from repro.data.places import KAGGLE_IMAGES, data_root, has_folders, has_shards, validation_folder
-from repro.data.splits import Images, check_channels, limited, load_splits
+from repro.data.splits import Images, Lost, check_channels, limited, load_splits
 from repro.data.transforms import evaluation_view
 from repro.errors import UserError
 from repro.geometry import Geometry
@@ -43,6 +43,7 @@ class TestImages:
     fingerprint_of: str
     views: Mapping[str, Images] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
 
 def load_test_images(data: Data, recipe: Recipe, model: Geometry) -> TestImages:
@@ -66,6 +67,7 @@ def load_test_images(data: Data, recipe: Recipe, model: Geometry) -> TestImages:
             "training and test images",
             splits.views,
             splits.skipped,
+            splits.lost,
         )
     if found.num_classes != model.num_classes:
         raise UserError(
@@ -80,6 +82,7 @@ def load_test_images(data: Data, recipe: Recipe, model: Geometry) -> TestImages:
         found.fingerprint_of,
         {name: limited(images, data.limit_test, "data.limit_test") for name, images in found.views.items()},
         found.skipped,
+        found.lost,
     )
 
 

@@ -54,6 +54,8 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
             else:
                 ours.append(run)
                 said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
+        elif jobs is None and status.job_id and not may_act_for(status.user):
+            said.append(f"{run.row.id}: job {status.job_id} belongs to {name_of(status.user)}, who alone can stop it")
         elif jobs is None and status.is_silent(now) and not run.record.is_locked:
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 from pathlib import Path
 
+import psutil
+
 from repro.launch.plan import PlannedRun
 from repro.runs.record import Record
 from repro.runs.sharing import share_as
+from repro.runs.status import EXIT_STOPPED, Status
 
 
 class Forked:
@@ -42,15 +46,18 @@ class Forked:
 
 def execute_in_child(path: Path) -> None:
     """What a child process does: one attempt, its output in the record."""
-    from repro.training.task import execute
+    try:
+        from repro.training.task import execute
 
-    share_as(path)
-    record = Record(path)
-    if record.result() is not None:
-        sys.exit(execute(path))
-    attempt = record.claim_attempt()
-    output_into(record.attempt_dir(attempt))
-    sys.exit(execute(path, attempt))
+        share_as(path)
+        record = Record(path)
+        if record.result() is not None:
+            sys.exit(execute(path))
+        attempt = record.claim_attempt()
+        output_into(record.attempt_dir(attempt))
+        sys.exit(execute(path, attempt))
+    except KeyboardInterrupt:  # before the attempt listens to signals, or a second one
+        sys.exit(EXIT_STOPPED)
 
 
 def output_into(folder: Path) -> None:
@@ -65,17 +72,25 @@ def note_death(path: Path, code: int | None) -> None:
     """Write how a process ended that could not do so itself. `code` is None where nobody knows.
 
     A run that was killed from outside goes on with the next launch, as often as launches may try (`--max-attempts`).
+    What another launch or attempt has taken meanwhile is left to it, which tells its own end.
     """
     record = Record(path)
     status = record.status()
-    if (
-        code == 0 or record.result() is not None or record.is_locked
-    ):  # another attempt is at it, which tells its own end
+    if code == 0 or record.result() is not None or record.is_locked or _is_somebody_elses(status):
         return
-    if code is not None and code < 0:
+    if code == EXIT_STOPPED and status.state == "submitted":  # told to stop before it had begun
+        record.set_status(status.taken_back())
+    elif code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         record.set_status(status.moved("requeued", reason=f"the process was killed by {name}{hint}"))
     elif status.state in ("running", "submitted"):  # it could not write how it ended: a full disk, say
         how = "without a word" if code is None else f"with exit code {code}"
         record.set_status(status.moved("failed", reason=f"the process ended {how}; see its stderr"))
+
+
+def _is_somebody_elses(status: Status) -> bool:
+    """Whether a status is of another machine, or of a process that lives: the one that has ended is neither."""
+    if status.host not in (None, platform.node()):
+        return True
+    return status.pid not in (None, os.getpid()) and psutil.pid_exists(status.pid)

@@ -14,7 +14,7 @@ from repro.launch import slurm
 from repro.launch.rendezvous import environment
 from repro.runs.record import Record
 from repro.runs.sharing import share_as
-from repro.runs.status import MAX_ATTEMPTS
+from repro.runs.status import EXIT_STOPPED, MAX_ATTEMPTS
 
 
 class RunJob(Checkpointable):  # type: ignore[misc]
@@ -56,7 +56,7 @@ class RunJob(Checkpointable):  # type: ignore[misc]
             output_into(folder)
             if on_slurm and _restarts():
                 self._count_restart(record)
-        from repro.training.task import EXIT_STOPPED, execute
+        from repro.training.task import execute
 
         code = execute(self.path, attempt, job.job_id if on_slurm else f"local-{job.job_id}")
         sys.stdout.flush()
@@ -74,7 +74,7 @@ class RunJob(Checkpointable):  # type: ignore[misc]
         Slurm requeues for ever what takes its node down, or is preempted before its first update. Getting further
         begins the count anew (`Heartbeat.progress`). The other ranks are ended with this one (`--kill-on-bad-exit`).
         """
-        from repro.training.task import EXIT_FAILED, EXIT_STOPPED
+        from repro.training.task import EXIT_FAILED
 
         if self._is_in_vain(record):
             sys.exit(EXIT_FAILED)

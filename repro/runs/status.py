@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 State = Literal["planned", "submitted", "running", "requeued", "done", "failed", "cancelled"]
 MAX_ATTEMPTS = 5  # in a row without getting further, unless somebody says otherwise
+EXIT_STOPPED = 75  # of an attempt that was told to stop. EX_TEMPFAIL: start it again
 STALE_AFTER_S = 120.0  # a heartbeat older than this is a run that died without a word
 
 

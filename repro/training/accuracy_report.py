@@ -16,7 +16,7 @@ from repro.data.splits import Images
 from repro.data.test_images import TestImages, load_test_images
 from repro.runs import provenance
 from repro.seeding import seeded, stream_seed
-from repro.training.distributed import World
+from repro.training.distributed import World, lost_files
 from repro.training.evaluated import Evaluated
 from repro.training.evaluation import Accuracy, tally
 from repro.training.precision import autocast
@@ -71,6 +71,7 @@ def measure(
             "fingerprint": test.fingerprint,
             "fingerprint_of": test.fingerprint_of,
             "skipped": len(test.skipped),
+            "replaced": lost_files(test.lost, world),
             "is_imagenet_validation": is_imagenet_validation(data, test, accuracy.images),
         },
         "transform": {
@@ -112,6 +113,8 @@ def said(name: str, report: dict[str, Any]) -> list[str]:
     )
     if data["is_imagenet_validation"]:
         return [first, "  on the 50,000 validation images of ImageNet-1k"]
+    if data["replaced"]:
+        first += f" ({data['replaced']} files broke while they were read: others of their class stood in for them)"
     part = "all" if data["images"] == data["of"] else f"{data['images']:,} of the"
     if data["name"] == "imagenet":
         why = "a part of ImageNet-1k's validation images: not an accuracy on ImageNet"

@@ -24,19 +24,19 @@ from repro.models.pretrained import pretrained_weights
 from repro.runs import provenance
 from repro.runs.files import write_json, write_text
 from repro.runs.record import Record
-from repro.runs.status import State
+from repro.runs.status import EXIT_STOPPED, State
 from repro.schedule import paper_updates
 from repro.tracking.open import open_sinks
 from repro.tracking.sinks import Sinks
 from repro.training import checkpoint
-from repro.training.distributed import PeerFailed, World, join_world, leave_world
+from repro.training.distributed import PeerFailed, World, join_world, leave_world, lost_files
 from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loader_hint import LoaderHint, loader_hint
 from repro.training.loop import RunFailed, Surroundings, Trainer
 from repro.training.weights_file import write_weights
 
-EXIT_DONE, EXIT_FAILED, EXIT_STOPPED = 0, 1, 75  # 75: EX_TEMPFAIL, start it again
+EXIT_DONE, EXIT_FAILED = 0, 1
 TAKE_OVER_S = 300.0  # how long an older attempt may take to notice that it has been superseded, save and leave
 
 
@@ -166,7 +166,7 @@ def _attempt(
             result = _result(record, config, world, trainer.run())
             if splits.skipped:
                 result["data_skipped"] = len(splits.skipped)
-            if lost := _lost(splits, world):
+            if lost := lost_files(splits.lost, world):
                 result["data_lost"] = lost
             if world.is_first:
                 if config.tracker.upload_weights:
@@ -279,12 +279,6 @@ def _began_with(record: Record) -> str | None:
         return None
     found: str | None = record.provenance().get("data_fingerprint")
     return found
-
-
-def _lost(splits: Splits, world: World) -> int:
-    """How many files broke while the run trained, on any rank: each is named in the log. Every rank must call it."""
-    marks = (world.total(some.marks.to(world.device, torch.int64)) for some in splits.lost)
-    return sum(int((each > 0).sum()) for each in marks)
 
 
 def _opening(record: Record, config: Config, trainer: Trainer) -> str:

@@ -34,6 +34,8 @@ def test_every_data_set_has_a_place() -> None:
             ("ILSVRC/Data/CLS-LOC/train/n01/1.JPEG", "ILSVRC/Data/CLS-LOC/val/1.JPEG", "LOC_val_solution.csv"),
             "ILSVRC/Data/CLS-LOC",
         ),
+        ("imagefolder", ("train/index.npz", "train/0.tar", "val/a/2.jpg"), "."),
+        ("imagenet", ("train/n01/1.JPEG", "train/n01.tar", "val/n01/1.JPEG"), "."),  # unpacked, and the tar files left
         ("kinetics400", ("train.csv", "val.csv"), "."),  # of absolute paths: no folder train/ anywhere near
         ("kinetics400", ("train/a/1.mp4", "validation.csv"), "."),
     ],
@@ -56,6 +58,7 @@ def test_what_is_made_here_needs_no_folder(tmp_path: Path, name: str) -> None:
         ("imagefolder", (), "train: no such folder"),
         ("imagefolder", ("train/1.jpg",), "train: no class folders in it"),
         ("imagefolder", ("train/a/1.jpg",), "no folder val or validation"),
+        ("imagefolder", ("train/0.tar", "val/a/1.jpg"), "train: tar files without index.npz; repro shards --index"),
         ("imagenet", ("train/n01/1.JPEG", "val/1.JPEG"), "need LOC_val_solution.csv"),
         ("kinetics400", ("train/a/1.mp4",), "no val or validation or validate, folder or csv"),
         ("kinetics400", ("train/1.mp4", "val.csv"), "neither train.csv nor class folders in train/"),

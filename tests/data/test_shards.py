@@ -15,7 +15,7 @@ from torch import Tensor
 
 from repro.cli import main
 from repro.data.loader import TrainLoader
-from repro.data.shards import INDEX
+from repro.data.places import SHARDS_INDEX
 from repro.data.shards_writing import write_index
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
@@ -58,7 +58,7 @@ def error(root: Path) -> str:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_are_the_folder_exactly(flowers: Path, packed: Path, workers: int) -> None:
     assert sorted(path.name for path in (packed / "train").iterdir()) == [
-        *("classes.txt", INDEX),
+        *("classes.txt", SHARDS_INDEX),
         *(f"train-00000{number}.tar" for number in range(3)),
     ]
     files, shards = load(flowers), load(packed)
@@ -121,7 +121,7 @@ def test_tar_files_of_others_are_indexed(flowers: Path, packed: Path) -> None:
 
 def test_damage_is_told_in_a_line(packed: Path) -> None:
     folder = packed / "train"
-    tar, index = folder / "train-000001.tar", folder / INDEX
+    tar, index = folder / "train-000001.tar", folder / SHARDS_INDEX
     whole = tar.read_bytes()
     mend = "copy the tar file again, or make its index anew (repro shards --index)"
 
@@ -197,5 +197,5 @@ def test_the_command_says_what_it_takes(flowers: Path, packed: Path, capsys: pyt
 
 
 def test_the_index_holds_no_objects(packed: Path) -> None:
-    with np.load(packed / "train" / INDEX, allow_pickle=False) as stored:  # a pickle could run anything
+    with np.load(packed / "train" / SHARDS_INDEX, allow_pickle=False) as stored:  # a pickle could run anything
         assert stored["labels"].tolist() == [0] * 6 + [1] * 4

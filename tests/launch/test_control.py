@@ -16,8 +16,8 @@ from repro.launch.control import cancel
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.waiting import put_in_line, run_all
 from repro.rows import load_table
-from repro.runs.status import Status
-from repro.training.task import EXIT_STOPPED, execute
+from repro.runs.status import EXIT_STOPPED, Status
+from repro.training.task import execute
 
 
 @pytest.fixture

@@ -64,7 +64,16 @@ def test_a_death_is_not_written_into_the_attempt_of_somebody_else(run: PlannedRu
         note_death(run.record.path, 75)
         note_death(run.record.path, -9)
         assert run.record.status().state == "running"
+    for other in (Status("submitted", host="another-node", pid=1), Status("running", host=platform.node(), pid=1)):
+        run.record.set_status(other)
+        note_death(run.record.path, 1)
+        assert run.record.status() == other, "of another machine, or of a process that lives"
+    run.record.set_status(Status("submitted", host=platform.node(), pid=os.getpid(), submissions=2))
     note_death(run.record.path, 75)
+    stopped = run.record.status()
+    assert (stopped.state, stopped.submissions, stopped.pid) == ("planned", 1, None), "stopped before it had begun"
+    run.record.set_status(Status("running", heartbeat=NOW, attempt=2))
+    note_death(run.record.path, 1)
     assert run.record.status().state == "failed"
 
 

@@ -97,7 +97,7 @@ def test_a_record_a_row_an_export_and_a_file_all_give_what_the_run_says(
     assert len({*hashes[:2], *hashes[3:]}) == 1, "the same weights in every file"
     assert hashes[2] != hashes[0], "an export has fewer"
     assert reports[0]["data"] | {"fingerprint": ""} == {
-        **{"name": "digits", "split": "test", "images": 64, "of": 360, "classes": 10, "skipped": 0},
+        **{"name": "digits", "split": "test", "images": 64, "of": 360, "classes": 10, "skipped": 0, "replaced": 0},
         **{"fingerprint": "", "fingerprint_of": "training and test images", "is_imagenet_validation": False},
     }
     assert reports[0]["provenance"]["versions"]["torch"] == version("torch")

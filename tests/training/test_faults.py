@@ -29,10 +29,10 @@ from repro.errors import UserError
 from repro.launch.inline import execute_in_child
 from repro.rows import load_table
 from repro.runs.record import Record, record_for
-from repro.runs.status import Status
+from repro.runs.status import EXIT_STOPPED, Status
 from repro.training import checkpoint, heartbeat
 from repro.training.finished import finished_weights
-from repro.training.task import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, execute
+from repro.training.task import EXIT_DONE, EXIT_FAILED, execute
 
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
 CPU = torch.device("cpu")

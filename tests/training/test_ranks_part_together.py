@@ -15,8 +15,9 @@ from filelock import FileLock
 from repro.composition import compose
 from repro.rows import load_table
 from repro.runs.record import Record, record_for
+from repro.runs.status import EXIT_STOPPED
 from repro.training.distributed import join_world
-from repro.training.task import EXIT_FAILED, EXIT_STOPPED, execute
+from repro.training.task import EXIT_FAILED, execute
 
 SCRIPT = Path(__file__).with_name("rank_of_a_run.py")
 ROOT = Path(__file__).resolve().parents[2]
