@@ -16,9 +16,10 @@ from repro.data.splits import Images
 from repro.data.test_images import TestImages, load_test_images
 from repro.runs import provenance
 from repro.seeding import seeded, stream_seed
-from repro.training.distributed import World, lost_files
+from repro.training.distributed import World
 from repro.training.evaluated import Evaluated
 from repro.training.evaluation import Accuracy, tally
+from repro.training.lost import lost_files
 from repro.training.precision import autocast
 
 SCHEMA = 1

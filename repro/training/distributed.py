@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from repro.data.splits import Lost
 from repro.errors import UserError
 from repro.training.interruption import Interrupted
 
@@ -188,9 +187,3 @@ def leave_world() -> None:
     """Take the process group down, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-
-
-def lost_files(lost: Sequence[Lost], world: World) -> int:
-    """How many files broke while they were read, on any rank: each is named in the log. Every rank must call it."""
-    marks = (world.total(some.marks.to(world.device, torch.int64)) for some in lost)
-    return sum(int((each > 0).sum()) for each in marks)

@@ -29,11 +29,12 @@ from repro.schedule import paper_updates
 from repro.tracking.open import open_sinks
 from repro.tracking.sinks import Sinks
 from repro.training import checkpoint
-from repro.training.distributed import PeerFailed, World, join_world, leave_world, lost_files
+from repro.training.distributed import PeerFailed, World, join_world, leave_world
 from repro.training.heartbeat import Heartbeat
 from repro.training.interruption import Interrupted, StopFlag
 from repro.training.loader_hint import LoaderHint, loader_hint
 from repro.training.loop import RunFailed, Surroundings, Trainer
+from repro.training.lost import lost_files
 from repro.training.weights_file import write_weights
 
 EXIT_DONE, EXIT_FAILED = 0, 1
