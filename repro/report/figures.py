@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from repro.report.collect import KEPT_AS_PLANNED, KEPT_ELSEWHERE
 from repro.report.local_data import PUBLISHED_BACKBONE, accuracy_axis
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, looks, write_figure
 from repro.report.view import rows_by_id
@@ -63,6 +64,7 @@ def draw_table_figure(frame: pd.DataFrame, table: Table) -> Figure:
         _draw_measured(upper, lines, look, "")
         if not upper.has_data():
             upper.text(0.5, 0.5, "no published accuracy", transform=upper.transAxes, ha="center", va="center")
+            upper.set_yticks([])
         if has_local:
             _draw_measured(grid[1][column], lines, look, "local_")
         grid[-1][column].set_xlabel(f"{table.macs_label},\n{PUBLISHED_BACKBONE}" if has_local else table.macs_label)
@@ -96,7 +98,8 @@ def published_point(line: Mapping[str, Any], row: Row) -> Point | None:
     """Where a row's published values put it; None without a published accuracy.
 
     The MACs follow from the published saving by the figure convention, or by the table convention where the two agree
-    for this row; else from the published MACs where they do; else they are the counted ones.
+    for this row; else they are the published MACs where they do; else the counted ones. Those that a run has measured
+    of other images, or that are only planned, say nothing of the published point: it is not drawn then.
     """
     top1 = row.best_published("top1_pct")
     if top1 is None:
@@ -106,8 +109,12 @@ def published_point(line: Mapping[str, Any], row: Row) -> Point | None:
     conventions_agree = math.isclose(line["flops_saving_pct"], line["flops_saving_alt_pct"], abs_tol=1e-6)
     if saving is None and conventions_agree:
         saving = row.best_published("flops_saving_pct")
+    macs = row.best_published("macs_g")
+    if saving is None and conventions_agree and macs is not None:
+        return Point(macs.value, top1.value, macs.uncertainty, top1.uncertainty)
     if saving is None:
-        return Point(counted_macs_g(line), top1.value, 0.0, top1.uncertainty)
+        rests_on_data = line["cost_note"] in (KEPT_ELSEWHERE, KEPT_AS_PLANNED)
+        return None if rests_on_data else Point(counted_macs_g(line), top1.value, 0.0, top1.uncertainty)
     macs_g = dense_g * (1 - saving.value / 100)
     return Point(macs_g, top1.value, dense_g * saving.uncertainty / 100, top1.uncertainty)
 

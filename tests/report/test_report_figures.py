@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from repro.report.collect import collect
 from repro.report.figures import counted_macs_g, draw_table_figure, published_point, table_figure
 from repro.report.style import COLOURS, MARKERS, looks
-from repro.rows import Table
+from repro.report.view import rows_by_id
+from repro.rows import Table, load_table
 
 
 def marked(figure: Figure, panel: int) -> dict[bool, list[tuple[float, float]]]:
@@ -59,6 +60,20 @@ def test_a_published_point_by_hand(frames: dict[str, pd.DataFrame], table: Table
     assert point is not None
     assert point.macs_g == counted_macs_g(line) == pytest.approx(1.2536832 * (1 - 0.2843249), abs=1e-6)
     assert published_point(lines["deit_small/tp-50"], rows["deit_small/tp-50"]) is None
+
+
+def test_a_published_point_stands_where_no_run_of_other_images_can_move_it(tmp_path: Path) -> None:
+    tokens = load_table("table3")
+    rows = rows_by_id(tokens)
+    names = ["deit_small/ia_red2", "deit_base/ia_red2", "deit_small/linformer"]
+    frame = collect(tokens, tokens.select(names), "local", [0], tmp_path)
+    lines = {line["row"]: line for line in frame.to_dict("records")}
+    small, base, mixed = (published_point(lines[name], rows[name]) for name in names)
+    assert small is not None
+    assert (small.macs_g, small.top1_pct) == (3.2, 79.1)
+    assert base is None, "its MACs are published nowhere, and rest on what the interpreter keeps"
+    assert mixed is not None
+    assert mixed.macs_g == counted_macs_g(lines["deit_small/linformer"])
 
 
 def test_files_are_the_same_twice(frames: dict[str, pd.DataFrame], table: Table, tmp_path: Path) -> None:
