@@ -70,7 +70,8 @@ def draw_table_figure(frame: pd.DataFrame, table: Table) -> Figure:
         grid[-1][column].set_xlabel(f"{table.macs_label},\n{PUBLISHED_BACKBONE}" if has_local else table.macs_label)
         for axes in grid[:, column]:
             axes.margins(0.08, 0.1)
-            few_ticks(axes)
+            if axes.has_data():
+                few_ticks(axes)
     grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
     if has_local:
         grid[1][0].set_ylabel(accuracy_axis(frame, table))
