@@ -147,10 +147,9 @@ def test_the_step_and_a_plain_loop_have_the_same_losses(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "svite", "s2vite_plus", "spartan", "attention dropping"])
 def test_mixed_precision_keeps_to_the_plain_loops_losses(name: str, tmp_path: Path, dense: Weights) -> None:
-    """bfloat16 rounds to 8 bits: within 0.03 for 20 updates, windows of 20 within 0.4. Seen: 0.013 and 0.2."""
+    """bfloat16 rounds to 8 bits: within 0.03 for 20 updates, windows of 20 within 0.2. Seen: 0.013 and 0.08."""
     mixed = losses_of_the_step(long_config(name, "recipe.amp=bfloat16"), tmp_path / "mixed", dense)
     plain = losses_of_the_plain_loop(long_config(name), tmp_path / "plain", dense)
     assert mixed[:WINDOW] == pytest.approx(plain[:WINDOW], abs=0.03)
     assert mixed[:WINDOW] != pytest.approx(plain[:WINDOW], abs=1e-4), "mixed precision was on"
-    # Late windows drift: which tokens an image keeps is a choice that rounding turns.
-    assert windows(mixed) == pytest.approx(windows(plain), abs=0.4)
+    assert windows(mixed) == pytest.approx(windows(plain), abs=0.2)
