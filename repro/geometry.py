@@ -77,25 +77,28 @@ class _Shape(BaseModel, ABC):
         return []
 
 
-class ViT(_Shape):
-    """A vision transformer with a class token. `image_size` and `patch_size` in pixels."""
+class _Transformer(_Shape, ABC):
+    """A transformer on square patches, with a class token. `image_size` and `patch_size` in pixels."""
 
-    architecture: Literal["vit"]
     embed_dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
     mlp_ratio: int = Field(gt=0)
     patch_size: PositiveInt
-    weight_init: Literal["", "jax", "moco"] = ""
+
+    @property
+    def places(self) -> int:
+        """Patches of one image, or of one frame."""
+        return (self.image_size // self.patch_size) ** 2
 
     @property
     def patches(self) -> int:
         """Patch tokens of one image."""
-        return (self.image_size // self.patch_size) ** 2
+        return self.places
 
     @property
     def tokens(self) -> int:
-        """Tokens of one image, the class token among them."""
+        """Tokens of one image, or of one clip, the class token among them."""
         return self.patches + 1
 
     @property
@@ -107,6 +110,22 @@ class ViT(_Shape):
     def token_blocks(self) -> int:
         """All of its blocks."""
         return self.depth
+
+    def faults(self) -> list[str]:
+        """Heads must share the embedding out, patches the image."""
+        found = []
+        if self.embed_dim % self.num_heads:
+            found.append(f"model.num_heads={self.num_heads}: does not divide model.embed_dim={self.embed_dim}")
+        if self.image_size % self.patch_size:
+            found.append(f"model.patch_size={self.patch_size}: does not divide model.image_size={self.image_size}")
+        return found
+
+
+class ViT(_Transformer):
+    """A vision transformer."""
+
+    architecture: Literal["vit"]
+    weight_init: Literal["", "jax", "moco"] = ""
 
     @property
     def has_joint_attention(self) -> bool:
@@ -142,17 +161,8 @@ class ViT(_Shape):
         block = 3 * dim + dim + hidden + dim + 4 * dim
         return dim + dim + self.tokens * dim + self.depth * block + 2 * dim + self.num_classes
 
-    def faults(self) -> list[str]:
-        """Heads must share the embedding out, patches the image."""
-        found = []
-        if self.embed_dim % self.num_heads:
-            found.append(f"model.num_heads={self.num_heads}: does not divide model.embed_dim={self.embed_dim}")
-        if self.image_size % self.patch_size:
-            found.append(f"model.patch_size={self.patch_size}: does not divide model.image_size={self.image_size}")
-        return found
 
-
-class TimeSformer(_Shape):
+class TimeSformer(_Transformer):
     """A video transformer with divided space-time attention (Bertasius et al., ICML 2021). An image here is a clip.
 
     A block attends over time among the patches of one place, then over space among those of one frame, to which the
@@ -161,11 +171,6 @@ class TimeSformer(_Shape):
 
     architecture: Literal["timesformer"]
     frames: PositiveInt
-    embed_dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
-    mlp_ratio: int = Field(gt=0)
-    patch_size: PositiveInt
     weight_init: Literal["", "xavier"] = ""
 
     @property
@@ -174,29 +179,9 @@ class TimeSformer(_Shape):
         return (self.frames, self.in_chans, self.image_size, self.image_size)
 
     @property
-    def places(self) -> int:
-        """Patches of one frame."""
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
     def patches(self) -> int:
         """Patch tokens of one clip: place by place, and within a place frame by frame."""
         return self.places * self.frames
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one clip, the class token among them."""
-        return self.patches + 1
-
-    @property
-    def token_width(self) -> int:
-        """The embedding's dimensions."""
-        return self.embed_dim
-
-    @property
-    def token_blocks(self) -> int:
-        """All of its blocks."""
-        return self.depth
 
     def layers(self, tokens: int) -> list[Layer]:
         """Patch embedding; attention over time and over space and the MLP of each block; head."""
@@ -232,15 +217,6 @@ class TimeSformer(_Shape):
         block = 2 * (3 * dim + dim) + dim + hidden + dim + 3 * 2 * dim
         embedding = dim + dim + (self.places + 1) * dim + self.frames * dim
         return embedding + self.depth * block + 2 * dim + self.num_classes
-
-    def faults(self) -> list[str]:
-        """Heads must share the embedding out, patches the image."""
-        found = []
-        if self.embed_dim % self.num_heads:
-            found.append(f"model.num_heads={self.num_heads}: does not divide model.embed_dim={self.embed_dim}")
-        if self.image_size % self.patch_size:
-            found.append(f"model.patch_size={self.patch_size}: does not divide model.image_size={self.image_size}")
-        return found
 
 
 class ResNet(_Shape):

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from repro.composition import CONF_DIR, compose, groups
-from repro.config import NOT_IN_SIGNATURE, Config, signature
+from repro.config import Config
 from repro.errors import UserError
 from repro.rows import TABLES_DIR, load_table, table_names
 from repro.schedule import UpdateSchedule, mask_schedule, training_length
+from repro.signature import NOT_IN_SIGNATURE, signature
 
 PAPER = ["scale=paper", "data.root=somewhere"]
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.composition import compose, needs_root, quoted
-from repro.config import PRETRAINED, Config, signatures
+from repro.config import PRETRAINED, Config
 from repro.errors import UserError
 from repro.rows import Row, Table, load_table
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
+from repro.signature import signatures
 
 
 @dataclass(frozen=True)

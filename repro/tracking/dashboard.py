@@ -10,7 +10,6 @@ from typing import Any
 import wandb
 
 from repro.composition import compose
-from repro.config import signatures
 from repro.errors import UserError
 from repro.report.collect import collect
 from repro.report.tables import markdown_text
@@ -18,6 +17,7 @@ from repro.report.view import view
 from repro.rows import Row, Table
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
+from repro.signature import signatures
 from repro.tracking.client import client_errors, is_logged_in, require_login
 from repro.tracking.mirror_file import one_line, read_mirror
 from repro.tracking.place import Place, place_of

@@ -17,8 +17,8 @@ from loopback import KEY, serving
 from mirrored import bytes_below, new_record, write_run
 
 from repro.cli import main
-from repro.config import signatures
 from repro.rows import load_table
+from repro.signature import signatures
 from repro.tracking.dashboard import specification
 from repro.tracking.report_page import build_report
 from repro.tracking.workspace import build_workspace
