@@ -23,7 +23,7 @@ SAME = 1e-4
 
 def weights(count: int) -> Tensor:
     """Weights as a trained transformer has them, roughly."""
-    return 0.03 * torch.randn(count, generator=torch.Generator().manual_seed(0))
+    return torch.randn(count, generator=torch.Generator().manual_seed(0)).mul_(0.03)  # in place: the peak is measured
 
 
 def ours(values: Tensor, start: Soft | None) -> tuple[Tensor, Tensor, Soft, Cut]:

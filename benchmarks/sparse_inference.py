@@ -11,27 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
+from benchmarks.pruning import prune
 from repro.composition import compose
 from repro.models.backbone import build_model
 from repro.models.choosing import measured
 from repro.models.kernels import apply_kernels
-from repro.models.shrink import shrink
+from repro.models.shrink import align, shrink
 
 BATCH = 8
 ROUNDS = 5
+NEURON_ROUNDS = 9  # differences are smaller there
 # Sparsity, side of the blocks, and how many times as fast as dense the whole model is to be.
 CASES = ((0.90, 1, None), (0.95, 1, 1.2), (0.975, 1, 1.5), (0.90, 16, None), (0.90, 32, 1.15))
-
-
-@torch.no_grad()
-def prune(model: nn.Module, sparsity: float, block: int) -> None:
-    """Zero a random share of the blocks of every linear layer of the transformer's blocks; what is kept is drawn."""
-    draw = torch.Generator().manual_seed(0)
-    for name, module in model.named_modules():
-        if name.startswith("blocks.") and isinstance(module, nn.Linear):
-            rows, columns = (size // block for size in module.weight.shape)
-            kept = torch.rand(rows, columns, generator=draw) >= sparsity
-            module.weight.mul_(kept.repeat_interleave(block, 0).repeat_interleave(block, 1))
 
 
 def _forward(model: nn.Module, images: Tensor) -> Callable[[], Tensor]:
@@ -114,22 +105,23 @@ def neurons() -> list[Figure]:
     geometry = compose(["backbone=deit_base"]).backbone.paper
     images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     figures = []
-    for density in (0.75, 0.5, 0.25):
+    for density in (0.75, 0.5, 0.303, 0.25):  # with 0.303 931 neurons are left, an odd width, and 4 of 12 heads
         dense = build_model(geometry, 0.0, 0).eval()
         silence(dense, density)
         small = copy.deepcopy(dense)
         shrink(small)
+        saved = 1 - macs(small, 197) / macs(dense, 197)
+        align(small)  # as an export is loaded
         first, second = _forward(dense, images), _forward(small, images)
         difference = float((first() - second()).abs().max())
         assert difference < 1e-4, f"logits differ by {difference}"
-        saved = 1 - macs(small, 197) / macs(dense, 197)
-        pairs = in_turn(first, second, ROUNDS)
+        pairs = in_turn(first, second, NEURON_ROUNDS)
         saving = 1 - statistics.median(small_s / dense_s for dense_s, small_s in pairs)
         figures.append(
             Figure(
                 f"ViT-B/16 at batch {BATCH}, {100 * density:g} % of heads and neurons left: time saved per MACs saved",
                 "at least 0.9",
-                f"{saving / saved:.2f} ({100 * saving:.1f} % of the time, {100 * saved:.1f} % of the MACs)",
+                f"{saving / saved:.2f} ({100 * saving:.1f} % of the time; limit {100 * saved:.1f} %, that of the MACs)",
                 saving / saved >= 0.9,
                 {
                     "largest_logit_difference": difference,

@@ -45,7 +45,7 @@ def test_every_part_runs_on_torch_and_timm_alone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     result = json.loads((tmp_path / "gpu_dry_run.json").read_text(encoding="utf-8"))
     assert result["hardware"]["device"].startswith("cpu (dry run")
-    assert set(result["hardware"]["seconds"]) == {"correctness", "compile", "released", "methods", "time"}
+    assert set(result["hardware"]["seconds"]) == {"correctness", "compile", "released", "methods", "time", "sparse"}
     figures = {figure["name"]: figure for figure in result["figures"]}
     for name in METHODS:
         exact = figures[f"{name}, float32: against the reference"]
@@ -53,7 +53,14 @@ def test_every_part_runs_on_torch_and_timm_alone(tmp_path: Path) -> None:
         mixed = figures[f"{name}, bfloat16: against the reference"]
         assert mixed["details"]["losses"] != mixed["details"]["reference"]
         assert exact["is_met"] is mixed["is_met"] is True
-    for words in ("float32, compiled", "matrix products", "the released style's", "over the dense", "per MACs saved"):
+    for words in (
+        "float32, compiled",
+        "matrix products",
+        "the released style's",
+        "over the dense",
+        "per MACs saved",
+        "exported, times",
+    ):
         assert any(words in name for name in figures), words
     assert all(figure["is_met"] is None for name, figure in figures.items() if "step" in name or "saved" in name)
     assert "| figure | target | measured | |" in (tmp_path / "gpu_dry_run.md").read_text(encoding="utf-8")
@@ -68,7 +75,7 @@ def test_without_a_gpu_it_says_so_in_a_line(tmp_path: Path) -> None:
 def test_a_part_that_is_not_there_is_refused(tmp_path: Path) -> None:
     done = gpu_check("speed", folder=tmp_path)
     assert done.returncode == 2
-    assert "no part speed; there are correctness, compile, released, methods, time" in done.stderr
+    assert "no part speed; there are correctness, compile, released, methods, time, sparse" in done.stderr
 
 
 def test_a_part_that_breaks_fails_the_check_and_the_others_go_on(

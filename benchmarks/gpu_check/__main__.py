@@ -22,11 +22,14 @@ import torch
 
 from benchmarks.cases import Case, case_from_json
 from benchmarks.figures import RESULTS, Figure, write
-from benchmarks.gpu_check import correctness, speed
+from benchmarks.gpu_check import correctness, sparse, speed
 
 CASES = Path(__file__).resolve().parents[1] / "cases.json"
 NO_GPU = 3
-PARTS = ("correctness", "compile", "released", "methods", "time")
+PARTS = ("correctness", "compile", "released", "methods", "time", "sparse")
+# Sparsity and side of the blocks of what is exported.
+SPARSE = ((0.9, 1), (0.95, 1), (0.9, 16), (0.9, 32))
+SPARSE_BATCH = 64
 COMPILED = ("dense", "svite", "s2vite", "svite_plus")
 EXACT = ("correctness", "compile")  # what a dry run can tell, too
 
@@ -111,9 +114,21 @@ class Check:
                     case.name,
                     partial(speed.against_dense, dense, case, device, batch, self.speed_compiler, self.updates),
                 )
-        else:
+        elif part == "time":
             for made in self.smaller:
                 yield made["row"], partial(speed.time_column, made, device, batch)
+        else:
+            largest = self.backbones[-1]
+            # In a dry run as wide as blocks of 32 want it.
+            geometry = {**largest.geometry, "embed_dim": 96} if self.is_dry else largest.geometry
+            for sparsity, block in SPARSE:
+                yield (
+                    f"{sparsity:g}, blocks of {block}",
+                    partial(
+                        sparse.exported,
+                        *(largest.name.split()[0], geometry, device, min(batch, SPARSE_BATCH), sparsity, block),
+                    ),
+                )
 
     def _products(self) -> Iterator[Figure]:
         for name in ("float32", "bfloat16"):

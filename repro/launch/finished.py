@@ -21,7 +21,7 @@ def finished_record(what: str, scale: str, seed: int, root: Path, overrides: Seq
         tables = [table for table in map(load_table, table_names()) if what in {row.id for row in table.every_row}]
         if not tables:
             rows = [row.id for name in table_names() for row in load_table(name).every_row]
-            raise UserError(f"{what}: neither a record's folder nor a row{did_you_mean(what, rows)}")
+            raise UserError(f"{what}: neither a record's folder nor a row{did_you_mean(what, rows)} (repro list)")
         runs = plan(tables[0], tables[0].select([what]), scale, [seed], root, overrides)
         record = runs[-1].record  # the run that it begins with, if any, comes before it
     if record.result() is None:

@@ -24,6 +24,7 @@ from repro.models.kernels import (
     as_linear,
     densities,
     density,
+    has_kernel,
     in_place_of,
     sparse_layers,
 )
@@ -66,7 +67,8 @@ class Nothing(nn.Module):
 def choose(model: nn.Module, images: Tensor, tell: Callable[[str], None] = lambda _: None) -> list[Choice]:
     """Time every kernel of the sparse layers on inputs of the size they see with `images`; the model is not changed.
 
-    Layers of one shape whose zeros lie alike (to one digit of their densities) share one measurement.
+    Layers of one shape whose zeros lie alike (to one digit of their densities) share one measurement; each takes of it
+    the fastest kernel that it can have itself.
     """
     layers = dict(sparse_layers(model))
     sizes = _input_sizes(model, layers, images)
@@ -79,9 +81,8 @@ def choose(model: nn.Module, images: Tensor, tell: Callable[[str], None] = lambd
             inputs = torch.randn(sizes[name], dtype=images.dtype, device=images.device)
             known[alike] = dict(_ratios(layer, inputs))
         ratios = known[alike]
-        best = min(ratios, key=lambda kernel: ratios[kernel], default="dense")
-        if best != "dense" and ratios[best] > 1 - LEAST_GAIN:
-            best = "dense"
+        won = sorted((ratio, kernel) for kernel, ratio in ratios.items() if ratio <= 1 - LEAST_GAIN)
+        best = next((kernel for _, kernel in won if has_kernel(layer, kernel)), "dense")
         choices.append(Choice(name, density(layer), best, ratios))
         tell(f"{number} of {len(layers)} layers: {name}, density {choices[-1].density:.3f}: {best}")
     return choices

@@ -115,7 +115,8 @@ def _csr(linear: nn.Linear) -> nn.Module | None:
 
 
 def _bsr(linear: nn.Linear) -> nn.Module | None:
-    block = next((size for size in (32, 16) if block_density(linear.weight, size) < 1.5 * density(linear)), None)
+    fit = [size for size in (32, 16) if not any(side % size for side in linear.weight.shape)]
+    block = next((size for size in fit if block_density(linear.weight, size) < 1.5 * density(linear)), None)
     return None if block is None else SparseLinear(linear, block)
 
 
@@ -141,6 +142,11 @@ KERNELS: Mapping[str, Callable[[nn.Linear], nn.Module | None]] = {
     "packed": _packed(1),
     "packed_blocks": _packed(4),
 }
+
+
+def has_kernel(layer: Layer, name: str) -> bool:
+    """Whether a layer can be replaced by the kernel of this name."""
+    return name == "dense" or KERNELS[name](as_linear(layer)) is not None
 
 
 def has_packed() -> bool:

@@ -50,14 +50,15 @@ class Soft:
     dtype: torch.dtype
 
     @property
-    def numbers(self) -> tuple[float, float, float]:
-        """What was found, to be told to other ranks."""
-        return self.pivot, self.shift, self.slope
+    def numbers(self) -> tuple[float, float, float, float]:
+        """What was found, and whether in float64, to be told to other ranks."""
+        return self.pivot, self.shift, self.slope, float(self.dtype is torch.float64)
 
     def with_numbers(self, numbers: Sequence[float]) -> Soft:
         """The same problem with another rank's solution."""
-        pivot, shift, slope = numbers
-        return replace(self, pivot=pivot, shift=shift, slope=slope)
+        pivot, shift, slope, is_double = numbers
+        dtype = torch.float64 if is_double else torch.float32
+        return replace(self, pivot=pivot, shift=shift, slope=slope, dtype=dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -86,7 +87,10 @@ def soft_topk(values: Tensor, costs: Tensor | float, budget: float, beta: float)
 
     Raises:
         ValueError: for a beta below 0 or infinite, a budget below 0 or not a number, a cost that is not above 0.
+        TypeError: for values of another type, whose steps are wider than the budget allows.
     """
+    if values.dtype not in _TOLERANCE:
+        raise TypeError(f"values of {values.dtype}: a budget is kept in float32 or float64")
     return cast(Tensor, _SoftTopK.apply(values, costs, budget, beta))
 
 

@@ -120,6 +120,33 @@ def test_which_kernels_a_layer_has() -> None:
     assert {name for name, build in KERNELS.items() if build(blocks)} >= {"csr", "bsr", "packed", "packed_blocks"}
 
 
+@pytest.mark.parametrize(("outputs", "inputs"), [(10, 96), (1000, 384), (16, 10), (48, 96)])
+@pytest.mark.parametrize("density", [0.67, 0.7, 0.74])
+def test_blocks_that_do_not_fit_are_not_tried(outputs: int, inputs: int, density: float) -> None:
+    """Ten classes or a thousand: no multiple of 16. At two thirds and above full blocks look as good as the weights."""
+    linear = sparse_linear(outputs, inputs, density)
+    built = {name: build(linear) for name, build in KERNELS.items()}
+    assert ("bsr" in {name for name, module in built.items() if module is not None}) is (outputs == 48)
+    for module in built.values():
+        if module is not None:
+            agree(module, linear, 3)
+
+
+def test_a_layer_takes_no_kernel_that_it_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Densities that round to the same digit, on either side of what groups of four rows need."""
+    model = nn.Sequential(sparse_linear(64, 64, 0.72), sparse_linear(64, 64, 0.655))
+    assert kernels_module.has_kernel(model[0], "packed_blocks")
+    assert not kernels_module.has_kernel(model[1], "packed_blocks")
+    ratios = {"packed_blocks": 0.3, "packed": 0.5, "csr": 0.9}
+    monkeypatch.setattr(choosing, "_ratios", lambda *_: ratios.items())
+    choices = choose(model, torch.randn(2, 64))
+    assert [choice.kernel for choice in choices] == ["packed_blocks", "packed"]
+    with torch.inference_mode():
+        expected = model(torch.ones(1, 64))
+        apply_kernels(model, {choice.layer: choice.kernel for choice in choices})
+        torch.testing.assert_close(model(torch.ones(1, 64)), expected, rtol=1e-5, atol=1e-4)
+
+
 def sparse_vit() -> nn.Module:
     model = build_model(small_config().model, 0.0, 0).eval()
     with torch.no_grad():

@@ -75,6 +75,12 @@ def test_what_cannot_be_is_refused(budget: float, beta: float, cost: float, said
         soft_topk(torch.ones(3), cost, budget, beta)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_values_whose_steps_are_wider_than_a_budget_allows_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="a budget is kept in float32 or float64"):
+        soft_topk(torch.rand(100).to(dtype), 1.0, 10, 5.0)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(numbers, st.floats(0.125, 50, width=32)), min_size=1, max_size=60),

@@ -144,7 +144,7 @@ def test_every_rank_cuts_where_the_first_one_does(monkeypatch: pytest.MonkeyPatc
     part.choose(20)
     for name, dense in part.dense.items():
         assert torch.equal(part.masks[name], dense.abs() > 0.05)
-    assert part.soft[0].numbers == (0.05, -1.0, 7.0)
+    assert part.soft[0].numbers == (0.05, -1.0, 7.0, 0.0)
     for name, weight in part.parameters.items():
         value = part.dense[name].abs()
         soft = torch.sigmoid(part.beta * (value - 0.05) - 1.0) * (value > 0.05)
