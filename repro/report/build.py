@@ -11,9 +11,6 @@ import pandas as pd
 
 from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
-from repro.report.figures import table_figure
-from repro.report.mask_figure import mask_figure
-from repro.report.more_figures import figure_jobs
 from repro.report.page import write_page
 from repro.report.sharing import share
 from repro.report.tables import write_tables
@@ -43,7 +40,11 @@ def build(
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
-    frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
+    frame, every = gather(table, rows, scale, seeds, runs_root, overrides, meanwhile=_import_what_draws)
+    from repro.report.figures import table_figure
+    from repro.report.mask_figure import mask_figure
+    from repro.report.more_figures import figure_jobs
+
     written = write_tables(frame, table, reports_dir / table.name, overrides)
     # A row with settings of its own is no point on its method's line.
     usual = [evidence for evidence in every if not evidence.row.settings]
@@ -59,3 +60,9 @@ def build(
         written += write_card(filled, reports_dir / table.name)
     written += write_page(frame, table, every, filled, written, reports_dir, overrides)
     return Report(frame, tuple(written))
+
+
+def _import_what_draws() -> None:
+    """matplotlib takes as long as reading a thousand records does: one process imports it, the others read."""
+    import repro.report.mask_figure
+    import repro.report.more_figures  # noqa: F401  # all that draws
