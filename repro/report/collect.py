@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from repro.errors import UserError, did_you_mean
 from repro.launch.plan import without_method
@@ -25,7 +24,8 @@ from repro.report.times import is_timed_otherwise, time_note, time_values
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Row, Table
 
-_PARTS_EACH = 4  # of the rows for each process: some wait longer for a disk, or begin later
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def collect(
@@ -84,16 +84,26 @@ def gather(
         own = {row.id: without_method(overrides) if row.id in unasked else overrides for row in part}
         return [read_evidence(table.name, row, scale, distinct, root, own[row.id], moment) for row in part]
 
-    # Neighbours together: rows of one backbone share most of what composing their configs costs.
-    size = max(1, math.ceil(len(wanted) / (_PARTS_EACH * processors())))
-    parts = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-    found = share([functools.partial(read, part) for part in parts], meanwhile)
+    found = share([functools.partial(read, part) for part in _parts(wanted)], meanwhile)
     known = {one.row.id: one for part in found for one in part}
+    import pandas as pd  # longer than it takes to begin reading: others do so meanwhile
+
     lines = []
     for row in rows:
         reference = references[row.id]
         lines.append(_line(table, scale, known[row.id], known[reference.id] if reference else None))
     return typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in rows]
+
+
+def _parts(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in parts for several processes: those of one backbone together, which share most of what composing their
+    configs costs, as far as there is work for all."""
+    most = max(1, math.ceil(len(rows) / processors()))
+    parts = []
+    for _, same in itertools.groupby(sorted(rows, key=lambda row: row.backbone), lambda row: row.backbone):
+        alike = list(same)
+        parts += [alike[start : start + most] for start in range(0, len(alike), most)]
+    return parts
 
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from repro.report.seeds import BY_SEED, SEED_COLUMNS
 from repro.report.times import BY_TURN, TIME_COLUMNS
 from repro.rows import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROW_COLUMNS = ("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds")
 MEASURED_COLUMNS = (
