@@ -6,26 +6,23 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.collect import gather
-from repro.report.figures import table_figure
-from repro.report.mask_figure import mask_figure
-from repro.report.more_figures import figure_jobs
-from repro.report.page import write_page
 from repro.report.sharing import share
-from repro.report.tables import write_tables
 from repro.rows import Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was built: the frame behind it and the files, tables first."""
+    """What was built: the frame behind it, the files, tables first, and what could not be drawn of finished models."""
 
     frame: pd.DataFrame
     paths: tuple[Path, ...]
+    awaited: str = ""
 
 
 def build(
@@ -43,19 +40,38 @@ def build(
 
     Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
     """
-    frame, every = gather(table, rows, scale, seeds, runs_root, overrides)
-    written = write_tables(frame, table, reports_dir / table.name, overrides)
+    frame, every = gather(table, rows, scale, seeds, runs_root, overrides, meanwhile=_import_the_rest)
+    from repro.report.card import card_of, remembered_affiliation, write_card
+    from repro.report.extracts import awaited
+    from repro.report.figures import table_figure
+    from repro.report.mask_figure import mask_figure
+    from repro.report.more_figures import figure_jobs
+    from repro.report.page import write_page
+    from repro.report.tables import write_tables
+
     # A row with settings of its own is no point on its method's line.
     usual = [evidence for evidence in every if not evidence.row.settings]
     points = frame[[not evidence.row.settings for evidence in every]].reset_index(drop=True)
     jobs = [
+        lambda: write_tables(frame, table, reports_dir / table.name, overrides),
         lambda: table_figure(points, table, reports_dir),
         lambda: mask_figure(table, every, scale, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
-    written += itertools.chain.from_iterable(share(jobs))
+    written = list(itertools.chain.from_iterable(share(jobs)))
     filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))
     if filled is not None:
         written += write_card(filled, reports_dir / table.name)
-    written += write_page(frame, table, every, filled, written, reports_dir, overrides)
-    return Report(frame, tuple(written))
+    missing = awaited(table, every, scale)
+    written += write_page(frame, table, every, filled, written, reports_dir, overrides, awaited=missing)
+    return Report(frame, tuple(written), missing)
+
+
+def _import_the_rest() -> None:
+    """pandas and matplotlib take as long as reading a thousand records does: one process imports, the others read."""
+    import scipy.special  # type: ignore[import-untyped]  # noqa: F401  # for intervals over seeds
+
+    import repro.report.mask_figure
+    import repro.report.more_figures
+    import repro.report.page
+    import repro.report.tables  # noqa: F401

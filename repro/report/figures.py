@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.report.collect import KEPT_AS_PLANNED, KEPT_ELSEWHERE
 from repro.report.local_data import PUBLISHED_BACKBONE, accuracy_axis
+from repro.report.points import Point, counted_macs_g, published_point
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, looks, write_figure
 from repro.report.view import rows_by_id
 from repro.rows import Row, Table
@@ -23,16 +22,6 @@ _SAME_LINE_POINTS = 0.05  # two published values of the reference that are close
 _DASHED, _DOTTED = (0, (5, 3)), (0, (1, 2))
 _REFERENCE_MARKER = "*"
 _LEGEND_LINES = 3
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of a panel: MACs in 1e9 per image, accuracy in percent, and the uncertainty of either (0: none known)."""
-
-    macs_g: float
-    top1_pct: float
-    macs_error_g: float = 0.0
-    top1_error_pct: float = 0.0
 
 
 def table_figure(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
@@ -95,37 +84,6 @@ def method_looks(table: Table) -> dict[str, Look]:
     return looks(row.method for row in table.every_row if row.id not in references)
 
 
-def published_point(line: Mapping[str, Any], row: Row) -> Point | None:
-    """Where a row's published values put it; None without a published accuracy.
-
-    The MACs follow from the published saving by the figure convention, or by the table convention where the two agree
-    for this row; else they are the published MACs where they do; else the counted ones. Those that a run has measured
-    of other images, or that are only planned, say nothing of the published point: it is not drawn then.
-    """
-    top1 = row.best_published("top1_pct")
-    if top1 is None:
-        return None
-    dense_g = line["macs_g"] / (1 - line["flops_saving_pct"] / 100)
-    saving = row.best_published("flops_saving_alt_pct")
-    conventions_agree = math.isclose(line["flops_saving_pct"], line["flops_saving_alt_pct"], abs_tol=1e-6)
-    if saving is None and conventions_agree:
-        saving = row.best_published("flops_saving_pct")
-    macs = row.best_published("macs_g")
-    if saving is None and conventions_agree and macs is not None:
-        return Point(macs.value, top1.value, macs.uncertainty, top1.uncertainty)
-    if saving is None:
-        rests_on_data = line["cost_note"] in (KEPT_ELSEWHERE, KEPT_AS_PLANNED)
-        return None if rests_on_data else Point(counted_macs_g(line), top1.value, 0.0, top1.uncertainty)
-    macs_g = dense_g * (1 - saving.value / 100)
-    return Point(macs_g, top1.value, dense_g * saving.uncertainty / 100, top1.uncertainty)
-
-
-def counted_macs_g(line: Mapping[str, Any]) -> float:
-    """A row's MACs by the figure convention, in 1e9 per image."""
-    dense_g = line["macs_g"] / (1 - line["flops_saving_pct"] / 100)
-    return float(dense_g * (1 - line["flops_saving_alt_pct"] / 100))
-
-
 def _draw_reference(axes: Axes, reference: Row) -> None:
     """Lines at the accuracy of the backbone with nothing removed: the strongest source dashed, others dotted."""
     best = reference.best_published("top1_pct")
@@ -177,18 +135,24 @@ def _draw_series(axes: Axes, points: list[Point], colour: str, marker: str, *, i
         markeredgewidth=0.6 if is_solid else 1.2,
         zorder=5 if is_solid else 3,
     )
-    # Above the hollow markers: a digitised point's uncertainty is often smaller than its marker.
-    axes.errorbar(
-        macs,
-        accuracies,
-        xerr=[point.macs_error_g for point in ordered],
-        yerr=[point.top1_error_pct for point in ordered],
-        linestyle="none",
-        ecolor=colour,
-        elinewidth=0.9,
-        capsize=1.5 if is_solid else 0,
-        zorder=4,
-    )
+    _draw_errors(axes, ordered, colour, has_caps=is_solid)
+
+
+def _draw_errors(axes: Axes, points: list[Point], colour: str, *, has_caps: bool) -> None:
+    """Bars of those points alone whose error is known: one of no length costs as much to draw as any other."""
+    sure = [point for point in points if point.macs_error_g or point.top1_error_pct]
+    if sure:
+        axes.errorbar(
+            [point.macs_g for point in sure],
+            [point.top1_pct for point in sure],
+            xerr=[point.macs_error_g for point in sure] if any(point.macs_error_g for point in sure) else None,
+            yerr=[point.top1_error_pct for point in sure] if any(point.top1_error_pct for point in sure) else None,
+            fmt="none",
+            ecolor=colour,
+            elinewidth=0.9,
+            capsize=1.5 if has_caps else 0,
+            zorder=4,  # above the hollow markers: a digitised point's uncertainty is often smaller than its marker
+        )
 
 
 def _legend(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Iterator[Line2D]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +20,7 @@ from matplotlib.patheffects import Normal, Stroke
 from repro.report.cost_figure import draw_cost
 from repro.report.curve_figure import draw_curves
 from repro.report.evidence import Evidence
+from repro.report.extracts import anatomies
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.interpretation_figure import draw_interpretation, what_is_shown
@@ -28,7 +28,6 @@ from repro.report.layer_figure import draw_layers
 from repro.report.local_data import accuracy_axis
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
-from repro.runs.record import Record
 
 _KEPT, _GONE = "#0072B2", "#e3e6e8"
 _DROPPED_SHADE = (0.84, 0.37, 0.0, 0.62)
@@ -61,7 +60,7 @@ def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], fo
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
         shows = frame.to_csv() if one.reads == "frame" else finished
-        shows += str(list(_anatomies(every))) if one.reads == "anatomy" else ""
+        shows += str(list(anatomies(every))) if one.reads == "anatomy" else ""
         shows += what_is_shown(every) if one.reads == "interpretation" else ""
         jobs.append(functools.partial(write_figure, folder, f"{table.name}_{one.name}", shows, one.draw))
     return jobs
@@ -135,7 +134,7 @@ def _draw_level(
 def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
     """A map per row that removed heads: layers down, heads across, dark where a head still speaks."""
     maps = []
-    for evidence, found in _anatomies(every):
+    for evidence, found in anatomies(every):
         heads = np.array(found["heads"], dtype=bool)
         if not heads.all():
             maps.append((evidence, heads))
@@ -169,7 +168,7 @@ def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
 
 def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
     """A strip of test images per row with a token selector: dropped patches are hatched over."""
-    strips = [(evidence, found) for evidence, found in _anatomies(every) if "kept" in found][:_MOST_ROWS]
+    strips = [(evidence, found) for evidence, found in anatomies(every) if "kept" in found][:_MOST_ROWS]
     if not strips:
         return None
     count = max(len(found["images"]) for _, found in strips)
@@ -197,17 +196,6 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
         name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped_pct:.3g} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure
-
-
-def _anatomies(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, dict[str, Any]]]:
-    """What was extracted of the first finished seed of each row."""
-    for evidence in every:
-        for run in evidence.runs.values():
-            if run.path is not None and run.state == "done":
-                found = Record(run.path).anatomy()
-                if found is not None:
-                    yield evidence, found
-                break
 
 
 def _looks(table: Table) -> dict[str, Look]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from repro.report.collect import MASKED_DENSE
+from repro.report.times import MASKED_DENSE
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.rows import KINDS, Metric, PublishedValue, Row, Table
 

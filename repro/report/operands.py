@@ -7,18 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repro.report.collect import (
-    BY_TOKENS,
-    BY_TURN,
-    IMAGES_BY_TURN,
-    KEPT_AS_PLANNED,
-    KEPT_ELSEWHERE,
-    TIMED_OTHERWISE,
-    read_by_turn,
-)
+from repro.report.costs import BY_TOKENS, KEPT_AS_PLANNED, KEPT_ELSEWHERE
 from repro.report.expressions import Call, Interval, exact
 from repro.report.seeds import BY_SEED, read_by_seed
 from repro.report.statistics import LEVEL, Estimate, difference, mean_of, median_interval
+from repro.report.times import BY_TURN, IMAGES_BY_TURN, TIMED_OTHERWISE, read_by_turn
 from repro.rows import Table
 
 NOT_RUN_AT_SCALE = "not run at this scale"

@@ -22,8 +22,8 @@ import pandas as pd
 
 from repro.report.card import NOT_STATED, Card
 from repro.report.evidence import Evidence
-from repro.report.figures import counted_macs_g
 from repro.report.local_data import PUBLISHED_BACKBONE, local_title
+from repro.report.points import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table, table_names
 from repro.runs.files import read_json, write_json, write_text
@@ -62,6 +62,8 @@ def write_page(
     figures: Sequence[Path],
     folder: Path,
     overrides: Sequence[str] = (),
+    *,
+    awaited: str = "",
 ) -> list[Path]:
     """Write `<folder>/<table>/section.json` and, of all sections there are, `<folder>/index.html`; returns both paths.
 
@@ -69,6 +71,7 @@ def write_page(
         every: the evidence behind the frame's lines; its runs are listed and plotted.
         card: None where no run is finished.
         figures: what was drawn; the SVGs among them are held by the page itself.
+        awaited: what of the figures is not there yet, and how it comes.
     """
     runs = run_lines(frame, every, folder)
     drawn = [path.stem for path in figures if path.suffix == ".svg"]
@@ -76,7 +79,7 @@ def write_page(
         "schema": SCHEMA,
         "table": table.name,
         "title": table.title,
-        "html": section_html(frame, table, runs, card, overrides, has_figures=bool(drawn)),
+        "html": section_html(frame, table, runs, card, overrides, has_figures=bool(drawn), awaited=awaited),
         "figures": drawn,
         "runs": runs,
     }
@@ -97,6 +100,7 @@ def section_html(
     overrides: Sequence[str] = (),
     *,
     has_figures: bool = False,
+    awaited: str = "",
 ) -> tuple[str, str]:
     """A table's part of the page, what comes before its figures (table, claims) and after (runs, card, notes)."""
     dots, low, high = _dots(runs)
@@ -111,6 +115,7 @@ def section_html(
         not_stated=NOT_STATED,
         has_figures=has_figures,
         figures_here=_FIGURES_HERE,
+        awaited=awaited,
         dots=dots,
         accuracy=local_title(frame, table) or "top-1",
         of_backbone=PUBLISHED_BACKBONE,

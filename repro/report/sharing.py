@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_NUMBER_BYTES = 2  # of a job's number: all of them fit into a pipe, which holds 64 KiB
 
 
 def processors() -> int:
@@ -24,28 +25,37 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def share(jobs: Sequence[Callable[[], T]]) -> list[T]:
+def share(jobs: Sequence[Callable[[], T]], meanwhile: Callable[[], object] | None = None) -> list[T]:
     """What the jobs return, in their order. Raises what a job raises.
 
-    The other processes are copies of this one: a job needs nothing but what is in its memory, and what it returns can
-    be pickled.
+    Whoever is free takes the next one, so that long jobs belong in front. The other processes are copies of this one: a
+    job needs nothing but what is in its memory, and what it returns can be pickled.
+
+    Args:
+        meanwhile: what this process alone has to do, before it takes its first job.
     """
-    workers = min(len(jobs), processors())
+    workers = min(len(jobs) + (meanwhile is not None), processors())
     if workers < 2:
+        if meanwhile is not None:
+            meanwhile()
         return [job() for job in jobs]
-    found: dict[int, Any] = {}
     context = multiprocessing.get_context("fork")
+    waiting = _queue(len(jobs))
     others: list[tuple[BaseProcess, Connection]] = []
-    for worker in range(1, workers):
+    for _ in range(1, workers):
         here, there = context.Pipe(duplex=False)
-        process: BaseProcess = context.Process(target=_work, args=(jobs, range(worker, len(jobs), workers), there))
+        process: BaseProcess = context.Process(target=_work, args=(jobs, waiting, there))
         with warnings.catch_warnings():  # Python counts the idle threads of numpy's libraries, too
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
         there.close()
         others.append((process, here))
-    for place in range(0, len(jobs), workers):
-        found[place] = _outcome(jobs[place])
+    try:
+        if meanwhile is not None:
+            meanwhile()
+        found = _outcomes(jobs, waiting)
+    finally:
+        os.close(waiting)
     for process, here in others:
         try:
             found |= here.recv()
@@ -56,8 +66,24 @@ def share(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return [_or_raise(found[place]) for place in range(len(jobs))]
 
 
-def _work(jobs: Sequence[Callable[[], T]], places: Sequence[int], there: Connection) -> None:
-    there.send({place: _outcome(jobs[place]) for place in places})
+def _queue(count: int) -> int:
+    """The numbers of the jobs in a pipe, which every process reads from: each number is read once."""
+    waiting, filled = os.pipe()
+    with os.fdopen(filled, "wb") as stream:
+        stream.writelines(place.to_bytes(_NUMBER_BYTES, "big") for place in range(count))
+    return waiting
+
+
+def _outcomes(jobs: Sequence[Callable[[], T]], waiting: int) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    while number := os.read(waiting, _NUMBER_BYTES):
+        place = int.from_bytes(number, "big")
+        found[place] = _outcome(jobs[place])
+    return found
+
+
+def _work(jobs: Sequence[Callable[[], T]], waiting: int, there: Connection) -> None:
+    there.send(_outcomes(jobs, waiting))
     there.close()
 
 

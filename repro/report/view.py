@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from repro.report.claims import DOES_NOT_HOLD, HOLDS, JudgedClaim, judge_claims
-from repro.report.collect import MASKED_DENSE, PARAMS_BY_TRAINING
+from repro.report.costs import PARAMS_BY_TRAINING
 from repro.report.local_data import local_title
 from repro.report.notes import KIND_MARKS, Note, notes
+from repro.report.times import MASKED_DENSE
 from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
 from repro.rows import Metric, PublishedValue, Row, Table
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.composition import compose
+from repro.report.claims import Claim
+from repro.report.expressions import parse
 from repro.rows import Row
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
@@ -69,3 +71,9 @@ def write_record(
     }
     write_json(record.path / "result.json", {**result, **changes})
     return record
+
+
+def claim_of(text: str) -> Claim:
+    """A claim about table 1 that is this expression and nothing else."""
+    functions = {"measured": 2, "published": 2, "gain": 2}
+    return Claim("x", "table1", "s", "abstract", parse(text, functions, frozenset()), 0, "r", {})

@@ -1,178 +1,23 @@
-"""Claims: the language is small and safe, the data are whole, and the verdicts are those worked by hand."""
+"""Claims: the data are whole, and the verdicts are those worked by hand."""
 
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from report_records import write_record, write_saving
+from report_records import claim_of, write_record
 from rich.console import Console
 
 from repro.errors import UserError
-from repro.report.claims import Claim, JudgedClaim, judge_claims, load_claims
+from repro.report.claims import JudgedClaim, judge_claims, load_claims
 from repro.report.collect import collect
-from repro.report.expressions import ExpressionError, Interval, exact, parse
 from repro.report.tables import html_text, latex_text, markdown_text, print_claims
 from repro.report.view import view
 from repro.rows import Metric, Table, load_sources, load_table, table_names
-
-CELL = {"cell": 1}
-NO_NAMES: frozenset[str] = frozenset()
-
-
-def value(text: str, **cells: float | tuple[float, float] | None) -> float | tuple[float, float] | bool | None:
-    """What an expression comes to; an exact number, which is an interval of no width, as that number."""
-    known = {
-        name: None if cell is None else Interval(*cell) if isinstance(cell, tuple) else exact(cell)
-        for name, cell in cells.items()
-    }
-    found = parse(text, CELL, frozenset({"tolerance"})).value({"cell": known.__getitem__}, {"tolerance": 0.5})
-    if not isinstance(found, Interval):
-        return found
-    return found.low if found.low == found.high else tuple(found)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("abs(cell('a') - 3) * 2 / 4 + 1", 2.0),
-        ("cell('a') > 0 and not cell('b') >= 3", True),
-        ("0 < cell('a') <= cell('b') + tolerance", True),
-        ("max(cell('a'), cell('b'), -1) < min(5, 4)", True),
-        ("cell('gone') > 1 or cell('a') > 0", True),
-        ("cell('gone') > 1 and cell('a') < 0", False),
-        ("cell('gone') > 1 or cell('a') < 0", None),
-        ("1 < 0 < cell('gone')", False),
-        ("max(cell('a'), cell('gone')) > 0", None),
-        ("not cell('gone') > 0", None),
-    ],
-)
-def test_expressions_by_hand(text: str, expected: float | bool | None) -> None:
-    assert value(text, a=1.0, b=2.0, gone=None) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("cell('i') + cell('j')", (-3.0, 6.0)),
-        ("cell('i') - cell('j')", (-5.0, 4.0)),
-        ("cell('i') * cell('j')", (-4.0, 8.0)),
-        ("-cell('i')", (-2.0, 1.0)),
-        ("cell('i') / (cell('j') + 3)", (-1.0, 2.0)),
-        ("abs(cell('i'))", (0.0, 2.0)),
-        ("abs(cell('i') - 3)", (1.0, 4.0)),
-        ("max(cell('i'), 0)", (0.0, 2.0)),
-        ("min(cell('i'), cell('j'))", (-2.0, 2.0)),
-        ("0 * cell('all')", 0.0),
-        ("cell('i') < 3", True),
-        ("cell('i') > 2", False),
-        ("cell('i') >= 2", None),
-        ("cell('i') >= -1", True),
-        ("cell('i') > -1", None),
-        ("cell('i') < 0", None),
-        ("cell('i') < 0 or cell('i') < 3", True),
-        ("cell('i') < 0 and cell('i') > 2", False),
-        ("cell('all') > 0", None),
-        ("abs(cell('all')) < 0", False),
-        ("80.2 - 80.0 <= 0.2", True),  # in binary it is a little more
-    ],
-)
-def test_intervals_by_hand(text: str, expected: tuple[float, float] | bool | None) -> None:
-    found = value(text, i=(-1.0, 2.0), j=(-2.0, 4.0), all=(-math.inf, math.inf))
-    assert found == pytest.approx(expected) if isinstance(expected, tuple | float) else found is expected
-
-
-def test_dividing_by_what_may_be_nothing_decides_nothing() -> None:
-    for by in ((-1.0, 2.0), (0.0, 0.0)):
-        assert value("1 / cell('i')", i=by) == (-math.inf, math.inf)
-        assert value("1 / cell('i') > 0", i=by) is None
-        assert value("1 / cell('i') > 0 or 1 > 0", i=by) is True
-
-
-ends = st.tuples(st.floats(-100, 100), st.floats(-100, 100)).map(sorted).map(tuple)
-
-
-@given(ends, ends, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["+", "-", "*"]), st.sampled_from(["<", ">="]))
-def test_what_is_said_of_an_interval_is_so_of_all_in_it(
-    one: tuple[float, float], other: tuple[float, float], here: float, there: float, sign: str, compared: str
-) -> None:
-    inside = [low + share * (high - low) for (low, high), share in ((one, here), (other, there))]
-    text = f"cell('a') {sign} cell('b') {compared} 7"
-    said = value(text, a=one, b=other)
-    if said is not None:
-        number = value(f"cell('a') {sign} cell('b')", a=inside[0], b=inside[1])
-        assert isinstance(number, float)
-        if abs(number - 7) > 1e-6:
-            assert (number < 7 if compared == "<" else number >= 7) is said
-
-
-def test_chances_to_be_right_and_to_be_wrong() -> None:
-    counts = {
-        "cell('a') > 0": (1, 1),
-        "cell('a') > 0 or cell('b') > 0 or cell('c') > 0": (3, 1),
-        "cell('a') > 0 and cell('b') > 0": (1, 2),
-        "(cell('a') > 0 or cell('b') > 0) and (cell('c') > 0 or cell('d') > 0 or cell('e') > 0)": (3, 2),
-        "not (cell('a') > 0 and cell('b') > 0)": (2, 1),
-        "0 < cell('a') < cell('b')": (1, 2),
-        "not 0 < cell('a') < cell('b')": (2, 1),
-        "max(cell('a'), cell('b'), cell('c')) > 1": (3, 3),
-        "abs(1 - min(cell('a'), cell('b'), 0)) > 1 or cell('c') > 0": (3, 2),
-        "max(0, cell('a')) > 1": (1, 1),
-    }
-    for text, expected in counts.items():
-        parsed = parse(text, CELL, NO_NAMES)
-        assert (parsed.chances, parsed.risks) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "__import__('os').system('true')",
-        "cell.__class__",
-        "[cell('a') for x in ()]",
-        "cell('a')[0]",
-        "lambda: 1",
-        "cell('a') if 1 else 2",
-        "cell(*('a',))",
-        "cell(name='a')",
-        "cell('a', 'b')",
-        "cell(1)",
-        "open('x')",
-        "2 ** 9 ** 9",
-        "'words'",
-        "True",
-        "x",
-        "cell('a') == 1",
-        "(y := 1)",
-        "f'{cell}'",
-        "max()",
-        "abs(1, 2)",
-        "not cell('a')",
-        "(cell('a') > 0) + 1",
-        "cell('a') and cell('b') > 0",
-        "1 +",
-        "",
-    ],
-)
-def test_anything_else_is_refused_before_it_is_evaluated(text: str) -> None:
-    with pytest.raises(ExpressionError):
-        parse(text, CELL, NO_NAMES)
-
-
-@given(st.text(max_size=40))
-def test_no_text_escapes_the_language(text: str) -> None:
-    try:
-        parsed = parse(text, CELL, NO_NAMES)
-    except ExpressionError:
-        return
-    assert all(call.function == "cell" for call in parsed.calls)
 
 
 def test_every_claim_has_a_source_a_reason_and_no_number_of_its_own() -> None:
@@ -224,7 +69,7 @@ def test_macs_that_rest_on_other_data_decide_nothing(tmp_path: Path) -> None:
     table = load_table("table3")
     frame = collect(table, table.rows, "local", [0], tmp_path)
     for row, verdict in (("deit_small/ia_red2", "not run at this scale"), ("deit_small/linformer", "holds")):
-        claim = replace(by_hand(f"measured('{row}', 'macs_g') <= 5"), table="table3")
+        claim = replace(claim_of(f"measured('{row}', 'macs_g') <= 5"), table="table3")
         (found, *_) = judge_claims(frame, table, [claim])
         assert found.verdict == verdict
 
@@ -287,56 +132,6 @@ def test_a_claim_on_two_rows_waits_for_the_seeds_of_both(table: Table, tmp_path:
     assert "Welch, 2 and 3 seeds" in found.evidence[0]
 
 
-@pytest.mark.parametrize(
-    ("saving", "device", "threads", "verdict"),
-    [
-        (35.9, "a CPU", 2, "holds on CPU"),
-        (35.9, "NVIDIA H100", 0, "holds"),
-        (23.8, "NVIDIA H100", 0, "holds"),  # 22.8 to 24.8 by the seven turns: at least 24.8 - 2
-        (23.0, "a CPU", 2, "undecided"),  # 22 to 24
-        (10.0, "a CPU", 2, "does not hold on CPU"),
-        (10.0, "NVIDIA H100", 0, "does not hold"),
-    ],
-)
-def test_a_saving_is_kept_by_more_of_it_and_is_one_of_a_device(
-    table: Table, tmp_path: Path, saving: float, device: str, threads: int, verdict: str
-) -> None:
-    (row,) = table.select(["deit_base/s2vite-40"])
-    write_saving(tmp_path, row, saving, device=device, threads=threads)
-    frame = collect(table, [row], "local", [0], tmp_path)
-    (found,) = (one for one in judge_claims(frame, table) if one.claim.id == "s2vite_base_time")
-    assert found.verdict == verdict
-    on = "a CPU, 2 threads, batch 8, float32" if threads else "NVIDIA H100, batch 8, float32"
-    assert f"median of 7 turns, 95 % interval {saving - 1:.1f} to {saving + 1:.1f}; {on}" in found.evidence[0]
-    if verdict.endswith("CPU"):
-        assert found.reason == f"{on}; the claim is one of a GPU"
-
-
-@pytest.mark.parametrize(("turns", "verdict"), [(3, "undecided"), (5, "undecided"), (6, "holds"), (7, "holds")])
-def test_few_turns_decide_no_claim(table: Table, tmp_path: Path, turns: int, verdict: str) -> None:
-    """Six values hold the median with 1 - 2 / 2**6 = 96.9 %, five with 93.75 %."""
-    (row,) = table.select(["deit_base/s2vite-40"])
-    write_saving(tmp_path, row, 35.9, device="NVIDIA H100", threads=0, turns=turns)
-    frame = collect(table, [row], "local", [0], tmp_path)
-    (found,) = (one for one in judge_claims(frame, table) if one.claim.id == "s2vite_base_time")
-    assert found.verdict == verdict
-    assert ("too few turns" in found.reason) is (verdict == "undecided")
-    assert (f"median of {turns} turns, too few for a 95 % interval" in found.evidence[0]) is (verdict == "undecided")
-
-
-def test_a_claim_of_one_card_names_any_other(table: Table, tmp_path: Path) -> None:
-    (row,) = table.select(["deit_base/s2vite-40"])
-    write_saving(tmp_path, row, 30.0, device="NVIDIA H100", threads=0)
-    claim = replace(by_hand("measured('deit_base/s2vite-40', 'time_saving_pct') > 20"), device="V100")
-    (found, *_) = judge_claims(collect(table, [row], "local", [0], tmp_path), table, [claim])
-    assert found.verdict == "holds on NVIDIA H100"
-
-
-def by_hand(text: str) -> Claim:
-    functions = {"measured": 2, "published": 2, "gain": 2}
-    return Claim("x", "table1", "s", "abstract", parse(text, functions, NO_NAMES), 0, "r", {})
-
-
 def test_a_metric_that_no_frame_has_is_not_measured(table: Table, tmp_path: Path) -> None:
     """A bound on a drop is counted from the seeds of both rows; what nothing measures says so."""
     rows = table.select(["deit_base/dense", "deit_base/s2vite-40"])
@@ -351,21 +146,9 @@ def test_a_metric_that_no_frame_has_is_not_measured(table: Table, tmp_path: Path
         ("measured('deit_base/s2vite-40', 'top1_gain_pct') > 0", "does not hold"),
         ("measured('deit_base/s2vite-40', 'speedup') > 1", "not measured"),
     ):
-        (found, *_) = judge_claims(frame, wider, [by_hand(text)])
+        (found, *_) = judge_claims(frame, wider, [claim_of(text)])
         assert found.verdict == verdict
     assert found.reason == "deit_base/s2vite-40: no speedup has been measured"
-
-
-def test_times_as_fast_are_as_sure_as_the_saving(table: Table, tmp_path: Path) -> None:
-    (row,) = table.select(["deit_base/s2vite-40"])
-    write_saving(tmp_path, row, 50.0, device="NVIDIA V100", threads=0)  # 49 to 51 %: 1.961 to 2.041 times
-    frame = collect(table, [row], "local", [0], tmp_path).assign(speedup=2.0)
-    wider = replace(table, metrics={**table.metrics, "speedup": Metric("speedup", "Speed-up", 0.1, "device", "r")})
-    for bound, verdict in ((1.95, "holds"), (2.0, "undecided"), (2.05, "does not hold")):
-        claim = replace(by_hand(f"measured('{row.id}', 'speedup') >= {bound}"), device="V100")
-        (found, *_) = judge_claims(frame, wider, [claim])
-        assert found.verdict == verdict
-    assert "2.00 (median of 7 turns, 95 % interval 1.96 to 2.04; NVIDIA V100, batch 8, float32)" in found.evidence[0]
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -374,7 +157,7 @@ def test_every_metric_of_every_table_can_be_claimed(name: str, tmp_path: Path) -
     for scale in ("local", "paper"):
         frame = collect(table, table.rows, scale, [0], tmp_path)
         for metric in table.metrics:
-            claim = replace(by_hand(f"measured('{table.rows[-1].id}', '{metric}') >= -1000"), table=name)
+            claim = replace(claim_of(f"measured('{table.rows[-1].id}', '{metric}') >= -1000"), table=name)
             (found, *_) = judge_claims(frame, table, [claim])
             assert found.verdict in ("holds", "not run", "not measured", "not run at this scale")
 

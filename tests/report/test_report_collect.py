@@ -60,6 +60,15 @@ def test_without_a_record_there_are_still_42_counted_rows(table: Table, tmp_path
     assert list(frame["params_m_verdict"]).count("reproduced") == sum(frame["params_m_published"].notna())
 
 
+def test_the_frame_is_the_same_however_many_processes_read(
+    frames: dict[str, pd.DataFrame], roots: dict[str, Path], table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in (1, 3):
+        for place in ("collect", "sharing"):
+            monkeypatch.setattr(f"repro.report.{place}.processors", lambda count=count: count)
+        pd.testing.assert_frame_equal(collect(table, table.rows, "paper", SEEDS, roots["paper"]), frames["paper"])
+
+
 def test_local_accuracies_are_never_in_columns_of_the_paper(frames: dict[str, pd.DataFrame]) -> None:
     local, paper = frames["local"], frames["paper"]
     top1 = ["top1_last_pct", "top1_best_pct", "top1_std_pct"]
@@ -270,7 +279,9 @@ def test_the_grid_has_lines_without_published_values(table: Table, tmp_path: Pat
 def test_the_report_imports_nothing_heavy() -> None:
     code = (
         "import sys, repro.report.build\n"
-        "heavy = {'torch', 'timm', 'wandb', 'submitit', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'wandb', 'submitit', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "import repro.report.more_figures\n"
+        "heavy |= {'torch', 'timm', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,7 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from repro.report.collect import collect
-from repro.report.figures import counted_macs_g, draw_table_figure, published_point, table_figure
+from repro.report.figures import draw_table_figure, table_figure
+from repro.report.points import counted_macs_g, published_point
 from repro.report.style import COLOURS, MARKERS, looks
 from repro.report.view import rows_by_id
 from repro.rows import Table, load_table

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from needs import needs
 from rich.console import Console
 
+from repro.cli import main
 from repro.report import escaping
 from repro.report.build import build
 from repro.report.collect import collect
@@ -226,6 +227,17 @@ def test_markup_in_names_is_not_read_by_the_terminal(nasty: tuple[pd.DataFrame, 
     out = io.StringIO()
     print_table(*nasty, Console(file=out, width=400, color_system=None))
     assert NASTY in out.getvalue()
+
+
+def test_a_folder_is_named_as_it_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets are the terminal's own markup: a closing one that closes nothing would end the command."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "table1", "deit_tiny/dense", "--reports", "old [/red] [bold]"])
+    assert ended.value.code == 0
+    assert "old [/red] [bold]/table1/table1.csv\n" in capsys.readouterr().out
 
 
 def test_a_report_is_all_its_files(roots: dict[str, Path], table: Table, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from repro.measure.cost import physical_macs_g
 from repro.measure.keep_rates import names
 from repro.measure.timed_rows import paper_config, timeable
 from repro.report.claims import judge_claims
-from repro.report.collect import TIMED_OTHERWISE, collect
+from repro.report.collect import collect
+from repro.report.times import TIMED_OTHERWISE
 from repro.rows import Row, load_table
 from repro.runs.timing import read_timing, write_timing
 
@@ -76,6 +77,31 @@ def test_a_time_is_decided_by_what_the_published_training_kept(tmp_path: Path) -
     assert TIMED_OTHERWISE not in found["time_note"]
     assert "95, 90, 85 % of the patches left as measured" in found["time_note"]
     assert claim(tmp_path, "paper", 3) in ("holds", "does not hold")
+
+
+def test_a_timing_beside_the_column_is_held_against_what_the_runs_kept_too(tmp_path: Path) -> None:
+    """Of two, either may be the stale one: the column's loses its verdict, the other is marked and takes none away."""
+    stale = "(with other keep rates than its runs have measured)"
+    for seed in range(3):
+        write_record(tmp_path, ROW, "paper", seed, **kept(0.95, 0.9, 0.85))
+    time_it(tmp_path, ROW, 10.0)
+    fresh = read_timing(tmp_path, "table3", ROW.id)
+    assert fresh is not None
+    for batch, macs_saving_pct in ((16, fresh.macs_saving_pct + 1.1), (64, fresh.macs_saving_pct + 0.9)):
+        setting = replace(fresh.setting, batch=batch)
+        write_timing(tmp_path, replace(fresh, setting=setting, macs_saving_pct=macs_saving_pct), is_beside=True)
+    found = line(tmp_path, "paper", 3)
+    assert found["time_note"].endswith(f"; 10.0 % at batch 16 {stale}; 10.0 % at batch 64")
+    assert found["speedup_verdict"] == "below"
+    assert claim(tmp_path, "paper", 3) in ("holds", "does not hold")
+    # The other way round: timed again at that batch, and not at the column's.
+    write_timing(tmp_path, replace(fresh, macs_saving_pct=fresh.macs_saving_pct + 1.1))
+    write_timing(tmp_path, replace(fresh, setting=replace(fresh.setting, batch=16)), is_beside=True)
+    found = line(tmp_path, "paper", 3)
+    assert found["time_note"].endswith(f"; 10.0 % at batch 16; 10.0 % at batch 64; {TIMED_OTHERWISE}")
+    assert found["speedup_verdict"] == "not measured"
+    # What runs of other data keep says nothing of a published model.
+    assert stale not in line(tmp_path, "local", 1)["time_note"]
 
 
 def test_a_timing_takes_the_mean_over_seeds_and_the_spread_over_images(tmp_path: Path) -> None:
