@@ -100,7 +100,7 @@ def _report(options: argparse.Namespace) -> int:
 def write_report(options: argparse.Namespace) -> None:
     """Write the table and its figures, and print the table, its claims and the files' names."""
     from repro.report.build import build
-    from repro.report.tables import print_claims, print_table
+    from repro.report.tables import print_claims, print_segmentation, print_table
     from repro.rows import load_table
 
     table = load_table(options.table)
@@ -116,6 +116,7 @@ def write_report(options: argparse.Namespace) -> None:
     )
     out = console()
     print_table(report.frame, table, out)
+    print_segmentation(report.frame, table, out)
     print_claims(report.frame, table, out)
     for path in report.paths:
         out.print(str(path), soft_wrap=True)

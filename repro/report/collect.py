@@ -18,9 +18,10 @@ from repro.launch.plan import without_method
 from repro.measure.cost import Cost, rests_on_data, row_cost
 from repro.report.evidence import Evidence, read_evidence, row_state
 from repro.report.seeds import BY_SEED, SEED_COLUMNS, seed_values
+from repro.report.segmentation import INTERPRETATION, SEGMENTATION, segmentation_columns, segmentation_line
 from repro.report.sharing import processors, share
 from repro.report.statistics import Summary, median_interval, paired_differences, summarise
-from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
+from repro.report.verdicts import DECIDING_SCALE, NO_PUBLISHED_VALUE, OTHER_SCALE, judge
 from repro.rows import Row, Table
 from repro.runs.timing import Timing
 from repro.sparsity.budgets import NEURON
@@ -69,8 +70,14 @@ _BY_METRIC = ("speedup", "speedup_max", "throughput_img_s")
 # What is counted from the tokens that are left.
 BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
 _WHOLE = ("n_seeds", "n_records")
-_TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
-_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED, "_by_turn", BY_TURN)
+_TEXT = (
+    *("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note"),
+    *("run_of", "heat_map", "heat_map_data", "heat_map_missing"),
+)
+_TEXT_ENDS = (
+    *("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting"),
+    *(BY_SEED, "_by_seed", "_by_turn", BY_TURN),
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,16 @@ def columns(table: Table) -> list[str]:
     by_seed = (BY_SEED, f"local_{BY_SEED}")
     beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
     own = [name for name in _BY_METRIC if name in table.metrics]
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *own, *cells, *beside, *seeds, *by_seed]
+    return [
+        *ROW_COLUMNS,
+        *MEASURED_COLUMNS,
+        *own,
+        *cells,
+        *beside,
+        *seeds,
+        *by_seed,
+        *segmentation_columns(table),
+    ]
 
 
 def collect(
@@ -138,11 +154,10 @@ def gather(
     distinct = tuple(dict.fromkeys(seeds))
     if not distinct:
         raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=1)")
-    unknown = [name for name in table.metrics if name not in _MEASURES]
-    if unknown:
-        raise UserError(
-            f"{table.name}/table.yaml: nothing measures {unknown[0]!r}{did_you_mean(unknown[0], _MEASURES)}"
-        )
+    for name, metric in table.metrics.items():
+        valid = SEGMENTATION if metric.needs == INTERPRETATION else _MEASURES
+        if name not in valid:
+            raise UserError(f"{table.name}/table.yaml: nothing measures {name!r}{did_you_mean(name, valid)}")
     moment = time.time() if now is None else now
     references = {row.id: table.reference(row.backbone) for row in rows}
     unasked = {row.id: row for row in references.values() if row is not None and row not in rows}
@@ -166,10 +181,10 @@ def gather(
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
-    cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
     is_published_data = config.data.name == table.dataset_of(row.id)
     is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and is_published_data
-    timing = evidence.timing
+    # Who asks for fewer seeds than the table has does not get a verdict for fewer.
+    wanted_seeds = max(len(evidence.runs), table.default_seeds(scale))
     line: dict[str, Any] = {
         "table": table.name,
         "row": row.id,
@@ -179,15 +194,22 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "data_sparsity_pct": row.data_sparsity_pct,
         "scale": scale,
         "n_seeds": evidence.n_done,
+        "state": evidence.state,
+        "reason": evidence.reason,
+        "n_records": evidence.n_records,
+        "commits": " ".join(evidence.commits),
+        **{f"{name}_verdict": NO_PUBLISHED_VALUE for name in table.metrics},
+    }
+    if row.run_of:  # cost, time and accuracy stand in the line of the row that it reads
+        return line | segmentation_line(table, scale if is_published_training else OTHER_SCALE, evidence, wanted_seeds)
+    cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
+    timing = evidence.timing
+    line |= {
         "params_m": cost.params_m,
         "macs_g": cost.macs_g,
         "flops_saving_pct": cost.flops_saving_pct,
         "flops_saving_alt_pct": cost.flops_saving_alt_pct,
         "time_saving_pct": timing.time_saving_pct if timing else None,
-        "state": evidence.state,
-        "reason": evidence.reason,
-        "n_records": evidence.n_records,
-        "commits": " ".join(evidence.commits),
         "cost_note": _cost_note(cost, evidence, is_published_training),
         "time_note": _time_note(cost, evidence, is_published_training),
         "local_data": "" if is_published_training else config.data.name,
@@ -206,10 +228,10 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         }
         line |= {name: _MEASURES[name](cost, evidence, reference).value for name in _BY_METRIC if name in table.metrics}
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
-    # Who asks for fewer seeds than the table has does not get a verdict for fewer.
-    wanted_seeds = max(len(evidence.runs), table.default_seeds(scale))
     is_trained = is_published_training and evidence.n_done >= wanted_seeds
     for asked in table.metrics.values():
+        if asked.needs == INTERPRETATION:
+            continue
         # What rests on what a run has measured of its data, a count or a time, is decided once an accuracy is.
         waits = asked.name in BY_TOKENS or (asked.needs == "device" and not is_trained)
         metric = replace(asked, needs="training") if waits and rests_on_data(config.method) else asked
