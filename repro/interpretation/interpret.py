@@ -25,7 +25,7 @@ from repro.interpretation.segmentation import Counts, segment
 from repro.models.export import masked_model
 from repro.runs.files import replacing, write_json
 from repro.runs.record import Record
-from repro.tokens.dropping import Trace, tracing
+from repro.tokens.dropping import Trace, drop_instead_of_hiding, tracing
 from repro.training.finished import finished_weights
 
 SCHEMA = 1
@@ -85,6 +85,7 @@ def interpret(config: Config, model: nn.Module, pictures: Iterable[Picture]) -> 
     """
     patches, size = config.model.patches, config.model.image_size
     found = Interpretation()
+    drop_instead_of_hiding(model)  # what is merely hidden would still be in the maps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a selector may draw
         for image, mask in pictures:
@@ -167,7 +168,7 @@ def interpret_records(
         try:
             config = record.config()
             name = data_of(config, segmentation)
-            if not again and _is_enough(record.interpretation(), name, limit):
+            if not again and _is_enough(record.interpretation(), name, segmentation is not None, limit):
                 continue
             model = masked_model(config, finished_weights(record, "last"))
             is_whole, pictures = pictures_of(config, segmentation, limit)
@@ -181,11 +182,18 @@ def interpret_records(
     return written
 
 
-def _is_enough(known: dict[str, Any] | None, name: str, limit: int | None) -> bool:
-    """Whether a record's interpretation is of these images: of all of them, or of as many as are asked for."""
-    if known is None or known.get("data") != name:
+def _is_enough(known: dict[str, Any] | None, name: str, is_of_file: bool, limit: int | None) -> bool:
+    """Whether a record's interpretation is of these images: of all of them, or of as many as are asked for.
+
+    Where no file is asked for, one of all images of such a file stays: its masks say more than images without any, and
+    a figure that is drawn again must not take the values from a table.
+    """
+    if known is None:
         return False
-    return bool(known.get("is_whole", False)) or (limit is not None and known["images"] >= limit)
+    is_whole = bool(known.get("is_whole", False))
+    if known.get("data") != name:
+        return not is_of_file and is_whole and known["images_with_mask"] > 0
+    return is_whole or (limit is not None and known["images"] >= limit)
 
 
 def _first(count: int, limit: int | None) -> int:
