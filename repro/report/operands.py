@@ -118,6 +118,8 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
         return Operand(call, None, "", NOT_RUN_AT_SCALE)
     if math.isnan(number):
         return Operand(call, None, "", NOT_MEASURED, f"{row}: no {metric} has been measured")
+    if needs == INTERPRETATION and line["heat_map_missing"]:
+        return Operand(call, None, "", PARTIAL, f"{row}: {line['heat_map_missing']}")
     if needs == INTERPRETATION:
         return _trained(call, (row,), lines, lambda seeds: mean_of(*seeds), level, f"{metric}_by_seed")
     if needs != "device":

@@ -17,7 +17,7 @@ from rich.text import Text
 from repro.report import escaping
 from repro.report.claims import judge_claims
 from repro.report.local_data import local_title
-from repro.report.segmentation import images_of, segmentation_metrics
+from repro.report.segmentation import images_of, local_images, segmentation_metrics
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.report.view import (
     CLAIM_HEADS,
@@ -176,7 +176,8 @@ def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> N
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     grid.add_column("heat maps held against true masks", no_wrap=True)
     for metric in metrics:
-        grid.add_column(metric.label, justify="right", width=10)
+        is_local = bool(local_images(frame, table, metric))
+        grid.add_column(f"{lines[0]['scale']} {metric.label}" if is_local else metric.label, justify="right", width=10)
         grid.add_column("paper", justify="right", width=5)
     grid.add_column("of", overflow="fold")
     for line in lines:

@@ -129,7 +129,9 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
     settings = [setting for setting in dict.fromkeys(frame["time_setting"]) if setting]
     finished = int((frame["state"] == "done").sum())
     by_id = rows_by_id(table)
-    runs = frame[[not by_id[row].run_of for row in frame["row"]]]  # those of another row are counted there
+    runs = frame[
+        ~frame["row"].map(lambda row: by_id[row].run_id).duplicated()
+    ]  # several rows may be about the same runs
     return (
         ("Paper", table.paper),
         ("Scale", ", ".join(dict.fromkeys(frame["scale"]))),

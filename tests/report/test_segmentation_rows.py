@@ -19,6 +19,8 @@ from repro.interpretation.segmentation import Counts
 from repro.launch.plan import plan
 from repro.report.build import build
 from repro.report.collect import collect
+from repro.report.expressions import Call
+from repro.report.operands import Operand, measured
 from repro.report.segmentation import SEGMENTATION
 from repro.report.tables import markdown_text, print_segmentation
 from repro.report.view import view
@@ -147,6 +149,28 @@ def test_a_record_that_does_not_say_whether_it_saw_all_may_have_seen_a_part(tmp_
     assert "Mean IoU (%) paper (ImageNet-Segmentation, not all of ImageNet-Segmentation)" in text
 
 
+def test_a_claim_waits_for_all_seeds_of_the_published_images(tmp_path: Path) -> None:
+    call = Call("measured", (SCORES, "mean_iou_pct"))
+
+    def operand(scale: str, root: Path) -> Operand:
+        return measured(call, frame_at(root, scale, 3).to_dict("index"), TABLE)
+
+    assert operand("paper", tmp_path).missing == "not measured"
+    interpreted(write_record(tmp_path, LEARNED, "local", 0), "shapes", 60.0)
+    assert operand("local", tmp_path).missing == "not run at this scale"
+    for seed in range(3):
+        record = write_record(tmp_path, LEARNED, "paper", seed)
+        found = operand("paper", tmp_path)
+        assert (found.missing, found.why) == (
+            ("partial", f"{SCORES}: {seed} of 3 seeds")
+            if seed
+            else ("not measured", f"{SCORES}: no mean_iou_pct has been measured")
+        )
+        interpreted(record, "imagenet_segmentation", 59.0 + seed)
+    found = operand("paper", tmp_path)
+    assert (found.missing, found.shown[:5]) == ("", "62.00")
+
+
 def test_seeds_that_saw_other_images_are_not_mixed(tmp_path: Path) -> None:
     for seed, data in enumerate(("shapes", "imagenet_segmentation", "imagenet_segmentation")):
         interpreted(write_record(tmp_path, LEARNED, "paper", seed), data, 60.0 + seed)
@@ -172,6 +196,9 @@ def test_a_run_is_counted_once_and_drawn_once(tmp_path: Path) -> None:
 def test_a_report_of_these_rows_alone_is_written(tmp_path: Path) -> None:
     build(TABLE, TABLE.select([SCORES]), "local", [0], tmp_path / "runs", tmp_path / "reports")
     assert SCORES in (tmp_path / "reports/table3/table3.md").read_text()
+    write_record(tmp_path / "runs", LEARNED, "local", 0)
+    build(TABLE, TABLE.select([SCORES]), "local", [0], tmp_path / "runs", tmp_path / "reports")
+    assert "Generated from: 1 run records" in (tmp_path / "reports/table3/table3.md").read_text()
 
 
 def test_a_heat_map_that_the_models_do_not_have_is_one_line(tmp_path: Path) -> None:
