@@ -41,15 +41,16 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 # The stopwatch goes first, while the machine is quiet; what it has measured before it leaves alone. (Told the launcher,
-# it times nothing on a login node: that is not the device that runs.)
+# it times nothing on a login node: that is not the device that runs.) What figures need of finished models takes seconds
+# of the small ones; of the paper's it is asked for by `make figures`.
 $(TABLES): $(READY)
 	@$(BIN)/repro bench time $@ '$(ROWS)' launcher=$(LAUNCHER) $(filter launcher=%,$(ARGS)) --column --budget $(if $(filter smoke,$(SCALE)),10,90)
-	@$(BIN)/repro launch $@ $(WHAT)
+	@$(BIN)/repro launch $@ $(WHAT) $(if $(filter paper,$(SCALE)),,--figures)
 
 $(FIGURES): $(READY)
 	@$(BIN)/repro report $(@:figure%=table%) $(filter-out --yes --retry,$(WHAT))
 
-figures: $(READY) ## write every figure of a table, those of heads, kept patches and heat maps too, from the records there are
+figures: $(READY) ## write every figure of a table, with heat maps of every row, from the records there are (SEGMENTATION=/data/gtsegs_ijcv.mat)
 	@$(BIN)/repro extract $(TABLE) $(filter-out --yes --retry,$(WHAT))
 	@$(BIN)/repro interpret $(TABLE) $(filter-out --yes --retry,$(WHAT)) $(if $(SEGMENTATION),--segmentation '$(SEGMENTATION)')
 	@$(BIN)/repro report $(TABLE) $(filter-out --yes --retry,$(WHAT))

@@ -21,7 +21,7 @@ from repro.errors import UserError, did_you_mean
 
 TABLES_DIR = Path(__file__).resolve().parent.parent / "paper_tables"
 KINDS = ("confirmed", "cited", "derived", "digitised")  # from the strongest evidence to the weakest
-NEEDS = ("analysis", "device", "training")
+NEEDS = ("analysis", "device", "training", "interpretation")
 PUBLISHED, ABLATIONS = "published", "ablations"  # row sets that a table need not define
 
 
@@ -43,7 +43,8 @@ class Row:
 
     `settings` are overrides of its own, for a row that differs from another in them (an ablation); `scales` are those
     that it is run at, empty for all. `by_scale` are overrides that its table has for it at some scales: smaller data,
-    say, than those of the paper.
+    say, than those of the paper. `run_of` is the row whose runs this one reads, where it has none of its own: it says
+    how well their heat map `heat_map` finds objects.
     """
 
     table: str
@@ -57,6 +58,13 @@ class Row:
     settings: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
     by_scale: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    run_of: str = ""
+    heat_map: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """The row that its records lie under: itself, unless it reads another's."""
+        return self.run_of or self.id
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -89,7 +97,7 @@ class Metric:
 
     With `bound: upper` the published value is one that a measured value stays below, with `bound: lower` one that it
     reaches; otherwise one that it should meet. `device` is that of the published values, where they mean nothing on
-    another: a part of its name.
+    another: a part of its name. `dataset` is that of an `interpretation`: whose images heat maps were made of.
     """
 
     name: str
@@ -100,6 +108,7 @@ class Metric:
     note: str = ""
     bound: str = ""
     device: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,8 +158,12 @@ class Table:
 
     def reference(self, backbone: str) -> Row | None:
         """The row that savings and gains are counted from: the backbone's with nothing removed; None without one."""
-        rows = (row for row in self.rows if row.backbone == backbone)
+        rows = (row for row in self.rows if row.backbone == backbone and not row.run_of)
         return next((row for row in rows if row.arch_sparsity_pct == 0 and row.data_sparsity_pct == 0), None)
+
+    def run_row(self, row: Row) -> Row:
+        """The row whose runs are this one's: itself, unless it reads another's."""
+        return next(other for other in self.every_row if other.id == row.run_id) if row.run_of else row
 
     def select(self, patterns: Iterable[str] = (), scale: str | None = None) -> tuple[Row, ...]:
         """Rows by shell-style patterns (`deit_small/*`, `!*/dense`) and row-set names (`grid`).
@@ -238,6 +251,9 @@ def load_table(name: str) -> Table:
     by_scale: Mapping[str, Mapping[str, list[str]]] = about.get("overrides", {})
     rows = {id_: _scaled(row, by_scale) for id_, row in rows.items()}
     sets = {set_name: tuple(_scaled(row, by_scale) for row in members) for set_name, members in sets.items()}
+    every = {row.id: row for members in (*sets.values(), rows.values()) for row in members}
+    rows = {id_: _as_read(row, every, metrics) for id_, row in rows.items()}
+    sets = {set_name: tuple(_as_read(row, every, metrics) for row in members) for set_name, members in sets.items()}
     default = tuple(about.get("default", [PUBLISHED]))
     if unknown := [word for word in default if word not in (PUBLISHED, *sets)]:
         raise UserError(
@@ -262,7 +278,8 @@ def load_table(name: str) -> Table:
 
 
 def _read_rows(table: str, path: Path) -> dict[str, Row]:
-    """Rows by id. The columns `overrides` and `scales`, words separated by spaces, may be left out."""
+    """Rows by id. The columns `overrides` and `scales`, words separated by spaces, `run_of` and `heat_map` may be left
+    out."""
     rows: dict[str, Row] = {}
     for place, record in _read_csv(path):
         if record["row"] in rows:
@@ -277,6 +294,8 @@ def _read_rows(table: str, path: Path) -> dict[str, Row]:
             note=record["note"],
             settings=tuple((record.get("overrides") or "").split()),
             scales=tuple((record.get("scales") or "").split()),
+            run_of=record.get("run_of") or "",
+            heat_map=record.get("heat_map") or "",
         )
     return rows
 
@@ -288,6 +307,37 @@ def _scaled(row: Row, by_scale: Mapping[str, Mapping[str, list[str]]]) -> Row:
         for scale, patterns in by_scale.items()
     }
     return replace(row, by_scale=tuple(found.items()))
+
+
+def _as_read(row: Row, every: Mapping[str, Row], metrics: Mapping[str, Metric]) -> Row:
+    """The row, where it reads another's runs, with that one's settings: so both have the same config and records.
+
+    Raises `UserError` for a row that there is not, that has no runs either, or is of another model; for a heat map of
+    no runs; and for a published value that a row of its kind cannot be measured for.
+    """
+    place = f"{row.table}: row {row.id}"
+    for value in row.published:
+        if (metrics[value.metric].needs == "interpretation") != bool(row.heat_map):
+            what = f"reads the heat map {row.heat_map!r}" if row.heat_map else "reads no heat map"
+            raise UserError(f"{place}: a published {value.metric} for a row that {what}")
+    if bool(row.run_of) != bool(row.heat_map):
+        raise UserError(f"{place}: run_of and heat_map come together: whose runs, and what of them")
+    if not row.run_of:
+        return row
+    other = every.get(row.run_of)
+    if other is None or other.run_of:
+        why = "has no runs of its own" if other else "is no row"
+        raise UserError(f"{place}: run_of={row.run_of}, which {why}{did_you_mean(row.run_of, every)}")
+    if row.settings or row.scales or _model_of(row) != _model_of(other):
+        raise UserError(
+            f"{place}: reads the runs of {other.id}: it has that row's backbone, method and sparsities, and no "
+            "overrides and scales of its own"
+        )
+    return replace(row, settings=other.settings, scales=other.scales, by_scale=other.by_scale)
+
+
+def _model_of(row: Row) -> tuple[str, str, float, float]:
+    return row.backbone, row.method, row.arch_sparsity_pct, row.data_sparsity_pct
 
 
 def _generate(table: str, entries: list[dict[str, list[Any]]], known: Mapping[str, Row]) -> Iterable[Row]:

@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from repro.commands.selection import add_selection, command_line, console, planned
-from repro.commands.tables import add_reports, write_report
+from repro.commands.selection import add_selection, command_line, console, planned, split
+from repro.commands.tables import add_reports, take_for_figures, write_report
 from repro.runs.status import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from repro.config import Config
     from repro.launch.plan import PlannedRun
     from repro.measure.rate import Throughput
+    from repro.rows import Table
 
 PROBE_S = 45.0
 WORDS = "row patterns and key=value overrides"
@@ -57,6 +58,11 @@ def _add_launching(command: argparse.ArgumentParser) -> None:
         default=MAX_ATTEMPTS,
         metavar="N",
         help=f"leave a run alone that was started N times without getting further (default {MAX_ATTEMPTS})",
+    )
+    command.add_argument(
+        "--figures",
+        action="store_true",
+        help="take from finished models what figures and heat map rows need, before the report (extract, interpret)",
     )
     add_reports(command)
 
@@ -105,27 +111,33 @@ def _probe(runs: list[PlannedRun]) -> Callable[[Config], Throughput | None]:
 
 
 def _launch(options: argparse.Namespace) -> int:
-    _, runs = planned(options)
-    return _start(options, runs)
+    table, runs = planned(options)
+    return _start(options, table, runs)
 
 
 def _retry(options: argparse.Namespace) -> int:
-    _, runs = planned(options)
+    table, runs = planned(options)
     runs = [run for run in runs if run.state not in ("planned", "done", "missing")]
     if not runs:
         print("nothing has failed")
         return 0
-    return _start(options, runs)
+    return _start(options, table, runs)
 
 
-def _start(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
+def _start(options: argparse.Namespace, table: Table, runs: list[PlannedRun]) -> int:
     from repro.launch.launching import Wishes, launch
 
     show = command_line("status", options, None, "--watch")
     wishes = Wishes(options.retry, options.yes, options.max_attempts, options.runs, show)
     outcome = launch(options.table, runs, wishes, console())
-    if runs[0].config.launcher.runs_here or any(run.is_done for run in runs):
+    runs_here = runs[0].config.launcher.runs_here
+    read = {row.run_of for row in table.select(split(options)[0], options.scale) if row.run_of}
+    if options.figures and runs_here and not outcome.is_interrupted:
+        take_for_figures(runs, read)
+    if runs_here or any(run.is_done for run in runs):
         write_report(options)  # of runs that wait in a queue there is nothing to tell yet
+    if any(run.is_done and run.row.id in read and run.record.interpretation() is None for run in runs):
+        print(f"where models look, and the rows of heat maps: {command_line('interpret', options)}")
     if outcome.is_interrupted:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130

@@ -73,7 +73,8 @@ def _bench(options: argparse.Namespace) -> int:
     from repro.rows import load_table
 
     table = load_table(options.table)
-    rows = table.select([word for word in options.words if "=" not in word])
+    selected = table.select([word for word in options.words if "=" not in word])
+    rows = tuple(dict.fromkeys(table.run_row(row) for row in selected))
     launcher = [word for word in options.words if "=" in word]
     if any(not word.startswith("launcher") for word in launcher):
         raise UserError(f"bench time {' '.join(launcher)}: takes rows, and launcher=NAME")

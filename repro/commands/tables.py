@@ -8,9 +8,14 @@ import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro.commands.selection import add_selection, command_line, console, planned, seeds_of, split
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from repro.launch.plan import PlannedRun
 
 
 def add_list(commands: Any) -> None:
@@ -134,10 +139,11 @@ def _write_report(options: argparse.Namespace) -> None:
         options.reports,
         overrides,
     )
-    from repro.report.tables import print_claims, print_table
+    from repro.report.tables import print_claims, print_segmentation, print_table
 
     out = console()
     print_table(report.frame, table, out)
+    print_segmentation(report.frame, table, out)
     print_claims(report.frame, table, out)
     for path in report.paths:
         out.print(str(path), soft_wrap=True, markup=False)  # a folder may be called [old]
@@ -163,6 +169,24 @@ def _interpret(options: argparse.Namespace) -> int:
     )
     print(f"{written} of {len(runs)} records; repro report {options.table} draws what is in them")
     return 0
+
+
+def take_for_figures(runs: Sequence[PlannedRun], read: Collection[str]) -> None:
+    """What figures and rows need of finished models: `repro extract` of all runs, `repro interpret` of those in `read`.
+
+    Args:
+        read: rows whose runs other rows read; nobody waits for the heat maps of all others.
+    """
+    import torch
+
+    from repro.interpretation.interpret import interpret_records
+    from repro.training.extract import extract
+
+    done = [run for run in runs if run.is_done]
+    for run in done[:1]:  # small models gain nothing by more threads than they were trained with
+        torch.set_num_threads(run.config.scale.cpu_threads or torch.get_num_threads())
+    extract((run.record for run in done), tell=lambda _: None)
+    interpret_records(run.record for run in done if run.row.id in read)
 
 
 def _card(options: argparse.Namespace) -> int:

@@ -102,7 +102,7 @@ def _cancel(options: argparse.Namespace) -> int:
     table, runs = planned(options)
     # Not the runs that these begin with: others may wait for them.
     # A run of another table may have the name of a row of this one (`method.starts_from=table1/dense`).
-    chosen = {(row.table, row.id) for row in table.select(split(options)[0], options.scale)}
+    chosen = {(row.table, row.run_id) for row in table.select(split(options)[0], options.scale)}
     runs = [run for run in runs if (run.row.table, run.row.id) in chosen]
     print("\n".join(cancel(runs, jobs_if_any(runs), options.runs) or ["nothing is running or waiting"]))
     return 0

@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[Part, Part] | None:
     """What is kept there; None where there is nothing, or nothing that is whole."""
     try:
         with safe_open(path, framework="numpy") as stored:
-            said = stored.metadata().get("digest")
+            said = (stored.metadata() or {}).get("digest")
             train, test = (
                 tuple(stored.get_tensor(f"{split}.{what}") for what in ("pixels", "classes", "masks"))
                 for split in ("train", "test")

@@ -6,7 +6,8 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -23,7 +24,8 @@ from repro.errors import UserError
 from repro.runs.files import write_text
 
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
-KEPT_EVERY = 2048  # inspected videos: what is known of them outlives a job that is stopped
+KEPT_EVERY = 2048  # inspected videos: what is known of them outlives a job that is killed
+TOLD_EVERY_S = 30.0
 LOST_IN = 1000  # of so many videos of a run one may break while it trains; and one of fewer
 _RULES = 2  # of `inspect`: what other rules have found is not asked for
 _OFFICIAL = {"label", "youtube_id", "time_start", "time_end"}
@@ -187,7 +189,7 @@ def _plain(table: Path, lines: Iterator[list[str]], by_comma: bool) -> Iterator[
 def _inspected(videos: Videos) -> list[Inspected]:
     place = blake2b(str(videos.folder).encode(errors="surrogateescape"), digest_size=8).hexdigest()
     memory = user_cache() / f"videos-{place}-{_RULES}.json"
-    with ThreadPoolExecutor(STAT_THREADS) as pool, _alone(memory):
+    with _threads() as pool, _alone(memory):
         known = _remembered(memory)
         marks = list(pool.map(lambda name: _mark(videos.folder / name), videos.names))
         asked = [
@@ -195,14 +197,44 @@ def _inspected(videos: Videos) -> list[Inspected]:
             for name, mark in zip(videos.names, marks, strict=True)
             if known.get(name, [])[: len(mark)] != mark
         ]
+        show = _progress(videos.folder, len(asked))
         for start in range(0, len(asked), KEPT_EVERY):
             some = asked[start : start + KEPT_EVERY]
             answers = pool.map(inspect, [videos.folder / name for name, _ in some])
-            for (name, mark), found in zip(some, answers, strict=True):
-                known[name] = [*mark, found.frames, found.fault]
-            with contextlib.suppress(OSError):  # a folder that cannot be written: the next run inspects them again
-                write_text(memory, json.dumps(known) + "\n")
+            try:
+                for done, ((name, mark), found) in enumerate(zip(some, answers, strict=True), start=start + 1):
+                    known[name] = [*mark, found.frames, found.fault]
+                    show(done)
+            finally:  # stopped in the middle, too
+                with contextlib.suppress(OSError):  # a folder that cannot be written: the next run inspects them again
+                    write_text(memory, json.dumps(known) + "\n")
     return [Inspected(int(known[name][2]), str(known[name][3])) for name in videos.names]
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that begin nothing more once the block is left, whatever is still waiting for them."""
+    pool = ThreadPoolExecutor(STAT_THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _progress(folder: Path, count: int) -> Callable[[int], None]:
+    """Says now and then how many of `count` files have been inspected, and how long the others will take."""
+    began = told = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= TOLD_EVERY_S:
+            told = now
+            left_min = (now - began) / done * (count - done) / 60
+            words = f"{folder}: {done:,} of {count:,} videos inspected, about {left_min:,.0f} minutes left"
+            print(f"{words}; what is known is kept where this is stopped", flush=True)
+
+    return show
 
 
 @contextlib.contextmanager

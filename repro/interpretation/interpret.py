@@ -25,7 +25,7 @@ from repro.interpretation.segmentation import Counts, segment
 from repro.models.export import masked_model
 from repro.runs.files import replacing, write_json
 from repro.runs.record import Record
-from repro.tokens.dropping import Trace, tracing
+from repro.tokens.dropping import Trace, drop_instead_of_hiding, tracing
 from repro.training.finished import finished_weights
 
 SCHEMA = 1
@@ -85,6 +85,7 @@ def interpret(config: Config, model: nn.Module, pictures: Iterable[Picture]) -> 
     """
     patches, size = config.model.patches, config.model.image_size
     found = Interpretation()
+    drop_instead_of_hiding(model)  # what is merely hidden would still be in the maps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a selector may draw
         for image, mask in pictures:
@@ -130,19 +131,19 @@ def data_of(config: Config, segmentation: Path | None) -> str:
     return config.data.name if segmentation is None else "imagenet_segmentation"
 
 
-def pictures_of(config: Config, segmentation: Path | None, limit: int | None) -> tuple[str, Iterator[Picture]]:
-    """The images to look at and what they are called: the file's, or the test images of the run's own data.
+def pictures_of(config: Config, segmentation: Path | None, limit: int | None) -> tuple[bool, Iterator[Picture]]:
+    """The images to look at, the file's or the test images of the run's own data, and whether they are all of those.
 
     Raises `UserError` where either cannot be read.
     """
     if segmentation is not None:
         file = ImageNetSegmentation(segmentation, config)
-        return data_of(config, segmentation), (file[index] for index in range(_first(len(file), limit)))
+        first = _first(len(file), limit)
+        return first == len(file), (file[index] for index in range(first))
     test: Any = load_splits(config.data, config.recipe, config.model).test
     masks = getattr(test, "masks", None)
-    return data_of(config, segmentation), (
-        (test[index][0], None if masks is None else masks[index]) for index in range(_first(len(test), limit))
-    )
+    first = _first(len(test), limit)
+    return first == len(test), ((test[index][0], None if masks is None else masks[index]) for index in range(first))
 
 
 def interpret_records(
@@ -155,37 +156,51 @@ def interpret_records(
 ) -> int:
     """Write the interpretation of finished records of vision transformers that have none; returns how many it wrote.
 
-    One of other images is replaced. What cannot be interpreted (no attention of tokens to tokens, weights or images
-    that cannot be read) is told and left out.
+    One of other images, or of fewer, is replaced. What cannot be interpreted (no attention of tokens to tokens, weights
+    or images that cannot be read) is told and left out. Raises `UserError` for a `limit` below one.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"--images {limit}: at least one")
     written = 0
     for record in records:
         if record.result() is None:
             continue
         try:
             config = record.config()
-            known = record.interpretation()
-            if known is not None and not again and known.get("data") == data_of(config, segmentation):
+            name = data_of(config, segmentation)
+            if not again and _is_enough(record.interpretation(), name, segmentation is not None, limit):
                 continue
             model = masked_model(config, finished_weights(record, "last"))
-            name, pictures = pictures_of(config, segmentation, limit)
+            is_whole, pictures = pictures_of(config, segmentation, limit)
             found = interpret(config, model, pictures)
         except UserError as error:
             tell(f"  {record.path}: {error}")
             continue
-        _write(record, config, name, found)
+        _write(record, config, {"data": name, "is_whole": is_whole}, found)
         tell(f"  {record.path / 'interpretation.json'}{_summary(found)}")
         written += 1
     return written
 
 
+def _is_enough(known: dict[str, Any] | None, name: str, is_of_file: bool, limit: int | None) -> bool:
+    """Whether a record's interpretation is of these images: of all of them, or of as many as are asked for.
+
+    Where no file is asked for, one of all images of such a file stays: its masks say more than images without any, and
+    a figure that is drawn again must not take the values from a table.
+    """
+    if known is None:
+        return False
+    is_whole = bool(known.get("is_whole", False))
+    if known.get("data") != name:
+        return not is_of_file and is_whole and known["images_with_mask"] > 0
+    return is_whole or (limit is not None and known["images"] >= limit)
+
+
 def _first(count: int, limit: int | None) -> int:
-    if limit is not None and limit < 1:
-        raise UserError(f"--images {limit}: at least one")
     return count if limit is None else min(count, limit)
 
 
-def _write(record: Record, config: Config, name: str, found: Interpretation) -> None:
+def _write(record: Record, config: Config, images: dict[str, Any], found: Interpretation) -> None:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (config.data.mean, config.data.std))
     shown: dict[str, Any] = {
         "images": np.stack([_pixels(each["image"] * std + mean) for each in found.shown]),
@@ -198,7 +213,7 @@ def _write(record: Record, config: Config, name: str, found: Interpretation) -> 
     with replacing(record.path / "interpretation.npz") as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **shown)
     # The metrics come last: with them, the images are there.
-    write_json(record.path / "interpretation.json", {"schema": SCHEMA, "data": name, **found.metrics()})
+    write_json(record.path / "interpretation.json", {"schema": SCHEMA, **images, **found.metrics()})
 
 
 def _pixels(image: Tensor) -> Any:

@@ -61,6 +61,8 @@ def plan(
 ) -> list[PlannedRun]:
     """Every run of the rows and seeds, in the table's order, after the runs that they begin with.
 
+    A row that reads another's runs stands for that one.
+
     Raises `UserError`, once, with the errors of all rows, before anything starts.
     """
     runs: dict[Path, PlannedRun] = {}
@@ -68,7 +70,7 @@ def plan(
     common = [f"run.root={quoted(str(root))}", *overrides]
     composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
     others = without_method(common)
-    for row in rows:
+    for row in dict.fromkeys(table.run_row(row) for row in rows):
         try:
             config = composed(*row.overrides_at(scale), *common)
             origins = _origins(table, row, config, lambda other: composed(*other.overrides_at(scale), *others))
@@ -129,7 +131,7 @@ def origin_row(table: Table, row: Row, config: Config) -> Row | None:
     name, _, method = place.rpartition("/")
     where = load_table(name) if name else table
     for other in where.rows:
-        if (other.backbone, other.method) == (row.backbone, method):
+        if (other.backbone, other.method) == (row.backbone, method) and not other.run_of:
             return other
     raise UserError(f"method.starts_from={place}: {where.name} has no row {row.backbone}/{method} to begin with")
 

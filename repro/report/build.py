@@ -49,13 +49,14 @@ def build(
     from repro.report.page import write_page
     from repro.report.tables import write_tables
 
+    own = [evidence for evidence in every if not evidence.row.run_of]  # other rows read their runs, and have none
     # A row with settings of its own is no point on its method's line.
-    usual = [evidence for evidence in every if not evidence.row.settings]
-    points = frame[[not evidence.row.settings for evidence in every]].reset_index(drop=True)
+    usual = [evidence for evidence in own if not evidence.row.settings]
+    points = frame[frame["row"].isin([evidence.row.id for evidence in usual])].reset_index(drop=True)
     jobs = [
         lambda: write_tables(frame, table, reports_dir / table.name, overrides),
         lambda: table_figure(points, table, reports_dir),
-        lambda: mask_figure(table, every, scale, reports_dir),
+        lambda: mask_figure(table, own, scale, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
     written = list(itertools.chain.from_iterable(share(jobs)))

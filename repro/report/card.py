@@ -96,7 +96,8 @@ def card_of(
     affiliation: str = "",
 ) -> Card | None:
     """The card of evidence that has been read already; None where no run is finished."""
-    finished = [(evidence, run) for evidence in every for run in evidence.runs.values() if run.state == "done"]
+    own = [evidence for evidence in every if not evidence.row.run_of]  # a run is counted with the row that it is of
+    finished = [(evidence, run) for evidence in own for run in evidence.runs.values() if run.state == "done"]
     if not finished:
         return None
     origins = [Record(run.path).provenance() for _, run in finished if run.path is not None]

@@ -19,9 +19,10 @@ from repro.report.costs import BY_TOKENS, cost_note
 from repro.report.evidence import Evidence, read_evidence
 from repro.report.measures import MEASURES
 from repro.report.seeds import seed_values
+from repro.report.segmentation import INTERPRETATION, SEGMENTATION, segmentation_line
 from repro.report.sharing import processors, share
 from repro.report.times import is_timed_otherwise, time_note, time_values
-from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
+from repro.report.verdicts import DECIDING_SCALE, NO_PUBLISHED_VALUE, OTHER_SCALE, judge
 from repro.rows import Row, Table
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def gather(
     distinct = tuple(dict.fromkeys(seeds))
     if not distinct:
         raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=1)")
-    unknown = [name for name in table.metrics if name not in MEASURES]
-    if unknown:
-        raise UserError(f"{table.name}/table.yaml: nothing measures {unknown[0]!r}{did_you_mean(unknown[0], MEASURES)}")
+    for name, metric in table.metrics.items():
+        valid = SEGMENTATION if metric.needs == INTERPRETATION else MEASURES
+        if name not in valid:
+            raise UserError(f"{table.name}/table.yaml: nothing measures {name!r}{did_you_mean(name, valid)}")
     moment = time.time() if now is None else now
     references = {row.id: table.reference(row.backbone) for row in rows}
     unasked = {row.id: row for row in references.values() if row is not None and row not in rows}
@@ -108,10 +110,10 @@ def _parts(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | None) -> dict[str, Any]:
     row, config = evidence.row, evidence.config
-    cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
     is_published_data = config.data.name == table.dataset_of(row.id)
     is_published_training = scale == DECIDING_SCALE and evidence.is_as_published and is_published_data
-    timing = evidence.timing
+    # Who asks for fewer seeds than the table has does not get a verdict for fewer.
+    wanted_seeds = max(len(evidence.runs), table.default_seeds(scale))
     line: dict[str, Any] = {
         "table": table.name,
         "row": row.id,
@@ -121,15 +123,22 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "data_sparsity_pct": row.data_sparsity_pct,
         "scale": scale,
         "n_seeds": evidence.n_done,
+        "state": evidence.state,
+        "reason": evidence.reason,
+        "n_records": evidence.n_records,
+        "commits": " ".join(evidence.commits),
+        **{f"{name}_verdict": NO_PUBLISHED_VALUE for name in table.metrics},
+    }
+    if row.run_of:  # cost, time and accuracy stand in the line of the row that it reads
+        return line | segmentation_line(table, scale if is_published_training else OTHER_SCALE, evidence, wanted_seeds)
+    cost = row_cost(config, [run.result for run in evidence.runs.values() if run.result is not None])
+    timing = evidence.timing
+    line |= {
         "params_m": cost.params_m,
         "macs_g": cost.macs_g,
         "flops_saving_pct": cost.flops_saving_pct,
         "flops_saving_alt_pct": cost.flops_saving_alt_pct,
         "time_saving_pct": timing.time_saving_pct if timing else None,
-        "state": evidence.state,
-        "reason": evidence.reason,
-        "n_records": evidence.n_records,
-        "commits": " ".join(evidence.commits),
         "cost_note": cost_note(cost, evidence, is_published_training=is_published_training),
         "time_note": time_note(cost, evidence, is_published_training=is_published_training),
         "local_data": "" if is_published_training else config.data.name,
@@ -138,10 +147,10 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
     if timing is not None:
         line |= {name: MEASURES[name](cost, evidence, reference).value for name in BY_METRIC if name in table.metrics}
     line |= seed_values(evidence, reference, "" if is_published_training else "local_")
-    # Who asks for fewer seeds than the table has does not get a verdict for fewer.
-    wanted_seeds = max(len(evidence.runs), table.default_seeds(scale))
     is_trained = is_published_training and evidence.n_done >= wanted_seeds
     for asked in table.metrics.values():
+        if asked.needs == INTERPRETATION:
+            continue
         # What rests on what a run has measured of its data, a count or a time, is decided once an accuracy is.
         waits = asked.name in BY_TOKENS or (asked.needs == "device" and not is_trained)
         metric = replace(asked, needs="training") if waits and rests_on_data(config.method) else asked

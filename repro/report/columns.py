@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.report.seeds import BY_SEED, SEED_COLUMNS
+from repro.report.segmentation import segmentation_columns
 from repro.report.times import BY_TURN, TIME_COLUMNS
 from repro.rows import Table
 
@@ -31,8 +32,14 @@ BY_METRIC = ("speedup", "speedup_max", "throughput_img_s")
 
 _PARTS = ("published", "source", "kind", "delta", "verdict")  # of a metric's cell, beside what was measured
 _WHOLE = ("n_seeds", "n_records")
-_TEXT = ("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note")
-_TEXT_ENDS = ("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting", BY_SEED, "_by_turn", BY_TURN)
+_TEXT = (
+    *("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note"),
+    *("run_of", "heat_map", "heat_map_data", "heat_map_missing"),
+)
+_TEXT_ENDS = (
+    *("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting"),
+    *(BY_SEED, "_by_seed", "_by_turn", BY_TURN),
+)
 
 
 def columns(table: Table) -> list[str]:
@@ -42,7 +49,7 @@ def columns(table: Table) -> list[str]:
     by_seed = (BY_SEED, f"local_{BY_SEED}")
     beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
     own = [name for name in BY_METRIC if name in table.metrics]
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *own, *cells, *beside, *seeds, *by_seed]
+    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *own, *cells, *beside, *seeds, *by_seed, *segmentation_columns(table)]
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:

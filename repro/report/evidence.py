@@ -117,8 +117,8 @@ def read_evidence(
     runs = {}
     for seed in seeds:
         config = first.model_copy(update={"seed": seed})
-        runs[seed] = _read_run(record_for(root, config, table, row.id), now)
-    folder = record_for(root, first, table, row.id).path.parent
+        runs[seed] = _read_run(record_for(root, config, table, row.run_id), now)
+    folder = record_for(root, first, table, row.run_id).path.parent
     timing, beside = read_timing(root, table, row.id), timings_beside(root, table, row.id)
     return Evidence(row, first, runs, folder, timing, beside, is_as_published)
 

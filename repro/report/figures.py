@@ -25,12 +25,14 @@ _LEGEND_LINES = 3
 
 
 def table_figure(frame: pd.DataFrame, table: Table, folder: Path) -> list[Path]:
-    """Write `<table.figure>.svg`, `.png` and `.pdf` into `folder`; returns their paths.
+    """Write `<table.figure>.svg`, `.png` and `.pdf` into `folder`; returns their paths, none for a frame without rows.
 
     MACs are by the figure convention (attention products of removed heads credited), as in the paper's overview figure:
     a published point stands where its published saving puts it, any other where its count does. Accuracies of another
     scale or data set than the paper's have a second row of panels to themselves.
     """
+    if frame.empty:  # only rows that are no points were asked for
+        return []
     return write_figure(folder, table.figure, f"{frame.to_csv()}{table}", lambda: draw_table_figure(frame, table))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from repro.report.segmentation import segmentation_notes
 from repro.report.times import MASKED_DENSE
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.rows import KINDS, Metric, PublishedValue, Row, Table
@@ -42,8 +43,9 @@ def notes(
         Note("Marks", tuple(_marks(lines, shown))),
         Note("Conventions and tolerances", tuple(_conventions(table))),
         Note("Verdicts", tuple(_verdicts())),
-        Note(f"Accuracy over seeds: {local}" if local else "Accuracy over seeds", tuple(_over_seeds(lines))),
+        Note(f"Accuracy over seeds: {local}" if local else "Accuracy over seeds", tuple(_over_seeds(lines, rows))),
         Note("Time saving as measured here", tuple(_timings(lines))),
+        Note("Heat maps held against true masks", tuple(segmentation_notes(lines, table))),
         Note("Published for single rows", tuple(_told(lines, rows, told))),
         Note("Further published values", tuple(_further(shown, table))),
         Note("Rows without a published value", _listed(row.id for row in shown if not row.published)),
@@ -102,9 +104,9 @@ def _timings(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
             yield f"{line['row']}: {line['time_saving_pct']:.1f} %: {line['time_note']}"
 
 
-def _over_seeds(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _over_seeds(lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> Iterable[str]:
     for line in lines:
-        if not line["n_seeds"]:
+        if not line["n_seeds"] or rows[line["row"]].run_of:
             continue
         at = "local_" if line["local_data"] else ""
         best = _spread(line, f"{at}top1_best_pct", f"{at}top1_std_pct", f"{at}top1_ci95", "")

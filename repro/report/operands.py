@@ -10,6 +10,7 @@ from typing import Any
 from repro.report.costs import BY_TOKENS, KEPT_AS_PLANNED, KEPT_ELSEWHERE
 from repro.report.expressions import Call, Interval, exact
 from repro.report.seeds import BY_SEED, read_by_seed
+from repro.report.segmentation import INTERPRETATION
 from repro.report.statistics import LEVEL, Estimate, difference, mean_of, median_interval
 from repro.report.times import BY_TURN, IMAGES_BY_TURN, TIMED_OTHERWISE, read_by_turn
 from repro.rows import Table
@@ -106,8 +107,14 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     if needs == "device" and TIMED_OTHERWISE in line["time_note"]:
         return Operand(call, None, "", NOT_MEASURED, f"{row}: {TIMED_OTHERWISE}")
     number = float(line.get(metric, math.nan))
+    if needs == INTERPRETATION and math.isnan(number) and not math.isnan(line[f"local_{metric}"]):
+        return Operand(call, None, "", NOT_RUN_AT_SCALE)
     if math.isnan(number):
         return Operand(call, None, "", NOT_MEASURED, f"{row}: no {metric} has been measured")
+    if needs == INTERPRETATION and line["heat_map_missing"]:
+        return Operand(call, None, "", PARTIAL, f"{row}: {line['heat_map_missing']}")
+    if needs == INTERPRETATION:
+        return _trained(call, (row,), lines, lambda seeds: mean_of(*seeds), level, f"{metric}_by_seed")
     if needs != "device":
         return Operand(call, exact(number), f"{number:.4g}")
     device = Device(*(str(line.get(key, "")) for key in ("time_on", "time_device", "time_setting")))
@@ -132,7 +139,9 @@ def _gain(call: Call, row: str, other: str, sign: int, lines: Lines, level: floa
     return _trained(call, rows, lines, lambda seeds: difference(*seeds), level)
 
 
-def _trained(call: Call, rows: tuple[str, ...], lines: Lines, estimate: Any, level: float) -> Operand:
+def _trained(
+    call: Call, rows: tuple[str, ...], lines: Lines, estimate: Any, level: float, by_seed: str = BY_SEED
+) -> Operand:
     """An estimate over the seeds of one row, or of two that are compared; the claim waits until all seeds are there."""
     missing, whys = set(), []
     for row in rows:
@@ -147,7 +156,7 @@ def _trained(call: Call, rows: tuple[str, ...], lines: Lines, estimate: Any, lev
             whys.append(f"{row}: {line['state']}")
     if NOT_RUN in missing:
         return Operand(call, None, "", NOT_RUN, "; ".join(whys))
-    found: Estimate = estimate([read_by_seed(lines[row][BY_SEED]) for row in rows])
+    found: Estimate = estimate([read_by_seed(lines[row][by_seed]) for row in rows])
     shown = _words(found, level, "+" if len(rows) > 1 else "")
     if missing:
         return Operand(call, None, shown, PARTIAL, "; ".join(whys))

@@ -151,7 +151,7 @@ def run_lines(frame: pd.DataFrame, every: Sequence[Evidence], folder: Path) -> l
     lines: list[dict[str, Any]] = []
     for line, evidence in zip(frame.to_dict("records"), every, strict=True):
         for seed, run in evidence.runs.items():
-            if run.path is None:
+            if run.path is None or evidence.row.run_of:  # listed with the row that it is of
                 continue
             result = run.result or {}
             lines.append(

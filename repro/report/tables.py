@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.text import Text
 from repro.report import escaping
 from repro.report.claims import judge_claims
 from repro.report.local_data import local_title
+from repro.report.segmentation import images_of, local_images, segmentation_metrics
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.report.view import (
     CLAIM_HEADS,
@@ -161,6 +163,32 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         grid.add_row(*cells)
     console.print(Text(table.title, style="bold"))
     console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in facts(frame, table)[1:])), soft_wrap=True)
+    console.print(grid)
+
+
+def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> None:
+    """What rows say that read heat maps, for a terminal: a line each, and of which images it is."""
+    metrics = segmentation_metrics(table)
+    lines: list[dict[str, Any]] = [line for line in frame.to_dict("records") if metrics and line["heat_map"]]  # type: ignore[misc]
+    if not lines:
+        return
+    rows = rows_by_id(table)
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    grid.add_column("heat maps held against true masks", no_wrap=True)
+    for metric in metrics:
+        is_local = bool(local_images(frame, table, metric))
+        grid.add_column(f"{lines[0]['scale']} {metric.label}" if is_local else metric.label, justify="right", width=10)
+        grid.add_column("paper", justify="right", width=5)
+    grid.add_column("of", overflow="fold")
+    for line in lines:
+        cells = [Text(line["row"])]
+        for metric in metrics:
+            is_elsewhere = math.isnan(line[metric.name])
+            value = line[f"local_{metric.name}"] if is_elsewhere else line[metric.name]
+            cells += [Text(number(value)), _published(rows[line["row"]], metric)]
+        verdicts = {str(line[f"{metric.name}_verdict"]) for metric in metrics} - {NO_PUBLISHED_VALUE}
+        cells.append(Text("; ".join([*sorted(verdicts), images_of(line, table)])))
+        grid.add_row(*cells)
     console.print(grid)
 
 

@@ -61,7 +61,8 @@ def judge(
         measured: mean over the finished seeds, or the exact count; None where there is none.
         published: what it is held against; None gives `no published value`.
         metric: says by `needs` what decides: `analysis` at every scale and whatever the state, `device` once there is
-            a timing, `training` only when all seeds are finished at scale `paper`.
+            a timing, `training` only when all seeds are finished at scale `paper`, `interpretation` only when all of
+            those have been interpreted on the published values' images.
         n: finished seeds behind `measured`.
         std: sample standard deviation over them; None for fewer than two.
         state: of the row over its seeds; read only where no seed is finished.
@@ -74,9 +75,9 @@ def judge(
     """
     if published is None:
         return NO_PUBLISHED_VALUE
-    if metric.needs == "device" and measured is None:
+    if metric.needs in ("device", "interpretation") and measured is None:
         return NOT_MEASURED
-    if metric.needs == "training":
+    if metric.needs in ("training", "interpretation"):
         if n == 0:
             return _UNFINISHED.get(state, MISSING)
         if scale != DECIDING_SCALE:

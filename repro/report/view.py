@@ -19,8 +19,9 @@ from repro.report.claims import DOES_NOT_HOLD, HOLDS, JudgedClaim, judge_claims
 from repro.report.costs import PARAMS_BY_TRAINING
 from repro.report.local_data import local_title
 from repro.report.notes import KIND_MARKS, Note, notes
+from repro.report.segmentation import INTERPRETATION, local_images
 from repro.report.times import MASKED_DENSE
-from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, OTHER_SCALE, REPRODUCED
+from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, NOT_MEASURED, OTHER_SCALE, REPRODUCED
 from repro.rows import Metric, PublishedValue, Row, Table
 
 NOTHING = "–"
@@ -95,8 +96,12 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
     columned = [metric for metric in table.metrics.values() if has_columns(table, metric)]
     heads = _columns(frame, table, columned)
     different = {metric.name for metric in columned if _has_deltas(frame, metric)}
+    elsewhere = {metric.name for metric in table.metrics.values() if local_images(frame, table, metric)}
     sections = tuple(
-        Section(label, tuple(_line(line, rows[line["row"]], table, columned, different, len(heads)) for line in same))
+        Section(
+            label,
+            tuple(_line(line, rows[line["row"]], table, columned, different, elsewhere, len(heads)) for line in same),
+        )
         for label, same in itertools.groupby(lines, lambda line: section_label(table, rows[line["row"]]))
     )
     told = [metric for metric in table.metrics.values() if metric not in columned]
@@ -124,11 +129,15 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
     commits = sorted({commit for text in frame["commits"] for commit in text.split()})
     settings = [setting for setting in dict.fromkeys(frame["time_setting"]) if setting]
     finished = int((frame["state"] == "done").sum())
+    by_id = rows_by_id(table)
+    runs = frame[
+        ~frame["row"].map(lambda row: by_id[row].run_id).duplicated()
+    ]  # several rows may be about the same runs
     return (
         ("Paper", table.paper),
         ("Scale", ", ".join(dict.fromkeys(frame["scale"]))),
         ("Rows", f"{len(frame)}, {finished} of them finished in all seeds"),
-        ("Generated from", f"{int(frame['n_records'].sum())} run records, {int(frame['n_seeds'].sum())} of them done"),
+        ("Generated from", f"{int(runs['n_records'].sum())} run records, {int(runs['n_seeds'].sum())} of them done"),
         ("Commits", ", ".join(commits) or "none: no finished record"),
         *((("Timed on", "; ".join(settings)),) if settings else ()),
         *((("Overrides", " ".join(overrides)),) if overrides else ()),
@@ -202,6 +211,7 @@ def with_spread(mean: float, std: float) -> str:
 def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> tuple[Column, ...]:
     heads = [Column("", "Row", is_numeric=False)]
     for metric in table.metrics.values():
+        elsewhere = local_images(frame, table, metric)
         if metric in columned:
             heads += [
                 Column(metric.label, "measured"),
@@ -211,6 +221,8 @@ def _columns(frame: pd.DataFrame, table: Table, columned: Sequence[Metric]) -> t
             ]
         elif metric.name in frame.columns:
             heads.append(Column(metric.label, "measured"))
+        if elsewhere:
+            heads.append(Column(metric.label, elsewhere))
     local = local_title(frame, table)
     if local:
         heads.append(Column("", local))
@@ -223,6 +235,7 @@ def _line(
     table: Table,
     columned: Sequence[Metric],
     different: Collection[str],
+    elsewhere: Collection[str],
     width: int,
 ) -> tuple[Cell, ...]:
     cells = [Cell(row.id)]
@@ -238,6 +251,8 @@ def _line(
             ]
         elif metric.name in line:
             cells.append(measured_cell(line, metric))
+        if metric.name in elsewhere:
+            cells.append(Cell(with_spread(line[f"local_{metric.name}"], line[f"local_{metric.name}_std"])))
     if len(cells) + 2 == width:
         cells.append(Cell(with_spread(line["local_top1_best_pct"], line["local_top1_std_pct"])))
     return (*cells, Cell(line["state"], tone="bad" if line["state"] == FAILED else "quiet"))
@@ -254,12 +269,17 @@ def measured_cell(line: Mapping[str, Any], metric: Metric) -> Cell:
             return Cell(number(line[f"{metric.name}_published"] + line[f"{metric.name}_delta"]))
         return Cell(with_spread(line[column], line["top1_std_pct"]))
     value = line[metric.name]
+    if metric.needs == INTERPRETATION:
+        if not line["heat_map"] or not math.isnan(value):
+            return Cell(with_spread(value, line[f"{metric.name}_std"]))
+        is_elsewhere = not math.isnan(line[f"local_{metric.name}"])
+        return Cell(OTHER_SCALE if is_elsewhere else NOT_MEASURED, tone="quiet")
     if metric.needs == "device":
         note = line["time_note"]
         mark = MASKED_MARK if MASKED_DENSE in note else ""
         if not math.isnan(value):
             return Cell(number(value, 1), mark)
-        return Cell("no speed-up" if note == MASKED_DENSE else note.partition(";")[0], mark, "quiet")
+        return Cell("no speed-up" if note == MASKED_DENSE else note.partition(";")[0] or NOTHING, mark, "quiet")
     is_of_params = line["cost_note"] == PARAMS_BY_TRAINING
     is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and (metric.name == "params_m") == is_of_params
     return Cell(number(value), ESTIMATED_MARK if is_estimate else "")

@@ -182,6 +182,13 @@ def hide_instead_of_dropping(model: nn.Module) -> bool:
     return bool(dropping)
 
 
+def drop_instead_of_hiding(model: nn.Module) -> None:
+    """Let a model that only hides dropped patches gather those that stay, in place: the same logits."""
+    for blocks in model.modules():
+        if isinstance(blocks, DroppingBlocks) and blocks.execution == "masked":
+            blocks.execution = "padded"
+
+
 @contextmanager
 def tracing(model: nn.Module) -> Iterator[list[Trace]]:
     """Within the block, what a model in evaluation mode keeps and why: one `Trace` a stage and forward pass.

@@ -125,7 +125,7 @@ def _runs(
     for row in rows:
         first = compose(["data.root=unused", *row.overrides_at(scale), *overrides])
         found[row.id] = {
-            signature: record_for(root, first.model_copy(update={"seed": seed}), table.name, row.id, signature)
+            signature: record_for(root, first.model_copy(update={"seed": seed}), table.name, row.run_id, signature)
             for seed, signature in signatures(first, seeds).items()
         }
     return found

@@ -44,7 +44,7 @@ def row_of(name: str, about: Mapping[str, Any]) -> Row:
     table, row = str(about["table"]), str(about["row"])
     if table not in table_names():
         raise UserError(f"{name}: no table {table!r}{did_you_mean(table, table_names())}")
-    rows = {one.id: one for one in load_table(table).every_row}
+    rows = {one.id: one for one in load_table(table).every_row if not one.run_of}
     if row not in rows:
         raise UserError(f"{name}: {table} has no row {row!r}{did_you_mean(row, rows)} (repro list {table} shows all)")
     return rows[row]

@@ -14,6 +14,7 @@ from repro.composition import compose
 from repro.data.in_memory import ImagesInMemory
 from repro.data.shapes_drawing import draw, scenes
 from repro.data.splits import load_splits
+from repro.errors import UserError
 from repro.interpretation.interpret import interpret, interpret_records
 from repro.models.backbone import build_model
 from repro.runs.record import Record
@@ -93,7 +94,29 @@ def test_other_images_are_looked_at_and_an_unreadable_record_ends_nothing(tmp_pa
     other = write_segmentation(tmp_path / "gtsegs_ijcv.mat")
     assert interpret_records([whole], segmentation=other, tell=said.append) == 1
     assert json.loads((whole.path / "interpretation.json").read_text())["data"] == "imagenet_segmentation"
+    assert interpret_records([whole], tell=said.append) == 0, "what is known of masks stays"
+    assert interpret_records([whole], segmentation=other, limit=3, again=True, tell=said.append) == 1
+    part = json.loads((whole.path / "interpretation.json").read_text())
+    assert (part["images"], part["is_whole"]) == (3, False)
+    assert interpret_records([whole], segmentation=other, limit=3, tell=said.append) == 0
+    assert interpret_records([whole], segmentation=other, tell=said.append) == 1, "a part is not all"
+    assert json.loads((whole.path / "interpretation.json").read_text())["is_whole"]
+    with pytest.raises(UserError, match="--images 0: at least one"):
+        interpret_records([whole], limit=0)
     assert interpret_records([whole], segmentation=tmp_path / "none.mat", again=True, tell=said.append) == 0
+
+
+def test_what_is_merely_hidden_is_not_in_the_maps() -> None:
+    """A run that hides patches (execution=masked) has the maps of one that drops them."""
+    config, found = compose(SHAPES), []
+    image = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    for execution in ("masked", "packed"):
+        model = build_model(config.model, 0.0, 0)
+        attach_droppers(model, [KeepRow()], 36, execution)
+        found.append(interpret(config, model.eval(), [(image, None)]).shown[0]["maps"])
+    for name, heat in found[1].items():
+        torch.testing.assert_close(found[0][name], heat)
+    assert len(found[1]) == 3
 
 
 @pytest.mark.slow

@@ -22,9 +22,32 @@ from repro.training.finished import finished_weights
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("token dropping")
     asked = ("deit_small/random_dropping", "deit_small/ia_red2", "deit_small/linformer")
-    answer = repro(folder, "launch", "table3", *asked, "--scale", "smoke", "tracker=none")
+    asked = (*asked, "deit_small/ia_red2-segmentation*")
+    answer = repro(folder, "launch", "table3", *asked, "--scale", "smoke", "tracker=none", "--figures")
     assert answer.returncode == 0, answer.stderr
     return folder
+
+
+def test_a_launch_leaves_the_segmentation_rows_measured(launched: Path) -> None:
+    """What `make table3` does: of the runs that rows read, heat maps are made before the report, and of no others."""
+    record, _ = result_of(launched, "ia_red2")
+    found = record.interpretation()
+    assert found is not None
+    assert (found["data"], found["images"], found["is_whole"]) == ("shapes", 128, True)
+    assert result_of(launched, "random_dropping")[0].interpretation() is None
+    with (launched / "reports" / "table3" / "table3.csv").open(newline="") as stream:
+        cells = {line["row"]: line for line in csv.DictReader(stream)}
+    for name, heat_map in (("", "token_scores"), ("-attention", "class_attention"), ("-rollout", "rollout")):
+        line = cells[f"deit_small/ia_red2-segmentation{name}"]
+        for metric, value in found["maps"][heat_map].items():
+            assert float(line[f"local_{metric}"]) == pytest.approx(value)
+            assert line[metric] == ""
+        assert (line["heat_map_data"], line["heat_map_images"], line["run_of"]) == (
+            "shapes",
+            "128",
+            "deit_small/ia_red2",
+        )
+    assert (launched / "reports" / "table3_interpretation.svg").is_file()
 
 
 def result_of(folder: Path, row: str) -> tuple[Record, dict[str, Any]]:

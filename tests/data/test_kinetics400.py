@@ -1,0 +1,164 @@
+"""Real mp4 files, whole and broken, in the layouts that people have Kinetics in."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from video_files import load, write
+
+from repro.composition import compose
+from repro.data import video_listing
+from repro.data.splits import load_splits, skipped_line
+from repro.data.video_decoding import Inspected, inspect
+from repro.errors import UserError
+from repro.training.interruption import Interrupted
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+
+def test_broken_and_short_videos_are_left_out_counted_and_named(kinetics: Path) -> None:
+    splits = load(kinetics)
+    assert (len(splits.train), len(splits.test), splits.num_classes) == (8, 2, 2)
+    assert splits.train.labels.tolist() == [0] * 4 + [1] * 4
+    lines = dict(line.split(": ", 1) for line in splits.skipped)
+    assert set(lines) == {f"train/archery/{name}.mp4" for name in ("cut", "flash", "text")} | {
+        "train/tap dancing/empty.mp4"
+    }
+    assert lines["train/archery/flash.mp4"] == "too short: 1 frame, a clip has 4"
+    assert lines["train/archery/cut.mp4"].startswith("cut short: ")
+    said = skipped_line(splits.skipped)
+    assert said.startswith("4 left out, all named in provenance.json: train/archery/cut.mp4: cut short")
+    assert "\n" not in said
+
+
+def test_files_are_inspected_once(kinetics: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(kinetics)
+    asked: list[Path] = []
+    monkeypatch.setattr(video_listing, "inspect", lambda path: (asked.append(path), inspect(path))[1])
+    assert load(kinetics).skipped == first.skipped
+    assert asked == []
+    mended = write(kinetics / "train/archery/flash.mp4", count=9)
+    os.utime(mended, ns=(1, 1))
+    again = load(kinetics)
+    assert asked == [mended]
+    assert (len(again.train), len(again.skipped)) == (9, 3)
+    assert again.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("how", [Interrupted("SIGTERM"), KeyboardInterrupt()])
+def test_an_inspection_that_is_stopped_goes_on_where_it_was(
+    kinetics: Path, how: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def stopped(path: Path) -> Inspected:
+        asked.append(path.name)
+        if path.name == "text.mp4":
+            raise how
+        return inspect(path)
+
+    monkeypatch.setattr(video_listing, "STAT_THREADS", 1)  # in the order of the names: archery first
+    monkeypatch.setattr(video_listing, "inspect", stopped)
+    with pytest.raises(type(how)):
+        load(kinetics)
+    assert asked[:7] == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "cut.mp4", "flash.mp4", "text.mp4"]
+    assert len(asked) < 12, "what was waiting is not begun"
+    asked.clear()
+    monkeypatch.setattr(video_listing, "inspect", lambda path: (asked.append(path.name), inspect(path))[1])
+    load(kinetics)
+    assert asked == ["text.mp4", "0.mp4", "1.mp4", "2.mp4", "3.mp4", "empty.mp4", "v.mp4", "v.mp4"]
+
+
+def test_a_long_inspection_says_how_far_it_is(
+    kinetics: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(kinetics)
+    assert capsys.readouterr().out == "", "nothing is said of a short one"
+    os.utime(kinetics / "train/archery/0.mp4", ns=(1, 1))
+    monkeypatch.setattr(video_listing, "TOLD_EVERY_S", 0.0)
+    load(kinetics)
+    said = "1 of 1 videos inspected, about 0 minutes left; what is known is kept where this is stopped"
+    assert capsys.readouterr().out == f"{kinetics / 'train'}: {said}\n"
+
+
+@pytest.mark.parametrize(("separator", "listed"), [(" ", "val"), (",", "val"), (" ", "validate")])
+def test_lists_of_paths_and_classes_are_read(
+    kinetics: Path, separator: str, listed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [("train/archery/2.mp4", "1"), ("train/tap dancing/3.mp4", "0"), ("gone.mp4", "0")]
+    (kinetics / "train.csv").write_text("".join(f"{separator.join(line)}\n" for line in lines))
+    (kinetics / f"{listed}.csv").write_text(f"val/archery/v.mp4{separator}0\n")
+    if listed != "val":  # a folder of that name is looked for first
+        (kinetics / "val").rename(kinetics / "valid")
+        (kinetics / f"{listed}.csv").write_text(f"valid/archery/v.mp4{separator}0\n")
+    splits = load(kinetics)
+    assert splits.train.labels.tolist() == [1, 0]
+    assert splits.skipped == (f"{kinetics.name}/gone.mp4: cannot be decoded (No such file or directory)",)
+    monkeypatch.setattr(video_listing, "inspect", lambda path: pytest.fail(f"{path} was inspected twice"))
+    assert load(kinetics).fingerprint == splits.fingerprint
+
+
+@pytest.mark.parametrize("in_folders", [True, False])
+def test_kinetics_own_annotations_are_read(tmp_path: Path, in_folders: bool) -> None:
+    for split in ("train", "val"):
+        lines = ["label,youtube_id,time_start,time_end,split"]
+        for label in ("archery", "tap dancing"):
+            for video in ("-aB_", "xyz"):
+                name = f"{label[0]}{video}_000007_000017.mp4"
+                write(tmp_path / split / (label if in_folders else "") / name)
+                lines.append(f'"{label}",{label[0]}{video},7,17,{split}')
+        lines.append(f"archery,vanished,1,11,{split}")
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    splits = load(tmp_path)
+    assert sorted(splits.train.labels.tolist()) == [0, 0, 1, 1]
+    assert [line.partition(":")[0].rpartition("/")[2] for line in splits.skipped] == ["vanished_000001_000011.mp4"] * 2
+
+
+def test_what_is_no_such_data_set_is_named(kinetics: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no val or validation or validate, folder or csv, in it"):
+        load(tmp_path)
+    (kinetics / "val.csv").write_text("val/archery/v.mp4 swimming\n")
+    with pytest.raises(UserError, match="classes that no training video has: swimming"):
+        load(kinetics)
+    (kinetics / "val.csv").write_text("v.mp4\n")
+    with pytest.raises(UserError, match=r"val.csv line 1: expected a path and a class, found 1 column$"):
+        load(kinetics)
+    (kinetics / "val.csv").write_text("one,two,three\n")
+    with pytest.raises(UserError, match=r"val.csv line 1: expected a path and a class, found 3 columns"):
+        load(kinetics)
+    (kinetics / "val.csv").write_text("gone.mp4 archery\n")
+    with pytest.raises(UserError, match=r"none of 1 videos can be used; .*gone\.mp4"):
+        load(kinetics)
+
+
+def test_models_of_clips_and_images_take_their_own(kinetics: Path) -> None:
+    for overrides, words in (
+        (("backbone=timesformer_base",), "data=digits: the model takes clips"),
+        (("backbone=deit_small", "data=shapes_video"), "data=shapes_video: the model takes images"),
+    ):
+        config = compose(overrides)
+        with pytest.raises(UserError, match=words):
+            load_splits(config.data, config.recipe, config.model)
+
+
+def test_a_run_says_what_it_left_out(kinetics: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from repro.cli import main
+
+    words = ["train", "backbone=timesformer_base", "data=kinetics400", f"data.root='{kinetics}'", "scale=smoke"]
+    words += ["data.limit_train=null", "data.limit_test=null", "data.workers=0", "data.clip.frame_step=2"]
+    words += ["model.num_classes=2", "model.depth=1", "recipe.global_batch=4", "recipe.micro_batch=4"]
+    words += ["recipe.epochs=1", "recipe.warmup_epochs=0", f"run.root={tmp_path / 'runs'}", "tracker=none"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    (record,) = (tmp_path / "runs").glob("by_hand/timesformer_base/dense/smoke/seed0-*")
+    result = json.loads((record / "result.json").read_text())
+    assert result["data_skipped"] == 4
+    assert 0 <= result["top1_video1_pct"] <= 100
+    named = json.loads((record / "provenance.json").read_text())["data_skipped"]
+    assert len(named) == 4
+    logs = "".join(path.read_text() for path in record.glob("attempts/1/*")) + capfd.readouterr().out
+    assert "4 left out, all named in provenance.json" in logs
