@@ -110,7 +110,7 @@ class Interruptions:
     """Counts what asks this process to stop, Ctrl-C first of all.
 
     An exception instead would come in the midst of starting a run, and leave a process that nobody waits for. The third
-    time is one: something hangs.
+    Ctrl-C is one: something hangs. A terminal that is closed may send more than one SIGHUP, and means one.
     """
 
     def __init__(self) -> None:
@@ -128,8 +128,9 @@ class Interruptions:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, _: int, __: FrameType | None) -> None:
-        self.count += 1
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT or not self.count:
+            self.count += 1
         if self.count > 2:
             raise KeyboardInterrupt
 
@@ -145,7 +146,7 @@ def run_all(
     The runs are in this process's line (`put_in_line`); one that is not any more is another launch's, and left to it,
     or was cancelled. What begins with a run that did not come to its end goes with it; with one that failed, it fails.
     `watch` is called a few times a second with the runs at work. On Ctrl-C, SIGTERM or SIGHUP no run is started any
-    more; those at work are asked to save and stop, and this waits for them; the second time it ends them.
+    more; those at work are asked to save and stop, and this waits for them; a second Ctrl-C ends them.
     """
     waiting = list(runs)
     running: dict[Path, Worker] = {}
