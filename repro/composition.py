@@ -89,10 +89,29 @@ def _root_of(data: DictConfig, roots: Mapping[Any, Any], errors: list[str]) -> s
     errors += [
         f"data.root: no data {str(name)!r}{did_you_mean(str(name), known)}" for name in roots if name not in known
     ]
-    if data.name not in roots and needs_root(data.name):
-        errors.append(f"data.root: none for data={data.name}; say data.root={{{data.name}:/a/folder}}")
     found = roots.get(data.name)
+    if found is None and needs_root(data.name):
+        errors.append(f"data.root: none for data={data.name}; say data.root={{{data.name}:/a/folder}}")
     return None if found is None else str(found)
+
+
+def every_data(config: Config, overrides: Iterable[str]) -> list[Data]:
+    """The data of a config, and all others that `data.root={imagenet: ..., kinetics400: ...}` has a folder for.
+
+    The overrides are those that the config was composed of. Of the others only name and root are theirs.
+    """
+    said = [_parse(text, []) for text in overrides if text.startswith("data.root=")]
+    roots = next((each.value() for each in reversed(said) if each is not None), None)
+    if not isinstance(roots, dict):
+        return [config.data]
+    others = {str(name): root for name, root in roots.items() if name != config.data.name}
+    return [
+        config.data,
+        *(
+            config.data.model_copy(update={"name": name, "root": None if root is None else str(root)})
+            for name, root in others.items()
+        ),
+    ]
 
 
 @functools.cache
@@ -197,6 +216,9 @@ def _validate(composed: DictConfig, errors: list[str]) -> Config:
         if value == MISSING:
             errors.append(f"{key}: needs a value ({key}=...)")
             OmegaConf.update(composed, key, None)
+    name, said = composed.data.name, {text.partition(":")[0] for text in errors}
+    if composed.data.root is None and "data.root" not in said and name in groups()["data"] and needs_root(name):
+        errors.append(f"data.root=null: data={name} needs the folder that holds train/ and val/; set data.root")
     try:
         resolved: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:

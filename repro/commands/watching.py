@@ -64,10 +64,10 @@ def _status(options: argparse.Namespace) -> int:
         from repro.launch import slurm
 
         ends = Asked(slurm.ended)
-        watch(lambda: render(title, lines(runs, jobs(), None, jobs.at, ends)), out)
+        watch(lambda: render(title, lines(runs, jobs(), None, jobs.at, ends), jobs() is not None), out)
         return 0
     entries = lines(runs, jobs(), None, jobs.at)
-    out.print(render(title, entries), soft_wrap=True)
+    out.print(render(title, entries, jobs() is not None), soft_wrap=True)
     for cause in causes(entries, options.runs, lambda row, seed: _logs_command(options, row, seed)):
         out.print(f"\n{len(cause.rows)} failed alike: {cause.line}", soft_wrap=True, markup=False)
         out.print(f"  {', '.join(cause.rows)}\n  {cause.show}", soft_wrap=True, markup=False)
@@ -104,19 +104,20 @@ def _cancel(options: argparse.Namespace) -> int:
     # A run of another table may have the name of a row of this one (`method.starts_from=table1/dense`).
     chosen = {(row.table, row.run_id) for row in table.select(split(options)[0], options.scale)}
     runs = [run for run in runs if (run.row.table, run.row.id) in chosen]
-    print("\n".join(cancel(runs, jobs_if_any(runs), options.runs) or ["nothing is running or waiting"]))
-    return 0
+    cancelled = cancel(runs, jobs_if_any(runs), options.runs)
+    print("\n".join([*cancelled.told, *cancelled.left] or ["nothing is running or waiting"]))
+    return 1 if cancelled.left else 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from repro.composition import compose
+    from repro.composition import compose, every_data
     from repro.launch.doctor import examine
 
     config = compose([f"scale={options.scale}", *options.words])
     checks = []
-    for check in examine(config, options.runs):
+    for check in examine(config, options.runs, data=every_data(config, options.words)):
         checks.append(check)
         if not options.json:
             advice = f"  -> {check.advice}" if check.advice else ""

@@ -24,12 +24,13 @@ from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun, without_method
 from repro.launch.progress import TableProgress
 from repro.launch.reconcile import launcher_lock
-from repro.launch.waiting import put_in_line, run_all
+from repro.launch.waiting import put_in_line, run_all, take_out_of_line
 from repro.rows import Row, row_id
 from repro.runs.record import record_for
 from repro.runs.sharing import share_as
 
 TABLE = "by_hand"
+STOPPED = 130  # by Ctrl-C, as shells have it
 
 
 def train(overrides: Sequence[str], console: Console) -> int:
@@ -68,19 +69,22 @@ def _run(run: PlannedRun, console: Console) -> int:
     runs = [one for one in [*reversed(run.origins), run] if not one.is_done]
     root = Path(run.config.run.root)
     share_as(root)
-    with launcher_lock(root):
-        jobs = jobs_if_any(runs)
-        for one in runs:
-            alive = why_alive(one.record, one.record.status(), jobs, time.time())
-            if alive:
-                raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
-        for one in runs:
-            one.create()
-        put_in_line(runs)
     finished = True
-    if runs:
-        with TableProgress(run.row.id, runs, runs, console) as progress:
-            finished = run_all(runs, 1, Forked, progress.watch)
+    try:
+        with launcher_lock(root):
+            jobs = jobs_if_any(runs)
+            for one in runs:
+                alive = why_alive(one.record, one.record.status(), jobs, time.time())
+                if alive:
+                    raise UserError(f"{one.record.path}: somebody is at this run ({alive})")
+            for one in runs:
+                one.create()
+            put_in_line(runs)
+        if runs:
+            with TableProgress(run.row.id, runs, runs, console) as progress:
+                finished = run_all(runs, 1, Forked, progress.watch)
+    finally:  # a Ctrl-C before the first one was started
+        take_out_of_line(runs)
     status, result = run.record.status(), run.record.result()
     console.print(f"{status.state}: {run.record.path}", soft_wrap=True, markup=False)
     if status.reason:
@@ -88,7 +92,7 @@ def _run(run: PlannedRun, console: Console) -> int:
     for name, value in (result or {}).items():
         console.print(f"  {name}: {value}", markup=False)
     if not finished:
-        return 130
+        return STOPPED
     return 0 if result is not None else 1
 
 
@@ -109,6 +113,8 @@ def train_many(overrides: Sequence[str]) -> int:
 
     def one(_: DictConfig) -> None:
         codes.append(train(HydraConfig.get().overrides.task, Console(highlight=False)))
+        if codes[-1] == STOPPED:
+            raise KeyboardInterrupt  # the others are not wanted either
 
     sys.argv = ["repro train", "--multirun", *overrides]
     hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(one)()

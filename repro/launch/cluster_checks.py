@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from repro.config import Config, SlurmLauncher
+from repro.config import Config, Data, SlurmLauncher
 from repro.data.places import find_data
 from repro.errors import UserError
 from repro.launch import slurm
@@ -19,8 +19,16 @@ ASK_AGAIN = "run the launch again, from cron say"
 NODE_WAIT_S = 60
 
 
-def cluster_checks(config: Config, root: Path) -> Iterator[Check]:
-    """Checks of this machine's Slurm; `root` is the runs folder. A job is tried where launcher=slurm."""
+def by_label(data: Sequence[Data]) -> dict[str, Data]:
+    """Data sets by what their checks are called: `data`, and `data kinetics400` for a second one."""
+    return {f"data {each.name}" if number else "data": each for number, each in enumerate(data)}
+
+
+def cluster_checks(config: Config, root: Path, data: Mapping[str, Data] | None = None) -> Iterator[Check]:
+    """Checks of this machine's Slurm; `root` is the runs folder. A job is tried where launcher=slurm.
+
+    `data` are the data sets that it looks for on a node, None: the config's.
+    """
     launcher = config.launcher if isinstance(config.launcher, SlurmLauncher) else None
     bad: Literal["warn", "fail"] = "warn" if launcher is None else "fail"
     if not slurm.is_here():
@@ -52,19 +60,23 @@ def cluster_checks(config: Config, root: Path) -> Iterator[Check]:
         yield _grace_time(mode, None if by_qos else partition.get("GraceTime"), launcher.signal_lead_s)
     yield _array_size(configuration.get("MaxArraySize", ""))
     yield _accounting(configuration.get("AccountingStorageType", ""))
+    yield _private(configuration.get("PrivateData", "none"))
     if launcher is None:
         advice = "repro doctor launcher=slurm submits a one-minute job to find out"
         yield Check("scontrol on compute nodes", "warn", "not tried", advice)
     else:
-        yield from _on_a_node(launcher, _data_root(config), root)
+        every = by_label([config.data]) if data is None else data
+        folders = {label: folder for label, each in every.items() if (folder := _data_root(each)) is not None}
+        yield from _on_a_node(launcher, folders, root)
 
 
-def _data_root(config: Config) -> str | None:
+def _data_root(data: Data) -> Path | None:
     """The folder that nodes have to see; None where runs need none."""
     try:
-        return config.data.root if find_data(config.data) is not None else None
+        needs = find_data(data) is not None
     except UserError:  # not here, or not whole: nodes may have it on disks of their own
-        return config.data.root
+        needs = True
+    return Path(data.root).expanduser().absolute() if needs and data.root is not None else None
 
 
 def _preempt_mode(mode: str) -> Check:
@@ -113,7 +125,14 @@ def _accounting(storage: str) -> Check:
     return Check("accounting", "pass", storage)
 
 
-def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterator[Check]:
+def _private(data: str) -> Check:
+    if "jobs" not in data.split(","):
+        return Check("PrivateData", "pass", f"{data}: people who share a runs folder see each other's jobs")
+    advice = "of a shared runs folder you would start what others have in the queue: a folder each, or ask the admin"
+    return Check("PrivateData", "warn", data, advice)
+
+
+def _on_a_node(launcher: SlurmLauncher, data: Mapping[str, Path], root: Path) -> Iterator[Check]:
     """What a task does, tried on a node: it starts python, in its container, after the setup lines; it requeues itself
     with scontrol, writes into the runs folder and reads the data.
     """
@@ -128,8 +147,8 @@ def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterato
         "python": f"{shlex.quote(sys.executable)} -c 'import repro'",
         "folder": f"test -w {shlex.quote(str(root.absolute()))}",
     }
-    if data is not None:
-        tries["data"] = f"test -r {shlex.quote(str(Path(data).absolute()))}"
+    words = {label: label.replace(" ", ":") for label in data}  # as a word of what the task prints
+    tries |= {words[label]: f"test -r {shlex.quote(str(folder))}" for label, folder in data.items()}
     script = "; ".join(f"{what} && echo {key}" for key, what in tries.items())
     task = shlex.join([*launcher.container, "sh", "-c", f"{script}; echo end"])
     try:
@@ -139,6 +158,7 @@ def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterato
             text=True,
             timeout=NODE_WAIT_S,
             check=False,
+            env=slurm.environment(),
         )
     except subprocess.TimeoutExpired:
         yield Check(name, "warn", "no node was free within a minute", "try again later")
@@ -168,8 +188,9 @@ def _on_a_node(launcher: SlurmLauncher, data: str | None, root: Path) -> Iterato
         yield Check("runs folder on a node", "pass", str(root))
     else:
         yield Check("runs folder on a node", "fail", f"{root}: not there, or read-only", "--runs on shared storage")
-    if data is not None:
-        if "data" in seen:
-            yield Check("data on a node", "pass", data)
+    for label, folder in data.items():
+        if words[label] in seen:
+            yield Check(f"{label} on a node", "pass", str(folder))
         else:
-            yield Check("data on a node", "fail", f"{data}: not there", "data.root= a place that compute nodes see")
+            advice = "data.root= a place that compute nodes see"
+            yield Check(f"{label} on a node", "fail", f"{folder}: not there", advice)

@@ -8,11 +8,12 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from repro.errors import UserError
 from repro.launch import slurm
 from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
@@ -23,14 +24,24 @@ SAVE_WAIT_S = 60.0
 REASON = "cancelled with repro cancel"
 
 
-def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:
-    """Stop runs that are waiting or at work; returns a line for each. They save first, and a launch goes on with them.
+@dataclass(frozen=True)
+class Cancelled:
+    """A line for each run that was waiting or at work: those that were told to stop, and those that are left at it."""
+
+    told: Sequence[str]
+    left: Sequence[str]
+
+
+def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> Cancelled:
+    """Stop runs that are waiting or at work. They save first, and a launch goes on with them.
 
     Runs on another machine that is not Slurm's cannot be reached from here: the line says so. A run that is taken for
-    alive only because Slurm cannot be asked is given up, and the line says what to make sure of.
+    alive only because Slurm cannot be asked is given up, and the line says what to make sure of. What Slurm does not
+    cancel is left as it is, and changes nothing for the others.
     """
     # First what waits in the line of a launch: it would start the next ones in the place of those that stop.
-    said, to_slurm, ours, given_up = _taken_out_of_lines(runs, jobs, root), [], [], []
+    said, left = _taken_out_of_lines(runs, jobs, root), []
+    to_slurm, ours, given_up = {}, [], []
     for run in runs:
         status, now = run.record.status(), time.time()
         if run.is_done or not run.record.path.is_dir() or why_alive(run.record, status, jobs, now) is None:
@@ -39,10 +50,9 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
         has_process = status.host == platform.node() and status.pid is not None and status.state == "running"
         if (has_job or has_process) and not may_act_for(status.user):
             what = f"job {status.job_id}" if has_job else f"process {status.pid}"
-            said.append(f"{run.row.id}: {what} belongs to {name_of(status.user)}, who alone can stop it")
-        elif has_job:
-            to_slurm.append(run)
-            said.append(f"{run.row.id}: cancelling job {status.job_id}")
+            left.append(f"{run.row.id}: {what} belongs to {name_of(status.user)}, who alone can stop it")
+        elif has_job and status.job_id is not None:
+            to_slurm[status.job_id] = run
         elif has_process and status.pid is not None and run.record.is_locked:
             # The lock tells that it lives: what only Slurm could vouch for may have left its number to another process.
             try:
@@ -50,31 +60,48 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
             except ProcessLookupError:
                 continue  # it has just ended
             except PermissionError:  # of a record that does not say whose it is
-                said.append(f"{run.row.id}: process {status.pid} is another person's: they have to stop it")
+                left.append(f"{run.row.id}: process {status.pid} is another person's: they have to stop it")
             else:
                 ours.append(run)
                 said.append(f"{run.row.id}: asking process {status.pid} to save and stop")
         elif jobs is None and status.job_id and not may_act_for(status.user):
-            said.append(f"{run.row.id}: job {status.job_id} belongs to {name_of(status.user)}, who alone can stop it")
+            left.append(f"{run.row.id}: job {status.job_id} belongs to {name_of(status.user)}, who alone can stop it")
         elif jobs is None and status.is_silent(now) and not run.record.is_locked:
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"
             said.append(f"{run.row.id}: cancelled here; Slurm cannot be asked: make sure that it does not have {job}")
         elif status.state == "submitted" and status.pid is None:
-            said.append(f"{run.row.id}: handed to Slurm, which shows no job of it yet; try again in two minutes")
+            left.append(f"{run.row.id}: handed to Slurm, which shows no job of it yet; try again in two minutes")
         elif status.state == "submitted":
-            said.append(f"{run.row.id}: is being started; try again")
+            left.append(f"{run.row.id}: is being started; try again")
         else:
             where = f"on {status.host}" if status.host else "elsewhere"
-            said.append(f"{run.row.id}: is {status.state} {where}; stop its launch there (Ctrl-C)")
-    slurm.cancel([run.record.status().job_id or "" for run in to_slurm])
-    _wait_until_saved([*ours, *to_slurm])
+            left.append(f"{run.row.id}: is {status.state} {where}; stop its launch there (Ctrl-C)")
+    refused = _still_there(slurm.cancel(list(to_slurm)))
+    for job_id, run in to_slurm.items():
+        if job_id in refused:
+            left.append(f"{run.row.id}: job {job_id} is not cancelled: {refused[job_id]}")
+        else:
+            said.append(f"{run.row.id}: cancelling job {job_id}")
+    told = [*(run for job_id, run in to_slurm.items() if job_id not in refused), *ours]
+    _wait_until_saved(told)
     with launcher_lock(root):
-        for run in [*to_slurm, *ours, *given_up]:
+        for run in [*told, *given_up]:
             status = run.record.status()
             if status.state in ("submitted", "running", "requeued") and not run.is_done and not run.record.is_locked:
                 run.record.set_status(status.moved("cancelled", reason=REASON))
-    return said
+    return Cancelled(said, left)
+
+
+def _still_there(refused: Mapping[str, str]) -> Mapping[str, str]:
+    """Of the jobs that Slurm has not cancelled those that it still has, as far as it can be asked."""
+    if not refused:
+        return refused
+    try:
+        jobs = slurm.everybodys_queue()
+    except UserError:
+        return refused
+    return {job_id: words for job_id, words in refused.items() if job_id in jobs}
 
 
 def _taken_out_of_lines(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, root: Path) -> list[str]:

@@ -11,16 +11,17 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from repro.config import Config, SlurmLauncher
+from repro.config import Config, Data, SlurmLauncher
 from repro.data.places import find_data
 from repro.errors import UserError
 from repro.launch.check import Check
-from repro.launch.cluster_checks import cluster_checks
+from repro.launch.cluster_checks import by_label, cluster_checks
 
 LIMIT_S = 150.0  # longer than the commands that one check waits for
 ADVICE = {
@@ -37,8 +38,14 @@ FREE_GIB_WARN, FREE_GIB_FAIL = 50.0, 5.0
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs", "afs")
 
 
-def examine(config: Config, root: Path, limit_s: float = LIMIT_S) -> Iterator[Check]:
-    """All checks that apply to this config; one that raises, or takes longer than `limit_s`, fails with what to do."""
+def examine(
+    config: Config, root: Path, limit_s: float = LIMIT_S, data: Sequence[Data] | None = None
+) -> Iterator[Check]:
+    """All checks that apply to this config; one that raises, or takes longer than `limit_s`, fails with what to do.
+
+    `data` are the data sets that runs will read, None: the config's.
+    """
+    every = by_label(data or [config.data])
     needs_shared = isinstance(config.launcher, SlurmLauncher)
     checks: dict[str, Callable[[], Iterable[Check]]] = {
         "python": lambda: [_python()],
@@ -48,9 +55,9 @@ def examine(config: Config, root: Path, limit_s: float = LIMIT_S) -> Iterator[Ch
         "file locks": lambda: [_locks(root)],
         "shared file system": lambda: [_file_system(root, needs_shared)],
         "disk": lambda: [_disk(root)],
-        "data": lambda: [_data(config)],
+        **{name: partial(_data, name, each) for name, each in every.items()},
         "W&B login": lambda: [_wandb(config)],
-        "slurm": lambda: cluster_checks(config, root),
+        "slurm": lambda: cluster_checks(config, root, every),
     }
     for name, check in checks.items():
         yield from guarded(name, check, limit_s)
@@ -69,7 +76,7 @@ def guarded(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -> 
                 found.put(each)
         except Exception as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.put(Check(name, "fail", text, ADVICE.get(name, "mend that, and run this again")))
+            found.put(Check(name, "fail", text, _advice(name, "mend that, and run this again")))
         found.put(None)
 
     threading.Thread(target=make, name=f"doctor: {name}", daemon=True).start()
@@ -77,12 +84,16 @@ def guarded(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -> 
         try:
             each = found.get(timeout=limit_s)
         except queue.Empty:
-            advice = ADVICE.get(name, "something behind it hangs: tell the admin")
+            advice = _advice(name, "something behind it hangs: tell the admin")
             yield Check(name, "fail", f"no answer within {limit_s:g} s", advice)
             return
         if each is None:
             return
         yield each
+
+
+def _advice(name: str, otherwise: str) -> str:
+    return ADVICE.get("data" if name.startswith("data ") else name, otherwise)
 
 
 def _python() -> Check:
@@ -191,12 +202,13 @@ def _disk(root: Path) -> Check:
     return Check("disk", "pass", found)
 
 
-def _data(config: Config) -> Check:
+def _data(name: str, data: Data) -> Iterator[Check]:
     try:
-        folder = find_data(config.data)
+        folder = find_data(data)
     except UserError as error:
-        return Check("data", "fail", str(error), "data.root= the folder that holds train/ and val/")
-    return Check("data", "pass", f"data={config.data.name} needs no folder" if folder is None else str(folder))
+        yield Check(name, "fail", str(error), "data.root= the folder that holds train/ and val/")
+    else:
+        yield Check(name, "pass", f"data={data.name} needs no folder" if folder is None else str(folder))
 
 
 def _wandb(config: Config) -> Check:

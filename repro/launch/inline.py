@@ -11,6 +11,8 @@ import os
 import platform
 import signal
 import sys
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
@@ -19,6 +21,7 @@ from repro.launch.plan import PlannedRun
 from repro.runs.record import Record
 from repro.runs.sharing import share_as
 from repro.runs.status import EXIT_STOPPED, Status
+from repro.training.interruption import held_back
 
 
 class Forked:
@@ -28,20 +31,40 @@ class Forked:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["repro.launch.preload"])
         self.path = run.record.path
+        self._is_asked = False
         self._process = context.Process(target=execute_in_child, args=(self.path,), daemon=False)
-        self._process.start()
+        resource_tracker.ensure_running()  # which would undo the next line, where it is started with the server
+        with held_back():  # in the server too, which imports torch for seconds, and so in all that it forks
+            self._process.start()
 
     def has_ended(self) -> bool:
         """Whether the process is gone. One that died without a word leaves the reason in its run."""
         if self._process.is_alive():
             return False
         self._process.join()
-        note_death(self.path, self._process.exitcode)
+        note_death(self.path, self._process.exitcode, self._is_asked)
         return True
 
+    def stop(self) -> None:
+        """Tell it once. It may not have been there yet when a Ctrl-C reached all processes of the terminal."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._process.terminate()
+
     def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
+        """End it now, its loaders' processes too: they would hold its lock a while longer."""
+        self._is_asked = True
+        if self._process.pid is not None and self._process.is_alive():
+            kill_family(self._process.pid)
+
+
+def kill_family(pid: int) -> None:
+    """End a process and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(pid)
+        for process in [*first.children(recursive=True), first]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def execute_in_child(path: Path) -> None:
@@ -56,7 +79,7 @@ def execute_in_child(path: Path) -> None:
         attempt = record.claim_attempt()
         output_into(record.attempt_dir(attempt))
         sys.exit(execute(path, attempt))
-    except KeyboardInterrupt:  # before the attempt listens to signals, or a second one
+    except KeyboardInterrupt:  # a second one
         sys.exit(EXIT_STOPPED)
 
 
@@ -68,19 +91,24 @@ def output_into(folder: Path) -> None:
         os.close(file)
 
 
-def note_death(path: Path, code: int | None) -> None:
+def note_death(path: Path, code: int | None, is_asked: bool = False) -> None:
     """Write how a process ended that could not do so itself. `code` is None where nobody knows.
 
-    A run that was killed from outside goes on with the next launch, as often as launches may try (`--max-attempts`).
-    What another launch or attempt has taken meanwhile is left to it, which tells its own end.
+    A run that was killed from outside goes on with the next launch, as often as launches may try (`--max-attempts`);
+    so does one that this launch has asked to stop (`is_asked`), however it took that. What another launch or attempt
+    has taken meanwhile is left to it, which tells its own end.
     """
     record = Record(path)
     status = record.status()
     if code == 0 or record.result() is not None or record.is_locked or _is_somebody_elses(status):
         return
-    if code == EXIT_STOPPED and status.state == "submitted":  # told to stop before it had begun
+    if (is_asked or code == EXIT_STOPPED) and status.state == "submitted":  # told to stop before it had begun
         record.set_status(status.taken_back())
-    elif code is not None and code < 0:
+    elif is_asked and status.state == "running":
+        record.set_status(
+            status.moved("requeued", reason="ended before it had saved; goes on from its last checkpoint")
+        )
+    elif code is not None and code < 0 and status.state in ("running", "submitted"):
         name = signal.Signals(-code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         record.set_status(status.moved("requeued", reason=f"the process was killed by {name}{hint}"))
@@ -93,4 +121,11 @@ def _is_somebody_elses(status: Status) -> bool:
     """Whether a status is of another machine, or of a process that lives: the one that has ended is neither."""
     if status.host not in (None, platform.node()):
         return True
-    return status.pid not in (None, os.getpid()) and psutil.pid_exists(status.pid)
+    return status.pid not in (None, os.getpid()) and _lives(status.pid)
+
+
+def _lives(pid: int | None) -> bool:
+    try:
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -21,7 +21,7 @@ from repro.launch.reconcile import Decision, decide, launcher_lock, starting
 from repro.launch.request import idle_gpus
 from repro.launch.showing import print_plan
 from repro.launch.submit import mend, submit, token_owners
-from repro.launch.waiting import Worker, parallelism, put_in_line, run_all
+from repro.launch.waiting import Worker, parallelism, put_in_line, run_all, take_out_of_line
 
 ASKS_AT_SCALE = "paper"
 
@@ -92,18 +92,22 @@ def _here(
 ) -> tuple[bool, list[Decision]]:
     """Start what is to be started and wait for it; returns whether nobody stopped it, and what was decided."""
     confirmed = confirm(runs, jobs_if_any(runs), wishes, console)
-    with launcher_lock(wishes.root):
-        jobs = _mended(runs, wishes.root, jobs_if_any(runs), console)
-        decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
-        explain(decisions, console)
-        chosen = only(confirmed, starting(decisions), console)
-        if not chosen:
-            return True, decisions
-        start, parallel = _starter(launcher, runs[0].config.scale.cpu_threads, wishes.root)
-        prepare(chosen, wishes.retry)
-        put_in_line(chosen)
-    with TableProgress(name, list(runs), chosen, console) as progress:
-        finished = run_all(chosen, parallel, start, progress.watch)
+    chosen: list[PlannedRun] = []
+    try:
+        with launcher_lock(wishes.root):
+            jobs = _mended(runs, wishes.root, jobs_if_any(runs), console)
+            decisions = decide(runs, jobs, wishes.retry, wishes.max_attempts)
+            explain(decisions, console)
+            chosen = only(confirmed, starting(decisions), console)
+            if not chosen:
+                return True, decisions
+            start, parallel = _starter(launcher, runs[0].config.scale.cpu_threads, wishes.root)
+            prepare(chosen, wishes.retry)
+            put_in_line(chosen)
+        with TableProgress(name, list(runs), chosen, console) as progress:
+            finished = run_all(chosen, parallel, start, progress.watch)
+    finally:  # a Ctrl-C before the first one was started
+        take_out_of_line(chosen)
     return finished, decisions
 
 

@@ -12,13 +12,15 @@ import psutil
 import submitit
 
 from repro.config import LocalLauncher
-from repro.launch.inline import note_death
+from repro.launch.inline import kill_family, note_death
 from repro.launch.job import RunJob
 from repro.launch.plan import PlannedRun
 from repro.launch.request import python
 from repro.launch.submit import jobs_folder, note_id
+from repro.training.interruption import held_back
 
 A_YEAR_MIN = 60 * 24 * 365  # submitit gives a job two minutes by default
+TASK = "submitit.core._submit"
 
 
 class LocalJobs:
@@ -42,12 +44,9 @@ class LocalJobs:
             setup=_heard(launcher.setup, folder),
         )
         # A Ctrl-C reaches every process of the terminal. submitit's controller would answer it by killing the tasks
-        # while they save; it inherits that this process ignores it at this moment, and the tasks take it themselves.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        # while they save: it never hears of it, and the tasks do as soon as they listen.
+        with held_back():
             job = executor.submit(RunJob(run.record.path))
-        finally:
-            signal.signal(signal.SIGINT, before)
         note_id(run.record, f"local-{job.job_id}")
         return LocalJob(run.record.path, job, lambda: self._free.append(gpus))
 
@@ -65,22 +64,34 @@ class LocalJob:
 
     def __init__(self, path: Path, job: submitit.LocalJob, release: Callable[[], None]) -> None:
         self.path, self._job, self._release = path, job, release
+        self._told: set[int] = set()
+        self._is_asked = False
 
     def has_ended(self) -> bool:
         """Whether the job is over; its GPUs are free then."""
         if not self._job.done():
             return False
         self._release()
-        note_death(self.path, None)
+        note_death(self.path, None, self._is_asked)
         return True
 
+    def stop(self) -> None:
+        """Tell each rank once, also those that come up only now: the controller may have been about to start them."""
+        self._is_asked = True
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(int(self._job.job_id)).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if process.pid not in self._told and _is_rank(process):
+                        self._told.add(process.pid)
+                        process.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
-        """End it now, its ranks too: the controller ignores SIGINT, and hands a SIGTERM on as a wish."""
-        try:
-            controller = psutil.Process(int(self._job.job_id))
-            family = [*controller.children(recursive=True), controller]
-        except psutil.NoSuchProcess:
-            return
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        """End it now, its ranks too."""
+        self._is_asked = True
+        kill_family(int(self._job.job_id))
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    """Whether this is a task of submitit's, and none of the processes that a task has forked."""
+    parent = process.parent()
+    return TASK in process.cmdline() and (parent is None or TASK not in parent.cmdline())

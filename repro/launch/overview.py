@@ -19,6 +19,8 @@ from repro.launch.liveness import why_alive
 from repro.launch.plan import PlannedRun
 from repro.tracking.mirror_file import Mirror, mirror_of, what_is_behind
 
+ENDED = ("done", "failed", "cancelled")
+UNASKED = "Slurm cannot be asked from here: what it has is shown as its record says, and may have died since"
 STYLES = {
     "done": "green",
     "running": "cyan",
@@ -84,6 +86,8 @@ def _line(run: PlannedRun, jobs: Mapping[str, slurm.Job] | None, now: float, ask
         jobs = None
     state, reason = run.state_at(status), status.reason
     job = jobs.get(status.job_id) if jobs is not None and status.job_id else None
+    if state == "running" and job is not None and job.state == "PENDING" and status.is_silent(now):
+        state, reason = "requeued", "ended without a word, its node perhaps: Slurm has its job in the queue again"
     if state in ("running", "submitted") and why_alive(run.record, status, jobs, now) is None:
         if run.record.status() != status:  # it has just ended, and said how
             return _line(run, jobs, now, asked)
@@ -126,8 +130,8 @@ def as_json(entries: Sequence[Line]) -> list[dict[str, Any]]:
     return [asdict(entry) for entry in entries]
 
 
-def render(title: str, entries: Sequence[Line]) -> RenderableType:
-    """The table that a person reads."""
+def render(title: str, entries: Sequence[Line], has_asked: bool = True) -> RenderableType:
+    """The table that a person reads. `has_asked` is whether Slurm's queue is known."""
     rows = [
         (
             entry.row,
@@ -147,7 +151,8 @@ def render(title: str, entries: Sequence[Line]) -> RenderableType:
     table = columns(heads, rows, right=("seed", "progress", "ETA", "attempts"), styles=STYLES)
     counts = ", ".join(f"{number} {state}" for state, number in Counter(entry.state for entry in entries).items())
     behind = what_is_behind((Path(entry.record), entry.mirror) for entry in entries)
-    notes = [*_hints(entries), *([behind] if behind else [])]
+    unknown = [each for each in entries if each.state not in ENDED and slurm.is_job_id(each.job_id)]
+    notes = [*([] if has_asked or not unknown else [UNASKED]), *_hints(entries), *([behind] if behind else [])]
     return Group(table, Text(f"{title}: {counts}"), *map(Text, notes))
 
 

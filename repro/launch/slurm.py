@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -11,10 +12,22 @@ from dataclasses import dataclass
 from repro.errors import UserError
 
 TIMEOUT_S = 60
+AT_ONCE = 200  # ids in one command
 JOB_PREFIX = "repro-"  # of the name of every job of ours
+# A command that ends like this has not heard the controller's answer; there may be one.
+NO_ANSWER = re.compile(
+    "no answer|timed? ?out|contact|connect|communication|transmit|unexpected|zero bytes|standby", re.I
+)
 ENDING = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
+# --all: partitions that the site hides from lists are no reason to take their jobs for gone.
+EVERYBODY = ("squeue", "--all", "--noheader", "--array", "--format=%i|%j|%T|%N|%r")
+UNKNOWN_USER = re.compile("invalid user", re.I)
 # A person's habits for these commands: SQUEUE_STATES=R hides what waits, SBATCH_JOB_NAME beats what a job script says.
 HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
+# What a job tells its own processes. In one that was submitted from within another (salloc, srun --pty) srun would take
+# it for what is asked of it: a SLURM_MEM_PER_CPU that is left over is fatal where a job has its memory per node.
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 @dataclass(frozen=True)
@@ -41,17 +54,20 @@ def is_here() -> bool:
 def environment() -> dict[str, str]:
     """What Slurm's commands are given: they do what they are told, whatever a person has set for their own use of them.
 
-    Which cluster it is (SLURM_CONF, SLURM_CLUSTERS) stays.
+    Nor does the job that they may be called from say anything. Which cluster it is (SLURM_CONF, SLURM_CLUSTERS) stays.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith(HABITS)}
+    others = (*HABITS, *OF_A_JOB) if "SLURM_JOB_ID" in os.environ else HABITS
+    return {name: value for name, value in os.environ.items() if name in OF_THE_CLUSTER or not name.startswith(others)}
 
 
 def ask(*command: str) -> str:
     """What a command of Slurm's answers. Raises `UserError` with its own words where it fails."""
+    return _answer(*command).stdout
+
+
+def _answer(*command: str) -> subprocess.CompletedProcess[str]:
     try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, env=environment()
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, env=environment())
     except subprocess.CalledProcessError as error:
         words = (error.stderr or error.stdout or "").strip().splitlines()
         raise UserError(f"{command[0]}: {words[-1] if words else 'failed'}") from None
@@ -59,7 +75,6 @@ def ask(*command: str) -> str:
         raise UserError(f"{command[0]}: no answer within {TIMEOUT_S} s; is the controller up?") from None
     except FileNotFoundError:
         raise UserError(f"{command[0]}: not found; this is no machine of a Slurm cluster") from None
-    return answer.stdout
 
 
 def queue(users: Iterable[int] = ()) -> dict[str, Job]:
@@ -67,16 +82,39 @@ def queue(users: Iterable[int] = ()) -> dict[str, Job]:
 
     squeue, not sacct: it works without accounting, where submitit's own states stay UNKNOWN.
     """
+    return _jobs(_lines_of(sorted({os.getuid(), *users})))
+
+
+def everybodys_queue() -> dict[str, Job]:
+    """The same, whoever they belong to."""
+    return _jobs(ask(*EVERYBODY))
+
+
+def _jobs(text: str) -> dict[str, Job]:
     jobs = {}
-    who = ",".join(map(str, sorted({os.getuid(), *users})))
-    # --all: partitions that the site hides from lists are no reason to take their jobs for gone.
-    text = ask("squeue", "--all", "--noheader", "--array", f"--user={who}", "--format=%i|%j|%T|%N|%r")
     for line in text.splitlines():
         id_, name, state, nodes, reason = line.strip().split("|", 4)
         # A number alone is not enough: a folder may have come from another cluster, and numbers may begin anew.
         if name.startswith(JOB_PREFIX):
             jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
     return jobs
+
+
+def _lines_of(users: Sequence[int]) -> str:
+    """squeue's lines for these users, or for everybody where it does not know one of them.
+
+    It leaves such a user's jobs out, with a word on stderr and success or failure as its version has it: somebody who
+    has left, or a name service that is down, and runs at work would look as if they had none.
+    """
+    try:
+        answer = _answer(*EVERYBODY, f"--user={','.join(map(str, users))}")
+    except UserError as error:
+        if not UNKNOWN_USER.search(str(error)):
+            raise
+    else:
+        if not UNKNOWN_USER.search(answer.stderr):
+            return answer.stdout
+    return ask(*EVERYBODY)
 
 
 @dataclass(frozen=True)
@@ -117,10 +155,28 @@ def requeue(job_id: str) -> None:
     subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
 
 
-def cancel(job_ids: Sequence[str]) -> None:
-    """Cancel jobs, a few hundred at a time."""
-    for start in range(0, len(job_ids), 200):
-        ask("scancel", *job_ids[start : start + 200])
+def cancel(job_ids: Sequence[str]) -> dict[str, str]:
+    """Cancel jobs, a few hundred at a time; returns those that Slurm has not cancelled, with its words."""
+    refused: dict[str, str] = {}
+    for start in range(0, len(job_ids), AT_ONCE):
+        some = job_ids[start : start + AT_ONCE]
+        words = _refusal(some)
+        if words is None:
+            continue
+        # It does not say of each whether it took it: one by one. A controller that is away is away for all.
+        for id_ in some:
+            said = words if NO_ANSWER.search(words) else _refusal([id_])
+            if said is not None:
+                refused[id_] = words = said
+    return refused
+
+
+def _refusal(job_ids: Sequence[str]) -> str | None:
+    try:
+        ask("scancel", *job_ids)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def configuration() -> dict[str, str]:

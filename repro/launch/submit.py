@@ -8,7 +8,6 @@ answer: it looks for the token in the queue, takes over the tasks whose pickles 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import time
 import uuid
@@ -31,8 +30,6 @@ from repro.runs.status import MAX_ATTEMPTS, STALE_AFTER_S, Status
 
 FOLDER = ".launch"
 NOTE_WAIT_S = 5.0
-# An sbatch that ends like this has not heard the controller's answer; there may be one.
-NO_ANSWER = re.compile("timed? ?out|contact|connect|communication|transmit|unexpected|zero bytes|standby", re.I)
 
 
 def jobs_folder(root: Path) -> Path:
@@ -143,7 +140,7 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
 
 def _is_refused(words: str, name: str) -> bool:
     """Whether it is certain that Slurm has no such job: it said no, and its queue says the same."""
-    if NO_ANSWER.search(words):
+    if slurm.NO_ANSWER.search(words):
         return False
     try:
         return all(job.name != name for job in slurm.queue().values())
@@ -205,7 +202,7 @@ def mend(root: Path, jobs: Mapping[str, slurm.Job]) -> list[str]:
 
     The caller holds the launcher's lock. `jobs` is Slurm's queue, of the owners of all tokens too. A token of which the
     queue knows nothing is kept for two minutes: the controller may still be at it. Raises `UserError`, and keeps the
-    token, where somebody else's jobs have to be cancelled.
+    token, where jobs have to be cancelled and are somebody else's, or Slurm does not do it.
     """
     lines = []
     for file in _tokens(root):
@@ -243,7 +240,11 @@ def _take_over(records: Sequence[Record], job_ids: Sequence[str], pickles: Path,
         )
     for id_, index in kept.items():
         note_id(records[index], id_)
-    slurm.cancel(list(lost))
+    if refused := slurm.cancel(list(lost)):
+        raise UserError(
+            f"a launch died while it submitted, and of its jobs {len(refused)} cannot be cancelled: "
+            f"{next(iter(refused.values()))}; launch again"
+        )
     for index in lost.values():
         status = records[index].status() if index < len(records) else Status()
         if status.state == "submitted":

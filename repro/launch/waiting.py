@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from types import FrameType
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +30,9 @@ class Worker(Protocol):
 
     def has_ended(self) -> bool:
         """Whether it is over. Called until it says so once."""
+
+    def stop(self) -> None:
+        """Ask it to save and stop. Called again and again until it is over: a part of it may not be there yet."""
 
     def kill(self) -> None:
         """End it now."""
@@ -100,6 +106,35 @@ class Line:
                     record.set_status(status.moved("submitted"))
 
 
+class Interruptions:
+    """Counts what asks this process to stop, Ctrl-C first of all.
+
+    An exception instead would come in the midst of starting a run, and leave a process that nobody waits for. The third
+    Ctrl-C is one: something hangs. A terminal that is closed may send more than one SIGHUP, and means one.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruptions:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            is_ignored = signal.getsignal(number) == signal.SIG_IGN  # nohup
+            if not is_ignored and threading.current_thread() is threading.main_thread():
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT or not self.count:
+            self.count += 1
+        if self.count > 2:
+            raise KeyboardInterrupt
+
+
 def run_all(
     runs: Sequence[PlannedRun],
     parallel: int,
@@ -110,24 +145,29 @@ def run_all(
 
     The runs are in this process's line (`put_in_line`); one that is not any more is another launch's, and left to it,
     or was cancelled. What begins with a run that did not come to its end goes with it; with one that failed, it fails.
-    `watch` is called a few times a second with the runs at work. On Ctrl-C no run is started any more; those at work
-    save and stop, and this waits for them; a second Ctrl-C ends them.
+    `watch` is called a few times a second with the runs at work. On Ctrl-C, SIGTERM or SIGHUP no run is started any
+    more; those at work are asked to save and stop, and this waits for them; a second Ctrl-C ends them.
     """
     waiting = list(runs)
     running: dict[Path, Worker] = {}
     by_path = {run.record.path: run for run in runs}
     line = Line(runs)
-    stopped = False
     watched = 0.0
-    try:
-        while running or (not stopped and waiting):
-            try:
-                while not stopped and len(running) < parallel and (run := _next(waiting, running)):
-                    waiting.remove(run)
+    with Interruptions() as asked:
+        try:
+            while running or (not asked.count and waiting):
+                while not asked.count and len(running) < parallel and (run := _next(waiting, running)):
                     if is_in_line(run.record.status()):
                         running[run.record.path] = start(run)
+                        waiting.remove(run)
                     else:
+                        waiting.remove(run)
                         waiting = _without_those_after(run, waiting)
+                for worker in running.values():
+                    if asked.count > 1:
+                        worker.kill()
+                    elif asked.count:
+                        worker.stop()
                 line.renew([*(one.record.path for one in waiting), *running])
                 time.sleep(POLL_S)
                 for path in [path for path, worker in running.items() if worker.has_ended()]:
@@ -137,15 +177,14 @@ def run_all(
                 if time.monotonic() - watched > WATCH_EVERY_S:
                     watched = time.monotonic()
                     watch(list(running))
-            except KeyboardInterrupt:
-                if stopped:
-                    for worker in running.values():
-                        worker.kill()
-                stopped = True
-    finally:
-        take_out_of_line(waiting)
-    watch([])
-    return not stopped
+        except KeyboardInterrupt:
+            for worker in running.values():
+                worker.kill()
+            raise
+        finally:
+            take_out_of_line(waiting)
+        watch([])
+        return not asked.count
 
 
 def _without_those_after(run: PlannedRun, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:

@@ -27,6 +27,15 @@ echo "$*" | grep -q -e --all || {{ cat {folder}/queue | grep -v hidden; exit 0; 
 if [ -n "$SQUEUE_STATES" ]; then grep "|$SQUEUE_STATES|" {folder}/queue; exit 0; fi
 cat {folder}/queue
 """
+# As newer ones do it: a refusal of one is an error, and says nothing about the others.
+SCANCEL = """#!/bin/sh
+echo "$*" >> {folder}/cancelled
+for id; do
+    if grep -q -x -e "$id" {folder}/refused; then echo "scancel: error: $(cat {folder}/refusal)" >&2; failed=1
+    else sed -i "/^$id|/d" {folder}/queue; fi
+done
+exit $failed
+"""
 SCONTROL = """#!/bin/sh
 case "$*" in *partition*) cat {folder}/partition;; *) cat {folder}/configuration;; esac
 """
@@ -43,12 +52,12 @@ class FakeSlurm:
             "squeue": SQUEUE.format(folder=folder),
             "scontrol": SCONTROL.format(folder=folder),
             "srun": f'#!/bin/sh\necho "$*" >> {folder}/tried\necho scontrol python folder data end\n',
-            "scancel": f'#!/bin/sh\nfor id; do sed -i "/^$id|/d" {folder}/queue; done\n',
+            "scancel": SCANCEL.format(folder=folder),
         }
         for name, text in scripts.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
-        for name in ("queue", "submitted", "scripts", "tried"):
+        for name in ("queue", "submitted", "scripts", "tried", "cancelled", "refused", "refusal"):
             (folder / name).touch()
         self.has("MaxArraySize = 4")
         self.will("taken")
@@ -62,6 +71,16 @@ class FakeSlurm:
         """The configuration and the partitions that scontrol shows."""
         (self.folder / "configuration").write_text("\n".join(lines) + "\n")
         (self.folder / "partition").write_text(partition + "\n")
+
+    def refuses(self, words: str, *ids: str) -> None:
+        """The jobs that scancel leaves alone, and what it says of that."""
+        (self.folder / "refused").write_text("\n".join(ids) + "\n")
+        (self.folder / "refusal").write_text(words)
+
+    @property
+    def cancelled(self) -> list[str]:
+        """The words of each scancel."""
+        return (self.folder / "cancelled").read_text().splitlines()
 
     @property
     def tried(self) -> list[list[str]]:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from fake_slurm import FakeSlurm
 
-from repro.composition import compose
+from repro.composition import compose, every_data
+from repro.errors import UserError
 from repro.launch.check import Check
 from repro.launch.cluster_checks import cluster_checks
+from repro.launch.doctor import examine
 
 PREEMPTED = "PartitionName=low Default=YES PreemptMode=REQUEUE GraceTime={}"
 
@@ -77,3 +79,47 @@ def test_nodes_must_see_the_data_only_where_there_are_any(tmp_path: Path, cluste
     folder = tmp_path / "on nodes only"  # a disk of their own: not to be seen from here
     checks = examined(tmp_path, "data=imagefolder", "model.num_classes=3", "model.in_chans=3", f"data.root='{folder}'")
     assert checks["data on a node"].verdict == "pass"
+
+
+def test_each_of_several_data_sets_is_looked_for(tmp_path: Path, cluster: FakeSlurm) -> None:
+    """One that is there, one that is only said to be, and one that nobody has said anything of."""
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "n01440764").mkdir(parents=True)
+    roots = f"{{imagenet: {tmp_path}/images, kinetics400: {tmp_path}/videos, imagefolder: null, shapes: null}}"
+    words = ["scale=paper", "launcher=slurm", f"data.root={roots}", "tracker=none"]
+    config = compose(words)
+    found = {each.name: each for each in examine(config, tmp_path, data=every_data(config, words))}
+    data = {name: (each.verdict, each.found) for name, each in found.items() if name.startswith("data")}
+    videos = f"{tmp_path}/videos"
+    assert data == {
+        "data": ("pass", f"{tmp_path}/images"),
+        "data kinetics400": (
+            "fail",
+            f"data.root={videos}: no such folder; expected one that holds train/ and val/",
+        ),
+        "data imagefolder": (
+            "fail",
+            "data.root=null: data=imagefolder needs the folder that holds train/ and val/; set data.root",
+        ),
+        "data shapes": ("pass", "data=shapes needs no folder"),
+        # What the node says is what this fake one always says: that it has looked for `data`.
+        "data on a node": ("pass", f"{tmp_path}/images"),
+        "data kinetics400 on a node": ("fail", f"{videos}: not there"),
+    }
+    assert f"test -r {tmp_path}/images" in " ".join(cluster.tried[0])
+    assert f"test -r {videos}" in " ".join(cluster.tried[0])
+    assert all(each.advice for each in found.values() if each.verdict == "fail")
+
+
+def test_a_folder_that_nobody_has_said_is_refused_before_anything_starts() -> None:
+    """Each job would find out for itself, days later."""
+    for root in ("null", "{imagenet: null}"):
+        with pytest.raises(UserError, match=r"data\.root"):
+            compose(["scale=paper", f"data.root={root}"])
+
+
+@pytest.mark.parametrize(("setting", "verdict"), [("none", "pass"), ("jobs,usage", "warn"), ("accounts", "pass")])
+def test_jobs_that_nobody_else_sees_are_told(tmp_path: Path, cluster: FakeSlurm, setting: str, verdict: str) -> None:
+    cluster.has("MaxArraySize = 4", f"PrivateData = {setting}")
+    check = examined(tmp_path)["PrivateData"]
+    assert (check.verdict, bool(check.advice)) == (verdict, verdict == "warn")

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from repro.cli import main
 from repro.errors import UserError
-from repro.launch import launching, submit
+from repro.launch import launching, slurm, submit
 from repro.launch.arrays import Place, places
 from repro.launch.launching import Wishes, launch
+from repro.launch.overview import UNASKED
 from repro.launch.plan import PlannedRun, plan
 from repro.rows import load_table
 
@@ -131,6 +133,58 @@ def test_jobs_in_a_partition_that_the_site_hides_are_known(tmp_path: Path, clust
     queue = cluster.folder / "queue"
     queue.write_text(queue.read_text().replace("Priority", "hidden"))
     assert "nothing to submit" in start(tmp_path, runs)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("unknown", ["61001", str(os.getuid())])
+def test_a_user_whom_the_site_does_not_know_hides_no_jobs(
+    tmp_path: Path, cluster: FakeSlurm, code: int, unknown: str
+) -> None:
+    """squeue leaves their jobs out, and only says so (22.05) or fails: of a run that is at work it shows nothing."""
+    runs = runs_of(tmp_path)
+    start(tmp_path, runs)
+    for run in runs:
+        run.record.set_status(replace(run.record.status(), user=61001))
+    asks = f"""#!/bin/sh
+case "$*" in *--user=*{unknown}*) echo "squeue: error: Invalid user: {unknown}" >&2; exit {code};; esac
+cat {cluster.folder}/queue
+"""
+    (cluster.folder / "squeue").write_text(asks)
+    said = start(tmp_path, runs)
+    assert "Slurm has job 1_0: pending" in said
+    assert "nothing to submit" in said
+    assert cluster.submissions == 1
+
+
+def test_a_squeue_that_fails_starts_nothing(tmp_path: Path, cluster: FakeSlurm) -> None:
+    runs = runs_of(tmp_path)
+    start(tmp_path, runs)
+    (cluster.folder / "squeue").write_text('#!/bin/sh\necho "squeue: error: Invalid user: 61001" >&2; exit 1\n')
+    with pytest.raises(UserError, match=r"^squeue: squeue: error: Invalid user: 61001$"):
+        start(tmp_path, runs)
+    assert cluster.submissions == 1
+
+
+def test_only_the_cluster_of_a_job_that_is_launched_from_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_MEM_PER_CPU", "SLURM_NTASKS", "SRUN_DEBUG", "PMI_RANK")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    assert set(names) <= set(slurm.environment()), "a person's own, outside any job"
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    assert {*names, "SLURM_JOB_ID"} & set(slurm.environment()) == {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"}
+
+
+def test_a_status_says_that_slurm_was_not_asked(
+    tmp_path: Path, cluster: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(tmp_path / "runs", runs_of(tmp_path / "runs"))
+    words = ["status", "table1", *ROWS, "--scale", "smoke", "--runs", str(tmp_path / "runs")]
+    for answer, is_told in (("exit 1", True), (f"cat {cluster.folder}/queue", False)):
+        (cluster.folder / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+        with pytest.raises(SystemExit, match="0"):
+            main(words)
+        assert (UNASKED in capsys.readouterr().out) == is_told
 
 
 def test_a_run_that_begins_with_one_in_the_queue_waits_for_its_job(tmp_path: Path, cluster: FakeSlurm) -> None:

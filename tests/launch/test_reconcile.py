@@ -77,6 +77,22 @@ def test_a_death_is_not_written_into_the_attempt_of_somebody_else(run: PlannedRu
     assert run.record.status().state == "failed"
 
 
+@pytest.mark.parametrize("code", [None, 1, -15, -9, 75])
+def test_what_a_launch_has_asked_to_stop_has_not_failed_however_it_ended(run: PlannedRun, code: int | None) -> None:
+    """It was at its imports, or was ended at once by a second Ctrl-C."""
+    run.record.set_status(Status("submitted", host=platform.node(), pid=os.getpid(), submissions=2))
+    note_death(run.record.path, code, is_asked=True)
+    status = run.record.status()
+    assert (status.state, status.submissions, status.pid) == ("planned", 1, None)
+    run.record.set_status(Status("running", heartbeat=NOW, attempt=2, update=7))
+    note_death(run.record.path, code, is_asked=True)
+    assert run.record.status().state == "requeued"
+    assert action(run, run.record.status()) == "start"
+    run.record.set_status(Status("failed", heartbeat=NOW, attempt=2, reason="the loss is not finite"))
+    note_death(run.record.path, code, is_asked=True)
+    assert run.record.status().state == "failed"
+
+
 def elsewhere(age_s: float) -> Status:
     return Status("running", heartbeat=NOW - age_s, host="another-node", pid=1, attempt=1)
 
@@ -125,7 +141,7 @@ def test_what_slurm_may_have_can_be_given_up_by_hand(run: PlannedRun, tmp_path: 
     """A folder that was taken to a machine without Slurm would wait for ever; a person knows more."""
     for job_id in ("16_3", None):
         run.record.set_status(Status("submitted", heartbeat=NOW - 1e6, job_id=job_id))
-        (said,) = cancel([run], None, tmp_path)
+        (said,) = cancel([run], None, tmp_path).told
         assert f"make sure that it does not have {'job 16_3' if job_id else 'a job of this run'}" in said
         assert run.record.status().state == "cancelled"
         assert [each.action for each in decide([run], None, False, 3)] == ["start"]
@@ -133,14 +149,14 @@ def test_what_slurm_may_have_can_be_given_up_by_hand(run: PlannedRun, tmp_path: 
 
 def test_what_slurm_has_not_shown_yet_cannot_be_cancelled_yet(run: PlannedRun, tmp_path: Path) -> None:
     run.record.set_status(Status("submitted").moved("submitted"))
-    assert "try again in two minutes" in cancel([run], {}, tmp_path)[0]
+    assert "try again in two minutes" in cancel([run], {}, tmp_path).left[0]
     assert run.record.status().state == "submitted"
 
 
 def test_a_failed_run_whose_job_is_ending_stays_failed(
     run: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm, "cancel", lambda _: None)
+    monkeypatch.setattr(slurm, "cancel", lambda _: {})
     run.record.set_status(Status("failed", heartbeat=NOW, job_id="16_3", reason="the loss is not finite"))
     cancel([run], {"16_3": JOB}, tmp_path)
     assert run.record.status().reason == "the loss is not finite"

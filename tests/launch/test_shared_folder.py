@@ -233,9 +233,10 @@ def test_cancel_leaves_what_is_somebody_elses(
     monkeypatch.setattr(control.os, "kill", lambda pid, number: killed.append((pid, number)) if number else None)
     jobs = {id_: Job(id_, "repro-table1-x", "PENDING", "", "") for id_ in cluster.queue}
     monkeypatch.setattr(control, "why_alive", lambda *_: "it is")
-    assert cancel(runs, jobs, tmp_path) == [
+    cancelled = cancel(runs, jobs, tmp_path)
+    assert cancelled.told == ["deit_tiny/svite-30: cancelling job 2"]
+    assert cancelled.left == [
         f"deit_tiny/dense: job 1 belongs to user {A}, who alone can stop it",
-        "deit_tiny/svite-30: cancelling job 2",
         f"deit_tiny/svite-40: process {os.getpid()} belongs to user {A}, who alone can stop it",
     ]
     assert (cluster.queue, killed) == (["1"], [])
@@ -243,7 +244,7 @@ def test_cancel_leaves_what_is_somebody_elses(
     become(A, monkeypatch)
     monkeypatch.setattr(control, "SAVE_WAIT_S", 0.0)  # it does not listen: it is this process
     with FileLock(runs[2].record.path / "lock"):
-        assert f"asking process {os.getpid()}" in cancel(runs[2:], jobs, tmp_path)[0]
+        assert f"asking process {os.getpid()}" in cancel(runs[2:], jobs, tmp_path).told[0]
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import platform
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from repro.launch import waiting
+from repro.launch import launching, waiting
 from repro.launch.launching import Wishes, launch
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
@@ -45,6 +47,9 @@ class Worker:
             if self.ends == "done":
                 write_json(self.run.record.path / "result.json", {})
         return self.looks < 0
+
+    def stop(self) -> None:
+        raise AssertionError
 
     def kill(self) -> None:
         raise AssertionError
@@ -131,13 +136,99 @@ def test_a_launch_does_not_promise_to_go_on_with_what_it_leaves(tmp_path: Path, 
     assert (outcome.is_interrupted, outcome.unfinished) == (False, [])
 
 
-def test_ctrl_c_takes_what_has_not_started_out_of_the_line(runs: list[PlannedRun]) -> None:
-    def start(_: PlannedRun) -> Worker:
-        raise KeyboardInterrupt
+class Listener:
+    """A run that ends when it is told to, if it listens; `told` is what it has been told."""
+
+    def __init__(self, run: PlannedRun, listens: bool = True) -> None:
+        self.run, self.listens = run, listens
+        self.told: list[str] = []
+
+    def has_ended(self) -> bool:
+        return "kill" in self.told or (self.listens and "stop" in self.told)
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def kill(self) -> None:
+        self.told.append("kill")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_while_a_run_is_started_loses_neither_it_nor_those_in_the_line(
+    runs: list[PlannedRun], number: signal.Signals
+) -> None:
+    """An exception would come in the midst of it: the process is there, and nobody knows of it."""
+    started: list[Listener] = []
+
+    def start(run: PlannedRun) -> Listener:
+        started.append(Listener(run))
+        for _ in range(1 if number == signal.SIGINT else 3):  # as a terminal that is closed may do
+            os.kill(os.getpid(), number)
+        return started[-1]
 
     _, begun, planned = runs
     assert is_in_line(begun.record.status())
     begun.record.set_status(replace(begun.record.status(), update=3, submissions=2))
-    assert not run_all(runs, 1, start, lambda _: None)
+    before = signal.getsignal(number)
+    assert not run_all(runs, 2, start, lambda _: None)
+    assert signal.getsignal(number) == before
+    assert [(each.run, each.told) for each in started] == [(runs[0], ["stop"])]
     states = [(each.record.status().state, each.record.status().submissions) for each in (begun, planned)]
     assert states == [("requeued", 1), ("planned", 0)]
+
+
+def test_a_second_ctrl_c_ends_what_does_not_listen(runs: list[PlannedRun]) -> None:
+    started: list[Listener] = []
+
+    def start(run: PlannedRun) -> Listener:
+        started.append(Listener(run, listens=False))
+        return started[-1]
+
+    def press(at_work: list[Path]) -> None:
+        if at_work:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert not run_all(runs, 1, start, press)
+    (first,) = started
+    assert set(first.told) == {"stop", "kill"}
+    assert first.told[-1] == "kill"
+
+
+def test_a_third_ctrl_c_waits_for_nothing(runs: list[PlannedRun]) -> None:
+    """A run that cannot even be started: the folder of its logs is on a file system that has gone away."""
+
+    def start(_: PlannedRun) -> Listener:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, 1, start, lambda _: None)
+    assert {run.record.status().state for run in runs} == {"planned"}
+
+
+def test_what_this_process_was_started_to_ignore_stops_nothing(runs: list[PlannedRun]) -> None:
+    """nohup: the terminal may be closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_all(runs, 1, lambda run: Worker(run, 0), lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert {run.state for run in runs} == {"done"}
+
+
+def test_ctrl_c_before_the_first_run_is_started_takes_all_out_of_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five of these would look like five starts in vain."""
+    table = load_table("table1")
+    every = plan(table, table.select(["deit_tiny/dense", "deit_tiny/omp-30"]), "smoke", [0], tmp_path)
+
+    def press(*_: object) -> bool:
+        assert {run.record.status().state for run in every} == {"submitted"}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "TableProgress", press)
+    with pytest.raises(KeyboardInterrupt):
+        launch("table1", every, Wishes(False, True, 5, tmp_path), Console(file=io.StringIO()))
+    assert {(run.state, run.record.status().submissions) for run in every} == {("planned", 0)}

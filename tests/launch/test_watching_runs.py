@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,24 @@ def test_a_run_that_is_submitted_while_slurm_is_asked_is_not_dead(
             main([*words, *more])
         said = capsys.readouterr().out
         assert ("submitted" in said, "dead" in said) == (True, False)
+
+
+def test_a_run_whose_node_has_died_is_not_running_while_its_job_waits(tmp_path: Path) -> None:
+    """Slurm has put the job back, and the queue is long: nobody writes its status for hours."""
+    table = load_table("table1")
+    (run,) = plan(table, table.select(["deit_tiny/dense"]), "smoke", [0], tmp_path)
+    run.create()
+    now = 1_700_000_000.0
+    beaten = Status("running", heartbeat=now - 3600, job_id="16", host="node7", update=3, updates=8)
+    for age, slurm_says, state in (
+        (3600, "PENDING", "requeued"),
+        (3600, "RUNNING", "running"),
+        (9, "PENDING", "running"),
+    ):
+        run.record.set_status(replace(beaten, heartbeat=now - age))
+        (line,) = lines([run], {"16": Job("16", "repro-table1-x", slurm_says, "BeginTime", "")}, now)
+        assert line.state == state
+        assert (line.reason or "").endswith("(pending: BeginTime)") == (state == "requeued")
 
 
 def test_a_row_of_another_table_with_the_name_of_a_chosen_one_is_not_cancelled(

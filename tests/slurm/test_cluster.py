@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ from lab import ROW, SMALL, Lab
 from one_node import MAX_ARRAY_SIZE, OneNode
 
 from repro.composition import compose
+from repro.launch import slurm
 from repro.models.backbone import build_model
 
 pytestmark = pytest.mark.slurm
@@ -30,9 +32,13 @@ def names_in_queue(lab: Lab) -> list[str]:
 def test_a_table_in_arrays_beyond_max_array_size_and_launched_twice_at_once(lab: Lab) -> None:
     # Somebody's habits for their own commands: a filter that hides what waits, a name that beats ours.
     lab.environment |= {"SQUEUE_STATES": "R", "SBATCH_JOB_NAME": "mine", "SBATCH_TIMELIMIT": "0:01"}
+    # And they launch from an interactive job, whose settings srun would take for those of ours, and refuse.
+    lab.environment |= {"SLURM_JOB_ID": "4711", "SLURM_MEM_PER_CPU": "100", "SLURM_NTASKS": "7"}
     rows = "deit_tiny/dense deit_tiny/svite-30 deit_tiny/svite-40 deit_tiny/s2vite-30 deit_tiny/omp-30"
     answers: list[subprocess.CompletedProcess[str]] = []
-    threads = [threading.Thread(target=lambda: answers.append(lab.launch(rows))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(lab.launch(rows, "launcher.mem_gb=0.2"))) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -110,12 +116,18 @@ def test_a_launch_that_is_killed_right_after_sbatch_loses_and_doubles_nothing(la
         assert (record.status().state, record.latest_attempt()) == ("done", 1)
 
 
-def test_jobs_of_a_launch_that_died_before_their_ids_were_on_disk_are_found_again(lab: Lab) -> None:
+def test_jobs_of_a_launch_that_died_before_their_ids_were_on_disk_are_found_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = (ROW, "deit_tiny/svite-30")
     lab.occupy()
     lab.launch(" ".join(rows))
     ids = {row: lab.record(row).status().job_id for row in rows}
     assert None not in ids.values()
+    with monkeypatch.context() as there:
+        there.setenv("SLURM_CONF", lab.environment["SLURM_CONF"])
+        there.setattr(os, "getuid", lambda: 61001)  # whom this machine does not know: squeue shows nothing, and exits 0
+        assert set(ids.values()) <= set(slurm.queue())
     (name,) = {name for name in names_in_queue(lab) if name != "occupied"}
     # As it is on disk between sbatch and the ids: the runs in the order of the array.
     in_order = sorted(rows, key=lambda row: ids[row] or "")
