@@ -6,14 +6,13 @@ packs weights once.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import Figure, in_turn, milliseconds
+from benchmarks.figures import Figure, in_turn, time_per_macs
 from repro.composition import compose
 from repro.config import Config
 from repro.measure.cost import physical_macs_g
@@ -65,19 +64,9 @@ def onnx() -> list[Figure]:
 def _figure(
     name: str, how: str, pairs: list[tuple[float, float]], dense: Config, config: Config, target: float | None
 ) -> Figure:
-    saved = statistics.median(1 - own / whole for whole, own in pairs)
-    saved_macs = 1 - physical_macs_g(config.model, config.method) / physical_macs_g(dense.model, dense.method)
-    return Figure(
-        f"{name}, {how}: time saved per MACs saved",
-        "–" if target is None else f"at least {target:g}",
-        f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
-        None if target is None else saved / saved_macs >= target,
-        {
-            "dense_ms": milliseconds([whole for whole, _ in pairs]),
-            "own_ms": milliseconds([own for _, own in pairs]),
-            **({} if target is not None else {"onnxruntime": version("onnxruntime")}),
-        },
-    )
+    macs = (physical_macs_g(dense.model, dense.method), physical_macs_g(config.model, config.method))
+    details = {} if target is not None else {"onnxruntime": version("onnxruntime")}
+    return time_per_macs(f"{name}, {how}", pairs, macs, target, details)
 
 
 def _config(name: str) -> Config:

@@ -6,13 +6,12 @@ cost is in both numbers. On the CPU; on a GPU too where there is one.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import Figure, in_turn, milliseconds
+from benchmarks.figures import Figure, in_turn, time_per_macs
 from repro.composition import compose
 from repro.config import Config
 from repro.measure.cost import physical_macs_g
@@ -41,23 +40,9 @@ def _of_batch(device: str, batch: int) -> list[Figure]:
     for execution in EXECUTIONS if batch > 1 else [CHOSEN]:  # one image needs no padding: they are all the same
         config = _config("method=ia_red2", f"method.tokens.execution={execution}")
         pairs = in_turn(reference, _forward(physical_model(config).to(device), images), ROUNDS)
-        saved = statistics.median(1 - dropping / whole for whole, dropping in pairs)
-        macs = physical_macs_g(config.model, config.method)
-        saved_macs = 1 - macs / physical_macs_g(dense.model, dense.method)
-        is_chosen = execution == CHOSEN
-        figures.append(
-            Figure(
-                f"DeiT-Small, three interpreters at {macs:.2f} GMACs, {device}, batch {batch}, {execution}: "
-                "time saved per MACs saved",
-                f"at least {TARGET:g}" if is_chosen else "–",
-                f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
-                saved / saved_macs >= TARGET if is_chosen else None,
-                {
-                    "dense_ms": milliseconds([whole for whole, _ in pairs]),
-                    "dropping_ms": milliseconds([dropping for _, dropping in pairs]),
-                },
-            )
-        )
+        macs = (physical_macs_g(dense.model, dense.method), physical_macs_g(config.model, config.method))
+        name = f"DeiT-Small, three interpreters at {macs[1]:.2f} GMACs, {device}, batch {batch}, {execution}"
+        figures.append(time_per_macs(name, pairs, macs, TARGET if execution == CHOSEN else None))
     return figures
 
 
