@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,16 @@ from torch.utils.checkpoint import checkpoint
 from repro.errors import UserError
 from repro.layer import stage_starts
 from repro.tokens.execution import EXECUTIONS, gather, run_padded
+
+
+def outside_autocast(values: Tensor) -> AbstractContextManager[Any]:
+    """Where tokens are scored: mixed precision is for what they are worth, not for which of them stay.
+
+    bfloat16 rounds a score to 8 bits, so that patches tie; and it rounds a product of float32 queries and keys just the
+    same. Nothing where there is no autocast: in a model that is all bfloat16, scores are what its weights are.
+    """
+    device = values.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @dataclass(frozen=True)

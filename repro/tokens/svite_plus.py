@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from repro.errors import UserError
 from repro.parts import MethodPart
 from repro.seeding import stream_seed
-from repro.tokens.dropping import Trace
+from repro.tokens.dropping import Trace, outside_autocast
 
 
 class TokenSelector(nn.Module):
@@ -39,7 +39,8 @@ class TokenSelector(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, dim) to (batch, kept, dim); as released: (batch, tokens, dim) with dropped tokens at zero."""
         patches = tokens[:, 1:]
-        scores = self.scorer(patches).squeeze(-1).float()
+        with outside_autocast(tokens):
+            scores = self.scorer(patches).squeeze(-1).float()
         if self.training or self.selection == "as_released":
             scores = scores - torch.empty_like(scores).exponential_().log()  # Gumbel noise
         chosen = scores.topk(self.kept - 1, dim=1).indices.sort(dim=1).values
