@@ -89,6 +89,7 @@ class DroppingBlocks(nn.Sequential):
             places, too. None: by `execution`.
         seen: float64 (stages, 2): sums over the images of an evaluation of the share of patches kept and its square.
         images_seen: how many images that were.
+        is_counting: whether images of an evaluation are counted, see `count`.
         checkpointing: whether blocks are computed again for the backward pass, see `repro.models.checkpointing`.
     """
 
@@ -107,10 +108,12 @@ class DroppingBlocks(nn.Sequential):
         self.open_stages, self.patches, self.execution = len(droppers), patches, execution
         self.checkpointing = False
         self.traces: list[Trace] | None = None
-        self.forget()
+        self.count()
+        self.is_counting = False  # until somebody asks: it takes time that a prediction has no use for
 
-    def forget(self) -> None:
-        """Begin to count keep rates anew."""
+    def count(self) -> None:
+        """Begin to count keep rates, from nothing."""
+        self.is_counting = True
         self.seen = torch.zeros(len(self.droppers), 2, dtype=torch.float64)
         self.images_seen = 0
 
@@ -153,11 +156,12 @@ class DroppingBlocks(nn.Sequential):
     def _note(self, stage: int, keep: Tensor, scores: Tensor, there: Tensor, places: Tensor) -> None:
         if self.training or torch.compiler.is_exporting():  # a graph has no memory of its images
             return
-        share = keep.sum(1).double() / self.patches
-        self.seen = self.seen.to(share.device)
-        self.seen[stage] += torch.stack([share.sum(), (share**2).sum()])
-        if stage == 0:
-            self.images_seen += len(keep)
+        if self.is_counting:
+            share = keep.sum(1).double() / self.patches
+            self.seen = self.seen.to(share.device)
+            self.seen[stage] += torch.stack([share.sum(), (share**2).sum()])
+            if stage == 0:
+                self.images_seen += len(keep)
         if self.traces is not None:
             blank = torch.zeros(len(keep), self.patches, dtype=torch.bool, device=keep.device)
             kept = blank.scatter(1, places, keep)

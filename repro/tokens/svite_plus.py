@@ -16,6 +16,7 @@ from repro.errors import UserError
 from repro.parts import MethodPart
 from repro.seeding import stream_seed
 from repro.tokens.dropping import Trace, outside_autocast
+from repro.tokens.execution import take
 
 
 class TokenSelector(nn.Module):
@@ -48,8 +49,7 @@ class TokenSelector(nn.Module):
             mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, value=True)
             self.traces.append(Trace(mask, scores))
         if not self.training and self.selection == "gather":  # nobody asks for the soft choice
-            kept = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-            return torch.cat([tokens[:, :1], kept], dim=1)
+            return take(tokens, chosen)
         temperature = self.temperature if self.training else 1.0
         soft = torch.softmax(scores / temperature, dim=1)
         if self.selection == "as_released":
