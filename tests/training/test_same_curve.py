@@ -1,7 +1,8 @@
 """The training step against a plain one: the same losses over 200 updates, for every method.
 
 The plain loop is what a reader would write down first: float32, attention spelt out, dropped paths computed and
-multiplied by zero, one weight after the other, the loss read after every update. Masks, tokens and draws are chosen by the same method parts in both.
+multiplied by zero, one weight after the other, the loss read after every update. Masks, tokens and draws are chosen by
+the same method parts in both.
 """
 
 from __future__ import annotations
