@@ -23,7 +23,7 @@ from benchmarks.soft_topk import extra_memory, soft_masks
 from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
 from benchmarks.training import memory as training_memory
-from benchmarks.training import sparse, steps
+from benchmarks.training import sparse, steps, whole_updates
 
 ROOMS = {
     "data": (data,),
@@ -36,7 +36,7 @@ ROOMS = {
     "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference, neurons),
     "token_dropping": (token_dropping,),
-    "training": (training_memory, steps, sparse),
+    "training": (training_memory, steps, sparse, whole_updates),
 }
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from repro.composition import compose
-from repro.config import Config
+from repro.config import Config, Recipe
 from repro.data.decoding import decoded, decoded_rgb
 from repro.data.image_files import list_class_folders
 from repro.data.loader import TrainLoader
@@ -107,17 +107,7 @@ def _ours(root: Path, decoder: str) -> Callable[[], None]:
 
 def _theirs(root: Path) -> Callable[[], None]:
     config = _config(root, "pil")
-    recipe = config.recipe
-    transform = create_transform(
-        config.model.image_size,
-        is_training=True,
-        auto_augment=recipe.rand_augment,
-        color_jitter=recipe.color_jitter,
-        interpolation=recipe.interpolation,
-        re_prob=recipe.random_erasing,
-        re_mode="pixel",
-        re_count=1,
-    )
+    transform = timms_transform(config.recipe, config.model.image_size)
     _mend(transform, config)
     paths = sorted((root / "train").rglob("*.jpg"))
 
@@ -126,6 +116,24 @@ def _theirs(root: Path) -> Callable[[], None]:
             torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]])
 
     return epoch
+
+
+def timms_transform(recipe: Recipe, size: int, separate: bool = False) -> Any:
+    """timm's DeiT training transform to `size` pixels as timm makes it, nothing of ours in it.
+
+    With `separate`: what is before the augmentation, the augmentation, and what comes after it.
+    """
+    return create_transform(
+        size,
+        is_training=True,
+        separate=separate,
+        auto_augment=recipe.rand_augment,
+        color_jitter=recipe.color_jitter,
+        interpolation=recipe.interpolation,
+        re_prob=recipe.random_erasing,
+        re_mode="pixel",
+        re_count=1,
+    )
 
 
 def _mend(transform: Any, config: Config) -> None:
@@ -169,10 +177,7 @@ def _parts(root: Path) -> list[Figure]:
     """What an image costs in each part: timm's way against ours, with the same draws."""
     encoded = [path.read_bytes() for path in sorted((root / "train").rglob("*.jpg"))]
     config = _config(root, "fast")
-    first, middle, last = create_transform(
-        config.model.image_size, is_training=True, interpolation="bicubic", separate=True,
-        auto_augment=config.recipe.rand_augment, re_prob=config.recipe.random_erasing, re_mode="pixel", re_count=1,
-    )  # fmt: skip
+    first, middle, last = timms_transform(config.recipe, config.model.image_size, separate=True)
     _mend(middle, config)
     views = training_view(config.data, config.recipe, config.model)
     assert isinstance(views, Views)

@@ -51,6 +51,42 @@ def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return statistics.median(first / second for first, second in pairs)
 
 
+def time_per_macs(
+    name: str,
+    pairs: Sequence[tuple[float, float]],
+    macs: tuple[float, float],
+    target: float | None,
+    details: Mapping[str, Any] | None = None,
+    limit: Sequence[tuple[float, float]] = (),
+) -> Figure:
+    """Of the MACs that a smaller model saves, the share by which it saves time.
+
+    Args:
+        pairs: seconds of the whole model and of the smaller one, in turn.
+        macs: of the whole model and of the smaller one.
+        limit: seconds of the whole model and of one over as many tokens that are not chosen, see
+            `benchmarks.first_tokens`.
+    """
+    saved, saved_macs = _median_saving(pairs), 1 - macs[1] / macs[0]
+    least = f"; limit here {_median_saving(limit) / saved_macs:.2f}" if limit else ""
+    return Figure(
+        f"{name}: time saved per MACs saved",
+        "–" if target is None else f"at least {target:g}",
+        f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs{least})",
+        None if target is None else saved / saved_macs >= target,
+        {
+            "whole_ms": milliseconds([whole for whole, _ in pairs]),
+            "smaller_ms": milliseconds([less for _, less in pairs]),
+            **({"limit_ms": milliseconds([less for _, less in limit])} if limit else {}),
+            **(details or {}),
+        },
+    )
+
+
+def _median_saving(pairs: Sequence[tuple[float, float]]) -> float:
+    return statistics.median(1 - less / whole for whole, less in pairs)
+
+
 def milliseconds(seconds: Sequence[float]) -> list[float]:
     """Rounded for a result file."""
     return [round(1000 * value, 3) for value in seconds]

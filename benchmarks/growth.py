@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -44,11 +45,10 @@ def images() -> list[Figure]:
     per_place = [1e6 * seconds / number for number, seconds in orders.items()]
     few, *_, many = IMAGES
     return [
-        Figure(
-            f"growth: listing images and taking their fingerprint, {few:,} to {many:,}, microseconds an image",
-            f"linear (grows at most {MOST_GROWTH} times)",
+        _linear(
+            f"listing images and taking their fingerprint, {few:,} to {many:,}, microseconds an image",
+            per_image,
             _series(per_image, 1),
-            per_image[-1] <= MOST_GROWTH * per_image[0],
             {"seconds": {number: one["listing_s"] for number, one in found.items()}},
         ),
         Figure(
@@ -58,11 +58,10 @@ def images() -> list[Figure]:
             None,
             {"megabytes": {number: one["held_mb"] for number, one in found.items()}},
         ),
-        Figure(
-            f"growth: the order of an epoch, {few:,} to {IMAGENET_IMAGES:,} images, microseconds an image",
-            f"linear (grows at most {MOST_GROWTH} times)",
+        _linear(
+            f"the order of an epoch, {few:,} to {IMAGENET_IMAGES:,} images, microseconds an image",
+            per_place,
             f"{_series(per_place, 2)}; ImageNet's: {orders[IMAGENET_IMAGES]:.2f} s",
-            per_place[-1] <= MOST_GROWTH * per_place[0],
             {"seconds": orders},
         ),
     ]
@@ -88,18 +87,16 @@ def parameters() -> list[Figure]:
             sizes.append(sum(path.stat().st_size for path in place.iterdir()) / count)
     millions = ", ".join(f"{count / 1e6:.1f} M" for count in counts)
     return [
-        Figure(
-            f"growth: mask update of all layers ({millions} parameters), nanoseconds a parameter",
-            f"linear (grows at most {MOST_GROWTH} times)",
+        _linear(
+            f"mask update of all layers ({millions} parameters), nanoseconds a parameter",
+            updates,
             _series(updates, 1),
-            updates[-1] <= MOST_GROWTH * updates[0],
             {"parameters": counts},
         ),
-        Figure(
-            f"growth: writing a checkpoint, with its checksum and fsync ({millions}), nanoseconds a parameter",
-            f"linear (grows at most {MOST_GROWTH} times)",
+        _linear(
+            f"writing a checkpoint, with its checksum and fsync ({millions}), nanoseconds a parameter",
+            saves,
             f"{_series(saves, 1)}; {_series(sizes, 1)} bytes a parameter",
-            saves[-1] <= MOST_GROWTH * saves[0],
             {"parameters": counts},
         ),
     ]
@@ -127,6 +124,12 @@ def ranks() -> list[Figure]:
             {"cores": os.cpu_count()},
         ),
     ]
+
+
+def _linear(what: str, costs: Sequence[float], measured: str, details: dict[str, Any]) -> Figure:
+    """A cost per unit that may hardly grow along its series."""
+    is_linear = costs[-1] <= MOST_GROWTH * costs[0]
+    return Figure(f"growth: {what}", f"linear (grows at most {MOST_GROWTH} times)", measured, is_linear, details)
 
 
 def _series(values: Sequence[float], digits: int) -> str:

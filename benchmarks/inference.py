@@ -1,19 +1,19 @@
 """Time saved for MACs saved by rows whose models are physically smaller: DeiT-Small, dense and row in turn, on the CPU.
 
 As `repro bench time` runs them (eager, float32), and as `repro export --format onnx` writes them, by onnxruntime, which
-packs weights once.
+packs weights once. Beside a row that drops tokens stands what it would save if choosing them cost nothing.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import Figure, in_turn, milliseconds
+from benchmarks.figures import Figure, in_turn, time_per_macs
+from benchmarks.first_tokens import without_choosing
 from repro.composition import compose
 from repro.config import Config
 from repro.measure.cost import physical_macs_g
@@ -29,6 +29,7 @@ ROWS = (
 )
 IN_ONNX = ("deit_small/s2vite-40", "deit_small/svite_plus-30-50")
 ROUNDS = {1: 25, 8: 9}  # by batch
+_Pairs = list[tuple[float, float]]  # seconds of the whole model and of another one
 TARGET = 0.9  # of the share of MACs that is saved, by which time is to be saved
 
 
@@ -40,10 +41,13 @@ def inference() -> list[Figure]:
     for name in ROWS:
         config = _config(name)
         model = align(physical_model(config))
+        unchosen = None if config.method.tokens is None else align(without_choosing(config))
         for batch, rounds in ROUNDS.items():
             images = _images(dense, batch)
-            pairs = in_turn(_eager(reference, images), _eager(model, images), rounds)
-            figures.append(_figure(name, f"batch {batch}", pairs, dense, config, TARGET))
+            whole = _eager(reference, images)
+            pairs = in_turn(whole, _eager(model, images), rounds)
+            limit = [] if unchosen is None else in_turn(whole, _eager(unchosen, images), rounds)
+            figures.append(_figure(name, f"batch {batch}", pairs, limit, dense, config, TARGET))
     return figures
 
 
@@ -58,26 +62,16 @@ def onnx() -> list[Figure]:
         for batch, rounds in ROUNDS.items():
             images = _images(dense, batch)
             pairs = in_turn(_forward(whole, images), _forward(run, images), rounds)
-            figures.append(_figure(name, f"ONNX, batch {batch}", pairs, dense, config, None))
+            figures.append(_figure(name, f"ONNX, batch {batch}", pairs, [], dense, config, None))
     return figures
 
 
 def _figure(
-    name: str, how: str, pairs: list[tuple[float, float]], dense: Config, config: Config, target: float | None
+    name: str, how: str, pairs: _Pairs, limit: _Pairs, dense: Config, config: Config, target: float | None
 ) -> Figure:
-    saved = statistics.median(1 - own / whole for whole, own in pairs)
-    saved_macs = 1 - physical_macs_g(config.model, config.method) / physical_macs_g(dense.model, dense.method)
-    return Figure(
-        f"{name}, {how}: time saved per MACs saved",
-        "–" if target is None else f"at least {target:g}",
-        f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
-        None if target is None else saved / saved_macs >= target,
-        {
-            "dense_ms": milliseconds([whole for whole, _ in pairs]),
-            "own_ms": milliseconds([own for _, own in pairs]),
-            **({} if target is not None else {"onnxruntime": version("onnxruntime")}),
-        },
-    )
+    macs = (physical_macs_g(dense.model, dense.method), physical_macs_g(config.model, config.method))
+    details = {} if target is not None else {"onnxruntime": version("onnxruntime")}
+    return time_per_macs(f"{name}, {how}", pairs, macs, target, details, limit)
 
 
 def _config(name: str) -> Config:

@@ -2,19 +2,20 @@
 
 DeiT-Small with three interpreters, and three blocks of TimeSformer's twelve with one. They are untrained and
 forced to the keep rates of the plan (for DeiT-Small the published budget, 3.15 of 4.6 GMACs), images 20 % around them;
-what they cost is in both numbers. On the CPU; on a GPU too where there is one.
+what they cost is in both numbers. On the CPU; on a GPU too where there is one. The limit beside DeiT-Small is
+of a model over as many tokens which are not chosen, the same number of every image.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.figures import Figure, in_turn, milliseconds
+from benchmarks.figures import Figure, in_turn, time_per_macs
+from benchmarks.first_tokens import without_choosing
 from repro.composition import compose
 from repro.config import Config
 from repro.measure.cost import physical_macs_g
@@ -37,6 +38,7 @@ class Subject:
         words: what it is called.
         executions: what is compared where images have different lengths; the one that the house takes has a target.
         batches: by device; a device that is not named is left out.
+        has_limit: whether its blocks can be run over fewer tokens that are not chosen.
         overrides: beside the rows' own, at scale paper.
     """
 
@@ -45,7 +47,8 @@ class Subject:
     words: str
     executions: Sequence[str]
     batches: Mapping[str, Sequence[int]]
-    overrides: Sequence[str] = field(default=())
+    has_limit: bool
+    overrides: Sequence[str] = ()
 
 
 SUBJECTS = (
@@ -55,6 +58,7 @@ SUBJECTS = (
         "DeiT-Small, three interpreters",
         tuple(EXECUTIONS),
         {"cpu": (1, 8), "cuda": (256,)},
+        True,
     ),
     # All twelve blocks of a clip would take a CPU a minute and a half; blocks are alike. What is left of a clip runs in
     # one way only.
@@ -64,6 +68,7 @@ SUBJECTS = (
         "TimeSformer with 3 of its 12 blocks, one interpreter",
         (CHOSEN,),
         {"cpu": (1, 2), "cuda": (8,)},
+        False,
         ("model.depth=3",),
     ),
 )
@@ -86,24 +91,17 @@ def _of_batch(subject: Subject, device: str, batch: int) -> Iterator[Figure]:
     shape = (batch, *dense.model.input_shape)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     reference = _forward(physical_model(dense).to(device), images)
+    limit: Sequence[tuple[float, float]] = ()
+    if subject.has_limit:
+        first = without_choosing(_config(subject, subject.dropping)).to(device)
+        limit = in_turn(reference, _forward(first, images), ROUNDS)
     for execution in subject.executions if batch > 1 else [CHOSEN]:  # one image needs no padding: they are all the same
         config = _config(subject, subject.dropping, f"method.tokens.execution={execution}")
         pairs = in_turn(reference, _forward(physical_model(config).to(device), images), ROUNDS)
-        saved = statistics.median(1 - dropping / whole for whole, dropping in pairs)
-        macs = physical_macs_g(config.model, config.method)
-        saved_macs = 1 - macs / physical_macs_g(dense.model, dense.method)
-        is_chosen = execution == CHOSEN
-        how = f"{execution}: " if len(subject.executions) > 1 else ""
-        yield Figure(
-            f"{subject.words} at {macs:.2f} GMACs, {device}, batch {batch}, {how}time saved per MACs saved",
-            f"at least {TARGET:g}" if is_chosen else "–",
-            f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
-            saved / saved_macs >= TARGET if is_chosen else None,
-            {
-                "dense_ms": milliseconds([whole for whole, _ in pairs]),
-                "dropping_ms": milliseconds([dropping for _, dropping in pairs]),
-            },
-        )
+        macs = (physical_macs_g(dense.model, dense.method), physical_macs_g(config.model, config.method))
+        how = f", {execution}" if len(subject.executions) > 1 else ""
+        name = f"{subject.words} at {macs[1]:.2f} GMACs, {device}, batch {batch}{how}"
+        yield time_per_macs(name, pairs, macs, TARGET if execution == CHOSEN else None, limit=limit)
 
 
 def _config(subject: Subject, name: str, *overrides: str) -> Config:

@@ -28,6 +28,7 @@ ROUNDS = 3
 TARGETS = {"none": 1.35, "bfloat16": 2.6}
 DTYPES = {"none": "float32", "bfloat16": "bfloat16"}
 SLOWER_PCT, SPARSE_BATCH = 1.0, 4
+SAME_SHAPES, SPARSE_ROUNDS = ("svite", "s2vite"), 15
 CHILD_BATCH, CHILD_UPDATES = 4, 2
 IN_CHILDREN = ("dense", "svite", "s2vite", "svite_plus", "gmp", "spartan", "top_kast", "ia_red2", "linformer")
 
@@ -128,6 +129,50 @@ def sparse() -> Iterator[Figure]:
             + (", fewer tokens" if has_other_model else ""),
             added_pct <= SLOWER_PCT,
             {"hooks_ms": 1000 * clock.seconds, "step_ms": 1000 * step_s, "dense_step_ms": 1000 * dense_s},
+        )
+
+
+def whole_updates() -> Iterator[Figure]:
+    """A whole update of a method that changes no shape, its masks moved when they are due, over the dense one's."""
+    dense = Training(published("deit_small", "dense"), CPU, batch=SPARSE_BATCH, amp="none")
+    for name in SAME_SHAPES:
+        case = published("deit_small", name)
+        training = Training(case, CPU, batch=SPARSE_BATCH, amp="none")
+        clock = _Clocked(training)
+        masks_s: list[float] = []
+
+        def update(training: Training = training, clock: _Clocked = clock, masks_s: list[float] = masks_s) -> None:
+            clock.seconds = 0.0
+            training.update()
+            masks_s.append(clock.seconds)
+
+        pairs = in_turn(update, dense.update, SPARSE_ROUNDS)
+        schedule = next(given["schedule"] for _, given in case.parts if "schedule" in given)
+        training.state.update = schedule.interval - 1
+        update()
+        *applying, moving_s = masks_s
+        applying_s = statistics.median(applying)
+        # In an update of the global batch masks are applied once, in the one that is timed, too.
+        micros = case.length.global_batch / SPARSE_BATCH
+        each_s = applying_s + (moving_s - applying_s) / schedule.interval
+        ratios = [
+            (sparse_s - own_s + each_s / micros) / dense_s
+            for (sparse_s, dense_s), own_s in zip(pairs, applying[1:], strict=True)
+        ]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        yield Figure(
+            f"{case.name}: an update of {case.length.global_batch} images, times the dense one's time, in turn",
+            f"at most {1 + SLOWER_PCT / 100:g}",
+            f"{middle:.3f} (quartiles {low:.3f} to {high:.3f}; masks move every {schedule.interval} updates, in "
+            f"{1000 * moving_s:.0f} ms)",
+            middle <= 1 + SLOWER_PCT / 100,
+            {
+                "sparse_ms": milliseconds([first for first, _ in pairs]),
+                "dense_ms": milliseconds([second for _, second in pairs]),
+                "applying_ms": 1000 * applying_s,
+                "moving_ms": 1000 * moving_s,
+                "interval": schedule.interval,
+            },
         )
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
+from timm.models.vision_transformer import Block
 from torch import nn
 
 from benchmarks.cases import Case, Training
-from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
+from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds, time_per_macs
 from benchmarks.released_step import ReleasedStep
 from repro.measure.latency import time_in_turn
 from repro.models.shrink import Sizes, cut_to, sizes
@@ -54,7 +55,7 @@ def released(case: Case, device: torch.device, batch: int, amp: bool) -> Callabl
     masks = getattr(made.state.parts[0], "masks", None) if made.state.parts else None
     recipe, classes = case.recipe, case.geometry["num_classes"]
     geometry: Any = SimpleNamespace(**case.geometry)
-    model = build_vit(geometry, recipe["drop_path"], 0).to(device).train()
+    model = build_vit(geometry, recipe["drop_path"], 0, Block).to(device).train()
     mixup = Mixup(
         mixup_alpha=recipe["mixup"],
         cutmix_alpha=recipe["cutmix"],
@@ -152,21 +153,9 @@ def time_column(made: Mapping[str, Any], device: torch.device, batch: int) -> It
     pairs = time_in_turn(dense, small, images, pairs=2 * ROUNDS, until=now + 20, at_most_until=now + 60)
     if not pairs:
         raise RuntimeError(f"{made['row']}: three turns would take more than a minute; lower --batch")
-    saved = statistics.median(1 - less / whole for whole, less in pairs)
-    saved_macs = 1 - made["macs_g"] / made["dense_macs_g"]
-    target = made["target"]
-    yield Figure(
-        f"{made['row']}: time saved in inference, per MACs saved",
-        "–" if target is None else f"at least {target:g}",
-        f"{saved / saved_macs:.2f} ({100 * saved:.1f} % of the time, {100 * saved_macs:.1f} % of the MACs)",
-        None if target is None else saved / saved_macs >= target,
-        {
-            "dense_ms": milliseconds([whole for whole, _ in pairs]),
-            "smaller_ms": milliseconds([less for _, less in pairs]),
-            "published_time_saving_pct": made["published_time_saving_pct"],
-            "batch": batch,
-        },
-    )
+    macs = (made["dense_macs_g"], made["macs_g"])
+    details = {"published_time_saving_pct": made["published_time_saving_pct"], "batch": batch}
+    yield time_per_macs(f"{made['row']}, inference", pairs, macs, made["target"], details)
 
 
 def _make_smaller(model: nn.Module, made: Mapping[str, Any]) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
+
+from repro.models.paths import PathSkippingBlock
 
 if TYPE_CHECKING:
     from repro.geometry import ViT
 
 
-def build_vit(geometry: ViT, drop_path: float, seed: int) -> nn.Module:
+def build_vit(geometry: ViT, drop_path: float, seed: int, block: type[Block] = PathSkippingBlock) -> nn.Module:
     """A vision transformer, its weights drawn from `seed` alone.
 
     Args:
         geometry: its shape; `deit_*_patch16_224` of timm has the same class and the same arguments.
         drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
+        block: its blocks' class.
     """
     sizes: dict[str, Any] = {
         "img_size": geometry.image_size,
@@ -32,5 +35,5 @@ def build_vit(geometry: ViT, drop_path: float, seed: int) -> nn.Module:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path)
+        model: nn.Module = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path, block_fn=block)
     return model

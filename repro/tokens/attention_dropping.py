@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repro.tokens.budgeted import BudgetedDropper, BudgetedDropping
+from repro.tokens.dropping import outside_autocast
 
 
 class AttentionDropper(BudgetedDropper):
@@ -27,12 +28,13 @@ class AttentionDropper(BudgetedDropper):
         heads, width = attention.num_heads, attention.head_dim
         inner, images = heads * width, values.shape[0]
         weight, bias = attention.qkv.weight, attention.qkv.bias
-        normed = block.norm1(values)
-        query = torch.nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner]).view(images, heads, width)
-        keys = torch.nn.functional.linear(normed, weight[inner : 2 * inner], bias[inner : 2 * inner])
-        keys = keys.view(images, -1, heads, width)
-        query, keys = attention.q_norm(query), attention.k_norm(keys)
-        logits = torch.einsum("bhd,bnhd->bhn", query.float(), keys.float()) / math.sqrt(width)
+        with outside_autocast(values):
+            normed = block.norm1(values)
+            query = torch.nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner]).view(images, heads, width)
+            keys = torch.nn.functional.linear(normed, weight[inner : 2 * inner], bias[inner : 2 * inner])
+            keys = keys.view(images, -1, heads, width)
+            query, keys = attention.q_norm(query), attention.k_norm(keys)
+            logits = torch.einsum("bhd,bnhd->bhn", query.float(), keys.float()) / math.sqrt(width)
         there = torch.nn.functional.pad(valid, (1, 0), value=True)
         return logits.masked_fill(~there[:, None], -torch.inf).softmax(-1)[:, :, 1:].mean(1)
 

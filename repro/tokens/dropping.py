@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,16 @@ from torch.utils.checkpoint import checkpoint
 from repro.errors import UserError
 from repro.layer import stage_starts
 from repro.tokens.execution import EXECUTIONS, gather, run_padded
+
+
+def outside_autocast(values: Tensor) -> AbstractContextManager[Any]:
+    """Where tokens are scored: mixed precision is for what they are worth, not for which of them stay.
+
+    bfloat16 rounds a score to 8 bits, so that patches tie; and it rounds a product of float32 queries and keys just the
+    same. Nothing where there is no autocast: in a model that is all bfloat16, scores are what its weights are.
+    """
+    device = values.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class DroppingBlocks(nn.Sequential):
             places, too. None: by `execution`.
         seen: float64 (stages, 2): sums over the images of an evaluation of the share of patches kept and its square.
         images_seen: how many images that were.
+        is_counting: whether images of an evaluation are counted, see `count`.
         checkpointing: whether blocks are computed again for the backward pass, see `repro.models.checkpointing`.
     """
 
@@ -97,10 +108,12 @@ class DroppingBlocks(nn.Sequential):
         self.open_stages, self.patches, self.execution = len(droppers), patches, execution
         self.checkpointing = False
         self.traces: list[Trace] | None = None
-        self.forget()
+        self.count()
+        self.is_counting = False  # until somebody asks: it takes time that a prediction has no use for
 
-    def forget(self) -> None:
-        """Begin to count keep rates anew."""
+    def count(self) -> None:
+        """Begin to count keep rates, from nothing."""
+        self.is_counting = True
         self.seen = torch.zeros(len(self.droppers), 2, dtype=torch.float64)
         self.images_seen = 0
 
@@ -143,11 +156,12 @@ class DroppingBlocks(nn.Sequential):
     def _note(self, stage: int, keep: Tensor, scores: Tensor, there: Tensor, places: Tensor) -> None:
         if self.training or torch.compiler.is_exporting():  # a graph has no memory of its images
             return
-        share = keep.sum(1).double() / self.patches
-        self.seen = self.seen.to(share.device)
-        self.seen[stage] += torch.stack([share.sum(), (share**2).sum()])
-        if stage == 0:
-            self.images_seen += len(keep)
+        if self.is_counting:
+            share = keep.sum(1).double() / self.patches
+            self.seen = self.seen.to(share.device)
+            self.seen[stage] += torch.stack([share.sum(), (share**2).sum()])
+            if stage == 0:
+                self.images_seen += len(keep)
         if self.traces is not None:
             blank = torch.zeros(len(keep), self.patches, dtype=torch.bool, device=keep.device)
             kept = blank.scatter(1, places, keep)

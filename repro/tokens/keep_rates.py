@@ -19,7 +19,7 @@ class KeepRates:
 
     def begin(self) -> None:
         """Forget what was counted."""
-        self.blocks.forget()
+        self.blocks.count()
 
     def measured(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Mean and mean square of the share left after each stage; `total` adds a tensor up over ranks.

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from repro.errors import UserError
 from repro.parts import MethodPart
 from repro.seeding import stream_seed
-from repro.tokens.dropping import Trace
+from repro.tokens.dropping import Trace, outside_autocast
+from repro.tokens.execution import take
 
 
 class TokenSelector(nn.Module):
@@ -39,7 +40,8 @@ class TokenSelector(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, dim) to (batch, kept, dim); as released: (batch, tokens, dim) with dropped tokens at zero."""
         patches = tokens[:, 1:]
-        scores = self.scorer(patches).squeeze(-1).float()
+        with outside_autocast(tokens):
+            scores = self.scorer(patches).squeeze(-1).float()
         if self.training or self.selection == "as_released":
             scores = scores - torch.empty_like(scores).exponential_().log()  # Gumbel noise
         chosen = scores.topk(self.kept - 1, dim=1).indices.sort(dim=1).values
@@ -47,8 +49,7 @@ class TokenSelector(nn.Module):
             mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, value=True)
             self.traces.append(Trace(mask, scores))
         if not self.training and self.selection == "gather":  # nobody asks for the soft choice
-            kept = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-            return torch.cat([tokens[:, :1], kept], dim=1)
+            return take(tokens, chosen)
         temperature = self.temperature if self.training else 1.0
         soft = torch.softmax(scores / temperature, dim=1)
         if self.selection == "as_released":

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch.backends import cuda
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def autocast(amp: str, device: torch.device) -> torch.autocast:
@@ -13,3 +18,22 @@ def autocast(amp: str, device: torch.device) -> torch.autocast:
     gradients and scores stay float32.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=amp == "bfloat16")
+
+
+@contextmanager
+def attention(amp: str, device: torch.device) -> Iterator[None]:
+    """Torch's attention as it is fastest here, for forward and backward passes.
+
+    That is its own choice but for bfloat16 on a CPU without AMX: there its fused kernel takes twice as long as two
+    products with a softmax between them, which keep the attention of every head (docs/training.md).
+    """
+    if amp != "bfloat16" or device.type != "cpu" or torch.cpu._is_amx_tile_supported():
+        yield
+        return
+    before = cuda.fp16_bf16_reduction_math_sdp_allowed()
+    cuda.allow_fp16_bf16_reduction_math_sdp(True)  # or the products are computed in float32; it is no CUDA setting
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        cuda.allow_fp16_bf16_reduction_math_sdp(before)

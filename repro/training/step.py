@@ -16,7 +16,7 @@ from repro.models.checkpointing import checkpoint_activations
 from repro.models.compiling import compile_blocks, eager_where_watched
 from repro.seeding import seeded, stream_seed
 from repro.training.distributed import World
-from repro.training.precision import autocast
+from repro.training.precision import attention, autocast
 from repro.training.state import TrainingState
 
 
@@ -96,7 +96,8 @@ class Step:
         """Add the gradient of the mean loss over `updates` global batches to the parameters'; returns that loss."""
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         micros = updates * self.accumulate
-        with eager_where_watched(self.state.model) if self.compiled else nullcontext():
+        watched = eager_where_watched(self.state.model) if self.compiled else nullcontext()
+        with watched, attention(self.amp, self.world.device):
             for micro in range(micros):
                 with self._synchronised(micro == micros - 1):
                     loss = self._loss(*next(batches)) / micros

@@ -14,11 +14,11 @@ import pytest
 import torch
 from image_folders import folder_config
 from PIL import Image
-from timm.data import create_transform
 from timm.data.auto_augment import RandAugment
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
+from benchmarks.data import timms_transform
 from repro.config import Config
 from repro.data.image_files import ImageFiles
 from repro.data.loader import TrainLoader
@@ -78,17 +78,7 @@ def levels(one: Tensor, other: Tensor) -> Tensor:
 
 
 def test_pil_is_timms_transform_bit_for_bit() -> None:
-    view, recipe = view_of("pil"), config("pil").recipe
-    timms = create_transform(
-        SIZE,
-        is_training=True,
-        auto_augment=recipe.rand_augment,
-        color_jitter=recipe.color_jitter,
-        interpolation=recipe.interpolation,
-        re_prob=recipe.random_erasing,
-        re_mode="pixel",
-        re_count=1,
-    )
+    view, timms = view_of("pil"), timms_transform(config("pil").recipe, SIZE)
     compared = 0
     for seed in range(60):
         with seeded("test", seed):

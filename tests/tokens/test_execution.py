@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from repro.models.backbone import build_model
 from repro.tokens.dropping import Decision, Dropper, DroppingBlocks, attach_droppers, tracing
-from repro.tokens.execution import EXECUTIONS, gather
+from repro.tokens.execution import EXECUTIONS, gather, take
 
 PATCHES = 16
 
@@ -119,6 +119,17 @@ def test_gather_keeps_the_order_and_pads_to_the_longest() -> None:
     assert gather(values, same)[1] is None, "images of one length need no mask"
 
 
+def test_taken_are_the_class_token_and_the_patches_of_each_image() -> None:
+    values = torch.arange(2 * 5 * 3.0).view(2, 5, 3).requires_grad_()
+    taken = take(values, torch.tensor([[3, 0], [1, 2]]))
+    assert torch.equal(taken, torch.stack([values[0, [0, 4, 1]], values[1, [0, 2, 3]]]))
+    taken.sum().backward()
+    assert values.grad is not None
+    assert values.grad[..., 0].tolist() == [[1, 1, 0, 0, 1], [1, 0, 1, 1, 0]]
+    assert take(values.detach()[:, ::2], torch.tensor([[1], [0]]))[:, 1, 0].tolist() == [12, 21], "a view of other rows"
+    assert take(values.detach(), torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 1, 3)
+
+
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_gradients_go_through_what_is_gathered(execution: str) -> None:
     torch.manual_seed(0)
@@ -141,6 +152,9 @@ def test_keep_rates_are_counted_over_batches_in_evaluation_only() -> None:
     blocks = model.blocks
     assert isinstance(blocks, DroppingBlocks)
     with torch.inference_mode():
+        model(torch.randn(2, 1, 8, 8))
+        assert blocks.images_seen == 0, "nobody has asked"
+        blocks.count()
         for _ in range(3):
             model(torch.randn(2, 1, 8, 8))
         model.train()(torch.randn(2, 1, 8, 8))
