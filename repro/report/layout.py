@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -32,8 +33,8 @@ class _Measured:
 
     def __init__(self, axes: Axes) -> None:
         self.axes = axes
-        self.reach: tuple[float, ...] | None = None
-        self.names: list[tuple[Axis, float]] = []
+        self.reach: np.ndarray | None = None
+        self.names: list[tuple[XAxis | YAxis, float]] = []
 
     def get_tightbbox(self, renderer: RendererBase | None = None, **options: Any) -> Bbox | None:
         """What `Axes.get_tightbbox` returns, asked of the panel the first time."""
@@ -41,11 +42,11 @@ class _Measured:
             around = type(self.axes).get_tightbbox(self.axes, renderer, **options)
             if around is None:
                 return None
-            self.reach = tuple(around.extents - self.axes.bbox.extents)
+            self.reach = np.subtract(around.extents, self.axes.bbox.extents)
             for axis in (self.axes.xaxis, self.axes.yaxis):
                 place = axis.label.get_transform().transform(axis.label.get_position())
                 self.names.append((axis, place[_across(axis)] - self._edge(axis)))
-        return Bbox.from_extents(*(self.axes.bbox.extents + self.reach))
+        return Bbox.from_extents(*np.add(self.axes.bbox.extents, self.reach))
 
     def fix(self) -> None:
         """Keep ticks and names where they are from now on."""
@@ -56,7 +57,7 @@ class _Measured:
             # In shares of the panel: the three formats have other points than the picture has dots.
             axis.set_label_coords(*self.axes.transAxes.inverted().transform(place))
 
-    def _edge(self, axis: Axis) -> float:
+    def _edge(self, axis: XAxis | YAxis) -> float:
         edge = {"bottom": 1, "top": 3, "left": 0, "right": 2}[axis.get_label_position()]
         return float(self.axes.bbox.extents[edge])
 
@@ -87,21 +88,21 @@ def _asked_once(figure: Figure) -> Iterator[list[_Measured]]:
     filling = [axes for axes in figure.axes if axes.get_aspect() == "auto" and axes.get_box_aspect() is None]
     panels = [_Measured(axes) for axes in filling]
     for panel in panels:
-        panel.axes.get_tightbbox = panel.get_tightbbox  # type: ignore[method-assign, assignment]
+        vars(panel.axes)["get_tightbbox"] = panel.get_tightbbox
     try:
         yield panels
     finally:
         for panel in panels:
-            del panel.axes.get_tightbbox
+            del vars(panel.axes)["get_tightbbox"]
 
 
-def _across(axis: Axis) -> int:
+def _across(axis: XAxis | YAxis) -> int:
     """Which coordinate of its name says how far it is from the axis: the second of an x axis, the first of a y axis."""
     return 1 if axis.axis_name == "x" else 0
 
 
-def _fix_ticks(axis: Axis) -> None:
-    shown, places = axis.get_major_formatter(), axis.get_majorticklocs()
+def _fix_ticks(axis: XAxis | YAxis) -> None:
+    shown, places = axis.get_major_formatter(), [float(place) for place in axis.get_majorticklocs()]
     fixed = FixedFormatter(shown.format_ticks(places))
     fixed.set_offset_string(shown.get_offset())
     axis.set_major_locator(FixedLocator(places))

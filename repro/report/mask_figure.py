@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
@@ -18,6 +19,7 @@ from repro.rows import Table
 _DASHED = (0, (4, 2))
 _UNITS = ("neurons", "heads")
 _MARKERS = 6
+_KEYS_ACROSS = 3
 _BESIDE = 0.18
 
 
@@ -39,7 +41,7 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
     shown = of_one_backbone(histories)
     backbone = shown[0].row.backbone
     look = method_looks(table)
-    figure = Figure(figsize=(7.6, 5.8), layout="constrained")
+    figure = Figure(figsize=(7.6, 6.2), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)
     figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move, one seed", fontsize=9)
     _draw_churn(churn, table, shown, look)
@@ -50,7 +52,18 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
         axes.set_xlabel("share of the training done")
         axes.set_xlim(0, 1)
         few_ticks(axes)
+    keys = {label_of(table, history): _key(history, look, label_of(table, history)) for history in shown}
+    figure.legend(handles=list(keys.values()), loc="outside lower center", ncols=min(len(keys), _KEYS_ACROSS))
     return figure
+
+
+def _key(history: MaskHistory, look: Mapping[str, Look], label: str) -> Line2D:
+    """A run's line as the legend below all panels shows it."""
+    style = look[history.row.method]
+    dashes = _DASHED if history.variant else "-"
+    return Line2D(
+        [], [], color=style.colour, linestyle=dashes, linewidth=1.2, marker=style.marker, markersize=4, label=label
+    )
 
 
 def of_one_backbone(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
@@ -95,6 +108,10 @@ def _draw_fired(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
         _line(axes, history, density, look, f"{label_of(table, history)}: active", dotted=True)
     axes.set_ylim(0, 103)
     _finish(axes, "no unstructured run")
+    if axes.lines:
+        ends = (("ever active", "-"), ("active", ":"))
+        keys = [Line2D([], [], color="#555555", linestyle=dashes, linewidth=1.2, label=label) for label, dashes in ends]
+        axes.legend(handles=keys, fontsize=6.5, loc="best")
 
 
 def _draw_units(axes: Axes, table: Table, histories: Sequence[MaskHistory], look: Mapping[str, Look]) -> None:
@@ -123,6 +140,8 @@ def _draw_units(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
         axes.set_title(f"Units that were ever active: {label_of(table, variants[0], plain=True)}")
     axes.set_ylim(0, 103)
     _finish(axes, "no structured run")
+    if axes.lines:
+        axes.legend(fontsize=6.5, loc="best")
 
 
 def _differs(key: str, histories: Sequence[MaskHistory]) -> bool:
@@ -203,7 +222,5 @@ def short_layer(layer: str) -> str:
 
 
 def _finish(axes: Axes, nothing: str) -> None:
-    if axes.lines:
-        axes.legend(fontsize=6.5, loc="best")
-    else:
+    if not axes.lines:
         axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center")

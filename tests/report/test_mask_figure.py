@@ -61,6 +61,12 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     assert units["neurons, growth as_released"] == pytest.approx([60, 60, 60, 60])
     fired = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[1].lines}
     assert fired["SViTE 50 %: ever active"] == pytest.approx([50, 70, 75, 75])
+    # One legend for all panels, beside them: sixteen lines of it would hide what they name.
+    (keys,) = figure.legends
+    assert [text.get_text() for text in keys.get_texts()] == [
+        *("SViTE 50 %", "S2ViTE 40 %", "S2ViTE 40 %, growth=as_released")
+    ]
+    assert [axes.get_legend() is not None for axes in figure.axes] == [False, True, True, False]
 
 
 def test_a_layer_is_as_dense_as_the_last_mask_left_it(root: Path, table: Table) -> None:
