@@ -169,7 +169,8 @@ def segmentation_notes(lines: Sequence[Mapping[str, Any]], table: Table) -> Iter
                 value, prefix = (local, "local_") if math.isnan(own) else (own, "")
                 std = line[f"{prefix}{metric.name}_std"]
                 words += f"; {metric.label} {value:.2f}{'' if math.isnan(std) else f' ± {std:.2f}'}"
-        yield f"{words}; {images_of(line, table)}"
+        verdicts = dict.fromkeys(str(line[f"{metric.name}_verdict"]) for metric in metrics)
+        yield f"{words}; {images_of(line, table)}; {', '.join(verdicts)}"
 
 
 def images_of(line: Mapping[str, Any], table: Table) -> str:

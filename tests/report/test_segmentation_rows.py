@@ -88,11 +88,14 @@ def test_local_values_never_stand_where_the_published_images_do(tmp_path: Path) 
         assert f"| {label} local (shapes, not ImageNet-Segmentation) |" in heads
     (note,) = [line for line in text.splitlines() if line.startswith(f"- {SCORES}: token_scores")]
     assert "Pixel accuracy (%) 70.00; Mean accuracy (%) 71.00; Mean IoU (%) 72.00" in note
-    assert "shapes, 100 images with a mask, n = 1; not run on ImageNet-Segmentation at this scale" in note
+    assert (
+        "shapes, 100 images with a mask, n = 1; not run on ImageNet-Segmentation at this scale; no published value"
+        in note
+    )
     (dense,) = [
         line for line in text.splitlines() if line.startswith("- deit_small/dense-segmentation-rollout: rollout")
     ]
-    assert dense.endswith("not run on ImageNet-Segmentation at this scale; no run is finished")
+    assert dense.endswith("not run on ImageNet-Segmentation at this scale; no run is finished; no published value")
 
 
 def test_over_seeds_on_the_published_images_there_is_a_verdict(tmp_path: Path) -> None:
