@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ class Lab:
     def __init__(self, node: OneNode, folder: Path) -> None:
         self.node, self.folder = node, folder
         self.environment = {**node.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.process: subprocess.Popen[str] | None = None
 
     def repro(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """A command of ours; `code` is what it should exit with, None: any."""
@@ -48,6 +52,33 @@ class Lab:
         )
         assert code is None or answer.returncode == code, answer.stdout + answer.stderr
         return answer
+
+    @contextmanager
+    def begun(self, *words: str) -> Iterator[None]:
+        """A command of ours at work beside the block, until `finish`."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "repro", *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            yield
+        finally:
+            if self.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.communicate()
+
+    def finish(self) -> None:
+        """Wait for what has `begun`, if anything has."""
+        if self.process is not None and self.process.returncode is None:
+            said, _ = self.process.communicate(timeout=300)
+            assert self.process.returncode == 0, said
 
     def launch(self, rows: str, *overrides: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`repro launch table1 --yes` at scale smoke."""

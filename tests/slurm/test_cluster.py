@@ -71,7 +71,8 @@ def test_tasks_of_srun_evaluate_together(lab: Lab) -> None:
     weights = {name: 4 * value + 0.01 for name, value in model.state_dict().items()}
     torch.save(weights, lab.folder / "weights.pt")
     command = ["eval", "weights.pt", *words, "--scale", "local", "--batch", "8", "--device", "cpu", "--json"]
-    lab.repro(*command, "alone.json")
+    alone_too = threading.Thread(target=lambda: lab.repro(*command, "alone.json"))
+    alone_too.start()
     answer = subprocess.run(
         ["srun", "-n2", "-p", "low", sys.executable, "-m", "repro", *command, "both.json"],
         cwd=lab.folder,
@@ -81,6 +82,7 @@ def test_tasks_of_srun_evaluate_together(lab: Lab) -> None:
         timeout=300,
         check=False,
     )
+    alone_too.join()
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stdout.count("top-1") == 1
     alone, both = (json.loads((lab.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("alone", "both"))

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slurm
 
 def same_as(lab: Lab, undisturbed: Lab, row: str = ROW) -> None:
     """Result, metrics and weights, bit for bit."""
+    undisturbed.finish()
     record, other = lab.record(row), undisturbed.record(row)
     assert outcome(record) == outcome(other)
     last = [torch.load(max(each.checkpoint_dir.glob("update-*.pt")), weights_only=True) for each in (record, other)]
