@@ -55,6 +55,8 @@ def timeable(table: Table, rows: Iterable[Row], root: Path | None = None) -> Ite
     """
     found = []
     for row in rows:
+        if row.run_of:  # its model is that row's, and timed there
+            continue
         reference = table.reference(row.backbone)
         planned, runs = paper_config(row), range(table.default_seeds("paper"))
         config = planned if root is None else as_kept(planned, table.name, row.id, runs, root)

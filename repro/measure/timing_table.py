@@ -48,5 +48,7 @@ def _cell(timing: Timing) -> str:
 
 
 def _why(table: Table, row: Row) -> str:
+    if row.run_of:
+        return f"its model is that of {row.run_of}"
     method = compose([*row.overrides_at("paper"), "data.root=not_read_by_a_timing"]).method
     return why_untimed(method) or (NO_REFERENCE if table.reference(row.backbone) is None else NOT_YET)

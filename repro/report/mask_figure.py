@@ -60,10 +60,10 @@ def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str)
 def _key(history: MaskHistory, look: Mapping[str, Look], label: str) -> Line2D:
     """A run's line as the legend below all panels shows it."""
     style = look[history.row.method]
-    dashes = _DASHED if history.variant else "-"
-    return Line2D(
-        [], [], color=style.colour, linestyle=dashes, linewidth=1.2, marker=style.marker, markersize=4, label=label
-    )
+    line = Line2D([], [], color=style.colour, linewidth=1.2, marker=style.marker, markersize=4, label=label)
+    if history.variant:
+        line.set_linestyle(_DASHED)
+    return line
 
 
 def of_one_backbone(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
@@ -109,8 +109,10 @@ def _draw_fired(axes: Axes, table: Table, histories: Sequence[MaskHistory], look
     axes.set_ylim(0, 103)
     _finish(axes, "no unstructured run")
     if axes.lines:
-        ends = (("ever active", "-"), ("active", ":"))
-        keys = [Line2D([], [], color="#555555", linestyle=dashes, linewidth=1.2, label=label) for label, dashes in ends]
+        keys = [
+            Line2D([], [], color="#555555", linestyle="-", linewidth=1.2, label="ever active"),
+            Line2D([], [], color="#555555", linestyle=":", linewidth=1.2, label="active"),
+        ]
         axes.legend(handles=keys, fontsize=6.5, loc="best")
 
 

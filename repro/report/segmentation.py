@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from repro.errors import UserError
 from repro.report.evidence import Evidence
@@ -19,6 +17,9 @@ from repro.report.statistics import summarise
 from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
 from repro.rows import Metric, Table
 from repro.runs.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTERPRETATION = "interpretation"  # what such a metric `needs`
 SEGMENTATION = ("pixel_accuracy_pct", "mean_accuracy_pct", "mean_iou_pct")  # as `repro interpret` names them

@@ -259,3 +259,9 @@ def test_a_sites_own_launcher_is_taken_for_what_it_is(tmp_path: Path) -> None:
         ["make", "-n", "table1", "LAUNCHER=mine"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert re.search("repro bench time table1 .*launcher=mine", said.stdout)
+
+
+def test_a_row_that_reads_another_rows_runs_is_timed_there() -> None:
+    table = load_table("table3")
+    assert any(row.run_of for row in table.every_row)
+    assert not [timed.row.id for timed in timeable(table, table.every_row) if timed.row.run_of]
