@@ -9,9 +9,18 @@ import torch
 from small_runs import Weights, dense_weights, resnet_config, small_config
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    torch.set_num_threads(1)  # the suite runs several processes at once
+    """Before each test: the suite runs several processes at once, and sums are rounded as the number of threads has it.
+
+    A command that is called in this process may have left another one.
+    """
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_for_fixtures() -> None:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -132,6 +132,8 @@ def _start(options: argparse.Namespace, table: Table, runs: list[PlannedRun]) ->
     outcome = launch(options.table, runs, wishes, console())
     runs_here = runs[0].config.launcher.runs_here
     read = {row.run_of for row in table.select(split(options)[0], options.scale) if row.run_of}
+    if options.figures and not runs_here:
+        print(f"--figures waits for finished runs; then: {command_line('extract', options)}")
     if options.figures and runs_here and not outcome.is_interrupted:
         take_for_figures(runs, read)
     if runs_here or any(run.is_done for run in runs):

@@ -92,11 +92,13 @@ def _list(options: argparse.Namespace) -> int:
 
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
+    width = max((len(row.id) for row in rows), default=0)
     for row in rows:
         cells = {value.metric: None for value in row.published}
         values = [(metric, row.best_published(metric)) for metric in cells]
         text = "  ".join(f"{metric} {value.value:g} ({value.kind})" for metric, value in values if value)
-        print(f"{row.id:32} {text or 'no published value'}")
+        runs = f"  (what {row.heat_map} finds in the runs of {row.run_of})" if row.run_of else ""
+        print(f"{row.id:{width}}  {text or 'no published value'}{runs}")
     return 0
 
 

@@ -21,6 +21,8 @@ from repro.config import Config
 from repro.errors import UserError
 
 _IMAGES, _MASKS = "/value/img", "/value/gt"
+# In the file that published metrics are of; another one is not what they are held against.
+ENTRIES = 4276
 
 
 class ImageNetSegmentation:
@@ -54,6 +56,11 @@ class ImageNetSegmentation:
             crop_pct=1.0,
             crop_mode="squash",
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds as many images as the data set has."""
+        return len(self) == ENTRIES
 
     def __len__(self) -> int:
         return len(self._file[_IMAGES])

@@ -139,7 +139,7 @@ def pictures_of(config: Config, segmentation: Path | None, limit: int | None) ->
     if segmentation is not None:
         file = ImageNetSegmentation(segmentation, config)
         first = _first(len(file), limit)
-        return first == len(file), (file[index] for index in range(first))
+        return file.is_whole and first == len(file), (file[index] for index in range(first))
     test: Any = load_splits(config.data, config.recipe, config.model).test
     masks = getattr(test, "masks", None)
     first = _first(len(test), limit)

@@ -69,7 +69,7 @@ def cancel(runs: Sequence[PlannedRun], jobs: Mapping[str, slurm.Job] | None, roo
         elif jobs is None and status.is_silent(now) and not run.record.is_locked:
             given_up.append(run)
             job = f"job {status.job_id}" if status.job_id else "a job of this run"
-            said.append(f"{run.row.id}: cancelled here; Slurm cannot be asked: make sure that it does not have {job}")
+            left.append(f"{run.row.id}: cancelled here; Slurm cannot be asked: make sure that it does not have {job}")
         elif status.state == "submitted" and status.pid is None:
             left.append(f"{run.row.id}: handed to Slurm, which shows no job of it yet; try again in two minutes")
         elif status.state == "submitted":

@@ -12,7 +12,7 @@ import platform
 import signal
 import sys
 from contextlib import suppress
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import psutil
@@ -34,8 +34,9 @@ class Forked:
         self._is_asked = False
         self._process = context.Process(target=execute_in_child, args=(self.path,), daemon=False)
         resource_tracker.ensure_running()  # which would undo the next line, where it is started with the server
-        with held_back():  # in the server too, which imports torch for seconds, and so in all that it forks
-            self._process.start()
+        with held_back():  # in the server, and so in all that it forks; not here, while it imports torch for seconds
+            forkserver.ensure_running()
+        self._process.start()
 
     def has_ended(self) -> bool:
         """Whether the process is gone. One that died without a word leaves the reason in its run."""
@@ -109,12 +110,17 @@ def note_death(path: Path, code: int | None, is_asked: bool = False) -> None:
             status.moved("requeued", reason="ended before it had saved; goes on from its last checkpoint")
         )
     elif code is not None and code < 0 and status.state in ("running", "submitted"):
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         record.set_status(status.moved("requeued", reason=f"the process was killed by {name}{hint}"))
     elif status.state in ("running", "submitted"):  # it could not write how it ended: a full disk, say
         how = "without a word" if code is None else f"with exit code {code}"
         record.set_status(status.moved("failed", reason=f"the process ended {how}; see its stderr"))
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL`, or `signal 40` for one without a name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _is_somebody_elses(status: Status) -> bool:

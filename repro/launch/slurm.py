@@ -93,7 +93,10 @@ def everybodys_queue() -> dict[str, Job]:
 def _jobs(text: str) -> dict[str, Job]:
     jobs = {}
     for line in text.splitlines():
-        id_, name, state, nodes, reason = line.strip().split("|", 4)
+        fields = line.strip().split("|", 4)
+        if len(fields) < 5:  # of somebody whose job has a name of several lines
+            continue
+        id_, name, state, nodes, reason = fields
         # A number alone is not enough: a folder may have come from another cluster, and numbers may begin anew.
         if name.startswith(JOB_PREFIX):
             jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
@@ -163,11 +166,13 @@ def cancel(job_ids: Sequence[str]) -> dict[str, str]:
         words = _refusal(some)
         if words is None:
             continue
-        # It does not say of each whether it took it: one by one. A controller that is away is away for all.
+        # It does not say of each whether it took it: one by one. A controller that is away is away for all others.
         for id_ in some:
             said = words if NO_ANSWER.search(words) else _refusal([id_])
             if said is not None:
                 refused[id_] = words = said
+        if NO_ANSWER.search(words):
+            return refused | dict.fromkeys(job_ids[start + AT_ONCE :], words)
     return refused
 
 

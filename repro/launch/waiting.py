@@ -110,14 +110,17 @@ class Interruptions:
     """Counts what asks this process to stop, Ctrl-C first of all.
 
     An exception instead would come in the midst of starting a run, and leave a process that nobody waits for. The third
-    Ctrl-C is one: something hangs. A terminal that is closed may send more than one SIGHUP, and means one.
+    Ctrl-C is one: something hangs. A terminal that is closed may send more than one SIGHUP, and means one; what is
+    printed after that goes nowhere, where it would have been an error.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> Interruptions:
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             is_ignored = signal.getsignal(number) == signal.SIG_IGN  # nohup
             if not is_ignored and threading.current_thread() is threading.main_thread():
@@ -131,6 +134,11 @@ class Interruptions:
     def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT or not self.count:
             self.count += 1
+        if number == signal.SIGHUP:
+            for terminal in self._terminals:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, terminal)
+                os.close(nowhere)
         if self.count > 2:
             raise KeyboardInterrupt
 
@@ -163,14 +171,16 @@ def run_all(
                     else:
                         waiting.remove(run)
                         waiting = _without_those_after(run, waiting)
-                for worker in running.values():
+                line.renew([*(one.record.path for one in waiting), *running])
+                time.sleep(POLL_S)
+                for path, worker in list(running.items()):
+                    # Asked first, looked at then: what a Ctrl-C has ended meanwhile did not end by itself.
                     if asked.count > 1:
                         worker.kill()
                     elif asked.count:
                         worker.stop()
-                line.renew([*(one.record.path for one in waiting), *running])
-                time.sleep(POLL_S)
-                for path in [path for path, worker in running.items() if worker.has_ended()]:
+                    if not worker.has_ended():
+                        continue
                     del running[path]
                     if by_path[path].state not in ("done", "failed"):  # told to stop, killed, or taken over elsewhere
                         waiting = _without_those_after(by_path[path], waiting)

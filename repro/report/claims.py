@@ -14,6 +14,7 @@ import yaml
 from repro.errors import UserError, did_you_mean
 from repro.report.expressions import Call, Expression, ExpressionError, exact, is_truth, parse
 from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Lines, Operand, measured
+from repro.report.segmentation import INTERPRETATION
 from repro.report.statistics import LEVEL
 from repro.report.verdicts import UNDECIDED
 from repro.rows import KINDS, TABLES_DIR, PublishedValue, Table, load_sources, load_table, table_names
@@ -134,6 +135,9 @@ def _check_cells(claim: Claim, table: Table, place: str) -> None:
         for word, valid in ((row, ids), (metric, ids if call.function == "gain" else list(table.metrics))):
             if word not in valid:
                 raise UserError(f"{place}: {claim.table} has no {word!r}{did_you_mean(word, valid)}")
+        read = [row.id for row in table.every_row if row.run_of and row.id in call.arguments]
+        if read and (call.function == "gain" or table.metrics[metric].needs != INTERPRETATION):
+            raise UserError(f"{place}: {read[0]} has no {metric} of its own, only what heat maps say")
         if call.function == "measured" and table.metrics[metric].needs == "device" and not claim.device:
             raise UserError(f"{place}: no device: {metric} is a time, which is one of a device (GPU, V100)")
 

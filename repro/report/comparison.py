@@ -45,6 +45,8 @@ def compare(
         (row, *more) = table.select([name], scale)
         if more:
             raise UserError(f"{table.name}: {name!r} names {1 + len(more)} rows; a comparison takes one on each side")
+        if row.run_of:
+            raise UserError(f"{table.name}: {row.id} has no runs of its own; compare {row.run_of}, whose it reads")
         values.append(read_evidence(table.name, row, scale, seeds, root, overrides, time.time()).values(key))
     pairs = paired_differences(*values)
     return Comparison(first, second, pairs, summarise(pairs.values()))

@@ -21,11 +21,15 @@ from repro.runs.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
+OTHER_TRAINING = "not the published training"
 INTERPRETATION = "interpretation"  # what such a metric `needs`
 SEGMENTATION = ("pixel_accuracy_pct", "mean_accuracy_pct", "mean_iou_pct")  # as `repro interpret` names them
 # Of which row's runs, which heat map, of what images (empty where none were looked at) and how many of each seed have a
 # mask; how many seeds; and what is missing, in words.
-_ORIGIN_COLUMNS = ("run_of", "heat_map", "heat_map_data", "heat_map_images", "heat_map_seeds", "heat_map_missing")
+_ORIGIN_COLUMNS = (
+    *("run_of", "heat_map", "heat_map_data", "heat_map_images", "heat_map_is_whole", "heat_map_seeds"),
+    "heat_map_missing",
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def segmentation_line(table: Table, scale: str, evidence: Evidence, wanted_seeds
         line |= {
             "heat_map_data": found.data,
             "heat_map_images": found.images or None,
+            "heat_map_is_whole": float(found.is_of(metric.dataset)) if found.images else None,
             "heat_map_seeds": found.seeds or None,
             "heat_map_missing": found.missing,
         }
@@ -146,15 +151,18 @@ def segmentation_line(table: Table, scale: str, evidence: Evidence, wanted_seeds
 
 
 def local_images(frame: pd.DataFrame, table: Table, metric: Metric) -> str:
-    """What stands above a metric's values of other images: `local (shapes, not ImageNet-Segmentation)`; empty where
-    there are none."""
+    """What stands above a metric's values that published ones are not held against, and why: `local (shapes, not
+    ImageNet-Segmentation)`; empty where there are none."""
     if metric.needs != INTERPRETATION:
         return ""
     elsewhere = frame[frame[f"local_{metric.name}"].notna()]
     if elsewhere.empty:
         return ""
     data = ", ".join(dict.fromkeys(map(table.label, elsewhere["heat_map_data"])))
-    return f"{frame['scale'].iloc[0]} ({data}, not {_published_images(table, metric, data)})"
+    scale = frame["scale"].iloc[0]
+    if elsewhere["heat_map_is_whole"].eq(1).all():
+        return f"{scale} ({data}, {OTHER_TRAINING})"
+    return f"{scale} ({data}, not {_published_images(table, metric, data)})"
 
 
 def segmentation_notes(lines: Sequence[Mapping[str, Any]], table: Table) -> Iterator[str]:
@@ -180,7 +188,9 @@ def images_of(line: Mapping[str, Any], table: Table) -> str:
     if line["heat_map_data"]:
         images, seeds = int(line["heat_map_images"]), int(line["heat_map_seeds"])
         words.append(f"{table.label(line['heat_map_data'])}, {images:,} images with a mask, n = {seeds}")
-    if math.isnan(line[metric.name]):
+    if math.isnan(line[metric.name]) and line["heat_map_is_whole"] == 1:
+        words.append(OTHER_TRAINING)
+    elif math.isnan(line[metric.name]):
         what = _published_images(table, metric, table.label(line["heat_map_data"]))
         words.append(f"not run on {what} at this scale")
     return "; ".join([*words, *([line["heat_map_missing"]] if line["heat_map_missing"] else [])])

@@ -176,8 +176,8 @@ def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> N
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     grid.add_column("heat maps held against true masks", no_wrap=True)
     for metric in metrics:
-        is_local = bool(local_images(frame, table, metric))
-        grid.add_column(f"{lines[0]['scale']} {metric.label}" if is_local else metric.label, justify="right", width=10)
+        words = f"{metric.label}, not as published" if local_images(frame, table, metric) else metric.label
+        grid.add_column(words, justify="right", width=10)
         grid.add_column("paper", justify="right", width=5)
     grid.add_column("of", overflow="fold")
     for line in lines:

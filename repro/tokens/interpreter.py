@@ -52,7 +52,7 @@ class Interpreter(Dropper):
         """(images, 1 + patches, width) to float32 (images, patches) in (0, 1)."""
         images, tokens, width = values.shape
         with outside_autocast(values):
-            normed = self.norm(values)
+            normed = self.norm(values.float())  # a stream may be of half precision
             query = self.query(normed[:, 0]).float().view(images, self.heads, -1)
             key = self.key(normed[:, 1:]).float().view(images, tokens - 1, self.heads, width // self.heads)
             logits = torch.einsum("bhd,bnhd->bnh", query, key) / math.sqrt(width // self.heads)

@@ -15,6 +15,7 @@ from repro.data.in_memory import ImagesInMemory
 from repro.data.shapes_drawing import draw, scenes
 from repro.data.splits import load_splits
 from repro.errors import UserError
+from repro.interpretation import imagenet_segmentation
 from repro.interpretation.interpret import interpret, interpret_records
 from repro.models.backbone import build_model
 from repro.runs.record import Record
@@ -76,7 +77,9 @@ def test_limited_to_a_part_of_the_test_images_masks_stay_with_them() -> None:
     assert found.metrics()["stages"] == []
 
 
-def test_other_images_are_looked_at_and_an_unreadable_record_ends_nothing(tmp_path: Path) -> None:
+def test_other_images_are_looked_at_and_an_unreadable_record_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [*SHAPES, "method=dense", "scale=smoke", "recipe=shapes_smoke", "model.depth=1", "tracker=none"]
     words += ["data.limit_train=64", "data.limit_test=16", "recipe.global_batch=32", "recipe.micro_batch=32"]
     for seed in range(2):
@@ -97,10 +100,15 @@ def test_other_images_are_looked_at_and_an_unreadable_record_ends_nothing(tmp_pa
     assert interpret_records([whole], tell=said.append) == 0, "what is known of masks stays"
     assert interpret_records([whole], segmentation=other, limit=3, again=True, tell=said.append) == 1
     part = json.loads((whole.path / "interpretation.json").read_text())
+    monkeypatch.setattr(imagenet_segmentation, "ENTRIES", 7)
     assert (part["images"], part["is_whole"]) == (3, False)
     assert interpret_records([whole], segmentation=other, limit=3, tell=said.append) == 0
     assert interpret_records([whole], segmentation=other, tell=said.append) == 1, "a part is not all"
     assert json.loads((whole.path / "interpretation.json").read_text())["is_whole"]
+    monkeypatch.setattr(imagenet_segmentation, "ENTRIES", 4276)
+    assert interpret_records([whole], segmentation=other, again=True, tell=said.append) == 1
+    found = json.loads((whole.path / "interpretation.json").read_text())
+    assert (found["images"], found["is_whole"]) == (7, False), "a file of other size is not the data set"
     with pytest.raises(UserError, match="--images 0: at least one"):
         interpret_records([whole], limit=0)
     assert interpret_records([whole], segmentation=tmp_path / "none.mat", again=True, tell=said.append) == 0

@@ -165,15 +165,22 @@ def test_a_job_that_has_ended_meanwhile_is_no_refusal(
     assert [run.record.status().state for run in runs] == ["cancelled"] * 3
 
 
+@pytest.mark.parametrize(("at_once", "asked"), [(200, "7_0 7_1 7_2"), (2, "7_0 7_1")])
 def test_a_controller_that_is_away_is_asked_once_and_nothing_is_called_cancelled(
-    runs: list[PlannedRun], tmp_path: Path, cluster: FakeSlurm
+    runs: list[PlannedRun],
+    tmp_path: Path,
+    cluster: FakeSlurm,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    asked: str,
 ) -> None:
+    monkeypatch.setattr(slurm, "AT_ONCE", at_once)
     jobs = in_queue(cluster, runs)
     cluster.refuses("Kill job error: Unable to contact slurm controller (connect failure)", "7_0", "7_1", "7_2")
     cancelled = cancel(runs, jobs, tmp_path)
     assert (cancelled.told, len(cancelled.left)) == ([], 3)
     assert {run.record.status().state for run in runs} == {"submitted"}
-    assert cluster.cancelled == ["7_0 7_1 7_2"]
+    assert cluster.cancelled == [asked]
 
 
 def test_what_is_left_at_work_is_in_the_exit_code(

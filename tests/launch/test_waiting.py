@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import os
 import platform
+import pty
 import signal
+import subprocess
+import sys
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from repro.launch import launching, waiting
+from repro.launch import inline, launching, waiting
 from repro.launch.launching import Wishes, launch
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
@@ -20,6 +24,7 @@ from repro.launch.waiting import is_in_line, put_in_line, run_all
 from repro.rows import load_table
 from repro.runs.files import write_json
 from repro.runs.status import STALE_AFTER_S, State
+from repro.training.interruption import SIGNALS
 
 
 @pytest.fixture
@@ -232,3 +237,94 @@ def test_ctrl_c_before_the_first_run_is_started_takes_all_out_of_the_line(
     with pytest.raises(KeyboardInterrupt):
         launch("table1", every, Wishes(False, True, 5, tmp_path), Console(file=io.StringIO()))
     assert {(run.state, run.record.status().submissions) for run in every} == {("planned", 0)}
+
+
+def test_what_a_ctrl_c_has_ended_is_asked_before_it_is_looked_at(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between two looks and ends the run at once: that run did not end by itself."""
+    told: list[str] = []
+
+    class Ends(Listener):
+        def stop(self) -> None:
+            told.append("stop")
+
+        def has_ended(self) -> bool:
+            told.append("look")
+            return True
+
+    monkeypatch.setattr(waiting.time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert not run_all(runs, 1, Ends, lambda _: None)
+    assert told == ["stop", "look"]
+
+
+def test_the_launcher_listens_while_the_server_of_its_processes_imports(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the server inherits that signals wait: three Ctrl-C end a launch whose imports hang."""
+    blocked: dict[str, set[int]] = {}
+
+    def note(what: str) -> None:
+        blocked[what] = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    monkeypatch.setattr(inline.forkserver, "ensure_running", lambda: note("server"))
+    monkeypatch.setattr(BaseProcess, "start", lambda _: note("start"))
+    inline.Forked(runs[0])
+    assert set(SIGNALS) <= blocked["server"]
+    assert not set(SIGNALS) & blocked["start"]
+
+
+TERMINAL_CLOSES = """
+import sys
+from pathlib import Path
+from repro.launch.plan import plan
+from repro.launch.waiting import put_in_line, run_all
+from repro.rows import load_table
+
+root = Path(sys.argv[1])
+table = load_table("table1")
+runs = plan(table, table.select(["deit_tiny/dense", "deit_tiny/svite-30"]), "smoke", [0], root)
+for run in runs:
+    run.create()
+put_in_line(runs)
+is_closed = (root / "closed").exists
+
+
+class Worker:
+    def __init__(self, run):
+        self.looks, self.asked = 3 * len(started), False
+        started.append(self)
+
+    def has_ended(self):
+        self.looks -= self.asked and is_closed()
+        return self.looks < 0
+
+    def stop(self):
+        self.asked = True
+
+
+started = []
+print("up", flush=True)
+finished = run_all(runs, 2, Worker, lambda at_work: print(at_work, flush=True) if is_closed() else None)
+(root / "ended").write_text(f"{finished} {[worker.looks for worker in started]}")
+"""
+
+
+def test_a_closed_terminal_is_no_reason_to_leave_runs_alone(tmp_path: Path) -> None:
+    """What is printed goes nowhere, and every run is waited for."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINAL_CLOSES, str(tmp_path)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        assert os.read(ours, 100).startswith(b"up")
+        process.send_signal(signal.SIGHUP)
+        os.close(ours)
+        (tmp_path / "closed").touch()
+        assert process.wait(60) == 0
+    assert (tmp_path / "ended").read_text() == "False [-1, -1]"

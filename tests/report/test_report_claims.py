@@ -185,6 +185,14 @@ def test_claims_are_in_every_report(frames: dict[str, pd.DataFrame], table: Tabl
         ({"expression": "published('deit_small/dense', 'params_m') > 0"}, "no published params_m of deit_small/dense"),
         ({"expression": "measured('deit_small/dense', 'time_saving_pct') > 0"}, "claim a: no device: time_saving_pct"),
         ({"expression": "measured('deit_small/dense', 'params_m')"}, "claim a: comes to a number"),
+        (
+            {"table": "table3", "expression": "measured('deit_small/ia_red2-segmentation', 'top1_pct') > 0"},
+            "deit_small/ia_red2-segmentation has no top1_pct of its own",
+        ),
+        (
+            {"table": "table3", "expression": "gain('deit_small/ia_red2-segmentation', 'deit_small/dense') > 0"},
+            "deit_small/ia_red2-segmentation has no",
+        ),
     ],
 )
 def test_a_wrong_claim_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -19,6 +19,7 @@ from repro.interpretation.segmentation import Counts
 from repro.launch.plan import plan
 from repro.report.build import build
 from repro.report.collect import collect
+from repro.report.comparison import compare
 from repro.report.expressions import Call
 from repro.report.operands import Operand, measured
 from repro.report.segmentation import SEGMENTATION
@@ -96,6 +97,32 @@ def test_local_values_never_stand_where_the_published_images_do(tmp_path: Path) 
         line for line in text.splitlines() if line.startswith("- deit_small/dense-segmentation-rollout: rollout")
     ]
     assert dense.endswith("not run on ImageNet-Segmentation at this scale; no run is finished; no published value")
+
+
+def test_of_the_published_images_another_training_is_named_as_that(tmp_path: Path) -> None:
+    interpreted(write_record(tmp_path, LEARNED, "local", 0), "imagenet_segmentation", 70.0)
+    frame = frame_at(tmp_path, "local", 1, with_published(72.0))
+    assert frame.loc[SCORES, "mean_iou_pct_verdict"] == "other scale"
+    text = markdown_text(view(frame.reset_index(drop=True), TABLE))
+    assert "Mean IoU (%) local (ImageNet-Segmentation, not the published training) |" in text
+    (note,) = [line for line in text.splitlines() if line.startswith(f"- {SCORES}: token_scores")]
+    assert "ImageNet-Segmentation, 100 images with a mask, n = 1; not the published training; " in note
+    assert "not run on" not in note
+
+
+@pytest.mark.parametrize("scale", ["local", "paper"])
+def test_a_terminal_never_heads_other_images_with_the_published_ones_name(tmp_path: Path, scale: str) -> None:
+    interpreted(write_record(tmp_path, LEARNED, scale, 0), "imagenet_segmentation", 60.0, is_whole=False)
+    said = Console(width=200, record=True, file=io.StringIO())
+    print_segmentation(frame_at(tmp_path, scale, 1).reset_index(drop=True), TABLE, said)
+    words = " ".join(said.export_text().split())
+    assert words.count("published") >= len(SEGMENTATION)
+    assert "not run on all of ImageNet-Segmentation at this scale" in words
+
+
+def test_its_accuracy_is_that_of_the_row_which_it_reads(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no runs of its own; compare deit_small/ia_red2, whose it reads"):
+        compare(TABLE, SCORES, "deit_small/dense", "local", [0], tmp_path)
 
 
 def test_over_seeds_on_the_published_images_there_is_a_verdict(tmp_path: Path) -> None:
