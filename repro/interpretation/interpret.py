@@ -139,7 +139,7 @@ def pictures_of(config: Config, segmentation: Path | None, limit: int | None) ->
     if segmentation is not None:
         file = ImageNetSegmentation(segmentation, config)
         first = _first(len(file), limit)
-        return file.is_whole and first == len(file), (file[index] for index in range(first))
+        return first == len(file), (file[index] for index in range(first))
     test: Any = load_splits(config.data, config.recipe, config.model).test
     masks = getattr(test, "masks", None)
     first = _first(len(test), limit)
@@ -172,11 +172,12 @@ def interpret_records(
                 continue
             model = masked_model(config, finished_weights(record, "last"))
             is_whole, pictures = pictures_of(config, segmentation, limit)
+            about = {"data": name, "is_whole": is_whole, "is_the_data_set": _is_the_data_set(config, segmentation)}
             found = interpret(config, model, pictures)
         except UserError as error:
             tell(f"  {record.path}: {error}")
             continue
-        _write(record, config, {"data": name, "is_whole": is_whole}, found)
+        _write(record, config, about, found)
         tell(f"  {record.path / 'interpretation.json'}{_summary(found)}")
         written += 1
     return written
@@ -194,6 +195,11 @@ def _is_enough(known: dict[str, Any] | None, name: str, is_of_file: bool, limit:
     if known.get("data") != name:
         return not is_of_file and is_whole and known["images_with_mask"] > 0
     return is_whole or (limit is not None and known["images"] >= limit)
+
+
+def _is_the_data_set(config: Config, segmentation: Path | None) -> bool:
+    """Whether the images are those of the data set that `data_of` names: a file may be of a part of it."""
+    return segmentation is None or ImageNetSegmentation(segmentation, config).is_whole
 
 
 def _first(count: int, limit: int | None) -> int:

@@ -171,16 +171,12 @@ def run_all(
                     else:
                         waiting.remove(run)
                         waiting = _without_those_after(run, waiting)
+                heard = _pass_on(asked.count, running)
                 line.renew([*(one.record.path for one in waiting), *running])
                 time.sleep(POLL_S)
-                for path, worker in list(running.items()):
-                    # Asked first, looked at then: what a Ctrl-C has ended meanwhile did not end by itself.
-                    if asked.count > 1:
-                        worker.kill()
-                    elif asked.count:
-                        worker.stop()
-                    if not worker.has_ended():
-                        continue
+                if asked.count != heard:  # before they are looked at: what that has ended did not end by itself
+                    _pass_on(asked.count, running)
+                for path in [path for path, worker in running.items() if worker.has_ended()]:
                     del running[path]
                     if by_path[path].state not in ("done", "failed"):  # told to stop, killed, or taken over elsewhere
                         waiting = _without_those_after(by_path[path], waiting)
@@ -195,6 +191,16 @@ def run_all(
             take_out_of_line(waiting)
         watch([])
         return not asked.count
+
+
+def _pass_on(presses: int, running: Mapping[Path, Worker]) -> int:
+    """Tell the runs at work what a person's Ctrl-C, so many times, asks of them; returns how many."""
+    for worker in running.values():
+        if presses > 1:
+            worker.kill()
+        elif presses:
+            worker.stop()
+    return presses
 
 
 def _without_those_after(run: PlannedRun, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:

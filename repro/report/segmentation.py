@@ -203,5 +203,5 @@ def _published_images(table: Table, metric: Metric, data: str) -> str:
 
 
 def _images(said: Mapping[str, Any]) -> tuple[str, bool]:
-    """What was looked at, and whether at all of it: an interpretation that does not say may be of the first few."""
-    return str(said["data"]), bool(said.get("is_whole", False))
+    """What was looked at, and whether at all of it: one that does not say may be of a part, or of another file."""
+    return str(said["data"]), bool(said.get("is_whole", False) and said.get("is_the_data_set", False))

@@ -100,15 +100,16 @@ def test_other_images_are_looked_at_and_an_unreadable_record_ends_nothing(
     assert interpret_records([whole], tell=said.append) == 0, "what is known of masks stays"
     assert interpret_records([whole], segmentation=other, limit=3, again=True, tell=said.append) == 1
     part = json.loads((whole.path / "interpretation.json").read_text())
-    monkeypatch.setattr(imagenet_segmentation, "ENTRIES", 7)
     assert (part["images"], part["is_whole"]) == (3, False)
     assert interpret_records([whole], segmentation=other, limit=3, tell=said.append) == 0
     assert interpret_records([whole], segmentation=other, tell=said.append) == 1, "a part is not all"
     assert json.loads((whole.path / "interpretation.json").read_text())["is_whole"]
-    monkeypatch.setattr(imagenet_segmentation, "ENTRIES", 4276)
-    assert interpret_records([whole], segmentation=other, again=True, tell=said.append) == 1
-    found = json.loads((whole.path / "interpretation.json").read_text())
-    assert (found["images"], found["is_whole"]) == (7, False), "a file of other size is not the data set"
+    for entries in (4276, 7):
+        monkeypatch.setattr(imagenet_segmentation, "ENTRIES", entries)
+        assert interpret_records([whole], segmentation=other, again=True, tell=said.append) == 1
+        found = json.loads((whole.path / "interpretation.json").read_text())
+        assert (found["images"], found["is_whole"]) == (7, True)
+        assert found["is_the_data_set"] is (entries == 7), "a file of other size is not the data set"
     with pytest.raises(UserError, match="--images 0: at least one"):
         interpret_records([whole], limit=0)
     assert interpret_records([whole], segmentation=tmp_path / "none.mat", again=True, tell=said.append) == 0

@@ -107,7 +107,7 @@ def test_a_number_that_another_process_has_by_now_is_not_signalled(
     """Slurm cannot be asked here, so the run may be alive; its process on this machine is not."""
     status = Status("running", host=platform.node(), pid=bystander.pid, job_id="16_3", heartbeat=1.0)
     runs[0].record.set_status(status)
-    (said,) = cancel(runs[:1], None, tmp_path).told
+    (said,) = cancel(runs[:1], None, tmp_path).left
     assert "make sure that it does not have job 16_3" in said
     with pytest.raises(subprocess.TimeoutExpired):
         bystander.wait(0.2)

@@ -141,7 +141,7 @@ def test_what_slurm_may_have_can_be_given_up_by_hand(run: PlannedRun, tmp_path: 
     """A folder that was taken to a machine without Slurm would wait for ever; a person knows more."""
     for job_id in ("16_3", None):
         run.record.set_status(Status("submitted", heartbeat=NOW - 1e6, job_id=job_id))
-        (said,) = cancel([run], None, tmp_path).told
+        (said,) = cancel([run], None, tmp_path).left
         assert f"make sure that it does not have {'job 16_3' if job_id else 'a job of this run'}" in said
         assert run.record.status().state == "cancelled"
         assert [each.action for each in decide([run], None, False, 3)] == ["start"]

@@ -294,6 +294,8 @@ class Worker:
     def __init__(self, run):
         self.looks, self.asked = 3 * len(started), False
         started.append(self)
+        if len(started) == len(runs):
+            print("up", flush=True)
 
     def has_ended(self):
         self.looks -= self.asked and is_closed()
@@ -304,7 +306,6 @@ class Worker:
 
 
 started = []
-print("up", flush=True)
 finished = run_all(runs, 2, Worker, lambda at_work: print(at_work, flush=True) if is_closed() else None)
 (root / "ended").write_text(f"{finished} {[worker.looks for worker in started]}")
 """

@@ -41,7 +41,8 @@ def interpreted(record: Record, data: str, first: float, **changes: Any) -> None
         name: dict(zip(SEGMENTATION, (value, value + 1, value + 2), strict=True))
         for name, value in (("token_scores", first), ("class_attention", first - 10), ("rollout", first - 20))
     }
-    about = {"schema": 1, "data": data, "is_whole": True, "images": 100, "images_with_mask": 100, "stages": []}
+    about = {"schema": 1, "data": data, "is_whole": True, "is_the_data_set": True}
+    about |= {"images": 100, "images_with_mask": 100, "stages": []}
     write_json(record.path / "interpretation.json", {**about, "maps": maps, **changes})
 
 
@@ -151,6 +152,7 @@ def test_over_seeds_on_the_published_images_there_is_a_verdict(tmp_path: Path) -
     ("changes", "verdict", "missing"),
     [
         ({"is_whole": False}, "other scale", ""),
+        ({"is_the_data_set": False}, "other scale", ""),
         ({"data": "imagenet", "images_with_mask": 0, "maps": {}}, "not measured", "imagenet has no masks"),
         (None, "not measured", "no finished run has been interpreted"),
     ],
