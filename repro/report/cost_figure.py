@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ from repro.report.local_data import local_title
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks
 from repro.rows import Table
 
+_LABEL_CHARACTERS = 36  # along an axis of this figure
 _SMALLEST, _STEP = 3.0, 2.2  # marker sizes in points: one for each backbone, the larger model the larger
 
 
@@ -40,8 +42,9 @@ def draw_cost(frame: pd.DataFrame, table: Table, look: Mapping[str, Look]) -> Fi
         axes.set_xlabel(label)
         axes.margins(0.08, 0.1)
         few_ticks(axes)
-    where = f",\n{local_title(frame, table)}" if prefix else ""
-    figure.axes[0].set_ylabel(f"gain over dense (points){where}" if where else "top-1 gain over dense (points)")
+    # A label is no longer than its axis: what it says last is that these are not the published images.
+    where = textwrap.fill(local_title(frame, table), _LABEL_CHARACTERS) if prefix else ""
+    figure.axes[0].set_ylabel(f"gain over dense (points),\n{where}" if where else "top-1 gain over dense (points)")
     keys = [
         _key(table.label(method), style.colour, style.marker, 5)
         for method, style in look.items()

@@ -83,7 +83,7 @@ def draw_sparsity(frame: pd.DataFrame, table: Table) -> Figure | None:
     """A panel per backbone: mean accuracy over seeds against the sparsity of the weights, its spread as error bar."""
     prefix = "local_" if bool((frame["local_data"] != "").any()) else ""
     shown = frame[frame[f"{prefix}top1_best_pct"].notna()]
-    if shown.empty:
+    if not shown["arch_sparsity_pct"].any():  # of a paper that leaves weights as they are, or nothing is finished
         return None
     look = _looks(table)
     backbones = list(dict.fromkeys(shown["backbone"]))

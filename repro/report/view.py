@@ -20,7 +20,7 @@ from repro.report.costs import PARAMS_BY_TRAINING
 from repro.report.local_data import local_title
 from repro.report.notes import KIND_MARKS, Note, notes
 from repro.report.segmentation import INTERPRETATION, local_images
-from repro.report.times import MASKED_DENSE
+from repro.report.times import MASKED_DENSE, TIMED_OTHERWISE
 from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, NOT_MEASURED, OTHER_SCALE, REPRODUCED
 from repro.rows import Metric, PublishedValue, Row, Table
 
@@ -130,9 +130,8 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
     settings = [setting for setting in dict.fromkeys(frame["time_setting"]) if setting]
     finished = int((frame["state"] == "done").sum())
     by_id = rows_by_id(table)
-    runs = frame[
-        ~frame["row"].map(lambda row: by_id[row].run_id).duplicated()
-    ]  # several rows may be about the same runs
+    # Several rows may be about the same runs.
+    runs = frame[~frame["row"].map(lambda row: by_id[row].run_id).duplicated()]
     return (
         ("Paper", table.paper),
         ("Scale", ", ".join(dict.fromkeys(frame["scale"]))),
@@ -279,6 +278,8 @@ def measured_cell(line: Mapping[str, Any], metric: Metric) -> Cell:
         mark = MASKED_MARK if MASKED_DENSE in note else ""
         if not math.isnan(value):
             return Cell(number(value, 1), mark)
+        if line["time_setting"] and TIMED_OTHERWISE not in note:  # timed, but this is no number of that device
+            return Cell(NOT_MEASURED, mark, "quiet")
         return Cell("no speed-up" if note == MASKED_DENSE else note.partition(";")[0] or NOTHING, mark, "quiet")
     is_of_params = line["cost_note"] == PARAMS_BY_TRAINING
     is_estimate = bool(line["cost_note"]) and metric.needs == "analysis" and (metric.name == "params_m") == is_of_params

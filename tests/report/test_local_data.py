@@ -18,7 +18,7 @@ from repro.report.more_figures import draw_sparsity, drawings
 from repro.report.page import run_lines, section_html
 from repro.report.tables import html_text, latex_text, markdown_text
 from repro.report.view import view
-from repro.rows import Table
+from repro.rows import Table, load_table
 
 OVERRIDDEN = "not the published training (overrides)"
 
@@ -65,13 +65,32 @@ def test_one_wording_everywhere(
     assert sparsity.axes[0].get_ylabel() == axis
     cost = next(one.draw() for one in drawings(frame, table, every) if one.name == "cost")
     assert cost is not None
-    assert cost.axes[0].get_ylabel() == (
-        f"gain over dense (points),\n{title}" if title else "top-1 gain over dense (points)"
-    )
+    first, *others = cost.axes[0].get_ylabel().split("\n")
+    assert first == ("gain over dense (points)," if title else "top-1 gain over dense (points)")
+    assert " ".join(others) == title
     filled = card_of(table, every, scale, [0], overrides)
     before, after = section_html(frame, table, run_lines(frame, every, tmp_path), filled, overrides)
     assert f"best {title or 'top-1'} in %, each point a run" in before + after
     assert "GMACs per image of the published backbone" in before + after
+
+
+def test_what_it_is_not_is_within_the_picture(tmp_path: Path) -> None:
+    """Two data sets make the longest label: `... (shapes, moving shapes, not ImageNet or Kinetics-400)`."""
+    table = load_table("table3")
+    rows = table.select(["deit_small/dense", "deit_small/ia_red2", "timesformer/*"])
+    for row in rows:
+        write_record(tmp_path, row, "local", 0)
+    frame, every = gather(table, rows, "local", [0], tmp_path)
+    figures = {one.name: one.draw() for one in drawings(frame, table, every)}
+    assert figures["sparsity"] is None, "no weight is sparse: every point would stand at 0"
+    cost = figures["cost"]
+    assert cost is not None
+    label = cost.axes[0].yaxis.label
+    assert label.get_text().endswith("Kinetics-400)")
+    cost.draw_without_rendering()
+    where, whole = label.get_window_extent(), cost.bbox
+    assert whole.y0 <= where.y0
+    assert where.y1 <= whole.y1
 
 
 def test_a_link_to_a_record_is_an_address(table: Table, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from repro.measure.timed_rows import paper_config, timeable
 from repro.report.claims import judge_claims
 from repro.report.collect import collect
 from repro.report.times import TIMED_OTHERWISE
+from repro.report.view import measured_cell
 from repro.rows import Row, load_table
 from repro.runs.timing import read_timing, write_timing
 
@@ -117,3 +118,14 @@ def test_a_timing_takes_the_mean_over_seeds_and_the_spread_over_images(tmp_path:
     (dense,) = TABLE.select(["deit_small/dense"])
     config = paper_config(dense)
     assert as_kept(config, "table3", dense.id, range(3), tmp_path) is config
+
+
+@pytest.mark.parametrize(("device", "threads", "words"), [("CPU", 1, "not measured"), ("NVIDIA V100", 0, "")])
+def test_images_a_second_of_a_cpu_are_not_measured_and_not_how_the_row_is_faster(
+    tmp_path: Path, device: str, threads: int, words: str
+) -> None:
+    write_saving(tmp_path, ROW, 30.0, device=device, threads=threads)
+    found = collect(TABLE, [ROW], "local", [0], tmp_path).iloc[0]
+    cell = measured_cell(found, TABLE.metrics["throughput_img_s"])
+    assert "tokens dropped" not in cell.text
+    assert (cell.text == words) if words else float(cell.text) > 0
