@@ -16,7 +16,7 @@ from repro.composition import compose
 from repro.measure.cost import physical_macs_g, units_kept
 from repro.measure.timed_rows import timeable
 from repro.models.export import selector_of
-from repro.rows import load_table, table_names
+from repro.paper_tables import load_table, table_names
 
 FILE = Path(__file__).resolve().parent / "cases.json"
 IMAGES, IMAGENET = 128, 1_281_167

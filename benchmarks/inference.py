@@ -20,7 +20,7 @@ from repro.measure.cost import physical_macs_g
 from repro.measure.timed_rows import physical_model
 from repro.models.graph import graph_of
 from repro.models.shrink import align
-from repro.rows import load_table
+from repro.paper_tables import load_table
 
 TABLE, DENSE = "table1", "deit_small/dense"
 ROWS = (

@@ -25,7 +25,7 @@ from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
 from repro.launch.showing import print_plan
 from repro.launch.slurm import Job
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import all_records
 from repro.runs.status import Status
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from repro.paper_tables import load_table
 from repro.report.collect import gather
 from repro.report.page import SCHEMA, section_file, section_html, write_index
-from repro.rows import load_table
 from repro.runs.files import write_json
 
 NASTY = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)> & \"'"

@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.figures import Figure
 from repro.composition import compose
-from repro.rows import Row, Table, load_table
+from repro.paper_tables import load_table
+from repro.rows import Row, Table
 from repro.runs.files import write_json
 from repro.runs.provenance import REPOSITORY, collect
 from repro.runs.record import record_for

@@ -20,7 +20,7 @@ from repro.composition import compose
 from repro.config import Config
 from repro.measure.cost import physical_macs_g
 from repro.measure.timed_rows import physical_model
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.tokens.execution import EXECUTIONS
 
 TABLE = "table3"

@@ -11,7 +11,7 @@ import pytest
 from repro.composition import CONF_DIR, compose, groups
 from repro.config import Config
 from repro.errors import UserError
-from repro.rows import TABLES_DIR, load_table, table_names
+from repro.paper_tables import TABLES_DIR, load_table, table_names
 from repro.schedule import UpdateSchedule, mask_schedule, training_length
 from repro.signature import NOT_IN_SIGNATURE, signature
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from repro import rows
+from repro import paper_tables
 from repro.errors import UserError
-from repro.rows import KINDS, PublishedValue, Row, load_table
+from repro.paper_tables import load_table
+from repro.rows import KINDS, PublishedValue, Row
 
 TABLE = load_table("table1")
 
@@ -42,7 +43,7 @@ def test_published_cells(row: str, metric: str, value: float, kind: str) -> None
 
 
 def test_every_value_has_a_source_and_a_kind() -> None:
-    with (rows.TABLES_DIR / "table1" / "published.csv").open(newline="") as stream:
+    with (paper_tables.TABLES_DIR / "table1" / "published.csv").open(newline="") as stream:
         records = list(csv.DictReader(stream))
     assert len(records) == 91
     for record in records:
@@ -106,10 +107,10 @@ def test_an_unknown_row_names_the_nearest() -> None:
     ],
 )
 def test_a_wrong_line_is_named(line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(rows.TABLES_DIR, tmp_path / "tables")
+    shutil.copytree(paper_tables.TABLES_DIR, tmp_path / "tables")
     with (tmp_path / "tables" / "table1" / "published.csv").open("a") as stream:
         stream.write(line + "\n")
-    monkeypatch.setattr(rows, "TABLES_DIR", tmp_path / "tables")
+    monkeypatch.setattr(paper_tables, "TABLES_DIR", tmp_path / "tables")
     with pytest.raises(UserError, match=message):
         load_table.__wrapped__("table1")
 
@@ -193,11 +194,11 @@ def test_an_ablation_leaves_table_1_as_it_was() -> None:
 def test_a_wrong_row_set_is_named(
     file: str, old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(rows.TABLES_DIR, tmp_path / "tables")
+    shutil.copytree(paper_tables.TABLES_DIR, tmp_path / "tables")
     path = tmp_path / "tables" / "table2" / file
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    monkeypatch.setattr(rows, "TABLES_DIR", tmp_path / "tables")
+    monkeypatch.setattr(paper_tables, "TABLES_DIR", tmp_path / "tables")
     with pytest.raises(UserError, match=message):
         load_table.__wrapped__("table2")

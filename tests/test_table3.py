@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from repro import rows
+from repro import paper_tables
 from repro.composition import compose
 from repro.errors import UserError
 from repro.launch import submit as submitting
 from repro.launch.costing import Throughput, cost, images
 from repro.launch.plan import plan
+from repro.paper_tables import load_table
 from repro.report.verdicts import judge
-from repro.rows import KINDS, Row, load_table
+from repro.rows import KINDS, Row
 from repro.schedule import training_length
 
 TABLE = load_table("table3")
@@ -41,7 +42,7 @@ def test_published_cells(row: str, metric: str, value: float, kind: str) -> None
 
 
 def test_every_value_has_a_source_and_a_kind() -> None:
-    with (rows.TABLES_DIR / "table3" / "published.csv").open(newline="") as stream:
+    with (paper_tables.TABLES_DIR / "table3" / "published.csv").open(newline="") as stream:
         records = list(csv.DictReader(stream))
     for record in records:
         assert record["source"] in TABLE.sources, record
@@ -92,7 +93,7 @@ def test_a_rows_own_settings_win_over_its_tables() -> None:
 def test_the_training_is_that_of_the_paper_in_stages(row: str, stages: int, scale: str) -> None:
     (found,) = TABLE.select([f"deit_small/{row}"])
     config = compose([*found.overrides_at(scale), PAPER] if scale == "paper" else found.overrides_at(scale))
-    with (rows.TABLES_DIR / "table3" / "training.csv").open(newline="") as stream:
+    with (paper_tables.TABLES_DIR / "table3" / "training.csv").open(newline="") as stream:
         published = next(record for record in csv.DictReader(stream) if record["backbone"] == "deit_small")
     own, options = config.own_recipe, config.method.tokens.options  # type: ignore[union-attr]
     a_stage = int(published["epochs_interpreter"]) + int(published["epochs_blocks"])
@@ -165,7 +166,7 @@ def test_slurm_gets_a_chain_in_its_order_each_job_after_the_one_that_it_begins_w
 
 def test_the_video_rows_are_trained_and_judged_on_videos() -> None:
     (dense,), (row,) = TABLE.select(["timesformer/dense"]), TABLE.select(["timesformer/ia_red2"])
-    with (rows.TABLES_DIR / "table3" / "training.csv").open(newline="") as stream:
+    with (paper_tables.TABLES_DIR / "table3" / "training.csv").open(newline="") as stream:
         published = next(record for record in csv.DictReader(stream) if record["backbone"] == "timesformer_base")
     config = compose([*row.overrides_at("paper"), PAPER])
     own, options = config.own_recipe, config.method.tokens.options  # type: ignore[union-attr]

@@ -78,7 +78,7 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _dashboard(options: argparse.Namespace) -> int:
-    from repro.rows import load_table
+    from repro.paper_tables import load_table
     from repro.tracking.dashboard import make
 
     words: list[str] = options.words

@@ -68,7 +68,7 @@ def seeds_of(options: argparse.Namespace, table: Table) -> range:
 def planned(options: argparse.Namespace) -> tuple[Table, list[PlannedRun]]:
     """The table and every run that the words and options name, after the runs that they begin with."""
     from repro.launch.plan import plan
-    from repro.rows import load_table
+    from repro.paper_tables import load_table
 
     table = load_table(options.table)
     rows, overrides = split(options)

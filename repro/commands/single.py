@@ -70,7 +70,7 @@ def add_export(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> int:
     from repro.composition import compose
-    from repro.rows import load_table
+    from repro.paper_tables import load_table
 
     table = load_table(options.table)
     selected = table.select([word for word in options.words if "=" not in word])

@@ -75,7 +75,7 @@ def add_card(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from repro.rows import load_table, table_names
+    from repro.paper_tables import load_table, table_names
 
     if options.names:
         print("\n".join(table_names()))
@@ -127,8 +127,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _write_report(options: argparse.Namespace) -> None:
+    from repro.paper_tables import load_table
     from repro.report.build import build
-    from repro.rows import load_table
 
     table = load_table(options.table)
     rows, overrides = split(options)
@@ -192,8 +192,8 @@ def take_for_figures(runs: Sequence[PlannedRun], read: Collection[str]) -> None:
 
 
 def _card(options: argparse.Namespace) -> int:
+    from repro.paper_tables import load_table
     from repro.report.card import card, markdown_card, remembered_affiliation, write_card
-    from repro.rows import load_table
 
     table = load_table(options.table)
     rows, overrides = split(options)

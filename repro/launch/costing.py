@@ -16,7 +16,7 @@ from repro.config import Config, SlurmLauncher
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
 from repro.measure.rate import Throughput
-from repro.rows import TABLES_DIR, load_sources
+from repro.paper_tables import TABLES_DIR, load_sources
 from repro.schedule import training_length
 
 TRAINING_OVER_INFERENCE = 3.0  # a backward pass takes about twice its forward

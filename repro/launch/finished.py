@@ -7,7 +7,7 @@ from pathlib import Path
 
 from repro.errors import UserError, did_you_mean
 from repro.launch.plan import plan
-from repro.rows import load_table, table_names
+from repro.paper_tables import load_table, table_names
 from repro.runs.record import Record
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from repro.composition import compose, needs_root, quoted
 from repro.config import PRETRAINED, Config
 from repro.errors import UserError
-from repro.rows import Row, Table, load_table
+from repro.paper_tables import load_table
+from repro.rows import Row, Table
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
 from repro.signature import signatures

@@ -12,12 +12,13 @@ import pandas as pd
 import yaml
 
 from repro.errors import UserError, did_you_mean
+from repro.paper_tables import TABLES_DIR, load_sources, load_table, table_names
 from repro.report.expressions import Call, Expression, ExpressionError, exact, is_truth, parse
 from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Lines, Operand, measured
 from repro.report.segmentation import INTERPRETATION
 from repro.report.statistics import LEVEL
 from repro.report.verdicts import UNDECIDED
-from repro.rows import KINDS, TABLES_DIR, PublishedValue, Table, load_sources, load_table, table_names
+from repro.rows import KINDS, PublishedValue, Table
 
 HOLDS = "holds"
 DOES_NOT_HOLD = "does not hold"

@@ -20,12 +20,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from repro.paper_tables import table_names
 from repro.report.card import NOT_STATED, Card
 from repro.report.evidence import Evidence
 from repro.report.local_data import PUBLISHED_BACKBONE, local_title
 from repro.report.points import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
-from repro.rows import Table, table_names
+from repro.rows import Table
 from repro.runs.files import read_json, write_json, write_text
 
 SCHEMA = 1

@@ -14,7 +14,8 @@ from typing import Any
 
 from repro.config import Config
 from repro.errors import UserError
-from repro.rows import Row, Table, load_table
+from repro.paper_tables import load_table
+from repro.rows import Row, Table
 
 RESULT = "result/"
 EMPTY = "result/cells_without_value"

@@ -17,8 +17,9 @@ from repro.composition import compose
 from repro.config import Config
 from repro.errors import UserError, did_you_mean
 from repro.launch.by_hand import TABLE as BY_HAND
+from repro.paper_tables import load_table, table_names
 from repro.report.evidence import RESULT_SCHEMA
-from repro.rows import Row, load_table, table_names
+from repro.rows import Row
 from repro.tracking.mirror_file import one_line
 from repro.tracking.names import RESULT_SHA256, digest, names_of, result_of
 

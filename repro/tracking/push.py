@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import UserError
-from repro.rows import table_names
+from repro.paper_tables import table_names
 from repro.runs.record import Record, all_records
 from repro.tracking.client import Limits, client_errors, require_login, reset_client, start_run
 from repro.tracking.mirror_file import Mirror, push_command, read_mirror, write_mirror

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from benchmarks.many_runs import NASTY, write_many
+from repro.paper_tables import load_table
 from repro.report import page as page_module
 from repro.report.build import build
 from repro.report.page import section_file, write_index
-from repro.rows import load_table
 from repro.runs.files import read_json, write_json
 
 RUNS = 5000

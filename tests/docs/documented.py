@@ -11,7 +11,7 @@ from pathlib import Path
 from repro.cli import _parse
 from repro.commands.selection import split
 from repro.composition import compose
-from repro.rows import load_table, table_names
+from repro.paper_tables import load_table, table_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro.cli import _parser
-from repro.rows import table_names
+from repro.paper_tables import table_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ import torch
 
 from repro.composition import compose
 from repro.launch.inline import execute_in_child
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record, record_for
 
 WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct", "wall_s")

@@ -18,7 +18,7 @@ from repro.launch import slurm
 from repro.launch.control import cancel
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.waiting import put_in_line, run_all
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.status import EXIT_STOPPED, Status
 from repro.training.task import execute
 

@@ -19,7 +19,7 @@ from repro.errors import UserError
 from repro.launch.gpus import shares, shares_here, visible
 from repro.launch.launching import Wishes, launch
 from repro.launch.plan import plan
-from repro.rows import load_table
+from repro.paper_tables import load_table
 
 
 def launcher(parallel: int | str, gpus: int) -> LocalLauncher:

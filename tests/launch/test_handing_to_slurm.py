@@ -25,7 +25,7 @@ from repro.launch.arrays import Place, places
 from repro.launch.launching import Wishes, launch
 from repro.launch.overview import UNASKED
 from repro.launch.plan import PlannedRun, plan
-from repro.rows import load_table
+from repro.paper_tables import load_table
 
 ROWS = ("deit_tiny/dense", "deit_tiny/svite-30")
 SLURM = ("launcher=slurm", "launcher.gpus_per_node=0", "tracker=none")

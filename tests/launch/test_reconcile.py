@@ -16,7 +16,7 @@ from repro.launch.inline import note_death
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
 from repro.launch.slurm import Job
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 from repro.runs.status import STALE_AFTER_S, State, Status
 from repro.training.heartbeat import Heartbeat

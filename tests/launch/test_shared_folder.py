@@ -27,7 +27,7 @@ from repro.launch.launching import Wishes, launch, owners
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.slurm import Job
 from repro.launch.submit import mend, token_owners
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 from repro.runs.sharing import name_of, share_as
 

@@ -20,7 +20,7 @@ from repro.launch.costing import Cost, cost, costs, images, published, total
 from repro.launch.overview import duration
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.request import chunk_size, parameters, python
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 
 

@@ -21,7 +21,7 @@ from repro.launch.launching import Wishes, launch
 from repro.launch.plan import PlannedRun, plan
 from repro.launch.reconcile import decide
 from repro.launch.waiting import is_in_line, put_in_line, run_all
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.files import write_json
 from repro.runs.status import STALE_AFTER_S, State
 from repro.training.interruption import SIGNALS
@@ -279,7 +279,7 @@ import sys
 from pathlib import Path
 from repro.launch.plan import plan
 from repro.launch.waiting import put_in_line, run_all
-from repro.rows import load_table
+from repro.paper_tables import load_table
 
 root = Path(sys.argv[1])
 table = load_table("table1")

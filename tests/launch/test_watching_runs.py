@@ -31,7 +31,7 @@ from repro.launch.slurm import Job
 from repro.launch.submit import jobs_folder
 from repro.launch.waiting import put_in_line
 from repro.launch.watching import Asked
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 from repro.runs.status import Status
 

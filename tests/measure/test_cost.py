@@ -8,7 +8,8 @@ from torch import nn
 
 from repro.composition import compose
 from repro.measure.cost import row_cost, tokens_kept, units_kept
-from repro.rows import load_table, row_id
+from repro.paper_tables import load_table
+from repro.rows import row_id
 
 EVERY = {row.id: row for rows in (load_table("table1").rows, load_table("table1").row_sets["grid"]) for row in rows}
 

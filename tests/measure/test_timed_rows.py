@@ -22,8 +22,9 @@ from repro.measure.cost import physical_macs_g
 from repro.measure.physical import BY_TRAINING, NO_SHAPE, REFERENCE, why_untimed
 from repro.measure.timed_rows import PAIRS, VERDICT_PAIRS, paper_config, physical_model, time_rows, timeable
 from repro.measure.timing_table import timing_table
+from repro.paper_tables import load_table
 from repro.report.statistics import median_interval
-from repro.rows import Table, load_table
+from repro.rows import Table
 from repro.runs.files import write_json
 from repro.runs.timing import Setting, Timing, read_timing, timing_path, timings_beside, write_timing
 

@@ -18,7 +18,7 @@ from repro.models.anatomy import anatomy
 from repro.models.backbone import build_model
 from repro.models.export import export, load_exported, masked_model
 from repro.models.shrink import Sizes, align, cut_to, shrink, sizes
-from repro.rows import load_table
+from repro.paper_tables import load_table
 
 STRUCTURED = ("s2vite", "s2vite as released", "s2vite_plus", "ssp")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from report_records import write_record
 
+from repro.paper_tables import load_table
 from repro.report.collect import collect
-from repro.rows import Table, load_table
+from repro.rows import Table
 
 SEEDS = (0, 1, 2)
 

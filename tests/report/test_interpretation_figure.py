@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from report_records import write_record
 
+from repro.paper_tables import load_table
 from repro.report.evidence import read_table
 from repro.report.interpretation_figure import draw_interpretation, what_is_shown
-from repro.rows import load_table
 from repro.runs.files import write_json
 from repro.runs.record import Record
 

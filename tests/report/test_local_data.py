@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pytest
 from report_records import write_record
 
+from repro.paper_tables import load_table
 from repro.report import escaping
 from repro.report.card import card_of
 from repro.report.collect import gather
@@ -18,7 +19,7 @@ from repro.report.more_figures import draw_sparsity, drawings
 from repro.report.page import run_lines, section_html
 from repro.report.tables import html_text, latex_text, markdown_text
 from repro.report.view import view
-from repro.rows import Table, load_table
+from repro.rows import Table
 
 OVERRIDDEN = "not the published training (overrides)"
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from report_records import write_record
 from rich.console import Console
 
+from repro.paper_tables import load_table
 from repro.report.build import build
 from repro.report.claims import judge_claims
 from repro.report.collect import collect
 from repro.report.tables import print_table
 from repro.report.verdicts import judge
 from repro.report.view import view
-from repro.rows import Metric, PublishedValue, load_table
+from repro.rows import Metric, PublishedValue
 
 TABLE = load_table("table2")
 ROWS = {row.id: row for row in TABLE.every_row}

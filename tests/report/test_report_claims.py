@@ -13,11 +13,12 @@ from report_records import claim_of, write_record
 from rich.console import Console
 
 from repro.errors import UserError
+from repro.paper_tables import load_sources, load_table, table_names
 from repro.report.claims import JudgedClaim, judge_claims, load_claims
 from repro.report.collect import collect
 from repro.report.tables import html_text, latex_text, markdown_text, print_claims
 from repro.report.view import view
-from repro.rows import Metric, Table, load_sources, load_table, table_names
+from repro.rows import Metric, Table
 
 
 def test_every_claim_has_a_source_a_reason_and_no_number_of_its_own() -> None:

@@ -15,10 +15,11 @@ from report_records import write_record, write_saving
 from repro.composition import groups
 from repro.errors import UserError
 from repro.launch.liveness import why_alive
+from repro.paper_tables import load_table
 from repro.report.collect import collect
 from repro.report.evidence import read_evidence
 from repro.report.view import tone, view
-from repro.rows import Table, load_table
+from repro.rows import Table
 from repro.runs.files import write_json, write_text
 from repro.runs.timing import Setting, read_timing, write_timing
 

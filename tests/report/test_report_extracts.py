@@ -8,10 +8,11 @@ import pytest
 from report_records import write_record
 
 from repro.cli import main
+from repro.paper_tables import load_table
 from repro.report.build import build
 from repro.report.collect import gather
 from repro.report.extracts import awaited
-from repro.rows import Table, load_table
+from repro.rows import Table
 from repro.runs.files import write_json
 
 ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1"

@@ -10,12 +10,13 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from repro.paper_tables import load_table
 from repro.report.collect import collect
 from repro.report.figures import draw_table_figure, table_figure
 from repro.report.points import counted_macs_g, published_point
 from repro.report.style import COLOURS, MARKERS, looks
 from repro.report.view import rows_by_id
-from repro.rows import Table, load_table
+from repro.rows import Table
 
 
 def marked(figure: Figure, panel: int) -> dict[bool, list[tuple[float, float]]]:

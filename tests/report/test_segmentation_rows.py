@@ -17,6 +17,7 @@ from rich.console import Console
 from repro.errors import UserError
 from repro.interpretation.segmentation import Counts
 from repro.launch.plan import plan
+from repro.paper_tables import _as_read, load_table
 from repro.report.build import build
 from repro.report.collect import collect
 from repro.report.comparison import compare
@@ -25,7 +26,7 @@ from repro.report.operands import Operand, measured
 from repro.report.segmentation import SEGMENTATION
 from repro.report.tables import markdown_text, print_segmentation
 from repro.report.view import view
-from repro.rows import PublishedValue, Table, _as_read, load_table
+from repro.rows import PublishedValue, Table
 from repro.runs.files import write_json
 from repro.runs.record import Record
 

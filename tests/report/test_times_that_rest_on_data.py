@@ -13,11 +13,12 @@ from repro.measure.as_kept import as_kept
 from repro.measure.cost import physical_macs_g
 from repro.measure.keep_rates import names
 from repro.measure.timed_rows import paper_config, timeable
+from repro.paper_tables import load_table
 from repro.report.claims import judge_claims
 from repro.report.collect import collect
 from repro.report.times import TIMED_OTHERWISE
 from repro.report.view import measured_cell
-from repro.rows import Row, load_table
+from repro.rows import Row
 from repro.runs.timing import read_timing, write_timing
 
 TABLE = load_table("table3")

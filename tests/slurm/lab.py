@@ -19,7 +19,7 @@ from rich.console import Console
 
 from repro.launch.launching import Wishes, launch
 from repro.launch.plan import plan
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]

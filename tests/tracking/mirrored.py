@@ -14,7 +14,7 @@ from loopback import Server
 from repro.cli import main
 from repro.composition import compose
 from repro.config import Config
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.files import write_json
 from repro.runs.record import Record, record_for
 from repro.tracking.open import open_sinks

@@ -17,7 +17,7 @@ from loopback import KEY, serving
 from mirrored import bytes_below, new_record, write_run
 
 from repro.cli import main
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.signature import signatures
 from repro.tracking.dashboard import specification
 from repro.tracking.report_page import build_report

@@ -8,7 +8,7 @@ import pytest
 from mirrored import ROW, eval_entry, result_of_run, train_entry
 
 from repro.composition import compose
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.tracking.current_cost import CurrentCost
 from repro.tracking.names import names_of, result_of, step_of
 

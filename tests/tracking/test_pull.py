@@ -13,7 +13,7 @@ from mirrored import finished, new_record, repro, result_of_run, use, write_run
 
 from repro.composition import compose
 from repro.errors import UserError
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.files import write_json
 from repro.runs.record import Record, all_records, record_for
 from repro.tracking import pull as pulling

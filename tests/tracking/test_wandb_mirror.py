@@ -17,7 +17,7 @@ from loopback import KEY, serving
 from mirrored import ROW, bytes_below, eval_entry, history_of, new_record, read_back, train_entry, write_run
 
 from repro.composition import compose
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import record_for
 from repro.tracking.client import run_id, tags
 from repro.tracking.mirror_file import read_mirror

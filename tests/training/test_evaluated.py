@@ -24,7 +24,7 @@ from repro.cli import main
 from repro.composition import compose
 from repro.launch.plan import plan
 from repro.models.backbone import build_model
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 from repro.training.finished import finished_weights
 from repro.training.state_file import weights_digest

@@ -27,7 +27,7 @@ from small_runs import SHORT, VIT
 from repro.composition import compose
 from repro.errors import UserError
 from repro.launch.inline import execute_in_child
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record, record_for
 from repro.runs.status import EXIT_STOPPED, Status
 from repro.training import checkpoint, heartbeat

@@ -12,7 +12,7 @@ from repro.launch.finished import finished_record
 from repro.launch.plan import plan
 from repro.models.export import load_exported
 from repro.models.shrink import Sizes, sizes
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.training.task import execute
 
 ROW = "deit_tiny/s2vite-30"

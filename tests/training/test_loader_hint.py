@@ -16,7 +16,7 @@ from repro.composition import compose
 from repro.config import Data
 from repro.launch.overview import lines, render
 from repro.launch.plan import plan
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record
 from repro.training.loader_hint import LoaderHint, loader_hint
 from repro.training.task import EXIT_DONE, execute

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 
 from repro.composition import compose
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.runs.record import Record, record_for
 from repro.runs.status import EXIT_STOPPED
 from repro.training.distributed import join_world

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from repro.composition import compose
 from repro.config import Recipe
 from repro.errors import UserError
-from repro.rows import load_table
+from repro.paper_tables import load_table
 from repro.schedule import Length, part_starts
 from repro.tokens.curriculum import Curriculum
 from repro.training.recipe import build_training
