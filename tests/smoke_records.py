@@ -1,0 +1,31 @@
+"""Records of the smallest real run there is, at scale smoke, and processes that execute them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.process
+from pathlib import Path
+
+from repro.composition import compose
+from repro.launch.inline import execute_in_child
+from repro.paper_tables import load_table
+from repro.runs.record import Record, record_for
+
+ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
+
+
+def new_record(root: Path, *overrides: str) -> Record:
+    """A record that nobody has executed yet."""
+    config = compose([*ROW.overrides, "scale=smoke", "tracker=none", *overrides])
+    record = record_for(root, config, "table1", ROW.id)
+    record.create(config, "table1", ROW.id)
+    return record
+
+
+def in_child(record: Record) -> multiprocessing.process.BaseProcess:
+    """A started process that executes the record, as a launch does."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["repro.launch.preload"])
+    process = context.Process(target=execute_in_child, args=(record.path,))
+    process.start()
+    return process
