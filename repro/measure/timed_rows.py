@@ -192,7 +192,7 @@ class _Work:
                     left_out.append(timed.row)
                     continue
                 known[key] = found
-            timing = replace(known[key], row=timed.row.id, reference=timed.reference.id, faster_by=timed.faster_by)
+            timing = _of(timed, known[key])
             path = write_timing(self.root, timing, self.is_beside)
             low, high = timing.range_pct
             tell(
@@ -249,6 +249,18 @@ def _time(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+    )
+
+
+def _of(timed: Timed, found: Timing) -> Timing:
+    """What was found of a model, as the timing of this row; it says so where another row's turns are shared."""
+    provenance_ = dict(found.provenance) | ({} if found.row == timed.row.id else {"timed_as": found.row})
+    return replace(
+        found,
+        row=timed.row.id,
+        reference=timed.reference.id,
+        faster_by=timed.faster_by,
+        provenance=provenance_,
     )
 
 

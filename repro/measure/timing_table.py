@@ -17,7 +17,10 @@ NOT_YET = "not timed yet: the budget was used up; the same command goes on"
 
 
 def timing_table(table: Table, rows: Sequence[Row], root: Path) -> Shown:
-    """Rows by settings: the saving, and the medians of latency (batch 1) or throughput behind it."""
+    """Rows by settings: the saving, and the latency (batch 1) or throughput behind it.
+
+    On a GPU these are the medians of both models; on a CPU, where an absolute time means nothing, their ratio.
+    """
     found = {row.id: list(_timings(root, row)) for row in rows}
     settings = list(dict.fromkeys(timing.setting.text for timings in found.values() for timing in timings))
     shown = Shown(title=f"{table.name}: time of the row's model against the dense one's")
@@ -41,10 +44,13 @@ def _timings(root: Path, row: Row) -> Iterator[Timing]:
 
 def _cell(timing: Timing) -> str:
     dense, own = timing.seconds
-    batch = timing.setting.batch
+    batch, saving = timing.setting.batch, f"{timing.time_saving_pct:.1f} %"
+    if timing.setting.threads:
+        left = 1 - timing.time_saving_pct / 100
+        return f"{saving} ({left:.2f} of the latency)" if batch == 1 else f"{saving} ({1 / left:.2f} times the images/s)"
     if batch == 1:
-        return f"{timing.time_saving_pct:.1f} % ({1000 * dense:.1f} to {1000 * own:.1f} ms)"
-    return f"{timing.time_saving_pct:.1f} % ({batch / dense:.1f} to {batch / own:.1f} images/s)"
+        return f"{saving} ({1000 * dense:.1f} to {1000 * own:.1f} ms)"
+    return f"{saving} ({batch / dense:.1f} to {batch / own:.1f} images/s)"
 
 
 def _why(table: Table, row: Row) -> str:

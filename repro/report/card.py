@@ -26,11 +26,11 @@ _TEMPLATES = Path(__file__).resolve().parent / "templates"
 NOT_STATED = "not stated"
 
 
-_AFFILIATION = "Affiliation"
+_AFFILIATION, _PSEUDOCODE = "Affiliation", "Pseudocode"
 # What a reader is told where a variable has no fact.
 _WHY_NOT = {
     _AFFILIATION: "no record knows who ran it; repro card TABLE --affiliation 'a lab' says it, and is remembered",
-    "Pseudocode": "no finished run has a method of ours to describe",
+    _PSEUDOCODE: "no finished run has a method of ours to describe",
     "Code": "no finished run was made from a git commit",
     "Data": "no finished run says what it read",
     "Splits": "no finished run says what it read",
@@ -104,7 +104,7 @@ def card_of(
     stated = (
         ("Research type", (f"experimental: a reproduction of {table.paper}",)),
         (_AFFILIATION, (affiliation,) if affiliation else ()),
-        ("Pseudocode", tuple(_distinct(_methods(finished)))),
+        (_PSEUDOCODE, ()),
         ("Code", tuple(_code(origins))),
         ("Data", tuple(_distinct(_data(finished, origins)))),
         ("Splits", tuple(_distinct(_splits(finished)))),
@@ -112,7 +112,9 @@ def card_of(
         ("Software versions", tuple(_distinct(map(_software, origins)))),
         ("Experiment set-up", tuple(_setup(finished, scale, seeds, overrides))),
     )
-    variables = tuple(Variable(name, facts, "" if facts else _WHY_NOT[name]) for name, facts in stated)
+    methods = _distinct(_methods(finished))
+    why_not = _WHY_NOT | ({_PSEUDOCODE: f"the code itself is to be read: {'; '.join(methods)}"} if methods else {})
+    variables = tuple(Variable(name, facts, "" if facts else why_not[name]) for name, facts in stated)
     return Card(table.name, table.title, table.paper, scale, len(finished), variables)
 
 
@@ -153,10 +155,7 @@ def _methods(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
                 path = Path(*part.target.split(".")[:-1]).with_suffix(".py")
                 # Read, not imported: a method's module brings torch.
                 words = ast.get_docstring(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))) or ""
-                yield (
-                    f"source file, no pseudocode: {path.as_posix()}: "
-                    f"{words.splitlines()[0] if words else 'no description'}"
-                )
+                yield f"{path.as_posix()} ({words.splitlines()[0].rstrip('.') if words else 'no description'})"
 
 
 def _code(origins: Sequence[dict[str, Any]]) -> Iterable[str]:

@@ -82,9 +82,11 @@ def time_note(cost: Cost, evidence: Evidence, *, is_published_training: bool) ->
             return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
         return NOT_TIMED
     low, high = timing.range_pct
+    other = timing.provenance.get("timed_as")
+    shared = f"of {other}, whose model has the same shape, " if other else ""
     words = (
         f"{timing.faster_by}; forward pass in evaluation mode, fresh weights; "
-        f"median of {len(timing.pairs)} turns with {timing.reference}, quartiles {low:.1f} to "
+        f"median of {len(timing.pairs)} turns {shared}with {timing.reference}, quartiles {low:.1f} to "
         f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
     )
     for beside in evidence.timings_beside:

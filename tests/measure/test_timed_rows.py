@@ -78,6 +78,7 @@ def test_timings_are_written_shared_and_left_alone(table: Table, tmp_path: Path)
     assert second is not None
     assert first.pairs == second.pairs
     assert len(first.pairs) == 3
+    assert ("timed_as" in first.provenance, second.provenance["timed_as"]) == (False, "deit_tiny/s2vite-30")
     assert (first.setting.batch, first.setting.threads, first.setting.dtype) == (1, 1, "float32")
     assert first.macs_saving_pct == pytest.approx(30.75, abs=0.01)
     time_rows(table, rows, tmp_path, tell=said.append, **alone)
@@ -137,18 +138,28 @@ def test_every_row_has_a_time_or_a_reason(name: str) -> None:
         assert why_untimed(paper_config(every.select(["vit_base/spartan_neuron-50"])[0]).method) == BY_TRAINING
 
 
-def test_what_is_shown_in_the_end(table: Table, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "threads", "latency", "throughput"),
+    [
+        ("a GPU", 0, "50.0 % (200.0 to 100.0 ms)", "50.0 % (20.0 to 40.0 images/s)"),
+        # An absolute time of a CPU says nothing.
+        ("a CPU", 2, "50.0 % (0.50 of the latency)", "50.0 % (2.00 times the images/s)"),
+    ],
+)
+def test_what_is_shown_in_the_end(
+    table: Table, tmp_path: Path, device: str, threads: int, latency: str, throughput: str
+) -> None:
     rows = table.select(["deit_tiny/dense", "deit_tiny/svite-30", "deit_tiny/s2vite-30", "deit_tiny/ssp-30"])
     for batch in (1, 4):
-        setting = Setting("a device", batch, "float32", 2, False)
+        setting = Setting(device, batch, "float32", threads, False)
         pairs = ((0.2, 0.1), (0.4, 0.3), (0.2, 0.1))
         timing = Timing("table1", "deit_tiny/s2vite-30", "deit_tiny/dense", setting, pairs, "", 5.0, {})
         write_timing(tmp_path, timing, is_beside=batch > 1)
     console = Console(width=220, record=True, file=io.StringIO())
     console.print(timing_table(table, rows, tmp_path))
     said = {line.split("│")[1].strip(): line for line in console.export_text().splitlines() if "│" in line}
-    assert "50.0 % (200.0 to 100.0 ms)" in said["deit_tiny/s2vite-30"]
-    assert "50.0 % (20.0 to 40.0 images/s)" in said["deit_tiny/s2vite-30"]
+    assert latency in said["deit_tiny/s2vite-30"]
+    assert throughput in said["deit_tiny/s2vite-30"]
     assert REFERENCE in said["deit_tiny/dense"]
     assert NO_SHAPE in said["deit_tiny/svite-30"]
     assert "the budget was used up" in said["deit_tiny/ssp-30"]

@@ -37,7 +37,7 @@ def test_nine_variables_from_provenance(table: Table, tmp_path: Path) -> None:
     filled = card(table, [row], "local", [0, 1], tmp_path)
     facts = {variable.name: variable.facts for variable in filled.variables}
     assert list(facts) == NINE
-    assert (filled.stated, facts["Affiliation"]) == (8, ())
+    assert (filled.stated, facts["Affiliation"], facts["Pseudocode"]) == (7, (), ())
     assert facts["Hardware"] == ("A | CPU <b>, 8 cores; A GPU (80 GiB, driver 1.2)",)
     assert facts["Software versions"] == ("Python 3.11, torch 2.8, an OS",)
     assert facts["Code"] == (f"commit {'c' * 40}: 1 runs, 1 of them with uncommitted changes",)
@@ -47,14 +47,15 @@ def test_nine_variables_from_provenance(table: Table, tmp_path: Path) -> None:
         "digits: no validation split; the best epoch, whose accuracy the verdicts use, is chosen on the test images, "
         "as the released code reports it; the last epoch's, which nothing chooses, is in the CSV",
     )
-    assert facts["Pseudocode"][0].startswith("source file, no pseudocode: repro/sparsity/svite.py: SViTE")
+    (reason,) = (variable.why_not for variable in filled.variables if variable.name == "Pseudocode")
+    assert reason.startswith("the code itself is to be read: repro/sparsity/svite.py (SViTE"), "code is no pseudocode"
     assert "12 epochs, batch 64" in facts["Experiment set-up"][1]
     text = markdown_card(filled)
     assert "<b>" not in text
     assert "| Affiliation | no | not stated: no record knows who ran it; repro card TABLE" in text
     paths = write_card(card(table, [row], "local", [0], tmp_path, affiliation="a lab"), tmp_path / "reports")
     read = json.loads(paths[1].read_text(encoding="utf-8"))
-    assert read["stated"] == 9
+    assert read["stated"] == 8
     assert remembered_affiliation(tmp_path / "reports") == "a lab"
     assert remembered_affiliation(tmp_path) == ""
     assert [variable["name"] for variable in read["variables"]] == NINE

@@ -196,6 +196,10 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
     assert told["Time saving as measured here"][0].startswith("deit_small/s2vite-40: 23.0 %: heads and neurons removed")
     column = read_timing(tmp_path, "table1", row.id)
     assert column is not None
+    write_timing(tmp_path, replace(column, provenance={"timed_as": "deit_small/ssp-40"}))
+    shared = collect(table, [row], "local", [0, 1], tmp_path).loc[0, "time_note"]
+    assert "7 turns of deit_small/ssp-40, whose model has the same shape, with deit_small/dense" in shared
+    write_timing(tmp_path, column)
     for batch, device in ((64, "a device"), (16, "another device")):
         setting = Setting(device, batch, "float32", 2, False)
         write_timing(tmp_path, replace(column, setting=setting, pairs=((1.0, 0.7),) * 7), is_beside=True)
