@@ -47,7 +47,7 @@ def _cell(timing: Timing) -> str:
     batch, saving = timing.setting.batch, f"{timing.time_saving_pct:.1f} %"
     if timing.setting.threads:
         left = 1 - timing.time_saving_pct / 100
-        return f"{saving} ({left:.2f} of the latency)" if batch == 1 else f"{saving} ({1 / left:.2f} times the images/s)"
+        return f"{saving} ({f'{left:.2f} of the latency' if batch == 1 else f'{1 / left:.2f} times the images/s'})"
     if batch == 1:
         return f"{saving} ({1000 * dense:.1f} to {1000 * own:.1f} ms)"
     return f"{saving} ({batch / dense:.1f} to {batch / own:.1f} images/s)"
