@@ -26,5 +26,5 @@ def asked(query: Tensor, weight: Tensor, bias: Tensor | None, values: Tensor) ->
     read = torch.bmm(scaled, weight.float().view(heads, d, -1)).permute(1, 2, 0)  # (images, width, heads)
     if bias is None:
         return torch.bmm(values.float(), read)
-    own = torch.bmm(scaled, bias.float().view(heads, d, 1)).permute(1, 2, 0)
-    return torch.baddbmm(own, values.float(), read)
+    own = (scaled * bias.float().view(heads, 1, d)).sum(2).t()
+    return torch.baddbmm(own[:, None], values.float(), read)
