@@ -1,4 +1,4 @@
-"""A training step of the DeiT backbones on this CPU: against the released style, against dense, and its memory.
+"""A training step of the DeiT backbones on this CPU: against the released style, and against dense.
 
 A step's limit is the time of its matrix products at the rate that the device reaches in them alone: with that beside
 the ratio, a target that this device cannot meet can be told from one that we miss.
@@ -8,34 +8,35 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.cases import Case, Training
 from benchmarks.composed import METHODS, published
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from benchmarks.gpu_check.speed import FLOPS_PER_MAC, matmul_rate, released
-from benchmarks.masks import TIDY_MALLOC
+from repro.models.products import OneDNNLinear, is_faster_by_onednn, product
 
 CPU = torch.device("cpu")
 BATCHES = {"deit_tiny": 16, "deit_small": 16, "deit_base": 4}
-ROUNDS = 3
+ROUNDS, LIBRARY_ROUNDS = 3, 7
 TARGETS = {"none": 1.35, "bfloat16": 2.6}
 DTYPES = {"none": "float32", "bfloat16": "bfloat16"}
 SLOWER_PCT, SPARSE_BATCH = 1.0, 4
 SAME_SHAPES, SPARSE_ROUNDS = ("svite", "s2vite"), 15
-CHILD_BATCH, CHILD_UPDATES = 4, 2
-IN_CHILDREN = ("dense", "svite", "s2vite", "svite_plus", "gmp", "spartan", "top_kast", "ia_red2", "linformer")
 
 
-def rates() -> dict[str, float]:
-    """FLOP/s of this CPU's own matrix products, by `amp`."""
-    return {amp: matmul_rate(CPU, getattr(torch, dtype), 2048) for amp, dtype in DTYPES.items()}
+def rates() -> dict[str, dict[str, float]]:
+    """FLOP/s of this CPU's own matrix products, by `amp` and by the library that computes them in a step."""
+    found = {amp: {"torch": matmul_rate(CPU, getattr(torch, dtype), 2048)} for amp, dtype in DTYPES.items()}
+    if is_faster_by_onednn():
+        with torch.no_grad():
+            found["none"]["oneDNN"] = matmul_rate(CPU, torch.float32, 2048, lambda a, b: product(a, b, None))
+    return found
 
 
 def has_amx() -> bool:
@@ -46,22 +47,25 @@ def has_amx() -> bool:
 def steps() -> Iterator[Figure]:
     """Ours, float32 and bfloat16, in turn with the released style in float32, on each backbone, with SViTE's masks."""
     measured = rates()
-    for amp, rate in measured.items():
-        yield Figure(f"matrix products in {DTYPES[amp]}", "–", f"{rate / 1e9:.0f} GFLOP/s", None, {"size": 2048})
+    for amp, by_library in measured.items():
+        said = ", ".join(f"by {library} {rate / 1e9:.0f}" for library, rate in by_library.items())
+        yield Figure(f"matrix products in {DTYPES[amp]}", "–", f"{said} GFLOP/s", None, {"size": 2048})
     for backbone, batch in BATCHES.items():
         case = published(backbone, "svite")
         for amp in DTYPES:
-            yield _against_released(case, batch, amp, measured)
+            yield _against_released(case, batch, amp, max(measured[amp].values()))
+        if is_faster_by_onednn():
+            yield _against_one_library(case, batch)
 
 
-def _against_released(case: Case, batch: int, amp: str, measured: dict[str, float]) -> Figure:
+def _against_released(case: Case, batch: int, amp: str, products_per_s: float) -> Figure:
     slow = released(case, CPU, batch, amp=False)
     fast = Training(case, CPU, batch=batch, amp=amp)
     pairs = in_turn(slow, fast.update, ROUNDS)
     ratio = median_ratio(pairs)
     theirs, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
     flops = FLOPS_PER_MAC * case.macs_g * 1e9 * batch
-    least_s = flops / measured[amp]
+    least_s = flops / products_per_s
     has_target = amp == "none" or has_amx()
     return Figure(
         f"{case.name}, {DTYPES[amp]}, batch {batch}: training step, times the released style's speed",
@@ -74,6 +78,26 @@ def _against_released(case: Case, batch: int, amp: str, measured: dict[str, floa
             "model_flops_utilisation": round(least_s / ours, 4),
             "released_flops_utilisation": round(least_s / theirs, 4),
             "limit": round(theirs / least_s, 3),
+        },
+    )
+
+
+def _against_one_library(case: Case, batch: int) -> Figure:
+    """What the choice of a library for each product is worth."""
+    ours, usual = (Training(case, CPU, batch=batch, amp="none") for _ in range(2))
+    taken = [module for module in usual.state.model.modules() if type(module) is OneDNNLinear]
+    for module in taken:
+        module.__class__ = nn.Linear
+    pairs = in_turn(usual.update, ours.update, LIBRARY_ROUNDS)
+    low, middle, high = statistics.quantiles([usual_s / ours_s for usual_s, ours_s in pairs], n=4)
+    return Figure(
+        f"{case.name}, float32, batch {batch}: training step, times the speed with all products by torch's choice",
+        "–",
+        f"{middle:.2f} (quartiles {low:.2f} to {high:.2f}; {len(taken)} layers with oneDNN's products)",
+        None,
+        {
+            "usual_ms": milliseconds([first for first, _ in pairs]),
+            "ours_ms": milliseconds([second for _, second in pairs]),
         },
     )
 
@@ -174,49 +198,3 @@ def whole_updates() -> Iterator[Figure]:
                 "interval": schedule.interval,
             },
         )
-
-
-def memory() -> Iterator[Figure]:
-    """Peak memory of a process that trains DeiT-Small with each method, and densely with checkpointed blocks."""
-    peaks = {name: _peak(name) for name in (*IN_CHILDREN, "dense checkpointed")}
-    for name, peak in peaks.items():
-        yield Figure(
-            f"deit_small, batch {CHILD_BATCH}, {name}: peak memory",
-            "–",
-            f"{peak / 2**20:.0f} MiB, {peak / peaks['dense']:.3f} of dense",
-            None,
-            {"bytes": peak},
-        )
-
-
-def _peak(name: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.training", name, str(torch.get_num_threads())]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **TIDY_MALLOC})
-    return int(done.stdout)
-
-
-def train_and_tell_peak(name: str) -> None:
-    """What a child process does: some updates, then its peak resident size above what torch takes, in bytes."""
-    method, _, how = name.partition(" ")
-    _training("dense", 2, checkpointing=False).update()  # the code of torch's kernels is resident from its first use on
-    before = _resident("VmRSS")
-    training = _training(method, CHILD_BATCH, checkpointing=bool(how))
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is not this training's
-    for _ in range(CHILD_UPDATES):
-        training.update()
-    print(_resident("VmHWM") - before)
-
-
-def _training(method: str, batch: int, checkpointing: bool) -> Training:
-    return Training(published("deit_small", method), CPU, batch=batch, amp="none", checkpointing=checkpointing)
-
-
-def _resident(line: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (size,) = [entry.split()[1] for entry in lines if entry.startswith(f"{line}:")]
-    return int(size) * 1024
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[2]))
-    train_and_tell_peak(sys.argv[1])
