@@ -13,30 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from benchmarks.cases import Case, Training
 from benchmarks.composed import METHODS, published
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from benchmarks.gpu_check.speed import FLOPS_PER_MAC, matmul_rate, released
-from repro.models.products import OneDNNLinear, is_faster_by_onednn, product
 
 CPU = torch.device("cpu")
 BATCHES = {"deit_tiny": 16, "deit_small": 16, "deit_base": 4}
-ROUNDS, LIBRARY_ROUNDS = 3, 7
+ROUNDS = 3
 TARGETS = {"none": 1.35, "bfloat16": 2.6}
 DTYPES = {"none": "float32", "bfloat16": "bfloat16"}
 SLOWER_PCT, SPARSE_BATCH = 1.0, 4
 SAME_SHAPES, SPARSE_ROUNDS = ("svite", "s2vite"), 15
 
 
-def rates() -> dict[str, dict[str, float]]:
-    """FLOP/s of this CPU's own matrix products, by `amp` and by the library that computes them in a step."""
-    found = {amp: {"torch": matmul_rate(CPU, getattr(torch, dtype), 2048)} for amp, dtype in DTYPES.items()}
-    if is_faster_by_onednn():
-        with torch.no_grad():
-            found["none"]["oneDNN"] = matmul_rate(CPU, torch.float32, 2048, lambda a, b: product(a, b, None))
-    return found
+def rates() -> dict[str, float]:
+    """FLOP/s of this CPU's own matrix products, by `amp`."""
+    return {amp: matmul_rate(CPU, getattr(torch, dtype), 2048) for amp, dtype in DTYPES.items()}
 
 
 def has_amx() -> bool:
@@ -47,25 +41,22 @@ def has_amx() -> bool:
 def steps() -> Iterator[Figure]:
     """Ours, float32 and bfloat16, in turn with the released style in float32, on each backbone, with SViTE's masks."""
     measured = rates()
-    for amp, by_library in measured.items():
-        said = ", ".join(f"by {library} {rate / 1e9:.0f}" for library, rate in by_library.items())
-        yield Figure(f"matrix products in {DTYPES[amp]}", "–", f"{said} GFLOP/s", None, {"size": 2048})
+    for amp, rate in measured.items():
+        yield Figure(f"matrix products in {DTYPES[amp]}", "–", f"{rate / 1e9:.0f} GFLOP/s", None, {"size": 2048})
     for backbone, batch in BATCHES.items():
         case = published(backbone, "svite")
         for amp in DTYPES:
-            yield _against_released(case, batch, amp, max(measured[amp].values()))
-        if is_faster_by_onednn():
-            yield _against_one_library(case, batch)
+            yield _against_released(case, batch, amp, measured)
 
 
-def _against_released(case: Case, batch: int, amp: str, products_per_s: float) -> Figure:
+def _against_released(case: Case, batch: int, amp: str, measured: dict[str, float]) -> Figure:
     slow = released(case, CPU, batch, amp=False)
     fast = Training(case, CPU, batch=batch, amp=amp)
     pairs = in_turn(slow, fast.update, ROUNDS)
     ratio = median_ratio(pairs)
     theirs, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
     flops = FLOPS_PER_MAC * case.macs_g * 1e9 * batch
-    least_s = flops / products_per_s
+    least_s = flops / measured[amp]
     has_target = amp == "none" or has_amx()
     return Figure(
         f"{case.name}, {DTYPES[amp]}, batch {batch}: training step, times the released style's speed",
@@ -78,26 +69,6 @@ def _against_released(case: Case, batch: int, amp: str, products_per_s: float) -
             "model_flops_utilisation": round(least_s / ours, 4),
             "released_flops_utilisation": round(least_s / theirs, 4),
             "limit": round(theirs / least_s, 3),
-        },
-    )
-
-
-def _against_one_library(case: Case, batch: int) -> Figure:
-    """What the choice of a library for each product is worth."""
-    ours, usual = (Training(case, CPU, batch=batch, amp="none") for _ in range(2))
-    taken = [module for module in usual.state.model.modules() if type(module) is OneDNNLinear]
-    for module in taken:
-        module.__class__ = nn.Linear
-    pairs = in_turn(usual.update, ours.update, LIBRARY_ROUNDS)
-    low, middle, high = statistics.quantiles([usual_s / ours_s for usual_s, ours_s in pairs], n=4)
-    return Figure(
-        f"{case.name}, float32, batch {batch}: training step, times the speed with all products by torch's choice",
-        "–",
-        f"{middle:.2f} (quartiles {low:.2f} to {high:.2f}; {len(taken)} layers with oneDNN's products)",
-        None,
-        {
-            "usual_ms": milliseconds([first for first, _ in pairs]),
-            "ours_ms": milliseconds([second for _, second in pairs]),
         },
     )
 

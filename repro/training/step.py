@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from repro.models.checkpointing import checkpoint_activations
 from repro.models.compiling import compile_blocks, eager_where_watched
-from repro.models.products import is_faster_by_onednn, use_onednn
 from repro.seeding import seeded, stream_seed
 from repro.training.distributed import World
 from repro.training.precision import attention, autocast
@@ -55,8 +54,6 @@ class Step:
         self.compiled = compiled
         if compiled:
             compile_blocks(state.model, world.device)
-        elif world.device.type == "cpu" and is_faster_by_onednn():
-            use_onednn(state.model)
         # A GPU's convolutions want the channels of a pixel side by side; the images' layout is that of all after it.
         self._layout = torch.channels_last if world.device.type == "cuda" else torch.preserve_format
         self._learning: list[bool] = []
