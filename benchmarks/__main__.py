@@ -11,24 +11,28 @@ import sys
 import torch
 
 from benchmarks.data import data
+from benchmarks.decoders import decoders
 from benchmarks.figures import Figure, write
 from benchmarks.growth import images, parameters, ranks
 from benchmarks.inference import inference, onnx
 from benchmarks.launching import launching
-from benchmarks.masks import applying, memory, moving
+from benchmarks.masks import applying, moving
+from benchmarks.masks import memory as memory_of_masks
+from benchmarks.memory import memory
 from benchmarks.mirror import mirror
 from benchmarks.page import page
 from benchmarks.reporting import reporting
 from benchmarks.soft_topk import extra_memory, soft_masks
 from benchmarks.sparse_inference import neurons, sparse_inference
 from benchmarks.token_dropping import token_dropping
-from benchmarks.training import memory as training_memory
 from benchmarks.training import sparse, steps, whole_updates
 
 ROOMS = {
     "data": (data,),
+    "decoders": (decoders,),
     "inference": (inference, onnx),
-    "masks": (moving, applying, memory),
+    "masks": (moving, applying, memory_of_masks),
+    "memory": (memory,),
     "mirror": (mirror,),
     "reporting": (reporting, page),
     "launching": (launching,),
@@ -36,7 +40,8 @@ ROOMS = {
     "soft_topk": (soft_masks, extra_memory),
     "sparse_inference": (sparse_inference, neurons),
     "token_dropping": (token_dropping,),
-    "training": (training_memory, steps, sparse, whole_updates),
+    "training": (steps,),
+    "sparse_training": (sparse, whole_updates),
 }
 
 

@@ -1,4 +1,4 @@
-"""A training step of the DeiT backbones on this CPU: against the released style, against dense, and its memory.
+"""A training step of the DeiT backbones on this CPU: against the released style, and against dense.
 
 A step's limit is the time of its matrix products at the rate that the device reaches in them alone: with that beside
 the ratio, a target that this device cannot meet can be told from one that we miss.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,6 @@ from benchmarks.cases import Case, Training
 from benchmarks.composed import METHODS, published
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from benchmarks.gpu_check.speed import FLOPS_PER_MAC, matmul_rate, released
-from benchmarks.masks import TIDY_MALLOC
 
 CPU = torch.device("cpu")
 BATCHES = {"deit_tiny": 16, "deit_small": 16, "deit_base": 4}
@@ -29,8 +26,6 @@ TARGETS = {"none": 1.35, "bfloat16": 2.6}
 DTYPES = {"none": "float32", "bfloat16": "bfloat16"}
 SLOWER_PCT, SPARSE_BATCH = 1.0, 4
 SAME_SHAPES, SPARSE_ROUNDS = ("svite", "s2vite"), 15
-CHILD_BATCH, CHILD_UPDATES = 4, 2
-IN_CHILDREN = ("dense", "svite", "s2vite", "svite_plus", "gmp", "spartan", "top_kast", "ia_red2", "linformer")
 
 
 def rates() -> dict[str, float]:
@@ -174,49 +169,3 @@ def whole_updates() -> Iterator[Figure]:
                 "interval": schedule.interval,
             },
         )
-
-
-def memory() -> Iterator[Figure]:
-    """Peak memory of a process that trains DeiT-Small with each method, and densely with checkpointed blocks."""
-    peaks = {name: _peak(name) for name in (*IN_CHILDREN, "dense checkpointed")}
-    for name, peak in peaks.items():
-        yield Figure(
-            f"deit_small, batch {CHILD_BATCH}, {name}: peak memory",
-            "–",
-            f"{peak / 2**20:.0f} MiB, {peak / peaks['dense']:.3f} of dense",
-            None,
-            {"bytes": peak},
-        )
-
-
-def _peak(name: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.training", name, str(torch.get_num_threads())]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **TIDY_MALLOC})
-    return int(done.stdout)
-
-
-def train_and_tell_peak(name: str) -> None:
-    """What a child process does: some updates, then its peak resident size above what torch takes, in bytes."""
-    method, _, how = name.partition(" ")
-    _training("dense", 2, checkpointing=False).update()  # the code of torch's kernels is resident from its first use on
-    before = _resident("VmRSS")
-    training = _training(method, CHILD_BATCH, checkpointing=bool(how))
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is not this training's
-    for _ in range(CHILD_UPDATES):
-        training.update()
-    print(_resident("VmHWM") - before)
-
-
-def _training(method: str, batch: int, checkpointing: bool) -> Training:
-    return Training(published("deit_small", method), CPU, batch=batch, amp="none", checkpointing=checkpointing)
-
-
-def _resident(line: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (size,) = [entry.split()[1] for entry in lines if entry.startswith(f"{line}:")]
-    return int(size) * 1024
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[2]))
-    train_and_tell_peak(sys.argv[1])

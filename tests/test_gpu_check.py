@@ -72,6 +72,31 @@ def test_without_a_gpu_it_says_so_in_a_line(tmp_path: Path) -> None:
     assert done.stderr == "gpu_check: torch sees no CUDA device here; --cpu-dry-run tries the script itself\n"
 
 
+@pytest.mark.parametrize(
+    ("absent", "says"),
+    [
+        (("timm",), "has no timm: pure Python, "),
+        (("torch",), "has no torch; take the interpreter that has torch"),
+        (("torch", "torchvision", "numpy", "PIL", "timm"), "has no torch, torchvision, numpy, pillow, timm; take"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(absent: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = gpu_check(folder=tmp_path, absent=absent)
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"gpu_check: {sys.executable} (Python ")
+    assert says in line
+
+
+def test_parts_that_do_not_go_together_are_said_in_a_line(tmp_path: Path) -> None:
+    """timm asks torchvision for what its other torch does not have: an ImportError on the way in."""
+    done = gpu_check(folder=tmp_path, absent=("torchvision.ops.misc",))
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"gpu_check: torch {torch.__version__.partition('+')[0]}, torchvision ")
+    assert "cannot be used together here: import of torchvision.ops.misc halted" in line
+
+
 def test_a_part_that_is_not_there_is_refused(tmp_path: Path) -> None:
     done = gpu_check("speed", folder=tmp_path)
     assert done.returncode == 2
@@ -81,7 +106,7 @@ def test_a_part_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_part_that_breaks_fails_the_check_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmarks.gpu_check import __main__ as check
+    from benchmarks.gpu_check import check
 
     def broken(*_: object) -> object:
         raise RuntimeError("out of memory")

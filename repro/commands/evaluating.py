@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ def add_eval(commands: Any) -> None:
     )
     command.add_argument("--batch", type=int, metavar="N", help="images on one device at once (default: the recipe's)")
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    command.add_argument("--workers", type=int, metavar="N", help="loader processes of each rank (default: the data's)")
+    text = "loader processes of each rank (default: the data's, or as many as it has cores where these are fewer)"
+    command.add_argument("--workers", type=int, metavar="N", help=text)
     command.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: the scale's)")
     command.add_argument(
         "--scale", choices=SCALES, help="of the row (default local), or of a file's model (default paper)"
@@ -85,6 +87,7 @@ def _eval(options: argparse.Namespace) -> int:
 def _what(options: argparse.Namespace, device: str) -> tuple[Evaluated, Data, int]:
     """The model, the data, and how many threads its training had on a CPU; 0 where that does not matter."""
     from repro.composition import with_data
+    from repro.cores import cores_of_rank
     from repro.launch.finished import finished_record
     from repro.models.export import DESCRIPTION
     from repro.training.evaluated import of_export, of_file, of_pretrained, of_record
@@ -118,6 +121,9 @@ def _what(options: argparse.Namespace, device: str) -> tuple[Evaluated, Data, in
         data = with_data(evaluated.data, about_data)
     if options.workers is not None:
         data = data.model_copy(update={"workers": options.workers})
+    elif not any(word.startswith("data.workers=") for word in words):  # no result hangs on how many there are
+        mine = cores_of_rank(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        data = data.model_copy(update={"workers": min(data.workers, mine)})
     return evaluated, data, threads
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from repro.cores import cores
 from repro.launch.plan import PlannedRun
 from repro.runs.record import Record
 from repro.runs.status import STALE_AFTER_S, Status
@@ -47,9 +48,7 @@ def parallelism(wanted: int | str, threads: int) -> int:
         return int(wanted)
     if threads == 0:
         return 1
-    # Linux; a container may have fewer cores than the machine.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    return max(1, cores() // threads)
 
 
 def put_in_line(runs: Sequence[PlannedRun]) -> None:

@@ -158,11 +158,14 @@ class PackedLinear(nn.Module):
             )
         x = inputs.detach().reshape(-1, self.in_features).contiguous()
         y = torch.empty(len(x), self.out_features)
-        threads = min(torch.get_num_threads(), nb.config.NUMBA_NUM_THREADS)
+        torchs = torch.get_num_threads()
+        threads = min(torchs, nb.config.NUMBA_NUM_THREADS)
         nb.set_num_threads(threads)
         ins = np.empty((threads, self.in_features, TILE), np.float32)
         outs = np.empty((threads, _ROWS, TILE), np.float32)
         kernel = _rows_of_one if self.rows == 1 else _rows_of_four
         packed = (self.starts.numpy(), self.columns.numpy(), self.values.numpy(), self.bias.numpy())
         kernel(*packed, x.numpy(), y.numpy(), ins, outs)
+        if torch.get_num_threads() != torchs:  # numba's pool begins with all cores, and torch's OpenMP is the same one
+            torch.set_num_threads(torchs)
         return y.view(*inputs.shape[:-1], self.out_features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The directory is fsynced too: after a power cut there is the old file or the new one, never none. An `OSError` of
     the block that names no file (a write to a full disk), or the temporary one, leaves with the name of `path`.
+    Whoever may read a new file here may read this one: some writers (safetensors) make theirs for its owner alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as stream:
+            if not os.fstat(stream.fileno()).st_mode & 0o077:
+                os.fchmod(stream.fileno(), _usual_mode(temporary))
             os.fsync(stream.fileno())
         temporary.replace(path)
         directory = os.open(path.parent, os.O_RDONLY)
@@ -37,6 +41,16 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _usual_mode(beside: Path) -> int:
+    """What a new file is given here, which the umask and the folder's own rules decide."""
+    probe = beside.with_name(f"{beside.name}.mode")
+    probe.touch()
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

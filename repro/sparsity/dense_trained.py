@@ -81,7 +81,7 @@ class DenseTrained(MaskedWeights):
         self.groups = groups_of(model, {n: w.detach() for n, w in self.parameters.items()}, block, relative)
         self.group_size = masked / sum(group.count for group in self.groups)
         self.dense = {name: self.parameters[name].detach().clone() for name in units}
-        self.multipliers: dict[str, Tensor] | None = None  # of the frozen mask
+        self.multipliers: dict[str, Tensor] | None = None  # of the frozen mask: floats, or bools where it is hard
         super().__init__(Masks(self.parameters, may_be_empty=True))
         self.choose(0)
 
@@ -161,7 +161,7 @@ class DenseTrained(MaskedWeights):
 
     def frozen_multiplier(self, group: Group, name: str) -> Tensor:
         """What the weights of a layer are multiplied by from now on; the support itself unless a method says more."""
-        return self.masks[name].to(self.dense[name].dtype)
+        return self.masks[name]  # a byte an entry, not four
 
     def is_at_target(self, update: int) -> bool:
         """From the end of the density's ramp on."""

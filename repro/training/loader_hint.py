@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from repro.config import Data
+from repro.cores import cores_of_rank
 
 LIMIT_PCT = 10.0  # of the time between two entries; below it, nothing that a person sets gains much
 SHARDS = "pack the files into shards (repro shards)"
@@ -42,8 +42,7 @@ def loader_hint(share_pct: float, data: Data, decodes: bool, in_shards: bool, ra
 
     `ranks_here` is how many training processes share this one's cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    mine = max(1, cores // max(1, ranks_here))
+    mine = cores_of_rank(ranks_here)
     settings = []
     if decodes and data.workers < mine:
         settings.append(f"data.workers={mine} (now {data.workers}; {mine} cores for each process)")

@@ -23,8 +23,8 @@ from repro.errors import UserError
 WNIDS = ImageNetInfo().label_names()
 
 
-def load(root: Path, data: str = "imagefolder") -> Splits:
-    config = folder_config(root, data=data)
+def load(root: Path, data: str = "imagefolder", decoder: str = "fast") -> Splits:
+    config = folder_config(root, data=data, **{"data.decoder": decoder})
     return load_splits(config.data, config.recipe, config.model)
 
 
@@ -55,14 +55,15 @@ def error(root: Path) -> str:
     return message
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_shards_are_the_folder_exactly(flowers: Path, packed: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "decoder"), [(0, "fast"), (2, "fast"), (0, "pil")])
+def test_shards_are_the_folder_exactly(flowers: Path, packed: Path, workers: int, decoder: str) -> None:
     assert sorted(path.name for path in (packed / "train").iterdir()) == [
         *("classes.txt", SHARDS_INDEX),
         *(f"train-00000{number}.tar" for number in range(3)),
     ]
-    files, shards = load(flowers), load(packed)
+    files, shards = (load(root, decoder=decoder) for root in (flowers, packed))
     assert (files.in_shards, shards.in_shards) == (False, True)
+    assert (files.decoder, shards.decoder) == (decoder, decoder)
     # The same fingerprint: a run that began with one goes on with the other.
     assert shards.fingerprint == files.fingerprint
     assert shards.train.labels.equal(files.train.labels)

@@ -19,6 +19,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
 from benchmarks.data import timms_transform
+from benchmarks.decoders import logits_of_views
 from repro.config import Config
 from repro.data.image_files import ImageFiles
 from repro.data.loader import TrainLoader
@@ -26,10 +27,13 @@ from repro.data.splits import load_splits
 from repro.data.transforms import training_view
 from repro.data.unfinished import UnfinishedBatch, View
 from repro.errors import UserError
+from repro.models.backbone import build_model
 from repro.seeding import seeded
 
 CPU = torch.device("cpu")
 SIZE = 64
+# How far a model's logits of the same view by the two decoders may be apart, in standard deviations of its logits.
+LOGITS_MEDIAN, LOGITS_MEAN, SAME_GUESSES = 0.001, 0.01, 0.98
 # Nothing but the crop and the flip.
 PLAIN = {"recipe.rand_augment": "null", "recipe.color_jitter": 0, "recipe.random_erasing": 0}
 
@@ -287,6 +291,27 @@ def test_evaluation_does_not_know_the_decoder(flowers: Path) -> None:
         made = folder_config(flowers, **{"data.decoder": decoder})
         seen.append(load_splits(made.data, made.recipe, made.model).test[0][0])
     assert seen[0].equal(seen[1])
+
+
+def test_a_model_says_the_same_of_views_by_either_decoder(flowers: Path) -> None:
+    """Evaluation bit for bit; of augmented views a few, where an operation has a threshold, a little else."""
+    made = folder_config(flowers)
+    model = build_model(made.model, 0.0, 0).eval()
+    with torch.no_grad():
+        model.get_parameter("head.weight").normal_(generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        (fast, labels), (pil, same) = (logits_of_views(model, made, decoder, 200) for decoder in ("fast", "pil"))
+        tested = []
+        for decoder in ("fast", "pil"):
+            data = made.data.model_copy(update={"decoder": decoder})
+            images = load_splits(data, made.recipe, made.model).test
+            tested.append(model(torch.stack([images[number][0] for number in range(len(images))])))
+    assert tested[0].equal(tested[1])
+    assert labels.equal(same)
+    apart = (fast - pil).abs() / pil.std()
+    assert 0 < apart.median() < LOGITS_MEDIAN
+    assert apart.mean() < LOGITS_MEAN
+    assert (fast.argmax(1) == pil.argmax(1)).float().mean() > SAME_GUESSES
 
 
 def test_time_spent_in_the_loader_is_counted(flowers: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,19 @@ def test_a_packed_layer_by_hand() -> None:
     four = PackedLinear(linear, 4)
     assert four.columns.tolist() == [0, 1, 2]
     assert four.values.view(3, 4).tolist() == [[0, 0, 1, 0], [2, 0, 0, 3], [0, 0, -1, 0]]
+
+
+def test_torch_keeps_its_number_of_threads() -> None:
+    """numba begins with as many as there are cores, and shares OpenMP with torch: whatever is timed next had them."""
+    code = (
+        "import torch; from torch import nn; from repro.models.packed import PackedLinear\n"
+        "torch.set_num_threads(2)\n"
+        "PackedLinear(nn.Linear(8, 8), 1)(torch.randn(2, 8))\n"
+        "print(torch.get_num_threads())"
+    )
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "2"
 
 
 def test_what_a_packed_layer_cannot_do_is_refused() -> None:

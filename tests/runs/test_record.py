@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from repro.composition import compose
 from repro.errors import UserError
@@ -66,6 +70,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
     assert read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_what_a_writer_makes_for_its_owner_alone_is_as_other_files(umask: int, mode: int, tmp_path: Path) -> None:
+    """safetensors gives its files mode 0600, whatever the umask: nobody else could read an export."""
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "model.safetensors") as temporary:
+            save_file({"weight": torch.zeros(2)}, temporary)
+        with replacing(tmp_path / "as_always") as temporary:
+            temporary.write_bytes(b"x")
+    finally:
+        os.umask(before)
+    found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert found == {"model.safetensors": mode, "as_always": mode}
 
 
 def test_a_torn_line_is_passed_over_and_the_next_is_whole(record: Record) -> None:

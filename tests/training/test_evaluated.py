@@ -180,6 +180,21 @@ def test_each_image_of_a_folder_is_counted_once(photos: Path, tmp_path: Path) ->
     assert {report["data"]["fingerprint"] for report in reports} == {reports[0]["data"]["fingerprint"]}
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [((), 1), (("data.workers=2",), 2), (("--workers", "2"), 2), (("data.workers=0",), 0)],
+)
+def test_there_are_no_more_workers_than_cores_unless_somebody_says_so(
+    words: tuple[str, ...], expected: int, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [word for word in _words(photos) if not word.startswith("data.workers=")]  # of the data: 4
+    file = _weights(tmp_path, own)
+    monkeypatch.setattr("repro.cores.cores", lambda: 1)
+    report = evaluated([file, *own, "--scale", "local", *words], tmp_path / "r.json")
+    assert report["setting"]["workers"] == expected
+    assert report["data"]["images"] == 13
+
+
 @pytest.mark.parametrize("limit", [13, 1])
 def test_two_ranks_give_what_one_gives(photos: Path, tmp_path: Path, limit: int) -> None:
     """13 images at batch 4 on two ranks: 7 and 6 of them, the last batches of 3 and 2. Of one image a rank has none."""

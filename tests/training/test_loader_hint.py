@@ -14,6 +14,7 @@ from small_runs import Kept, small_config, trainer
 
 from repro.composition import compose
 from repro.config import Data
+from repro.cores import cores_of_rank
 from repro.launch.overview import lines, render
 from repro.launch.plan import plan
 from repro.paper_tables import load_table
@@ -64,6 +65,28 @@ def test_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     videos = compose(["data=kinetics400", "data.root=/x", "backbone=timesformer_base", "scale=paper"]).data
     said = loader_hint(34.2, videos, decodes=True, in_shards=False, ranks_here=1)
     assert said == f"{begins}data.workers=16 (now 10; 16 cores for each process)"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 4),  # 16 cores that 4 ranks share
+        ({"SLURM_CPUS_PER_TASK": "10", "SLURM_STEP_NUM_TASKS": "4", "WORLD_SIZE": "4"}, 10),  # each rank a task of srun
+        ({"SLURM_CPUS_PER_TASK": "24", "SLURM_STEP_NUM_TASKS": "4", "WORLD_SIZE": "4"}, 16),  # bound to fewer
+        ({"SLURM_CPUS_PER_TASK": "64", "SLURM_STEP_NUM_TASKS": "2", "WORLD_SIZE": "8"}, 4),  # torchrun in each of two
+        ({"SLURM_CPUS_PER_TASK": "16", "WORLD_SIZE": "4"}, 4),  # torchrun in a batch script
+    ],
+)
+def test_a_rank_has_its_tasks_cores_or_its_share(
+    environment: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cores_of_rank(4) == expected
+    assert cores_of_rank(100) >= 1
 
 
 def test_each_training_entry_has_the_share(tmp_path: Path) -> None:
