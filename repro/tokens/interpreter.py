@@ -55,9 +55,8 @@ class Interpreter(Dropper):
         """(images, 1 + patches, width) to float32 (images, patches) in (0, 1)."""
         with outside_autocast(values):
             normed = self.norm(values.to(self.key.weight.dtype))  # a stream may be of half precision
-            query = self.query(normed[:, 0]).view(
-                normed.shape[0], self.heads, -1
-            )  # of any number: a graph keeps it free
+            # `shape`, not `len`: an exported graph leaves the number of images open.
+            query = self.query(normed[:, 0]).view(normed.shape[0], self.heads, -1)
             logits = asked(query, self.key.weight, self.key.bias, normed[:, 1:])
         return torch.sigmoid(logits).mean(-1)
 
