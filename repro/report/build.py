@@ -60,7 +60,8 @@ def build(
         lambda: mask_figure(table, own, scale, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
-    filled, *files = share(jobs)
+    # The last ones, which read curves and masks, are the longest: begun last, one of them would be waited for alone.
+    filled, *files = reversed(share(jobs[::-1]))
     written: list[Path] = list(itertools.chain.from_iterable(files))
     if filled is not None:
         written += write_card(filled, reports_dir / table.name)
