@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backend_bases import GraphicsContextBase, RendererBase
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D, Bbox, Transform, TransformedPath
 
@@ -25,7 +25,8 @@ class Call(NamedTuple):
 
 def recorded(figure: Figure) -> Recorded:
     """Walk through a figure, in dots of its resolution."""
-    recorder = Recorder(FigureCanvasAgg(figure).get_renderer())
+    canvas: Any = FigureCanvasAgg(figure)
+    recorder = Recorder(canvas.get_renderer())
     figure.draw(recorder)
     return Recorded(figure, recorder.calls)
 
@@ -36,10 +37,10 @@ class Recorder(RendererBase):
     Groups it does not keep. In an SVG they would number the parts, and be a fourth of its lines.
 
     Args:
-        measure: says what texts take, in its dots, which are the unit of all that is kept.
+        measure: a renderer that says what texts take, in its dots, which are the unit of all that is kept.
     """
 
-    def __init__(self, measure: RendererAgg) -> None:
+    def __init__(self, measure: Any) -> None:
         super().__init__()
         self.calls: list[Call] = []
         self._measure = measure
@@ -79,7 +80,8 @@ class Recorder(RendererBase):
 
     def get_text_width_height_descent(self, s: str, prop: Any, ismath: Any) -> tuple[float, float, float]:
         """What a text takes, in dots."""
-        return self._measure.get_text_width_height_descent(s, prop, ismath)
+        width, height, descent = self._measure.get_text_width_height_descent(s, prop, ismath)
+        return width, height, descent
 
     def points_to_pixels(self, points: Any) -> Any:
         """Dots of so many points."""
@@ -87,7 +89,8 @@ class Recorder(RendererBase):
 
     def get_canvas_width_height(self) -> tuple[float, float]:
         """In dots."""
-        return self._measure.get_canvas_width_height()
+        width, height = self._measure.get_canvas_width_height()
+        return width, height
 
     def flipy(self) -> bool:
         """Texts are kept from the bottom upwards, as everything else is."""
@@ -115,7 +118,7 @@ class Recorder(RendererBase):
         """A copy of how something is drawn. Equal clips are one object, which is how formats know that they are."""
         pen = GraphicsContextBase()
         pen.copy_properties(gc)
-        clip, (path, where) = gc.get_clip_rectangle(), gc.get_clip_path()
+        clip, (path, where) = _clips(gc)
         if clip is not None:
             pen.set_clip_rectangle(self._clips.setdefault(clip.bounds, Bbox.from_extents(*clip.extents)))
         if path is not None:
@@ -128,7 +131,8 @@ class Recorded(Figure):
     """A figure of the same size that is drawn by what was recorded of another."""
 
     def __init__(self, figure: Figure, calls: list[Call]) -> None:
-        super().__init__(figsize=figure.get_size_inches(), dpi=figure.dpi)
+        width_in, height_in = figure.get_size_inches()
+        super().__init__(figsize=(width_in, height_in), dpi=figure.dpi)
         self._dots_per_inch, self._calls = figure.dpi, calls
 
     def draw(self, renderer: RendererBase) -> None:
@@ -141,7 +145,7 @@ class Recorded(Figure):
 class _Here:
     """A renderer on which recorded calls are drawn, in a unit of its own."""
 
-    def __init__(self, renderer: RendererBase, recorded_dpi: float) -> None:
+    def __init__(self, renderer: Any, recorded_dpi: float) -> None:
         self._renderer, self._recorded_dpi = renderer, recorded_dpi
         self._clips: dict[Any, Any] = {}
         self._measure()
@@ -160,7 +164,7 @@ class _Here:
             self._measure()
 
     def _measure(self) -> None:
-        self._scale = self._renderer.points_to_pixels(72.0) / self._recorded_dpi
+        self._scale = float(self._renderer.points_to_pixels(72.0) / self._recorded_dpi)
 
     def _scaled(self, value: Any) -> Any:
         if isinstance(value, Transform):
@@ -174,9 +178,9 @@ class _Here:
 
     def _pen(self, kept: GraphicsContextBase) -> GraphicsContextBase:
         """How something is drawn here: widths and dashes are in points everywhere."""
-        pen = self._renderer.new_gc()
+        pen: GraphicsContextBase = self._renderer.new_gc()
         pen.copy_properties(kept)
-        clip, (path, where) = kept.get_clip_rectangle(), kept.get_clip_path()
+        clip, (path, where) = _clips(kept)
         if clip is not None:
             one = (self._scale, clip.bounds)
             if one not in self._clips:
@@ -202,6 +206,12 @@ class _Here:
         if self._renderer.option_scale_image():
             return pen, x, y, picture, where
         return pen, *_in_dots(picture, self._where(where).translate(x, y), pen)
+
+
+def _clips(gc: GraphicsContextBase) -> tuple[Bbox | None, Any]:
+    """What something is cut off by: a rectangle, and a path with where it is, which matplotlib types as one already
+    moved."""
+    return gc.get_clip_rectangle(), gc.get_clip_path()
 
 
 def _in_dots(picture: np.ndarray, where: Affine2D, pen: GraphicsContextBase) -> tuple[float, float, np.ndarray]:
