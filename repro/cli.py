@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 
 from repro.commands import evaluating, launching, mirror, packing, single, tables, watching
@@ -24,7 +25,11 @@ COMMANDS = (
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 something failed, 2 the user has to mend something, 130 stopped by Ctrl-C."""
+    """Run one command and exit: 0 done, 1 something failed, 2 the user has to mend something, 130 stopped by Ctrl-C.
+
+    Args:
+        argv: the words; those of this process, which has nothing else to do then, by default.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     try:
         options = _parse(arguments)
@@ -42,6 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:  # a full disk or quota, a file of somebody else's, a file system that has gone away
         print(f"repro: {_words(error)}", file=sys.stderr)
         code = 2
+    if argv is None:
+        # The process ends here. To look through all that it holds for cycles would take half a second after a report.
+        gc.freeze()
     sys.exit(code)
 
 

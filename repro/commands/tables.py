@@ -123,7 +123,9 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            gc.freeze()
             gc.enable()
+            gc.unfreeze()  # among the old: looked through when old objects are, and not at once as new ones would be
 
 
 def _write_report(options: argparse.Namespace) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repro.report.collect import gather
 from repro.report.sharing import share
@@ -53,14 +53,16 @@ def build(
     # A row with settings of its own is no point on its method's line.
     usual = [evidence for evidence in own if not evidence.row.settings]
     points = frame[frame["row"].isin([evidence.row.id for evidence in usual])].reset_index(drop=True)
-    jobs = [
+    jobs: list[Callable[[], Any]] = [
+        lambda: card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name)),
         lambda: write_tables(frame, table, reports_dir / table.name, overrides),
         lambda: table_figure(points, table, reports_dir),
         lambda: mask_figure(table, own, scale, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
-    written = list(itertools.chain.from_iterable(share(jobs)))
-    filled = card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name))
+    # The last ones, which read curves and masks, are the longest: begun last, one of them would be waited for alone.
+    filled, *files = reversed(share(jobs[::-1]))
+    written: list[Path] = list(itertools.chain.from_iterable(files))
     if filled is not None:
         written += write_card(filled, reports_dir / table.name)
     missing = awaited(table, every, scale)

@@ -22,7 +22,7 @@ from repro.report.seeds import seed_values
 from repro.report.segmentation import INTERPRETATION, SEGMENTATION, segmentation_line
 from repro.report.sharing import processors, share
 from repro.report.times import is_timed_otherwise, time_note, time_values
-from repro.report.verdicts import DECIDING_SCALE, NO_PUBLISHED_VALUE, OTHER_SCALE, judge
+from repro.report.verdicts import DECIDING_SCALE, NO_PUBLISHED_VALUE, OTHER_SCALE, judge, published_cells
 from repro.rows import Row, Table
 
 if TYPE_CHECKING:
@@ -174,11 +174,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
             between=measured.between,
             off_device="CPU" if metric.needs == "device" and line.get("time_on") == "CPU" else "",
         )
-        if published is None:
-            continue
-        line[f"{metric.name}_published"] = published.value
-        line[f"{metric.name}_source"] = published.source
-        line[f"{metric.name}_kind"] = published.kind
-        if measured.value is not None and (metric.needs != "training" or is_published_training):
-            line[f"{metric.name}_delta"] = measured.value - published.value
+        if published is not None:
+            is_comparable = metric.needs != "training" or is_published_training
+            line |= published_cells(published, measured.value if is_comparable else None)
     return line

@@ -13,8 +13,6 @@ from repro.report.evidence import Evidence, SeedRun
 from repro.rows import Table
 from repro.runs.record import Record
 
-_USUAL_SCALE = "local"  # of the Makefile
-
 
 def anatomies(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, dict[str, Any]]]:
     """What was extracted of the first finished seed of each row."""
@@ -38,8 +36,8 @@ def awaited(table: Table, every: Sequence[Evidence], scale: str) -> str:
         missing.append("heat maps over images")
     if not missing:
         return ""
-    where = f"TABLE={table.name}{'' if scale == _USUAL_SCALE else f' SCALE={scale}'}"
-    return f"Not drawn yet: {', '.join(missing)}. make figures {where} takes them from the finished models."
+    command = f"make figures TABLE={table.name} SCALE={scale}"
+    return f"Not drawn yet: {', '.join(missing)}. {command} takes them from the finished models."
 
 
 def _first_finished(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, SeedRun]]:

@@ -14,7 +14,7 @@ from repro.errors import UserError
 from repro.report.evidence import Evidence
 from repro.report.seeds import write_by_seed
 from repro.report.statistics import summarise
-from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge
+from repro.report.verdicts import DECIDING_SCALE, OTHER_SCALE, judge, published_cells
 from repro.rows import Metric, Table
 from repro.runs.record import Record
 
@@ -140,13 +140,8 @@ def segmentation_line(table: Table, scale: str, evidence: Evidence, wanted_seeds
             scale=scale if is_published else OTHER_SCALE,
             seeds=wanted_seeds,
         )
-        if published is None:
-            continue
-        line[f"{metric.name}_published"] = published.value
-        line[f"{metric.name}_source"] = published.source
-        line[f"{metric.name}_kind"] = published.kind
-        if summary.mean is not None and is_published:
-            line[f"{metric.name}_delta"] = summary.mean - published.value
+        if published is not None:
+            line |= published_cells(published, summary.mean if is_published else None)
     return line
 
 

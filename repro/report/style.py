@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from repro.report import typeface
 from repro.report.layout import DOTS_PER_INCH, lay_out
+from repro.report.recording import recorded
 from repro.runs.files import replacing
 
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is too light for a hollow marker on white,
@@ -106,10 +107,11 @@ def write_figure(folder: Path, name: str, drawn_from: str, draw: Callable[[], Fi
         if figure is None:
             return []
         lay_out(figure)
+        picture = recorded(figure)
         for ending in _UNDATED:
             marked = {"Description": mark} if ending == "svg" else {}
             with replacing(folder / f"{name}.{ending}") as temporary:
-                save(figure, temporary, ending, {**_UNDATED[ending], **marked})
+                save(picture, temporary, ending, {**_UNDATED[ending], **marked})
     return paths
 
 

@@ -92,6 +92,21 @@ def judge(
     return f"{verdicts.pop()} on {off_device}" if off_device else verdicts.pop()
 
 
+def published_cells(published: PublishedValue, measured: float | None) -> dict[str, float | str]:
+    """What the frame says of a published value: itself, its source, its kind, and how far off it is.
+
+    Args:
+        measured: None where there is nothing to hold against it: no value, or one of other images or another training.
+    """
+    name = published.metric
+    cells: dict[str, float | str] = {
+        f"{name}_published": published.value,
+        f"{name}_source": published.source,
+        f"{name}_kind": published.kind,
+    }
+    return cells if measured is None else cells | {f"{name}_delta": measured - published.value}
+
+
 def _held_against(measured: float, published: PublishedValue, metric: Metric, n: int, std: float | None) -> str:
     difference = measured - published.value
     if metric.bound == "lower":

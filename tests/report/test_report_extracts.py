@@ -16,7 +16,7 @@ from repro.rows import Table
 from repro.runs.files import write_json
 from repro.runs.record import ANATOMY_SCHEMA
 
-ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1"
+ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1 SCALE=local"
 
 
 def said(table: Table, pattern: str, scale: str, root: Path) -> str:
@@ -27,11 +27,11 @@ def said(table: Table, pattern: str, scale: str, root: Path) -> str:
 def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
     assert said(table, "deit_small/*", "local", tmp_path) == "", "nothing is finished: there is nothing to take it from"
     (row,) = table.select(["deit_small/s2vite-40"])
-    for scale, where in (("local", "TABLE=table1"), ("smoke", "TABLE=table1 SCALE=smoke")):
+    for scale in ("local", "smoke"):
         record = write_record(tmp_path, row, scale, 0)
         assert said(table, "deit_small/*", scale, tmp_path) == (
             "Not drawn yet: heads left, patches kept, heat maps over images. "
-            f"make figures {where} takes them from the finished models."
+            f"make figures TABLE=table1 SCALE={scale} takes them from the finished models."
         )
         write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True]]})
         assert said(table, "deit_small/*", scale, tmp_path).startswith("Not drawn yet: heat maps over images. ")

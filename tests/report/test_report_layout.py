@@ -1,4 +1,4 @@
-"""A layout that asks each panel once puts everything where matplotlib does, which asks twice and at each drawing."""
+"""A layout that asks each panel once puts everything where matplotlib does, which asks twice."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from repro.report.layout import DOTS_PER_INCH, lay_out
+from repro.report.recording import recorded
 from repro.report.style import STYLE, few_ticks, save, write_figure
 
 
@@ -50,11 +51,11 @@ def drawn(figure: Figure) -> dict[str, Bbox]:
     return found
 
 
-def test_everything_is_where_matplotlib_puts_it(tmp_path: Path) -> None:
+def test_everything_is_where_matplotlib_puts_it() -> None:
     with mpl.rc_context(STYLE):
         ours, theirs = several_panels(), several_panels()
         lay_out(ours)
-        save(ours, tmp_path / "ours.png", "png", {})
+        recorded(ours)
         theirs.dpi = DOTS_PER_INCH
         FigureCanvasAgg(theirs).draw()
         mine, others = drawn(ours), drawn(theirs)
@@ -64,14 +65,13 @@ def test_everything_is_where_matplotlib_puts_it(tmp_path: Path) -> None:
         assert where.extents == pytest.approx(others[name].extents, abs=4.0), name  # a fiftieth of an inch
 
 
-def test_names_keep_clear_of_numbers_in_every_format(tmp_path: Path) -> None:
+def test_names_keep_clear_of_numbers() -> None:
     """The widest numbers are in the middle of the second row: its name would lie upon them where it was not moved."""
     with mpl.rc_context(STYLE):
         figure = several_panels()
         figure.axes[4].set_ylabel("beside wide numbers")
         lay_out(figure)
-        for ending in ("pdf", "svg", "png"):
-            save(figure, tmp_path / f"x.{ending}", ending, {})
+        recorded(figure)
         where = drawn(figure)
     name = where["name 4 y"]
     numbers = [box for key, box in where.items() if key.startswith("number 4 y")]
@@ -85,7 +85,7 @@ def test_what_is_taken_out_of_numbers_stays_beside_them(tmp_path: Path) -> None:
     with mpl.rc_context(STYLE):
         figure = several_panels(highest=8e7)
         lay_out(figure)
-        save(figure, tmp_path / "x.svg", "svg", {})
+        save(recorded(figure), tmp_path / "x.svg", "svg", {})
     assert figure.axes[4].yaxis.get_offset_text().get_text() == "1e7"
     assert "<!-- 1e7 -->" in (tmp_path / "x.svg").read_text(encoding="utf-8")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,24 @@ def test_each_character_is_drawn_as_in_the_whole_font() -> None:
         assert width == whole_width, f"U+{code:04X}"
         assert np.array_equal(points, whole_points), f"U+{code:04X}"
         assert np.array_equal(codes, whole_codes), f"U+{code:04X}"
+
+
+def test_each_pair_of_letters_is_as_far_apart_as_in_the_whole_font() -> None:
+    """But for ff, fi and fl, which the whole one joins into one sign."""
+    pairs = ["".join(pair) for pair in itertools.product(string.ascii_letters, repeat=2)]
+    apart, whole = (widths(path, pairs) for path in (str(typeface.FILE), WHOLE))
+    assert apart == whole
+    assert apart["AV"] + apart["HH"] < apart["AH"] + apart["HV"], "there is kerning"
+
+
+def widths(path: str, texts: list[str]) -> dict[str, int]:
+    """How wide each text is, in 64ths of a dot."""
+    font, found = FT2Font(path), {}
+    font.set_size(8, 200)
+    for text in texts:
+        font.set_text(text, 0.0, flags=LoadFlags.NO_HINTING, features=("-liga",))
+        found[text] = font.get_width_height()[0]
+    return found
 
 
 def test_a_changed_font_has_a_name_of_its_own_and_its_licence_beside_it() -> None:
