@@ -15,6 +15,7 @@ from repro.report.extracts import awaited
 from repro.rows import Table
 from repro.runs.files import write_json
 
+INTERPRETED = {"schema": 1, "data": "digits", "images": 8, "images_with_mask": 0, "maps": {}, "stages": []}
 ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1"
 
 
@@ -34,7 +35,7 @@ def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
         )
         write_json(record.path / "anatomy.json", {"schema": 1, "heads": [[True]]})
         assert said(table, "deit_small/*", scale, tmp_path).startswith("Not drawn yet: heat maps over images. ")
-        write_json(record.path / "interpretation.json", {"stages": []})
+        write_json(record.path / "interpretation.json", INTERPRETED)
         assert said(table, "deit_small/*", scale, tmp_path) == ""
 
 
@@ -59,7 +60,7 @@ def test_the_terminal_and_the_page_say_so(
     assert ALL in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     # Once they are there the page shows them, and nothing is said.
     write_json(record.path / "anatomy.json", {"schema": 1, "heads": [[True, False]] * 2})
-    write_json(record.path / "interpretation.json", {"stages": []})
+    write_json(record.path / "interpretation.json", INTERPRETED)
     monkeypatch.setattr("repro.report.more_figures.draw_interpretation", lambda *_: None)
     report = build(table, [row], "local", [0], tmp_path / "runs", tmp_path / "reports")
     assert report.awaited == ""
