@@ -119,7 +119,7 @@ def card_of(
 
 def remembered_affiliation(folder: Path) -> str:
     """The affiliation that the card in `folder` was last given; empty where there is none."""
-    file, say_again = folder / "card.json", "remove it, and say the affiliation again (repro card --affiliation)"
+    file, say_again = folder / "card.json", f"remove it, and say it again (repro card {folder.name} --affiliation ...)"
     found = checked(file, _REMEMBERED, read_object(file, say_again) or {}, say_again)
     facts = [fact for one in found.variables for fact in one.facts if one.name == _AFFILIATION]
     return facts[0] if facts else ""

@@ -98,7 +98,10 @@ def what_is_wrong(error: ValidationError) -> str:
     first, place = found[0], places[0]
     if first["type"] == "extra_forbidden":
         return f"unknown key {place}"
-    words = f"{place} {first['msg'].removeprefix('Input ')}".strip()
+    if first["type"] == "too_short":
+        return f"too few {place} ({shown(first['input'])})"
+    message = first["msg"].removeprefix("Input ").partition(", unable")[0]
+    words = f"{place} {message}".strip()
     return f"{words}, not {shown(first['input'])}"
 
 

@@ -83,7 +83,7 @@ def read(record: Record, name: str) -> Any:
         ("result", {"density/blocks.0.mlp": "half"}, "density/blocks.0.mlp should be a number"),
         ("result", without("wall_s", "updates"), "no updates, wall_s"),
         ("status", {"state": "paused"}, "state should be 'planned', 'submitted', 'running', 'requeued'"),
-        ("status", {"heartbeat": "x"}, "heartbeat should be a valid number"),
+        ("status", {"heartbeat": "x"}, "heartbeat should be a valid number, not 'x';"),
         ("status", {"pid": [1]}, "pid should be a valid integer"),
         ("provenance", {"versions": ["torch"]}, "versions should be a valid dictionary, not ['torch']"),
         ("provenance", {"gpu": [{}]}, "no gpu.0.name, gpu.0.memory_gib"),
@@ -172,7 +172,7 @@ def test_a_metric_line_that_is_whole_and_wrong_has_its_number(record: Record, li
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"pairs": []}, "pairs should have at least 1 item"),
+        ({"pairs": []}, "too few pairs ([])"),
         ({"pairs": [[0, 0]]}, "pairs.0.0 should be greater than 0, not 0"),
         ({"pairs": [[1.0]]}, "no pairs.0.1"),
         ({"setting": {}}, "no setting.device, setting.batch, setting.dtype, setting.threads, setting.is_compiled"),
@@ -297,7 +297,7 @@ def test_pictures_that_are_gone_or_damaged(
     [
         ("[]", "[] where an object should be"),
         ('{"schema": 1}', "no table, title, html, figures, runs"),
-        ('{"schema": 1, "table": "t", "title": "t", "html": ["a"], "figures": [], "runs": []}', "html should have"),
+        ('{"schema": 1, "table": "t", "title": "t", "html": ["a"], "figures": [], "runs": []}', "too few html (['a'])"),
         ('{"sch', "damaged (Unterminated"),
     ],
 )
@@ -325,4 +325,4 @@ def test_a_damaged_card(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError) as raised:
         remembered_affiliation(tmp_path)
     assert words in str(raised.value)
-    assert "say the affiliation again" in str(raised.value)
+    assert "remove it, and say it again (repro card " in str(raised.value)
