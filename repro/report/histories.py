@@ -81,8 +81,9 @@ def _candidates(evidence: Evidence) -> Iterator[tuple[Record, str | UserError | 
         return
     own = {run.path for run in evidence.runs.values() if run.path is not None}
     paths = _by_seed({record.path for record in all_records(evidence.folder)})
-    # As the row's own runs, of seeds that are not asked for: their names say so.
-    known = signatures(evidence.config, {_seed(path) for path in paths if path not in own})
+    seeds = {_seed(path) for path in paths if path not in own}
+    # Runs as the row's own, of seeds that are not asked for: their names say so.
+    known = signatures(evidence.config, seeds) if seeds else {}
     for path in paths:
         if path in own or path.name == f"seed{_seed(path)}-{known[_seed(path)][:8]}":
             yield Record(path), ""

@@ -26,6 +26,7 @@ from repro.runs.files import write_json
 from repro.runs.record import Record
 from repro.runs.status import Status
 from repro.runs.timing import read_timing, timing_path
+from repro.tracking.mirror_file import Mirror, mirror_file, read_mirror
 
 ROW = "deit_small/s2vite-40"
 ANATOMY = {
@@ -326,3 +327,22 @@ def test_a_damaged_card(tmp_path: Path, text: str, words: str) -> None:
         remembered_affiliation(tmp_path)
     assert words in str(raised.value)
     assert "remove it, and say it again (repro card " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "words"),
+    [
+        (
+            {"state": "asleep", "mode": "none", "run_id": "a"},
+            "state should be 'live', 'current' or 'behind', not 'asleep'",
+        ),
+        ({"state": "live", "mode": "none"}, "no run_id"),
+    ],
+)
+def test_a_damaged_mirror(tmp_path: Path, mirror: dict[str, Any], words: str) -> None:
+    write_json(mirror_file(tmp_path), mirror)
+    with pytest.raises(UserError) as raised:
+        read_mirror(tmp_path)
+    assert str(raised.value) == f"{mirror_file(tmp_path)}: {words}; remove it, and repro wandb push {tmp_path}"
+    write_json(mirror_file(tmp_path), {"state": "live", "mode": "none", "run_id": "a", "of": "a newer version"})
+    assert read_mirror(tmp_path) == Mirror("live", "none", "a")
