@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from repro.config import Config
 from repro.models.export import masked_model
 from repro.models.shrink import speaking_heads
-from repro.runs.record import ANATOMY_SCHEMA
+from repro.runs.contents import ANATOMY_SCHEMA
 from repro.tokens.dropping import tracing
 
 IMAGES = 8

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from repro.errors import UserError
 from repro.report import escaping
 from repro.report.evidence import Evidence, SeedRun, read_table
 from repro.rows import Row, Table
-from repro.runs.files import read_json, write_json, write_text
+from repro.runs.files import checked, read_object, write_json, write_text
 from repro.runs.provenance import REPOSITORY
 from repro.runs.record import Record
 
@@ -120,9 +121,28 @@ def card_of(
 
 def remembered_affiliation(folder: Path) -> str:
     """The affiliation that the card in `folder` was last given; empty where there is none."""
-    card_file = read_json(folder / "card.json") or {}
-    facts = [fact for one in card_file.get("variables", ()) if one["name"] == _AFFILIATION for fact in one["facts"]]
-    return str(facts[0]) if facts else ""
+    file, say_again = folder / "card.json", f"remove it, and say it again (repro card {folder.name} --affiliation ...)"
+    found = checked(file, _REMEMBERED, read_object(file, say_again) or {}, say_again)
+    facts = [fact for one in found.variables for fact in one.facts if one.name == _AFFILIATION]
+    return facts[0] if facts else ""
+
+
+class _Said(BaseModel):
+    """A variable in card.json."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    facts: list[str]
+
+
+class _Remembered(BaseModel):
+    """What is read again of card.json."""
+
+    variables: list[_Said] = []
+
+
+_REMEMBERED = TypeAdapter(_Remembered)
 
 
 def write_card(filled: Card, folder: Path) -> list[Path]:
@@ -189,8 +209,12 @@ def _splits(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
 
 
 def _hardware(origin: dict[str, Any]) -> str:
-    cards = [f"{gpu['name']} ({gpu['memory_gib']:g} GiB, driver {gpu['driver']})" for gpu in origin.get("gpu") or []]
-    cpu = f"{origin['cpu']}, {origin['cpu_count']} cores" if origin.get("cpu") else ""
+    cards = []
+    for gpu in origin.get("gpu") or []:
+        driver = f", driver {gpu['driver']}" if gpu.get("driver") else ""
+        cards.append(f"{gpu['name']} ({gpu['memory_gib']:g} GiB{driver})")
+    cores = f", {origin['cpu_count']} cores" if origin.get("cpu_count") else ""
+    cpu = f"{origin['cpu']}{cores}" if origin.get("cpu") else ""
     return "; ".join(filter(None, [cpu, ", ".join(cards)]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.report.verdicts import partial
 from repro.rows import Row, Table
+from repro.runs.contents import RESULT_SCHEMA
+from repro.runs.files import shown
 from repro.runs.record import Record, record_for
 from repro.runs.status import STALE_AFTER_S, Status
 from repro.runs.timing import Timing, read_timing, timings_beside
+from repro.signature import signatures
 
-RESULT_SCHEMA = 1
 # The state of a row without a finished seed is the first of these that one of its seeds is in.
 _LIVELIEST_FIRST = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
 # Composing asks where the images are; a report reads none, and the place is no part of a run's signature.
@@ -86,7 +87,7 @@ class Evidence:
         return "; ".join(f"seed {', '.join(map(str, seeds))} {words}" for words, seeds in reasons.items())
 
     def values(self, key: str) -> dict[int, float]:
-        """A number of result.json by seed, for the finished seeds. Raises `UserError` where it is not there."""
+        """A number of result.json by seed, for the finished seeds. Raises `UserError` where there is none."""
         found = {}
         for seed, run in self.runs.items():
             if run.result is None:
@@ -94,6 +95,8 @@ class Evidence:
             value = run.result.get(key)
             if value is None:
                 raise UserError(f"{run.path}/result.json: no {key}; remove the folder to run it again")
+            if not isinstance(value, int | float):
+                raise UserError(f"{run.path}/result.json: {key} should be a number, not {shown(value)}")
             found[seed] = float(value)
         return found
 
@@ -111,14 +114,16 @@ def read_evidence(
     table: str, row: Row, scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str], now: float
 ) -> Evidence:
     """Read what there is of a row. `now` in Unix seconds tells a live run from one that died without a word."""
-    place = [_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}"]
-    first = compose([*place, *overrides])
-    is_as_published = not overrides or first.signature == compose(place).signature
+    words = [_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}"]
+    first = compose([*words, *overrides])
+    is_as_published = not overrides or first.signature == compose(words).signature
+    known = signatures(first, seeds)
     runs = {}
     for seed in seeds:
         config = first.model_copy(update={"seed": seed})
-        runs[seed] = _read_run(record_for(root, config, table, row.run_id), now)
-    folder = record_for(root, first, table, row.run_id).path.parent
+        place = {"table": table, "row": row.run_id, "scale": config.scale.name, "seed": seed, "signature": known[seed]}
+        runs[seed] = _read_run(record_for(root, config, table, row.run_id, known[seed]), place, now)
+    folder = record_for(root, first, table, row.run_id, known[seeds[0]]).path.parent
     timing, beside = read_timing(root, table, row.id), timings_beside(root, table, row.id)
     return Evidence(row, first, runs, folder, timing, beside, is_as_published)
 
@@ -130,16 +135,13 @@ def read_table(
     return [read_evidence(table.name, row, scale, seeds, root, overrides, time.time()) for row in rows]
 
 
-def _read_run(record: Record, now: float) -> SeedRun:
+def _read_run(record: Record, place: Mapping[str, Any], now: float) -> SeedRun:
+    """What the record of the run at `place`, in a result's own words, tells of it."""
     if not record.path.is_dir():
         return SeedRun("missing")
-    try:
-        status = record.status()
-        # A result is written last: where there is one the run is done, though it was killed before it could say so.
-        result = record.result()
-        provenance = record.provenance() if result is not None else {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{record.path}: a file is not JSON ({error}); remove the folder to run it again") from None
+    status = record.status()
+    # A result is written last: where there is one the run is done, though it was killed before it could say so.
+    result = record.result()
     if result is None:
         return _unfinished(record, status, now)
     if result.get("schema") != RESULT_SCHEMA:
@@ -147,6 +149,13 @@ def _read_run(record: Record, now: float) -> SeedRun:
             f"{record.path}/result.json: schema {result.get('schema')!r}, this report reads {RESULT_SCHEMA}; "
             "report with the code that wrote it, or remove the folder to run it again"
         )
+    for key, value in place.items():
+        if result[key] != value:
+            raise UserError(
+                f"{record.path}/result.json: of another run: its {key} is {result[key]}, the record's {value}; "
+                "remove the folder to run it again"
+            )
+    provenance = record.provenance()
     commit = str(provenance.get("commit") or "")[:8]
     return SeedRun(
         "done", "", result, commit + "+" if commit and provenance.get("dirty_diff_sha256") else commit, record.path

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from repro.config import Config, Method
+from repro.errors import UserError
 from repro.report.evidence import Evidence
 from repro.rows import Row
 from repro.runs.record import Record, all_records
+from repro.signature import signatures
 
 _DENSITY = "density/"
 
@@ -59,27 +61,50 @@ def read_histories(every: Sequence[Evidence]) -> Iterator[MaskHistory]:
             keeps a report of thousands of seeds short.
     """
     for evidence in every:
-        if evidence.config.method.weights is None:
-            continue
         found: dict[str, MaskHistory] = {}
-        own = {run.path for run in evidence.runs.values() if run.path is not None}
-        for path in _by_seed({record.path for record in all_records(evidence.folder)}):
-            variant = "" if path in own else _variant(Record(path), evidence.config)
-            if variant is None or variant in found or Record(path).result() is None:
-                continue
-            history = _read(Record(path), evidence, variant)
-            if history is not None:
-                found[variant] = history
+        for record, variant in _candidates(evidence):
+            if isinstance(variant, str) and variant not in found and record.result() is not None:
+                history = _read(record, evidence, variant)
+                if history is not None:
+                    found[variant] = history
         yield from (found[variant] for variant in sorted(found))
+
+
+def unreadable(every: Sequence[Evidence]) -> list[UserError]:
+    """Why records of the rows are passed over as variants: what is wrong with each, by the code of today."""
+    return [why for evidence in every for _, why in _candidates(evidence) if isinstance(why, UserError)]
+
+
+def _candidates(evidence: Evidence) -> Iterator[tuple[Record, str | UserError | None]]:
+    """The row's records, the lowest seed first, each with its variant: None for no variant, or why nobody can tell."""
+    if evidence.config.method.weights is None:
+        return
+    own = {run.path for run in evidence.runs.values() if run.path is not None}
+    paths = _by_seed({record.path for record in all_records(evidence.folder)})
+    seeds = {_seed(path) for path in paths if path not in own}
+    # Runs as the row's own, of seeds that are not asked for: their names say so.
+    known = signatures(evidence.config, seeds) if seeds else {}
+    for path in paths:
+        if path in own or path.name == f"seed{_seed(path)}-{known[_seed(path)][:8]}":
+            yield Record(path), ""
+            continue
+        try:
+            yield Record(path), _variant(Record(path), evidence.config)
+        except UserError as error:  # often of an older version of the code, whose configs had other keys
+            yield Record(path), error
 
 
 def _by_seed(paths: Iterable[Path]) -> list[Path]:
     """Lowest seed first: `seed2-...` before `seed10-...`."""
-    return sorted(paths, key=lambda path: (int(re.sub(r"\D", "", path.name.partition("-")[0]) or 0), path.name))
+    return sorted(paths, key=lambda path: (_seed(path), path.name))
+
+
+def _seed(path: Path) -> int:
+    return int(re.sub(r"\D", "", path.name.partition("-")[0]) or 0)
 
 
 def _variant(record: Record, own: Config) -> str | None:
-    """What the record's options differ in; None where it is no variant."""
+    """What the record's options differ in; None where it is no variant. Raises `UserError` for a config of old."""
     config = record.config()
     if config.recipe != own.recipe or config.model != own.model or config.data.name != own.data.name:
         return None
@@ -90,6 +115,9 @@ def _read(record: Record, evidence: Evidence, variant: str) -> MaskHistory | Non
     entries = tuple(record.metrics("masks"))
     if not entries:
         return None
+    layers = [{name for name in entry if name.startswith(_DENSITY)} for entry in entries]
+    if any(names != layers[-1] for names in layers):
+        raise UserError(f"{record.metrics_file}: lines of masks name different layers; remove those that do not belong")
     config = record.config() if variant else evidence.config
     assert config.method.weights is not None
     progress = tuple(entry["epoch"] / config.own_recipe.epochs for entry in entries)

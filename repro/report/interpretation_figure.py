@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from repro.errors import UserError
 from repro.report.evidence import Evidence
 from repro.rows import Table
 from repro.runs.record import Record
@@ -43,8 +45,7 @@ def draw_interpretation(table: Table, every: Sequence[Evidence]) -> Figure | Non
     if not found:
         return None
     evidence, path, measured = max(found, key=lambda one: len(one[2]["stages"]))
-    with np.load(path / "interpretation.npz") as stored:
-        shown = {name: stored[name][:_IMAGES] for name in stored.files}
+    shown = _pictures(path / "interpretation.npz")
     stages = shown["kept"].shape[1]
     names = [name for name in _MAPS if f"map_{name}" in shown]
     columns = ["image", *(f"after stage {stage + 1}" for stage in range(stages)), *(_MAPS[name] for name in names)]
@@ -71,6 +72,18 @@ def draw_interpretation(table: Table, every: Sequence[Evidence]) -> Figure | Non
         f"{table.label(row.backbone)}, {table.label(row.method)}: {data}, {measured['images']} images", fontsize=8
     )
     return figure
+
+
+def _pictures(file: Path) -> dict[str, Any]:
+    """The arrays of the first images. Raises `UserError` for a file that is gone or damaged."""
+    try:
+        with np.load(file) as stored:
+            found = {name: stored[name][:_IMAGES] for name in stored.files}
+        if lost := [name for name in ("images", "kept") if name not in found]:
+            raise ValueError(f"no {', '.join(lost)}")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: damaged ({error}); remove interpretation.json, and repro interpret again") from None
+    return found
 
 
 def _without(image: Any, kept: Any) -> Any:

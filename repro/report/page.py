@@ -15,10 +15,11 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jinja2
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from repro.paper_tables import table_names
 from repro.report.card import NOT_STATED, Card
@@ -27,7 +28,7 @@ from repro.report.local_data import PUBLISHED_BACKBONE, local_title
 from repro.report.points import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table
-from repro.runs.files import read_json, write_json, write_text
+from repro.runs.files import checked, read_object, write_json, write_text
 
 SCHEMA = 1
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -128,11 +129,7 @@ def section_html(
 
 def write_index(folder: Path) -> Path:
     """Put `<folder>/index.html` together from the sections in `folder`, in the order of `paper_tables/`."""
-    sections = [
-        section
-        for name in table_names()
-        if (section := read_json(section_file(folder, name))) is not None and section.get("schema") == SCHEMA
-    ]
+    sections = [section for name in table_names() if (section := _read_section(section_file(folder, name))) is not None]
     runs = [{"table": section["table"], **run} for section in sections for run in section["runs"]]
     text = _render(
         "index.html",
@@ -145,6 +142,31 @@ def write_index(folder: Path) -> Path:
     path = folder / "index.html"
     write_text(path, text)
     return path
+
+
+class _Section(BaseModel):
+    """What section.json holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    table: str
+    title: str
+    html: Annotated[list[str], Field(min_length=2)]
+    figures: list[str]
+    runs: list[dict[str, Any]]
+
+
+_SECTION = TypeAdapter(_Section)
+
+
+def _read_section(file: Path) -> dict[str, Any] | None:
+    """A section as it was written; None where there is none that this code can show."""
+    next_step = "remove it, and report that table again"
+    section = read_object(file, next_step)
+    if section is None or section.get("schema") != SCHEMA:
+        return None
+    checked(file, _SECTION, section, next_step)
+    return section
 
 
 def run_lines(frame: pd.DataFrame, every: Sequence[Evidence], folder: Path) -> list[dict[str, Any]]:

@@ -8,9 +8,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from repro.errors import UserError
+
+T = TypeVar("T")
+LAUNCH_AGAIN = "remove it, and launch again"
+_MOST_SHOWN = 60  # characters of a value that is wrong
 
 
 @contextmanager
@@ -64,11 +70,64 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any | None:
-    """The value in a JSON file; None where there is no file. Raises `UserError` for one that is damaged."""
+def read_json(path: Path, next_step: str = LAUNCH_AGAIN) -> Any | None:
+    """The value in a JSON file; None where there is no file.
+
+    Raises `UserError` for one that is damaged, with `next_step`, what to do about it. NaN and infinity are damage: no
+    file of ours has them.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _DECODER.decode(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); remove it, and launch again") from None
+        raise UserError(f"{path}: damaged ({error}); {next_step}") from None
+
+
+def read_object(path: Path, next_step: str = LAUNCH_AGAIN) -> dict[str, Any] | None:
+    """As `read_json`, of a file that holds an object; `UserError` for one that holds anything else."""
+    value = read_json(path, next_step)
+    if isinstance(value, dict):
+        return value
+    if value is None and not path.exists():
+        return None
+    raise UserError(f"{path}: damaged ({shown(value)} where an object should be); {next_step}")
+
+
+def checked(path: Path, kind: TypeAdapter[T], value: Any, next_step: str = LAUNCH_AGAIN) -> T:
+    """What a file at `path` holds, as it should be. Raises `UserError`, one line, for the first thing that is wrong."""
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{path}: {what_is_wrong(error)}; {next_step}") from None
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """A pydantic error in a few words: `no wall_s, updates`, or `state should be 'planned' or ..., not 'paused'`."""
+    found = error.errors(include_url=False, include_context=False)
+    places = [".".join(map(str, one["loc"])) for one in found]
+    missing = [place for one, place in zip(found, places, strict=True) if one["type"] == "missing"]
+    if missing:
+        return f"no {', '.join(missing)}"
+    first, place = found[0], places[0]
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place}"
+    if first["type"] == "too_short":
+        return f"too few {place} ({shown(first['input'])})"
+    message = first["msg"].removeprefix("Input ").partition(", unable")[0]
+    words = f"{place} {message}".strip()
+    return f"{words}, not {shown(first['input'])}"
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """What a JSON decoder does with NaN and infinity."""
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -12,13 +11,19 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
 from repro.config import Config
 from repro.errors import UserError
-from repro.runs.files import read_json, write_json, write_text
-from repro.runs.status import Status
+from repro.runs.contents import ANATOMY, EARLIER_ANATOMIES, INTERPRETATION, PROVENANCE, RESULT, RESULT_SCHEMA
+from repro.runs.files import checked, read_object, shown, what_is_wrong, write_json, write_text
+from repro.runs.metrics_file import read_metrics
+from repro.runs.status import STATUS, Status
 
-ANATOMY_SCHEMA = 2  # of `anatomy.json`: 1 had the patches that are kept after the last stage alone
+_MOVE_AWAY = "move this folder away"
+_WITHOUT_ORIGIN = "remove it (nobody then knows where the run comes from), or the folder to run it again"
+_EXTRACT_AGAIN = "remove it, and repro extract again"
+_INTERPRET_AGAIN = "remove it, and repro interpret again"
 
 
 @dataclass(frozen=True)
@@ -108,16 +113,30 @@ class Record:
         )
 
     def about(self) -> dict[str, Any]:
-        """What config.yaml holds: table, row, signature and the resolved config."""
+        """What config.yaml holds: table, row, signature and the resolved config. Raises `UserError` for damage."""
+        file = self.path / "config.yaml"
         try:
-            return dict(yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=_Loader))
+            about = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
         except FileNotFoundError:
             raise UserError(f"{self.path}: not a run record (no config.yaml)") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: damaged ({' '.join(str(error).split())}); {_MOVE_AWAY}") from None
+        if not isinstance(about, dict):
+            raise UserError(f"{file}: damaged ({shown(about)} where a config should be); {_MOVE_AWAY}")
+        if lost := [name for name in ("table", "row", "signature") if not isinstance(about.get(name), str)]:
+            raise UserError(f"{file}: damaged (no {', '.join(lost)}); {_MOVE_AWAY}")
+        return about
 
     def config(self) -> Config:
-        """The run's config, as it was composed."""
+        """The run's config, as it was composed. Raises `UserError` for one of another version of the code."""
         about = self.about()
-        return Config.model_validate({key: about[key] for key in Config.model_fields})
+        try:
+            return Config.model_validate({key: about[key] for key in Config.model_fields if key in about})
+        except ValidationError as error:
+            raise UserError(
+                f"{self.path}/config.yaml: not a config of this version of the code ({what_is_wrong(error)}); use the "
+                f"version that made it, or {_MOVE_AWAY}"
+            ) from None
 
     def starts_from(self) -> Record | None:
         """The record whose trained weights this run begins with; None for a run from scratch."""
@@ -125,46 +144,56 @@ class Record:
         return None if place is None else Record((self.path / place).resolve())
 
     def status(self) -> Status:
-        """The run's state; planned where nothing has been written yet."""
-        return Status(**(read_json(self.path / "status.json") or {}))
+        """The run's state; planned where nothing has been written yet. Raises `UserError` for a damaged one.
+
+        Keys that only a newer version knows are passed over, and go when this one writes the file.
+        """
+        file = self.path / "status.json"
+        return checked(file, STATUS, read_object(file) or {})
 
     def set_status(self, status: Status) -> None:
         """Write status.json, atomically."""
         write_json(self.path / "status.json", status.as_json())
 
     def result(self) -> dict[str, Any] | None:
-        """What came out, with units in the names; None until the run is done."""
-        result = read_json(self.path / "result.json")
-        return None if result is None else dict(result)
+        """What came out, with units in the names; None until the run is done. Raises `UserError` for a damaged one.
+
+        One of another schema is given as it is: only who reads its numbers can say that it cannot.
+        """
+        found = read_object(self.path / "result.json")
+        if found is not None and found.get("schema") == RESULT_SCHEMA:
+            checked(self.path / "result.json", RESULT, found)
+        return found
 
     def provenance(self) -> dict[str, Any]:
         """Commit, hardware and versions behind the latest attempt; empty before the first."""
-        return dict(read_json(self.path / "provenance.json") or {})
+        return self._found("provenance.json", PROVENANCE, _WITHOUT_ORIGIN) or {}
 
     def anatomy(self) -> dict[str, Any] | None:
         """What `repro extract` took from the finished model; None where it has not been there, or saw less than now."""
-        found = read_json(self.path / "anatomy.json")
-        return None if found is None or found.get("schema") != ANATOMY_SCHEMA else dict(found)
+        found = read_object(self.path / "anatomy.json", _EXTRACT_AGAIN)
+        if found is None or found.get("schema") in EARLIER_ANATOMIES:
+            return None
+        checked(self.path / "anatomy.json", ANATOMY, found, _EXTRACT_AGAIN)
+        return found
 
     def interpretation(self) -> dict[str, Any] | None:
         """What `repro interpret` measured of the finished model; None where it has not been there."""
-        found = read_json(self.path / "interpretation.json")
-        return None if found is None else dict(found)
+        return self._found("interpretation.json", INTERPRETATION, _INTERPRET_AGAIN)
+
+    def _found(self, name: str, kind: TypeAdapter[Any], next_step: str) -> dict[str, Any] | None:
+        """A file as it is, once it is known to be right; None where there is none."""
+        found = read_object(self.path / name, next_step)
+        if found is not None:
+            checked(self.path / name, kind, found, next_step)
+        return found
 
     def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
         """The metric lines in the order of training, each (kind, update) once: a resumed run repeats some, alike.
 
         With `kind`, those of one kind; the others are not even parsed.
         """
-        latest: dict[tuple[str, int], dict[str, Any]] = {}
-        if self.metrics_file.exists():
-            data = self.metrics_file.read_bytes()
-            every = data.splitlines() if kind is None else _lines_with(json.dumps({"kind": kind})[1:-1].encode(), data)
-            for line in every:
-                entry = _parse_line(line)
-                if entry is not None:
-                    latest[entry["kind"], entry["update"]] = entry
-        yield from sorted(latest.values(), key=lambda entry: (entry["update"], entry["kind"]))
+        return read_metrics(self.metrics_file, kind)
 
 
 def record_for(root: Path, config: Config, table: str, row: str, signature: str | None = None) -> Record:
@@ -180,25 +209,6 @@ def all_records(root: Path) -> Iterator[Record]:
         is_hidden = file.parent.name.startswith(".")
         if not is_hidden and (file.parent / "status.json").exists():
             yield Record(file.parent)
-
-
-def _lines_with(sought: bytes, data: bytes) -> Iterator[bytes]:
-    """The lines that hold these bytes; the others are not even cut out, for a report looks into thousands of files."""
-    at = data.find(sought)
-    while at >= 0:
-        end = data.find(b"\n", at)
-        end = len(data) if end < 0 else end
-        yield data[data.rfind(b"\n", 0, at) + 1 : end]
-        at = data.find(sought, end)
-
-
-def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """A metric line; None for the torn last line that a killed process leaves."""
-    try:
-        entry = json.loads(line)
-    except ValueError:  # not JSON, or cut inside a character
-        return None
-    return entry if isinstance(entry, dict) else None
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

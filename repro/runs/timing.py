@@ -6,12 +6,15 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveFloat, TypeAdapter
 
 from repro.errors import UserError
-from repro.runs.files import read_json, write_json
+from repro.runs.files import checked, read_object, write_json
 
 SCHEMA = 1
+_MEASURE_AGAIN = "remove it to measure again"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Timing:
     row: str
     reference: str
     setting: Setting
-    pairs: tuple[tuple[float, float], ...]
+    pairs: Annotated[tuple[tuple[PositiveFloat, PositiveFloat], ...], Field(min_length=1)]
     faster_by: str
     macs_saving_pct: float
     provenance: Mapping[str, Any]
@@ -108,20 +111,19 @@ def _beside(path: Path) -> list[Path]:
 
 
 def read_timing(root: Path, table: str, row: str, batch: int | None = None) -> Timing | None:
-    """The timing of a row, or that beside it; None where it has none. Raises `UserError` for another schema."""
+    """The timing of a row, or that beside it; None where it has none. Raises `UserError` for another schema,
+    and for one that is damaged or of another row.
+    """
     path = timing_path(root, table, row, batch)
-    found = read_json(path)
+    found = read_object(path, _MEASURE_AGAIN)
     if found is None:
         return None
     if found.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema {found.get('schema')!r}, this code reads {SCHEMA}; remove it to measure again")
-    return Timing(
-        table=found["table"],
-        row=found["row"],
-        reference=found["reference"],
-        setting=Setting(**found["setting"]),
-        pairs=tuple((reference, row) for reference, row in found["pairs"]),
-        faster_by=found["faster_by"],
-        macs_saving_pct=found["macs_saving_pct"],
-        provenance=found["provenance"],
-    )
+        raise UserError(f"{path}: schema {found.get('schema')!r}, this code reads {SCHEMA}; {_MEASURE_AGAIN}")
+    timing = checked(path, _TIMING, found, _MEASURE_AGAIN)
+    if (timing.table, timing.row) != (table, row):
+        raise UserError(f"{path}: is of {timing.table} {timing.row}; {_MEASURE_AGAIN}")
+    return timing
+
+
+_TIMING = TypeAdapter(Timing)

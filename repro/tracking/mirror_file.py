@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from repro.errors import UserError
-from repro.runs.files import read_json, write_json
+from repro.runs.files import checked, read_object, write_json
 
 State = Literal["live", "current", "behind"]
 # A key, a token in an address: what an error of a client or a proxy might quote.
@@ -51,8 +53,9 @@ def mirror_file(record: Path) -> Path:
 
 def read_mirror(record: Path) -> Mirror | None:
     """What the record says of its mirror; None before anything has mirrored it."""
-    values = read_json(mirror_file(record))
-    return None if values is None else Mirror(**values)
+    file, next_step = mirror_file(record), f"remove it, and {push_command(record)}"
+    values = read_object(file, next_step)
+    return None if values is None else checked(file, _MIRROR, values, next_step)
 
 
 def mirror_of(record: Path, is_at_work: bool) -> Mirror | None:
@@ -98,3 +101,6 @@ def one_line(error: BaseException) -> str:
     kind = "" if isinstance(error, UserError) else type(error).__name__
     lines = str(error).strip().splitlines()[:1]
     return _SECRETS.sub("***", ": ".join([kind, *lines] if kind else lines))
+
+
+_MIRROR = TypeAdapter(Mirror)

@@ -18,8 +18,8 @@ from repro.config import Config
 from repro.errors import UserError, did_you_mean
 from repro.launch.by_hand import TABLE as BY_HAND
 from repro.paper_tables import load_table, table_names
-from repro.report.evidence import RESULT_SCHEMA
 from repro.rows import Row
+from repro.runs.contents import RESULT_SCHEMA
 from repro.tracking.mirror_file import one_line
 from repro.tracking.names import RESULT_SHA256, digest, names_of, result_of
 

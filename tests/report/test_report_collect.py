@@ -262,7 +262,7 @@ def test_damaged_records_are_one_line_that_names_the_file(table: Table, tmp_path
     with pytest.raises(UserError, match=r"result\.json: schema 9"):
         collect(table, [row], "local", [0], tmp_path)
     write_json(record.path / "result.json", {"schema": 1})
-    with pytest.raises(UserError, match=r"result\.json: no top1_best_pct"):
+    with pytest.raises(UserError, match=r"result\.json: no table, row, .*top1_best_pct"):
         collect(table, [row], "local", [0], tmp_path)
     write_text(record.path / "result.json", '{"schema": ')
     with pytest.raises(UserError, match=r"result\.json: damaged"):

@@ -13,10 +13,11 @@ from repro.report.build import build
 from repro.report.collect import gather
 from repro.report.extracts import awaited
 from repro.rows import Table
+from repro.runs.contents import ANATOMY_SCHEMA
 from repro.runs.files import write_json
-from repro.runs.record import ANATOMY_SCHEMA
 
 ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1 SCALE=local"
+INTERPRETED = {"schema": 1, "data": "digits", "images": 8, "images_with_mask": 0, "maps": {}, "stages": []}
 
 
 def said(table: Table, pattern: str, scale: str, root: Path) -> str:
@@ -35,7 +36,7 @@ def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
         )
         write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True]]})
         assert said(table, "deit_small/*", scale, tmp_path).startswith("Not drawn yet: heat maps over images. ")
-        write_json(record.path / "interpretation.json", {"stages": []})
+        write_json(record.path / "interpretation.json", INTERPRETED)
         assert said(table, "deit_small/*", scale, tmp_path) == ""
 
 
@@ -60,7 +61,7 @@ def test_the_terminal_and_the_page_say_so(
     assert ALL in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     # Once they are there the page shows them, and nothing is said.
     write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True, False]] * 2})
-    write_json(record.path / "interpretation.json", {"stages": []})
+    write_json(record.path / "interpretation.json", INTERPRETED)
     monkeypatch.setattr("repro.report.more_figures.draw_interpretation", lambda *_: None)
     report = build(table, [row], "local", [0], tmp_path / "runs", tmp_path / "reports")
     assert report.awaited == ""

@@ -16,8 +16,8 @@ from repro.report.curve_figure import accuracy_curve
 from repro.report.extracts import awaited
 from repro.report.more_figures import draw_tokens, drawings, more_figures
 from repro.rows import Table
+from repro.runs.contents import ANATOMY_SCHEMA
 from repro.runs.files import write_json
-from repro.runs.record import ANATOMY_SCHEMA
 
 
 @pytest.fixture(scope="module")

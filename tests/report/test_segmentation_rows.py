@@ -236,7 +236,9 @@ def test_a_report_of_these_rows_alone_is_written(tmp_path: Path) -> None:
 
 def test_a_heat_map_that_the_models_do_not_have_is_one_line(tmp_path: Path) -> None:
     (dense,) = TABLE.select(["deit_small/dense"])
-    interpreted(write_record(tmp_path, dense, "local", 0), "shapes", 70.0, maps={"rollout": {}})
+    interpreted(
+        write_record(tmp_path, dense, "local", 0), "shapes", 70.0, maps={"rollout": dict.fromkeys(SEGMENTATION, 50.0)}
+    )
     with pytest.raises(
         UserError, match=r"dense-segmentation-attention: heat_map=class_attention; its runs have rollout"
     ):
