@@ -45,6 +45,11 @@ class _Shape(BaseModel, ABC):
         return 0
 
     @property
+    def attention_heads(self) -> int:
+        """Heads of a block's attention, none of them removed; 0 without tokens."""
+        return 0
+
+    @property
     def token_blocks(self) -> int:
         """Blocks that tokens go through; 0 without tokens."""
         return 0
@@ -105,6 +110,11 @@ class _Transformer(_Shape, ABC):
     def token_width(self) -> int:
         """The embedding's dimensions."""
         return self.embed_dim
+
+    @property
+    def attention_heads(self) -> int:
+        """Those of any block."""
+        return self.num_heads
 
     @property
     def token_blocks(self) -> int:

@@ -64,6 +64,10 @@ class Part(BaseModel):
         """Whether the scorer's weights are its own, not those of a block."""
         return bool(self.options.get("own_scorer", True)) and self.scorer != "none"
 
+    def scorer_heads(self, most: int) -> int:
+        """The heads of a scorer that asks by the class token; those of the backbone where it says none or more."""
+        return min(int(self.options.get("heads", most)), most)
+
     @property
     def rank(self) -> int | None:
         """How many mixtures of `of` tokens attention has for keys; None where it has the tokens."""

@@ -34,6 +34,7 @@ class Cost:
         macs_g: MACs of one image, in 1e9, by the table convention: attention matmuls of removed heads count in full.
         flops_saving_pct: saving of `macs_g` against the dense backbone, in percent.
         flops_saving_alt_pct: the same by the figure convention: attention matmuls of removed heads are credited.
+        physical_saving_pct: saving of the MACs of the model as it runs, see `physical_macs_g`.
         is_exact: False where MACs are an estimate: the final density of single layers is decided by training (global
             pruning) and no run at the published size has told it, so that the split over layers is taken as uniform; or
             a run measures how many tokens are left, and none has.
@@ -45,6 +46,7 @@ class Cost:
     macs_g: float
     flops_saving_pct: float
     flops_saving_alt_pct: float
+    physical_saving_pct: float
     is_exact: bool
     is_measured: bool = False
     are_params_exact: bool = True
@@ -144,6 +146,7 @@ def method_cost(
         macs_g=macs / 1e9,
         flops_saving_pct=100 * (1 - macs / dense),
         flops_saving_alt_pct=100 * (1 - macs_alt / dense),
+        physical_saving_pct=100 * (1 - 1e9 * physical_macs_g(model, method, kept) / dense),
         is_exact=(is_split_known or counts_macs) and (kept is not None or not rests_on_data(method)),
         is_measured=kept is not None,
         are_params_exact=is_split_known or not counts_macs,
@@ -198,21 +201,22 @@ def _densities(model: Geometry, method: Method, weights: Part) -> dict[str, floa
     return dict(found.densities)
 
 
-def physical_macs_g(model: Geometry, method: Method) -> float:
+def physical_macs_g(model: Geometry, method: Method, kept: Kept | None = None) -> float:
     """MACs, in 1e9 per image, of the model as it runs: without removed heads, neurons and tokens.
 
-    Unlike the papers' conventions it credits proj's columns of removed heads, and no weight that a mask only sets to
-    zero.
+    Unlike the papers' conventions it credits proj's columns of removed heads, scores patches without a key for each
+    (`repro.tokens.asking`), and credits no weight that a mask only sets to zero. `kept` is what a run has measured, the
+    plan's where None.
     """
     tokens = tokens_kept(model, method.tokens)
     shares = unit_shares(model, method.weights)
-    left = _left(model, method, None)
+    left = _left(model, method, kept)
     macs = sum(
         layer.size * layer.uses * left.share(layer) * _share(layer, shares, tuple(shares))
         for layer in model.layers(tokens)
     )
     macs += _attention_macs(model, method, tokens, left) * shares.get("heads", 1.0)
-    return (macs + selector_macs(model, method)) / 1e9
+    return (macs + selector_macs(model, method, kept, is_as_run=True)) / 1e9
 
 
 def unit_shares(model: Geometry, weights: Part | None) -> dict[str, float]:
@@ -223,10 +227,11 @@ def unit_shares(model: Geometry, weights: Part | None) -> dict[str, float]:
     return {name: units_kept(total, asked[name]) / total for name, total in model.units.items()}
 
 
-def selector_macs(model: Geometry, method: Method, kept: Kept | None = None) -> float:
+def selector_macs(model: Geometry, method: Method, kept: Kept | None = None, *, is_as_run: bool = False) -> float:
     """MACs of what scores tokens: one output for each patch, or a query of the class token and a key for each patch.
 
-    A scorer that is there in stages scores, in each, the patches that the stage before has left.
+    A scorer that is there in stages scores, in each, the patches that the stage before has left. As it runs, the class
+    token's query goes back through the keys' weights, and no patch has a key: see `repro.tokens.asking`.
     """
     part = method.tokens
     if part is None or part.scorer == "none":
@@ -236,7 +241,11 @@ def selector_macs(model: Geometry, method: Method, kept: Kept | None = None) -> 
         return model.patches * width
     means = kept.mean if kept is not None else rates
     reaching = [model.patches * share for share in (1.0, *means[:-1])]
-    return sum(patches * (width * width + width) + width * width for patches in reaching)
+    if not is_as_run:
+        return sum(patches * (width * width + width) + width * width for patches in reaching)
+    own_class_token = 0 if part.has_own_scorer else 1  # a block's attention is over the class token, too
+    heads = part.scorer_heads(model.attention_heads)
+    return sum((patches + own_class_token) * heads * width + 2 * width * width for patches in reaching)
 
 
 def selector_params(model: Geometry, method: Method) -> int:

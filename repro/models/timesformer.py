@@ -127,78 +127,77 @@ def run_left(
         valid: bool (clips, n - 1): the patches that are there; None where all are.
         places: int64 (clips, n - 1): where a patch was among all, place by place and frame by frame within a place.
     """
+    clips = len(values)
     there = torch.ones_like(places, dtype=torch.bool) if valid is None else valid
     which = there.flatten().nonzero().flatten()
     clip = which // max(1, there.shape[1])
     place = places.flatten()[which]
-    over_time = _Rows.of(clip * _MORE_THAN_PLACES + place // frames)
-    over_space = _Rows.of(clip * frames + place % frames, len(values) * frames)
-    patches, classes = values[:, 1:].flatten(0, 1)[which], values[:, 0]
+    every, over_place = (clip * _MORE_THAN_PLACES + place // frames).unique(return_inverse=True)
+    over_time = _Rows(over_place, len(every))
+    over_space = _Rows(clip * frames + place % frames, clips * frames, ahead=1)  # the class token is in every frame
+    of = torch.cat([torch.arange(clips, device=clip.device), clip])
+    # One tensor through all blocks, the clips' class tokens first: a layer of its own for few of them reads its
+    # weights as a whole.
+    tokens = torch.cat([values[:, 0], values[:, 1:].flatten(0, 1).index_select(0, which)])
     for block in blocks:
-        patches, classes = _block(block.layer, patches, classes, over_time, over_space, frames)
-    left = values.new_zeros(there.numel(), values.shape[2]).index_copy(0, which, patches.to(values.dtype))
-    return torch.cat([classes[:, None].to(values.dtype), left.view(*there.shape, left.shape[1])], dim=1)
+        tokens = _block(block.layer, tokens, of, clips, over_time, over_space)
+    tokens = tokens.to(values.dtype)
+    left = values.new_zeros(there.numel(), values.shape[2]).index_copy(0, which, tokens[clips:])
+    return torch.cat([tokens[:clips, None], left.view(*there.shape, left.shape[1])], dim=1)
 
 
 class _Rows:
-    """Tokens by the row that they attend in: `row` and `column` of each, and which columns of a row are filled."""
+    """Tokens by the row that they attend in: the places of each among those of all rows, and which of them are filled.
 
-    def __init__(self, row: Tensor, rows: int) -> None:
+    Args:
+        row: int64 (tokens,).
+        ahead: columns of every row that are filled by others.
+    """
+
+    def __init__(self, row: Tensor, rows: int, ahead: int = 0) -> None:
         counts = torch.bincount(row, minlength=rows)
         order = row.argsort(stable=True)
         first = counts.cumsum(0) - counts
-        self.row, self.column = row, torch.empty_like(row)
-        self.column[order] = torch.arange(len(row), device=row.device) - first[row[order]]
-        self.longest = int(counts.max()) if rows else 0
-        self.filled = torch.arange(self.longest, device=row.device) < counts[:, None]
-
-    @classmethod
-    def of(cls, keys: Tensor, rows: int | None = None) -> _Rows:
-        """Rows by their number, or, without a count of rows, one for each key that there is."""
-        if rows is not None:
-            return cls(keys, rows)
-        found, row = keys.unique(return_inverse=True)
-        return cls(row, len(found))
+        column = torch.empty_like(row)
+        column[order] = torch.arange(len(row), device=row.device) - first[row[order]]
+        longest = ahead + (int(counts.max()) if rows else 0)
+        self.shape = (rows, longest)
+        self.places = row * longest + ahead + column
+        self.filled = torch.arange(longest, device=row.device) < counts[:, None] + ahead
 
     def spread(self, packed: Tensor) -> Tensor:
         """(tokens, width) to (rows, longest, width), zeros where no token is."""
-        wide = packed.new_zeros(self.filled.numel(), packed.shape[1])
-        places = self.row * self.longest + self.column
-        return wide.index_copy(0, places, packed).view(*self.filled.shape, packed.shape[1])
+        rows, longest = self.shape
+        wide = packed.new_zeros(rows * longest, packed.shape[1])
+        return wide.index_copy(0, self.places, packed).view(rows, longest, packed.shape[1])
 
     def packed(self, wide: Tensor) -> Tensor:
         """What `spread` spread."""
-        return wide[self.row, self.column]
+        return wide.flatten(0, 1).index_select(0, self.places)
 
 
-def _block(
-    layer: Any, patches: Tensor, classes: Tensor, over_time: _Rows, over_space: _Rows, frames: int
-) -> tuple[Tensor, Tensor]:
-    """One layer over packed patches, (tokens, width), and class tokens, (clips, width)."""
-    clips = len(classes)
-    every = torch.arange(clips, device=classes.device)
-    clip = over_space.row // frames
+def _block(layer: Any, tokens: Tensor, of: Tensor, clips: int, over_time: _Rows, over_space: _Rows) -> Tensor:
+    """One layer over packed tokens, (clips + patches, width), the class tokens first; `of`: the clip of each."""
+    patches = tokens[clips:]
     temporal = layer.temporal_attention.attention
     # Without patches too: of no tokens, the gradient of these weights is zero, which is not none. Ranks wait for it.
     qkv = temporal.qkv(layer.temporal_layernorm(patches))
-    attended = qkv[:, : classes.shape[1]]
+    attended = qkv[:, : tokens.shape[1]]
     if len(patches):
         attended = over_time.packed(_attend(temporal, over_time.spread(qkv), over_time.filled))
-    timed = by_image(layer.drop_path, layer.temporal_attention.output(attended), clip, clips)
-    patches = patches + layer.temporal_dense(timed)
+    timed = by_image(layer.drop_path, layer.temporal_attention.output(attended), of[clips:], clips)
+    tokens = torch.cat([tokens[:clips], patches + layer.temporal_dense(timed)])
     attention = layer.attention.attention
-    qkv = over_space.spread(attention.qkv(layer.layernorm_before(patches)))
+    qkv = attention.qkv(layer.layernorm_before(tokens))
+    wide = over_space.spread(qkv[clips:])
     # The class token is in every frame the same: it is projected once, and its answers are averaged.
-    own = attention.qkv(layer.layernorm_before(classes)).repeat_interleave(frames, 0)[:, None]
-    filled = functional.pad(over_space.filled, (1, 0), value=True)
-    found = _attend(attention, torch.cat([own, qkv], dim=1), filled)
-    spatial = layer.attention.output(over_space.packed(found[:, 1:]))
-    asked = layer.attention.output(found[:, 0].view(clips, frames, -1).mean(1))
-    of = torch.cat([every, clip])
-    values = torch.cat([classes, patches])
-    values = values + by_image(layer.drop_path, torch.cat([asked, spatial]), of, clips)
-    out = values + by_image(layer.drop_path, layer.output(layer.intermediate(layer.layernorm_after(values))), of, clips)
-    return out[len(classes) :], out[: len(classes)]
+    wide.view(clips, -1, *wide.shape[1:])[:, :, 0] = qkv[:clips, None]
+    found = _attend(attention, wide, over_space.filled)
+    asked = found[:, 0].view(clips, -1, found.shape[2]).mean(1)
+    spatial = layer.attention.output(torch.cat([asked, over_space.packed(found)]))
+    tokens = tokens + by_image(layer.drop_path, spatial, of, clips)
+    expanded = layer.intermediate(layer.layernorm_after(tokens))
+    return tokens + by_image(layer.drop_path, layer.output(expanded), of, clips)
 
 
 def _attend(attention: Any, qkv: Tensor, filled: Tensor) -> Tensor:

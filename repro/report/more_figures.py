@@ -33,6 +33,7 @@ _KEPT, _GONE = "#0072B2", "#e3e6e8"
 _DROPPED_SHADE = (0.84, 0.37, 0.0, 0.62)
 Job = Callable[[], list[Path]]
 _MOST_ROWS = 4  # of patches kept: one strip of images each
+_TOKEN_PANELS = 8  # of a strip, where one image with all of its stages needs no more
 
 
 @dataclass(frozen=True)
@@ -167,35 +168,50 @@ def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
 
 
 def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
-    """A strip of test images per row with a token selector: dropped patches are hatched over."""
+    """Test images of each row that drops patches: the image, then what each stage has left of it, the rest hatched."""
     strips = [(evidence, found) for evidence, found in anatomies(every) if "kept" in found][:_MOST_ROWS]
     if not strips:
         return None
-    count = max(len(found["images"]) for _, found in strips)
-    figure = Figure(figsize=(0.85 * count + 1.2, 1.0 * len(strips) + 0.2), layout="constrained")
-    grid = figure.subplots(len(strips), count, squeeze=False)
+    # An image takes a panel of its own and one for each stage; every strip has as many as fit, and at least one.
+    stages = [len(found["kept"]) for _, found in strips]
+    across = max(_TOKEN_PANELS, 1 + max(stages))
+    figure = Figure(figsize=(0.85 * across + 1.2, 1.15 * len(strips) + 0.2), layout="constrained")
+    grid = figure.subplots(len(strips), across, squeeze=False)
     for line, (evidence, found) in zip(grid, strips, strict=True):
-        for axes, image, kept in zip(line, found["images"], found["kept"], strict=False):
-            pixels = np.array(image)
-            size = found["patch_size"]
-            side = pixels.shape[0] // size
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")
-            for place in np.flatnonzero(~np.array(kept, dtype=bool)):
-                corner = ((place % side) * size - 0.5, (place // side) * size - 0.5)
-                axes.add_patch(
-                    mpl.patches.Rectangle(corner, size, size, facecolor=_DROPPED_SHADE, edgecolor="white", hatch="///")
-                )
         for axes in line:
             axes.set_axis_off()
+        panels = iter(line)
+        for index in range(min(len(found["images"]), across // (1 + len(found["kept"])))):
+            _draw_patches(next(panels), "image", found["images"][index], (), found["patch_size"])
+            for stage, kept in enumerate(found["kept"], start=1):
+                head = "kept" if len(found["kept"]) == 1 else f"stage {stage}"
+                _draw_patches(next(panels), head, found["images"][index], kept[index], found["patch_size"])
         row = evidence.row
         line[0].set_axis_on()
         line[0].spines[:].set_visible(False)
         line[0].set_xticks([])
         line[0].set_yticks([])
-        dropped_pct = row.data_sparsity_pct or 100 * (1 - np.mean(found["kept"]))  # else each image has its own
-        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped_pct:.3g} % dropped"
+        # Where each image has its own share, the mean over those extracted, stage by stage.
+        dropped_pct = (
+            [row.data_sparsity_pct] if row.data_sparsity_pct else [100 * (1 - np.mean(k)) for k in found["kept"]]
+        )
+        dropped = ", ".join(f"{pct:.3g}" for pct in dropped_pct)
+        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure
+
+
+def _draw_patches(axes: Axes, head: str, image: Sequence[Sequence[float]], kept: Sequence[bool], size: int) -> None:
+    """An image; where `kept` says of its patches which stay, the others are hatched over."""
+    pixels = np.array(image)
+    side = pixels.shape[0] // size
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")
+    axes.set_title(head, fontsize=6.5, fontweight="normal")
+    for place in np.flatnonzero(~np.array(kept, dtype=bool)):
+        corner = ((place % side) * size - 0.5, (place // side) * size - 0.5)
+        axes.add_patch(
+            mpl.patches.Rectangle(corner, size, size, facecolor=_DROPPED_SHADE, edgecolor="white", hatch="///")
+        )
 
 
 def _looks(table: Table) -> dict[str, Look]:

@@ -65,7 +65,7 @@ def is_timed_otherwise(timing: Timing | None, cost: Cost, evidence: Evidence) ->
     """Whether the timed model keeps other shares of its tokens than the runs have measured, or they have not."""
     if timing is None or not rests_on_data(evidence.config.method):
         return False
-    return not cost.is_measured or abs(timing.macs_saving_pct - cost.flops_saving_pct) > _SAME_MACS_PCT
+    return not cost.is_measured or abs(timing.macs_saving_pct - cost.physical_saving_pct) > _SAME_MACS_PCT
 
 
 def time_note(cost: Cost, evidence: Evidence, *, is_published_training: bool) -> str:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -21,8 +21,11 @@ from repro.report.local_data import local_title
 from repro.report.notes import KIND_MARKS, Note, notes
 from repro.report.segmentation import INTERPRETATION, local_images
 from repro.report.times import MASKED_DENSE, TIMED_OTHERWISE
+from repro.report.trimming import said_once
 from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, NOT_MEASURED, OTHER_SCALE, REPRODUCED
 from repro.rows import Metric, PublishedValue, Row, Table
+
+T = TypeVar("T")
 
 NOTHING = "–"
 ESTIMATED_MARK = "e"
@@ -104,10 +107,23 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
         )
         for label, same in itertools.groupby(lines, lambda line: section_label(table, rows[line["row"]]))
     )
+    once = said_once(heads, [line for section in sections for line in section.lines], NOTHING)
+    left_out = Note("Columns left out", tuple(f"{heads[index].title}: {words}" for index, words in once.items()))
     told = [metric for metric in table.metrics.values() if metric not in columned]
     claims = tuple(claim_cells(judged) for judged in judge_claims(frame, table))
     below = notes(lines, rows, table, told, local_title(frame, table))
-    return View(table.title, facts(frame, table, overrides), heads, sections, below, claims)
+    return View(
+        table.title,
+        facts(frame, table, overrides),
+        _without(heads, once),
+        tuple(Section(section.label, tuple(_without(line, once) for line in section.lines)) for section in sections),
+        (*((left_out,) if once else ()), *below),
+        claims,
+    )
+
+
+def _without(values: Sequence[T], left_out: Collection[int]) -> tuple[T, ...]:
+    return tuple(value for index, value in enumerate(values) if index not in left_out)
 
 
 def claim_cells(judged: JudgedClaim) -> tuple[Cell, ...]:

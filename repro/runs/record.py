@@ -18,6 +18,8 @@ from repro.errors import UserError
 from repro.runs.files import read_json, write_json, write_text
 from repro.runs.status import Status
 
+ANATOMY_SCHEMA = 2  # of `anatomy.json`: 1 had the patches that are kept after the last stage alone
+
 
 @dataclass(frozen=True)
 class Record:
@@ -140,9 +142,9 @@ class Record:
         return dict(read_json(self.path / "provenance.json") or {})
 
     def anatomy(self) -> dict[str, Any] | None:
-        """What `repro extract` took from the finished model; None where it has not been there."""
+        """What `repro extract` took from the finished model; None where it has not been there, or saw less than now."""
         found = read_json(self.path / "anatomy.json")
-        return None if found is None else dict(found)
+        return None if found is None or found.get("schema") != ANATOMY_SCHEMA else dict(found)
 
     def interpretation(self) -> dict[str, Any] | None:
         """What `repro interpret` measured of the finished model; None where it has not been there."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from repro.tokens.asking import asked
 from repro.tokens.budgeted import BudgetedDropper, BudgetedDropping
 from repro.tokens.dropping import outside_autocast
 
@@ -25,17 +25,17 @@ class AttentionDropper(BudgetedDropper):
         What a head spends on the class token it does not spend on patches: such a head says less in the mean.
         """
         attention = block.attn
-        heads, width = attention.num_heads, attention.head_dim
-        inner, images = heads * width, values.shape[0]
+        # Normed keys would have to be made; no backbone here has any.
+        assert isinstance(attention.q_norm, nn.Identity)
+        assert isinstance(attention.k_norm, nn.Identity)
+        inner = attention.num_heads * attention.head_dim
         weight, bias = attention.qkv.weight, attention.qkv.bias
         with outside_autocast(values):
             normed = block.norm1(values)
-            query = torch.nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner]).view(images, heads, width)
-            keys = torch.nn.functional.linear(normed, weight[inner : 2 * inner], bias[inner : 2 * inner])
-            keys = keys.view(images, -1, heads, width)
-            query, keys = attention.q_norm(query), attention.k_norm(keys)
-            logits = torch.einsum("bhd,bnhd->bhn", query.float(), keys.float()) / math.sqrt(width)
-        there = torch.nn.functional.pad(valid, (1, 0), value=True)
+            query = nn.functional.linear(normed[:, 0], weight[:inner], bias[:inner])
+            query = query.unflatten(1, (attention.num_heads, attention.head_dim))
+            logits = asked(query, weight[inner : 2 * inner], bias[inner : 2 * inner], normed).transpose(1, 2)
+        there = nn.functional.pad(valid, (1, 0), value=True)
         return logits.masked_fill(~there[:, None], -torch.inf).softmax(-1)[:, :, 1:].mean(1)
 
 

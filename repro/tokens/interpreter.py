@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.tokens.asking import asked
 from repro.tokens.dropping import Decision, Dropper, outside_autocast
 
 _EDGE = 1e-6  # of a probability, so that its logarithm is a number
@@ -50,12 +51,10 @@ class Interpreter(Dropper):
 
     def scores(self, values: Tensor) -> Tensor:
         """(images, 1 + patches, width) to float32 (images, patches) in (0, 1)."""
-        images, tokens, width = values.shape
         with outside_autocast(values):
-            normed = self.norm(values.float())  # a stream may be of half precision
-            query = self.query(normed[:, 0]).float().view(images, self.heads, -1)
-            key = self.key(normed[:, 1:]).float().view(images, tokens - 1, self.heads, width // self.heads)
-            logits = torch.einsum("bhd,bnhd->bnh", query, key) / math.sqrt(width // self.heads)
+            normed = self.norm(values.to(self.key.weight.dtype))  # a stream may be of half precision
+            query = self.query(normed[:, 0]).unflatten(1, (self.heads, -1))
+            logits = asked(query, self.key.weight, self.key.bias, normed[:, 1:])
         return torch.sigmoid(logits).mean(-1)
 
     def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from repro.composition import compose
 from repro.config import Config
@@ -109,11 +111,34 @@ def test_linformer_by_hand() -> None:
 
 
 def test_what_is_timed_is_what_is_counted() -> None:
-    """Spread over images: the mean square is that of an even spread."""
+    """Spread over images: the mean square is that of an even spread. Only patches have no keys when they are scored."""
     config = config_of(
         "method=ia_red2", "method.tokens.keep_spread=0.3", "method.tokens.interpreters=1", "scale=paper", "data.root=x"
     )
     rate = config.method.tokens.keep_rates[0]  # type: ignore[union-attr]
     shares = [rate * (1 + 0.3 * (2 * (i + 0.5) / 1000 - 1)) for i in range(1000)]
     measured = result((sum(shares) / 1000, sum(share**2 for share in shares) / 1000))
-    assert physical_macs_g(config.model, config.method) == pytest.approx(row_cost(config, [measured]).macs_g, rel=1e-4)
+    counted = row_cost(config, [measured])
+    # The query, the query through the six heads' keys, and six products for each patch.
+    scored = 2 * WIDTH**2 + PATCHES * 6 * WIDTH
+    as_run = counted.macs_g - (interpreter(PATCHES) - scored) / 1e9
+    assert physical_macs_g(config.model, config.method) == pytest.approx(as_run, rel=1e-4)
+    assert counted.physical_saving_pct == pytest.approx(100 * (1 - as_run * 1e9 / DENSE))
+
+
+@pytest.mark.parametrize("method", ["ia_red2", "attention_dropping", "random_dropping"])
+def test_what_runs_is_what_is_counted_as_physical(method: str) -> None:
+    """By torch's own counter, through a model that keeps as many patches as the plan says, every image the same."""
+    options = (
+        ("method.tokens.interpreters=2", "method.tokens.keep_rates=[0.75,0.5]", "method.tokens.keep_spread=0")
+        if method == "ia_red2"
+        else ("method.tokens.keep_rates=[0.75,0.5]", "method.tokens.budget=fixed")
+    )
+    config = compose(["backbone=deit_tiny", f"method={method}", "scale=local", "model.num_heads=3", *options])
+    model = build_model(config.model, 0.0, 0)
+    part = attach_selector(model, selector_of(config))
+    assert part is not None
+    part.cost_as_counted()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.eval()(torch.randn(1, *config.model.input_shape))
+    assert counter.get_total_flops() == pytest.approx(2e9 * physical_macs_g(config.model, config.method))

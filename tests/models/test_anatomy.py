@@ -32,4 +32,4 @@ def test_heads_and_patches_of_a_small_model() -> None:
         assert all(all(layer) for layer in found["heads"][1:])
         assert (len(found["images"]), found["patch_size"]) == (8, 2)
         # 138 of 197 tokens are 12 of 17: 11 of 16 patches.
-        assert [sum(kept) for kept in found["kept"]] == [11] * 8
+        assert [[sum(kept) for kept in stage] for stage in found["kept"]] == [[11] * 8]

@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 from report_records import write_record
 
+from repro.paper_tables import load_table
 from repro.report.collect import gather
 from repro.report.curve_figure import accuracy_curve
-from repro.report.more_figures import drawings, more_figures
+from repro.report.extracts import awaited
+from repro.report.more_figures import draw_tokens, drawings, more_figures
 from repro.rows import Table
 from repro.runs.files import write_json
+from repro.runs.record import ANATOMY_SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, table: Table) -> Path:
         text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "eval", "upd'
         record.metrics_file.write_text(text, encoding="utf-8")
         heads = [[True] * 4 + [False] * 2] * 3 if row is structured else [[True] * 6] * 3
-        found = {"schema": 1, "heads": heads}
+        found = {"schema": ANATOMY_SCHEMA, "heads": heads}
         if row is tokens:
-            found |= {"images": np.zeros((2, 8, 8)).tolist(), "kept": [[True] * 15 + [False]] * 2, "patch_size": 2}
+            found |= {"images": np.zeros((2, 8, 8)).tolist(), "kept": [[[True] * 15 + [False]] * 2], "patch_size": 2}
         write_json(record.path / "anatomy.json", found)
     return root
 
@@ -46,14 +49,34 @@ def test_every_figure_is_drawn_from_what_it_needs(table: Table, root: Path, tmp_
     frame, every = gather(table, rows, "local", [0], root)
     drawn = {one.name: one.draw() for one in drawings(frame, table, every)}
     counts = {name: len(figure.axes) if figure else 0 for name, figure in drawn.items()}
-    assert counts == {"sparsity": 1, "cost": 0, "curves": 1, "layers": 0, "heads": 1, "tokens": 2, "interpretation": 0}
+    assert counts == {"sparsity": 1, "cost": 0, "curves": 1, "layers": 0, "heads": 1, "tokens": 8, "interpretation": 0}
     tokens = drawn["tokens"]
     assert tokens is not None
-    assert [len(axes.patches) for axes in tokens.axes] == [1, 1]
-    corner = tokens.axes[0].patches[0].get_corners()[0]  # type: ignore[attr-defined]
+    assert [axes.get_title() for axes in tokens.axes] == ["image", "kept", "image", "kept", "", "", "", ""]
+    assert [len(axes.patches) for axes in tokens.axes] == [0, 1, 0, 1, 0, 0, 0, 0]
+    corner = tokens.axes[1].patches[0].get_corners()[0]  # type: ignore[attr-defined]
     assert tuple(corner) == (5.5, 5.5)  # patch 15 of 16 on an 8x8 image
     names = {path.name for path in more_figures(frame, table, every, tmp_path)}
     assert names == {f"table1_{n}.{e}" for n in counts if counts[n] for e in ("svg", "png", "pdf")}
+
+
+def test_every_stage_stands_beside_the_image(tmp_path: Path) -> None:
+    """Three stages: two images of a strip of eight. What an older version extracted is extracted again."""
+    table = load_table("table3")
+    (row,) = table.select(["deit_small/ia_red2"])
+    record = write_record(tmp_path, row, "local", 0)
+    kept = [[[True] * count + [False] * (16 - count)] * 3 for count in (12, 8, 0)]
+    found = {"heads": [], "images": np.zeros((3, 8, 8)).tolist(), "kept": kept, "patch_size": 2}
+    for schema, is_drawn in ((ANATOMY_SCHEMA - 1, False), (ANATOMY_SCHEMA, True)):
+        write_json(record.path / "anatomy.json", {"schema": schema, **found})
+        _, every = gather(table, [row], "local", [0], tmp_path)
+        figure = draw_tokens(table, every)
+        assert (figure is not None) is is_drawn
+        assert ("patches kept" in awaited(table, every, "local")) is not is_drawn
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["image", "stage 1", "stage 2", "stage 3"] * 2
+    assert [len(axes.patches) for axes in figure.axes] == [0, 4, 8, 16] * 2
+    assert figure.axes[0].get_ylabel().endswith("\n25, 50, 100 % dropped")
 
 
 def test_without_data_there_is_no_figure(table: Table, tmp_path: Path) -> None:
