@@ -56,7 +56,7 @@ def build(
     jobs = [
         lambda: write_tables(frame, table, reports_dir / table.name, overrides),
         lambda: table_figure(points, table, reports_dir),
-        lambda: mask_figure(table, own, scale, reports_dir),
+        lambda: mask_figure(table, own, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
     written = list(itertools.chain.from_iterable(share(jobs)))

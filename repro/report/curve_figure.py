@@ -39,11 +39,14 @@ class Curve:
     points: pd.DataFrame
 
 
-def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Look]) -> Figure | None:
+def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Look], accuracy: str) -> Figure | None:
     """Test accuracy after each epoch, a line a row: the mean over seeds, its spread as a band.
 
     Levels of one method go from dark to light as more is removed, each named where its line ends; the row with nothing
     removed is dashed in every panel. None where no finished run has two evaluations.
+
+    Args:
+        accuracy: what the accuracies are, as the vertical axis says it (`accuracy_axis`).
     """
     found = [(evidence.row, points) for evidence in every if len(points := mean_curve(evidence)) > 1]
     if not found:
@@ -70,8 +73,7 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     for column in grid.T:  # the lowest panel that is shown has the epochs
         for axes in [axes for axes in column if axes.get_visible()][-1:]:
             axes.tick_params(labelbottom=True)
-    data = ", ".join(dict.fromkeys(table.label(evidence.config.data.name) for evidence in every))
-    figure.supylabel(f"{data} top-1 (%)", fontsize=8)
+    figure.supylabel(accuracy, fontsize=8)
     figure.supxlabel("epoch; at the end of each line: percent removed (of tokens, of weights)", fontsize=8)
     return figure
 

@@ -25,7 +25,7 @@ from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.interpretation_figure import draw_interpretation, what_is_shown
 from repro.report.layer_figure import draw_layers
-from repro.report.local_data import accuracy_axis
+from repro.report.local_data import accuracy_axis, trained_at
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
 
@@ -57,6 +57,7 @@ def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], fo
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
+    finished += f"{trained_at(every)} {accuracy_axis(frame, table)}"
     jobs: list[Job] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
@@ -72,8 +73,8 @@ def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tu
     return (
         Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
         Drawn("cost", "frame", lambda: draw_cost(frame, table, _looks(table))),
-        Drawn("curves", "runs", lambda: draw_curves(table, every, _looks(table))),
-        Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)))),
+        Drawn("curves", "runs", lambda: draw_curves(table, every, _looks(table), accuracy_axis(frame, table))),
+        Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)), trained_at(every))),
         Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
         Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
         Drawn("interpretation", "interpretation", lambda: draw_interpretation(table, every)),
@@ -162,6 +163,7 @@ def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
         axes.set_visible(False)
     for axes in figure.axes[len(maps) :]:
         axes.set_visible(False)
+    figure.suptitle(f"Heads left, {trained_at(evidence for evidence, _ in maps)}", fontsize=9)
     figure.supxlabel("head", fontsize=8)
     figure.supylabel("layer", fontsize=8)
     return figure
@@ -176,6 +178,7 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
     stages = [len(found["kept"]) for _, found in strips]
     across = max(_TOKEN_PANELS, 1 + max(stages))
     figure = Figure(figsize=(0.85 * across + 1.2, 1.15 * len(strips) + 0.2), layout="constrained")
+    figure.suptitle(f"Patches kept, {trained_at(evidence for evidence, _ in strips)}", fontsize=9)
     grid = figure.subplots(len(strips), across, squeeze=False)
     for line, (evidence, found) in zip(grid, strips, strict=True):
         for axes in line:

@@ -23,7 +23,7 @@ import pandas as pd
 from repro.paper_tables import table_names
 from repro.report.card import NOT_STATED, Card
 from repro.report.evidence import Evidence
-from repro.report.local_data import PUBLISHED_BACKBONE, local_title
+from repro.report.local_data import PUBLISHED_BACKBONE, local_title, trained_at
 from repro.report.points import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table
@@ -38,7 +38,7 @@ _RUN_HEADS = (
     *(
         ("last", "last top-1 (%)"),
         ("macs", f"MACs {PUBLISHED_BACKBONE} (G)"),
-        ("data", "data"),
+        ("data", "data, scale"),
         ("commit", "commit"),
         ("reason", "reason"),
     ),
@@ -163,7 +163,7 @@ def run_lines(frame: pd.DataFrame, every: Sequence[Evidence], folder: Path) -> l
                     "best": result.get("top1_best_pct"),
                     "last": result.get("top1_last_pct"),
                     "macs": round(counted_macs_g(line), 4),  # type: ignore[arg-type]
-                    "data": evidence.config.data.name,
+                    "data": f"{evidence.config.data.name}, {trained_at([evidence])}",
                     "commit": run.commit,
                     "reason": run.reason,
                     "href": urllib.parse.quote(Path(os.path.relpath(run.path, folder)).as_posix()) + "/",
