@@ -22,6 +22,7 @@ import pandas as pd
 
 from repro.paper_tables import table_names
 from repro.report.card import NOT_STATED, Card
+from repro.report.claims import JudgedClaim
 from repro.report.evidence import Evidence
 from repro.report.local_data import PUBLISHED_BACKBONE, local_title, trained_at
 from repro.report.points import counted_macs_g
@@ -65,6 +66,7 @@ def write_page(
     overrides: Sequence[str] = (),
     *,
     awaited: str = "",
+    claims: Sequence[JudgedClaim] | None = None,
 ) -> list[Path]:
     """Write `<folder>/<table>/section.json` and, of all sections there are, `<folder>/index.html`; returns both paths.
 
@@ -73,6 +75,7 @@ def write_page(
         card: None where no run is finished.
         figures: what was drawn; the SVGs among them are held by the page itself.
         awaited: what of the figures is not there yet, and how it comes.
+        claims: as `view` takes them.
     """
     runs = run_lines(frame, every, folder)
     drawn = [path.stem for path in figures if path.suffix == ".svg"]
@@ -80,7 +83,9 @@ def write_page(
         "schema": SCHEMA,
         "table": table.name,
         "title": table.title,
-        "html": section_html(frame, table, runs, card, overrides, has_figures=bool(drawn), awaited=awaited),
+        "html": section_html(
+            frame, table, runs, card, overrides, has_figures=bool(drawn), awaited=awaited, claims=claims
+        ),
         "figures": drawn,
         "runs": runs,
     }
@@ -102,10 +107,11 @@ def section_html(
     *,
     has_figures: bool = False,
     awaited: str = "",
+    claims: Sequence[JudgedClaim] | None = None,
 ) -> tuple[str, str]:
     """A table's part of the page, what comes before its figures (table, claims) and after (runs, card, notes)."""
     dots, low, high = _dots(runs)
-    seen = view(frame, table, overrides)
+    seen = view(frame, table, overrides, claims)
     text = _render(
         "section.html",
         seen=seen,

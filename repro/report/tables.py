@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from repro.report import escaping
-from repro.report.claims import judge_claims
+from repro.report.claims import JudgedClaim
+from repro.report.latex_width import heads_of
 from repro.report.local_data import local_title
 from repro.report.segmentation import images_of, local_images, segmentation_metrics
 from repro.report.verdicts import NO_PUBLISHED_VALUE
@@ -41,9 +42,18 @@ _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
 
 
-def write_tables(frame: pd.DataFrame, table: Table, folder: Path, overrides: Sequence[str] = ()) -> list[Path]:
-    """Write `<table>.csv`, `.md`, `.tex` and `.html` into `folder`, each atomically; returns their paths."""
-    seen = view(frame, table, overrides)
+def write_tables(
+    frame: pd.DataFrame,
+    table: Table,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    claims: Sequence[JudgedClaim] | None = None,
+) -> list[Path]:
+    """Write `<table>.csv`, `.md`, `.tex` and `.html` into `folder`, each atomically; returns their paths.
+
+    `claims` are as `view` takes them.
+    """
+    seen = view(frame, table, overrides, claims)
     written = []
     for ending, text in (
         ("csv", csv_text(frame)),
@@ -72,6 +82,7 @@ def latex_text(seen: View) -> str:
     return _render(
         "table.tex",
         seen,
+        {"paper": heads_of(seen)},
         finalize=escaping.latex,
         block_start_string="<%",
         block_end_string="%>",
@@ -87,7 +98,13 @@ def html_text(seen: View) -> str:
     return _render("table.html", seen, autoescape=True)
 
 
-def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None, **syntax: Any) -> str:
+def _render(
+    name: str,
+    seen: View,
+    more: Mapping[str, Any] | None = None,
+    finalize: Callable[[Any], str] | None = None,
+    **syntax: Any,
+) -> str:
     # `finalize` sees every value that a template prints, so that no template can forget to escape one.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -112,6 +129,7 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         notes=seen.notes,
         claims=seen.claims,
         claim_heads=CLAIM_HEADS,
+        **(more or {}),
     )
 
 
@@ -192,9 +210,8 @@ def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> N
     console.print(grid)
 
 
-def print_claims(frame: pd.DataFrame, table: Table, console: Console) -> None:
-    """The claims for a terminal: what is decided first, the verdict before the sentence."""
-    judged = judge_claims(frame, table)
+def print_claims(judged: Sequence[JudgedClaim], console: Console) -> None:
+    """The claims for a terminal, the verdict before the sentence."""
     if not judged:
         return
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
