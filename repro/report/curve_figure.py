@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _LABEL_GAP = 0.075  # of a panel's height: nearer labels would lie upon each oth
 _LABELS_BESIDE = 0.05  # of a panel's width
 _GAP_IN, _END_GAP_IN = 0.22, 0.75  # beside each panel, for the labels; beside the last one, which names methods
 _MOST_TICKS = 4
+_CHARACTER_IN = 0.066  # of a label, on average and with some to spare
+_EPOCHS = "epoch; at the end of each line: percent removed (of tokens, of weights)"
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,15 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     for column in grid.T:  # the lowest panel that is shown has the epochs
         for axes in [axes for axes in column if axes.get_visible()][-1:]:
             axes.tick_params(labelbottom=True)
-    figure.supylabel(accuracy, fontsize=8)
-    figure.supxlabel("epoch; at the end of each line: percent removed (of tokens, of weights)", fontsize=8)
+    figure.supylabel(_within(accuracy, figure.get_figheight()), fontsize=8, multialignment="center")
+    figure.supxlabel(_within(_EPOCHS, figure.get_figwidth()), fontsize=8)
     return figure
+
+
+def _within(label: str, length_in: float) -> str:
+    """A label in lines that are no longer than the side of the figure at which it stands."""
+    room = int(length_in / _CHARACTER_IN)
+    return "\n".join(textwrap.fill(line, room) for line in label.splitlines())
 
 
 def mean_curve(evidence: Evidence) -> pd.DataFrame:

@@ -196,7 +196,7 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
         line[0].set_yticks([])
         # What is gone of these images, stage by stage: of sixteen patches a row's 5 % are one, which is 6.25 %.
         dropped = ", ".join(f"{100 * (1 - np.mean(kept)):.3g}" for kept in found["kept"])
-        method = f"{table.label(row.method)} {levels(row)}".strip()
+        method = table.label(row.method) + (f" {removed} %" if (removed := levels(row)) else "")
         name = f"{table.label(row.backbone)}\n{method}\n{dropped} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure

@@ -39,6 +39,7 @@ from repro.rows import Metric, Row, Table
 from repro.runs.files import write_text
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
+_TIMES = ("time_saving_pct",)  # of what is measured on a device, what the terminal has a column for
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
 
 
@@ -147,6 +148,9 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 7)
         if metric.name.endswith("_pct") and has_columns(table, metric):
             grid.add_column("paper", justify="right", width=5)
+    timed = [m for m in table.metrics.values() if m.name in _TIMES and bool(frame[m.name].notna().any())]
+    for metric in timed:
+        grid.add_column(metric.label, justify="right", width=6)
     # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
     grid.add_column("cost", width=10)
     if local:
@@ -169,6 +173,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
             cells.append(Text(number(line[metric.name])))
             if metric.name.endswith("_pct") and has_columns(table, metric):
                 cells.append(_published(row, metric))
+        cells += [Text(number(line[metric.name], 1)) for metric in timed]
         cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in counted])))
         if local:
             cells.append(Text(with_spread(line["local_top1_best_pct"], line["local_top1_std_pct"])))

@@ -81,7 +81,12 @@ def test_one_wording_everywhere(
     figures = {one.name: one.draw() for one in drawings(frame, table, every)}
     cost, curves = figures["cost"], figures["curves"]
     assert curves is not None
-    assert curves.get_supylabel() == axis
+    assert curves.get_supylabel().split() == axis.split()
+    curves.draw_without_rendering()
+    for label in (curves._supxlabel, curves._supylabel):  # type: ignore[attr-defined]  # no other way to their places
+        (left, bottom), (right, top) = label.get_window_extent().get_points()
+        assert 0 <= left < right <= curves.bbox.x1
+        assert 0 <= bottom < top <= curves.bbox.y1
     assert cost is not None
     first, *others = cost.axes[0].get_ylabel().split("\n")
     assert first == ("gain over dense (points)," if title else "top-1 gain over dense (points)")
