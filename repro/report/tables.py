@@ -40,6 +40,7 @@ from repro.runs.files import write_text
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _TIMES = ("time_saving_pct",)  # of what is measured on a device, what the terminal has a column for
+_NUMBER = 6  # characters: 100.00
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
 
 
@@ -145,12 +146,12 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
     for metric in costs:
-        grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 7)
+        grid.add_column(metric.label, justify="right", width=_narrowest(metric))
         if metric.name.endswith("_pct") and has_columns(table, metric):
             grid.add_column("paper", justify="right", width=5)
     timed = [m for m in table.metrics.values() if m.name in _TIMES and bool(frame[m.name].notna().any())]
     for metric in timed:
-        grid.add_column(metric.label, justify="right", width=6)
+        grid.add_column(metric.label, justify="right", width=_narrowest(metric))
     # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
     grid.add_column("cost", width=10)
     if local:
@@ -159,7 +160,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         if not local:
             grid.add_column(metric.label, justify="right", width=12)
         grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
-        grid.add_column("accuracy", width=16)
+        grid.add_column("accuracy", width=11)
     grid.add_column("runs", width=11)
     section = None
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
@@ -181,8 +182,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
             if not local:
                 cells.append(Text(measured_cell(line, metric).text))
             cells += [_published(row, metric), _worded(str(line[f"{metric.name}_verdict"]))]
-        state = str(line["state"])
-        cells.append(Text(state.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(state)]))
+        cells.append(_worded(str(line["state"])))
         grid.add_row(*cells)
     console.print(Text(table.title, style="bold"))
     console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in facts(frame, table)[1:])), soft_wrap=True)
@@ -241,4 +241,10 @@ def _worst(verdicts: Sequence[str]) -> str:
 def _worded(verdict: str) -> Text:
     if verdict == NO_PUBLISHED_VALUE:
         return Text(NOTHING, style="dim")
-    return Text(verdict, style=_STYLES[tone(verdict)])
+    # Of `partial (2 of 3)` there is room for what counts.
+    return Text(verdict.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(verdict)])
+
+
+def _narrowest(metric: Metric) -> int:
+    """The characters that a metric's column takes: those of a number, and of the longest word of its label."""
+    return max(_NUMBER, *map(len, metric.label.split()))

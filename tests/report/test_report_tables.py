@@ -197,7 +197,7 @@ def test_escaped_text_has_no_active_character(text: str) -> None:
 
 
 def wide_frame(table: Table, root: Path) -> pd.DataFrame:
-    """All that a table can show at once: every row of it, timed and run at a scale of other data, one seed still missing."""
+    """All that a table can show at once: every row, timed, run on other data, a seed missing."""
     rows = table.select([], "local")
     for row in (row for row in rows if not row.run_of):
         write_record(root, row, "local", 0, top1_best_pct=100.0)
