@@ -259,6 +259,24 @@ def test_the_terminal_shows_all_rows_in_120_columns(frames: dict[str, pd.DataFra
     assert ("ImageNet)" in text) is (scale == "local")
 
 
+@pytest.mark.parametrize("name", table_names())
+def test_the_terminal_shows_the_time_saved_where_one_is_measured(name: str, tmp_path: Path) -> None:
+    table = load_table(name)
+    frame = wide_frame(table, tmp_path)
+    for seen, is_timed in ((frame, True), (frame.assign(time_saving_pct=float("nan")), False)):
+        out = io.StringIO()
+        print_table(seen, table, Console(file=out, width=120, color_system=None))
+        lines = out.getvalue().splitlines()
+        rule = next(place for place, line in enumerate(lines) if line.startswith("─"))
+        assert max(map(len, lines[2:])) <= 120  # the first two are the title and the facts
+        assert "…" not in out.getvalue()
+        assert any("Time" in line for line in lines[2:rule]) is is_timed
+        cells = {line.split()[0]: line.split()[1:] for line in lines[rule + 1 :] if line.startswith(" ")}
+        assert len(cells) == len({row.partition("/")[2] for row in frame["row"]}), "no line is folded"
+        timed = [row.partition("/")[2] for row in frame["row"][frame["time_saving_pct"].notna()]]
+        assert all(("30.0" in cells[row]) is is_timed for row in timed)
+
+
 def test_markup_in_names_is_not_read_by_the_terminal(nasty: tuple[pd.DataFrame, Table]) -> None:
     out = io.StringIO()
     print_table(*nasty, Console(file=out, width=400, color_system=None))
