@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -21,12 +22,9 @@ def asked(query: Tensor, weight: Tensor, bias: Tensor | None, values: Tensor) ->
     Returns float32 (images, patches, heads), of half precision only what it is given.
     """
     _, heads, d = query.shape
-    scaled = query.float() / math.sqrt(d)
-    by_head = weight.float().view(heads, d, -1)
-    # (heads, images, width) as (images, width, heads): a view.
-    read = (scaled.transpose(0, 1) @ by_head).permute(1, 2, 0)
-    found = values.float() @ read
+    scaled = query.float().transpose(0, 1) / math.sqrt(d)
+    read = torch.bmm(scaled, weight.float().view(heads, d, -1)).permute(1, 2, 0)  # (images, width, heads)
     if bias is None:
-        return found
-    own: Tensor = (scaled * bias.float().view(heads, d)).sum(2)
-    return found + own[:, None]
+        return torch.bmm(values.float(), read)
+    own = (scaled * bias.float().view(heads, 1, d)).sum(2).t()
+    return torch.baddbmm(own[:, None], values.float(), read)

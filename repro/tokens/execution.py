@@ -30,8 +30,8 @@ def gather(values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor | None, Tensor]
     the places that they had among the patches, int64 (images, largest count).
     """
     counts = keep.sum(1)
-    least, most = (int(count) for count in torch.stack([counts.min(), counts.max()]).tolist())
-    places = torch.sort(keep.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
+    least, most = (int(count) for count in torch.stack(counts.aminmax()).tolist())
+    places = torch.sort(keep.view(torch.uint8), dim=1, descending=True, stable=True).indices[:, :most]
     valid = None if least == most else torch.arange(most, device=keep.device) < counts[:, None]
     return take(values, places), valid, places
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,13 +49,15 @@ class Interpreter(Dropper):
         self.is_sampling = False
         self.log_probability: Tensor | None = None
         self.shares: Tensor | None = None
-        self.forced: tuple[float, float] | None = None
+        self.forced: Callable[[int, torch.device], Tensor] | None = None
 
     def scores(self, values: Tensor) -> Tensor:
         """(images, 1 + patches, width) to float32 (images, patches) in (0, 1)."""
         with outside_autocast(values):
             normed = self.norm(values.to(self.key.weight.dtype))  # a stream may be of half precision
-            query = self.query(normed[:, 0]).unflatten(1, (self.heads, -1))
+            query = self.query(normed[:, 0]).view(
+                normed.shape[0], self.heads, -1
+            )  # of any number: a graph keeps it free
             logits = asked(query, self.key.weight, self.key.bias, normed[:, 1:])
         return torch.sigmoid(logits).mean(-1)
 
@@ -61,7 +65,7 @@ class Interpreter(Dropper):
         """The thresholded choice, a sampled one before it, or a forced one."""
         scores = self.scores(values)
         if self.forced is not None:
-            return Decision(keep_forced(scores, valid, self.patches, *self.forced), scores)
+            return Decision(keep_best(scores, valid, self.forced(len(scores), scores.device)), scores)
         keep = scores > self.threshold
         if not self.is_sampling:
             return Decision(keep, scores)
@@ -73,7 +77,8 @@ class Interpreter(Dropper):
 
     def force(self, keep_rate: float, spread: float) -> None:
         """Keep about this share of all patches whatever is learnt, so that an untrained model costs what it will."""
-        self.forced = (keep_rate, spread)
+        counts = functools.partial(forced_counts, patches=self.patches, keep_rate=keep_rate, spread=spread)
+        self.forced = functools.cache(counts)  # a learned choice has none to work out: no forward pass should
 
 
 def log_probability(probabilities: Tensor, chosen: Tensor, valid: Tensor) -> Tensor:
@@ -89,21 +94,25 @@ def log_probability(probabilities: Tensor, chosen: Tensor, valid: Tensor) -> Ten
     return each.masked_fill(~valid, 0.0).sum(1)
 
 
-def keep_forced(scores: Tensor, valid: Tensor, patches: int, keep_rate: float, spread: float) -> Tensor:
-    """The patches of highest score, as many as a keep rate says; counts differ from image to image by `spread`.
+def forced_counts(images: int, device: torch.device, *, patches: int, keep_rate: float, spread: float) -> Tensor:
+    """How many patches each image of a batch keeps by a keep rate, int64 (images,).
 
     Image i of n keeps `keep_rate * patches * (1 + spread * z_i)` of its patches, z spread evenly over [-1, 1] in an
-    order that has nothing to do with the images'; never more than are there. bool (images, patches).
+    order that has nothing to do with the images'; one at least.
     """
-    images = len(scores)
-    even = (torch.arange(images, device=scores.device) * _COPRIME % images + 0.5) / images * 2 - 1
-    counts = (keep_rate * patches * (1 + spread * even)).round().clamp(min=1).long()
-    counts = torch.minimum(counts, valid.sum(1))
+    even = (torch.arange(images, device=device) * _COPRIME % images + 0.5) / images * 2 - 1
+    return (keep_rate * patches * (1 + spread * even)).round().clamp(min=1).long()
+
+
+def keep_best(scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
+    """The patches of highest score, as many as `counts` (images,) says and never more than are there.
+
+    bool (images, patches), as `valid` is: the patches that are there.
+    """
     order = scores.masked_fill(~valid, -1.0).argsort(dim=1, descending=True, stable=True)
-    ranks = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    return ranks < counts[:, None]
+    most = torch.minimum(counts, valid.sum(1))[:, None]
+    is_among = torch.arange(order.shape[1], device=order.device) < most
+    return torch.empty_like(valid).scatter_(1, order, is_among)
 
 
 _COPRIME = 7919  # a prime: its multiples go round a batch of any smaller size in a scattered order

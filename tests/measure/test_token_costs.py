@@ -132,7 +132,7 @@ def test_what_runs_is_what_is_counted_as_physical(method: str) -> None:
     options = (
         ("method.tokens.interpreters=2", "method.tokens.keep_rates=[0.75,0.5]", "method.tokens.keep_spread=0")
         if method == "ia_red2"
-        else ("method.tokens.keep_rates=[0.75,0.5]", "method.tokens.budget=fixed")
+        else ("method.tokens.keep_rates=[0.75,0.5]", "method.tokens.budget=config")
     )
     config = compose(["backbone=deit_tiny", f"method={method}", "scale=local", "model.num_heads=3", *options])
     model = build_model(config.model, 0.0, 0)

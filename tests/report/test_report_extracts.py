@@ -14,6 +14,7 @@ from repro.report.collect import gather
 from repro.report.extracts import awaited
 from repro.rows import Table
 from repro.runs.files import write_json
+from repro.runs.record import ANATOMY_SCHEMA
 
 ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1"
 
@@ -32,7 +33,7 @@ def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
             "Not drawn yet: heads left, patches kept, heat maps over images. "
             f"make figures {where} takes them from the finished models."
         )
-        write_json(record.path / "anatomy.json", {"schema": 1, "heads": [[True]]})
+        write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True]]})
         assert said(table, "deit_small/*", scale, tmp_path).startswith("Not drawn yet: heat maps over images. ")
         write_json(record.path / "interpretation.json", {"stages": []})
         assert said(table, "deit_small/*", scale, tmp_path) == ""
@@ -42,7 +43,7 @@ def test_a_model_without_tokens_has_no_heat_maps_to_wait_for(tmp_path: Path) -> 
     spartan = load_table("table2")
     (row,) = spartan.select(["resnet50/dense"])
     record = write_record(tmp_path, row, "local", 0)
-    write_json(record.path / "anatomy.json", {"schema": 1, "heads": []})
+    write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": []})
     assert said(spartan, "resnet50/*", "local", tmp_path) == ""
 
 
@@ -58,7 +59,7 @@ def test_the_terminal_and_the_page_say_so(
     assert ALL in capsys.readouterr().out
     assert ALL in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     # Once they are there the page shows them, and nothing is said.
-    write_json(record.path / "anatomy.json", {"schema": 1, "heads": [[True, False]] * 2})
+    write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True, False]] * 2})
     write_json(record.path / "interpretation.json", {"stages": []})
     monkeypatch.setattr("repro.report.more_figures.draw_interpretation", lambda *_: None)
     report = build(table, [row], "local", [0], tmp_path / "runs", tmp_path / "reports")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from repro.tokens.interpreter import Interpreter, keep_forced, log_probability
+from repro.tokens.interpreter import Interpreter, forced_counts, keep_best, log_probability
 
 
 def sigmoid(x: float) -> float:
@@ -90,12 +90,46 @@ def test_samples_follow_the_scores_and_come_before_the_thresholded_choice() -> N
 def test_a_forced_interpreter_keeps_the_best_at_the_rate_on_average_and_never_what_is_gone() -> None:
     scores = torch.rand(50, 40, generator=torch.Generator().manual_seed(0))
     valid = torch.ones(50, 40, dtype=torch.bool)
-    keep = keep_forced(scores, valid, patches=40, keep_rate=0.5, spread=0.4)
+    keep = keep_best(scores, valid, forced_counts(50, torch.device("cpu"), patches=40, keep_rate=0.5, spread=0.4))
     counts = keep.sum(1)
     assert counts.float().mean().item() == pytest.approx(20, abs=0.3)
     assert (int(counts.min()), int(counts.max())) == (12, 28)
     for image in range(50):
         assert scores[image][keep[image]].min() > scores[image][~keep[image]].max()
     valid[:, :30] = False
-    scarce = keep_forced(scores, valid, patches=40, keep_rate=0.5, spread=0.0)
+    scarce = keep_best(scores, valid, torch.full((50,), 20))
     assert torch.equal(scarce, valid), "all ten that are left"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_asked_is_what_keys_would_answer(dtype: torch.dtype) -> None:
+    """Query and key written out, without their product taken apart; weights of half precision, too."""
+    torch.manual_seed(0)
+    made = Interpreter(24, 3, patches=10, threshold=0.5, initial_logit=1.0).to(dtype)
+    with torch.no_grad():
+        made.key.bias.normal_()
+    values = torch.randn(4, 11, 24).to(dtype)
+    found = made.scores(values)
+    exact = made.double()
+    normed = exact.norm(values.double())
+    query = exact.query(normed[:, 0]).view(4, 1, 3, 8)
+    logits = (query * exact.key(normed[:, 1:]).view(4, 10, 3, 8)).sum(-1) / math.sqrt(8)
+    assert found.dtype == torch.float32
+    bound = 1e-6 if dtype == torch.float32 else 0.02  # half precision rounds what is normed, and the query
+    torch.testing.assert_close(found.double(), torch.sigmoid(logits).mean(-1), rtol=0, atol=bound)
+
+
+def test_both_weights_learn_though_no_patch_has_a_key() -> None:
+    torch.manual_seed(0)
+    made = Interpreter(24, 3, patches=10, threshold=0.5, initial_logit=1.0)
+    values = torch.randn(4, 11, 24)
+    made.scores(values).square().sum().backward()
+    found = [weight.grad.clone() for weight in made.parameters() if weight.grad is not None]
+    made.zero_grad()
+    normed = made.norm(values)
+    query = made.query(normed[:, 0]).view(4, 1, 3, 8)
+    logits = (query * made.key(normed[:, 1:]).view(4, 10, 3, 8)).sum(-1) / math.sqrt(8)
+    torch.sigmoid(logits).mean(-1).square().sum().backward()
+    assert len(found) == 6
+    for ours, written_out in zip(found, made.parameters(), strict=True):
+        torch.testing.assert_close(ours, written_out.grad, rtol=1e-4, atol=1e-6)

@@ -48,7 +48,7 @@ def begun_with(here: Config) -> Weights | None:
     return None if here.method.starts_from is None else build_model(here.model, 0.0, 7).state_dict()
 
 
-@pytest.mark.parametrize("method", [("method=dense",), LEARNT])
+@pytest.mark.parametrize("method", [("method=dense",), LEARNT, (*LEARNT, "recipe.amp=bfloat16")])
 def test_a_stopped_run_goes_on_bit_for_bit(method: tuple[str, ...], videos: Path, tmp_path: Path) -> None:
     here = config(videos, *method)
     whole, pieces = Kept(), Kept()
