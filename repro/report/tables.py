@@ -40,7 +40,7 @@ from repro.runs.files import write_text
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _TIMES = ("time_saving_pct",)  # of what is measured on a device, what the terminal has a column for
-_NUMBER = 6  # characters: 100.00
+_NUMBER, _SPREAD, _VERDICT = 6, 12, 11  # characters: 100.00, 79.90 ± 0.10, other scale
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
 
 
@@ -153,14 +153,14 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     for metric in timed:
         grid.add_column(metric.label, justify="right", width=_narrowest(metric))
     # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
-    grid.add_column("cost", width=10)
+    grid.add_column("cost", width=_VERDICT)
     if local:
-        grid.add_column(local, justify="right", width=12)
+        grid.add_column(local, justify="right", width=max(_SPREAD, *map(len, local.split())))
     for metric in trained:
         if not local:
-            grid.add_column(metric.label, justify="right", width=12)
+            grid.add_column(metric.label, justify="right", width=_SPREAD)
         grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
-        grid.add_column("accuracy", width=11)
+        grid.add_column("accuracy", width=_VERDICT)
     grid.add_column("runs", width=11)
     section = None
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
