@@ -143,25 +143,17 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     # Where the paper publishes no cost at all, what is counted here is all there is to show.
     costs = [m for m in counted if has_columns(table, m)] or counted
     trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
+    timed = [m for m in table.metrics.values() if m.name in _TIMES and bool(frame[m.name].notna().any())]
+    named = [rows[name] for name in frame["row"]]
+    first = max(max(len(f" {_short(row)}"), len(section_label(table, row))) for row in named)
+    heads = _heads(costs, timed, trained, local, table)
+    if first + sum(1 + width for _, width, _ in heads) > console.width:
+        timed = []  # in the files as ever
+        heads = _heads(costs, timed, trained, local, table)
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
-    for metric in costs:
-        grid.add_column(metric.label, justify="right", width=_narrowest(metric))
-        if metric.name.endswith("_pct") and has_columns(table, metric):
-            grid.add_column("paper", justify="right", width=5)
-    timed = [m for m in table.metrics.values() if m.name in _TIMES and bool(frame[m.name].notna().any())]
-    for metric in timed:
-        grid.add_column(metric.label, justify="right", width=_narrowest(metric))
-    # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
-    grid.add_column("cost", width=_VERDICT)
-    if local:
-        grid.add_column(local, justify="right", width=max(_SPREAD, *map(len, local.split())))
-    for metric in trained:
-        if not local:
-            grid.add_column(metric.label, justify="right", width=_SPREAD)
-        grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
-        grid.add_column("accuracy", width=_VERDICT)
-    grid.add_column("runs", width=11)
+    for words, width, is_numeric in heads:
+        grid.add_column(words, justify="right" if is_numeric else "left", width=width)
     section = None
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
     for line in lines:
@@ -169,7 +161,7 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         if section_label(table, row) != section:
             section = section_label(table, row)
             grid.add_row(Text(section, style="bold"))
-        cells = [Text(" " + row.id.removeprefix(f"{row.backbone}/"))]
+        cells = [Text(f" {_short(row)}")]
         for metric in costs:
             cells.append(Text(number(line[metric.name])))
             if metric.name.endswith("_pct") and has_columns(table, metric):
@@ -187,6 +179,32 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     console.print(Text(table.title, style="bold"))
     console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in facts(frame, table)[1:])), soft_wrap=True)
     console.print(grid)
+
+
+def _short(row: Row) -> str:
+    """A row's name below that of its backbone."""
+    return row.id.removeprefix(f"{row.backbone}/")
+
+
+def _heads(
+    costs: Sequence[Metric], timed: Sequence[Metric], trained: Sequence[Metric], local: str, table: Table
+) -> list[tuple[str, int, bool]]:
+    """The terminal's columns after the row's name: words, width in characters, and whether they hold numbers."""
+    heads: list[tuple[str, int, bool]] = []
+    for metric in costs:
+        heads.append((metric.label, _narrowest(metric), True))
+        if metric.name.endswith("_pct") and has_columns(table, metric):
+            heads.append(("paper", 5, True))
+    heads += [(metric.label, _narrowest(metric), True) for metric in timed]
+    # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
+    heads.append(("cost", _VERDICT, False))
+    if local:
+        heads.append((local, max(_SPREAD, *map(len, local.split())), True))
+    for metric in trained:
+        if not local:
+            heads.append((metric.label, _SPREAD, True))
+        heads += [(f"paper {metric.label}" if local else "paper", 6, True), ("accuracy", _VERDICT, False)]
+    return [*heads, ("runs", _VERDICT, False)]
 
 
 def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> None:

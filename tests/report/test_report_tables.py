@@ -66,7 +66,7 @@ def test_differences_have_a_column_with_their_unit(frames: dict[str, pd.DataFram
         assert "Time saving (%) delta (points)" not in heads  # nothing has been timed
         for text in (markdown_text(seen), html_text(seen), latex_text(seen)):
             assert "+0.25" in text
-            assert "delta (points)" in text
+            assert "delta (points)" in text.replace(r"\\", " ")  # in LaTeX a head may take two lines
 
 
 def test_the_csv_reads_back(frames: dict[str, pd.DataFrame]) -> None:
@@ -264,16 +264,16 @@ def test_the_terminal_shows_all_rows_in_120_columns(frames: dict[str, pd.DataFra
     assert ("ImageNet)" in text) is (scale == "local")
 
 
-@pytest.mark.parametrize("name", table_names())
-def test_the_terminal_shows_the_time_saved_where_one_is_measured(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "width"), [("table1", 120), ("table2", 140), ("table3", 120)])
+def test_the_terminal_shows_the_time_saved_where_one_is_measured(name: str, width: int, tmp_path: Path) -> None:
     table = load_table(name)
     frame = wide_frame(table, tmp_path)
     for seen, is_timed in ((frame, True), (frame.assign(time_saving_pct=float("nan")), False)):
         out = io.StringIO()
-        print_table(seen, table, Console(file=out, width=120, color_system=None))
+        print_table(seen, table, Console(file=out, width=width, color_system=None))
         lines = out.getvalue().splitlines()
         rule = next(place for place, line in enumerate(lines) if line.startswith("─"))
-        assert max(map(len, lines[2:])) <= 120  # the first two are the title and the facts
+        assert max(map(len, lines[2:])) <= width  # the first two are the title and the facts
         assert "…" not in out.getvalue()
         assert any("Time" in line for line in lines[2:rule]) is is_timed
         cells = {line.split()[0]: line.split()[1:] for line in lines[rule + 1 :] if line.startswith(" ")}
@@ -281,6 +281,9 @@ def test_the_terminal_shows_the_time_saved_where_one_is_measured(name: str, tmp_
         assert set(cells) == set(names), "no line is folded"
         timed = [name for name, saved in zip(names, frame["time_saving_pct"].notna(), strict=True) if saved]
         assert all(("30.0" in cells[name]) is is_timed for name in timed)
+    out = io.StringIO()
+    print_table(frame, table, Console(file=out, width=90, color_system=None))
+    assert "Time" not in out.getvalue().partition("─")[0].splitlines()[-2], "there is no room for it"
 
 
 def test_markup_in_names_is_not_read_by_the_terminal(nasty: tuple[pd.DataFrame, Table]) -> None:
@@ -332,8 +335,7 @@ def test_claims_do_not_hang_on_the_rows_that_are_shown(roots: dict[str, Path], t
     assert "holds" in {claim.verdict for claim in part.claims}
 
 
-def test_rows_beside_those_of_the_paper_are_counted_apart(tmp_path: Path) -> None:
-    table = load_table("table2")
+def test_rows_beside_those_of_the_paper_are_counted_apart(table: Table, tmp_path: Path) -> None:
     ours = next(row for row in table.every_row if row not in table.select([], "local") and row.is_run_at("local"))
     for rows, words in (
         (table.select([], "local"), f"{len(table.select([], 'local'))}, 0"),
