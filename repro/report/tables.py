@@ -192,18 +192,19 @@ def _heads(
     """The terminal's columns after the row's name: words, width in characters, and whether they hold numbers."""
     heads: list[tuple[str, int, bool]] = []
     for metric in costs:
-        heads.append((metric.label, _narrowest(metric), True))
+        heads.append((metric.label, _widest(metric.label), True))
         if metric.name.endswith("_pct") and has_columns(table, metric):
             heads.append(("paper", 5, True))
-    heads += [(metric.label, _narrowest(metric), True) for metric in timed]
+    heads += [(metric.label, _widest(metric.label), True) for metric in timed]
     # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
     heads.append(("cost", _VERDICT, False))
     if local:
-        heads.append((local, max(_SPREAD, *map(len, local.split())), True))
+        heads.append((local, _widest(local, _SPREAD), True))
     for metric in trained:
         if not local:
             heads.append((metric.label, _SPREAD, True))
-        heads += [(f"paper {metric.label}" if local else "paper", 6, True), ("accuracy", _VERDICT, False)]
+        published = f"paper {metric.label}" if local else "paper"
+        heads += [(published, _widest(published), True), ("accuracy", _VERDICT, False)]
     return [*heads, ("runs", _VERDICT, False)]
 
 
@@ -263,6 +264,6 @@ def _worded(verdict: str) -> Text:
     return Text(verdict.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(verdict)])
 
 
-def _narrowest(metric: Metric) -> int:
-    """The characters that a metric's column takes: those of a number, and of the longest word of its label."""
-    return max(_NUMBER, *map(len, metric.label.split()))
+def _widest(words: str, least: int = _NUMBER) -> int:
+    """The characters that a column takes: those of its numbers, and of the longest word of its head."""
+    return max(least, *map(len, words.split()))
