@@ -339,7 +339,7 @@ def test_rows_beside_those_of_the_paper_are_counted_apart(table: Table, tmp_path
     ours = next(row for row in table.every_row if row not in table.select([], "local") and row.is_run_at("local"))
     for rows, words in (
         (table.select([], "local"), f"{len(table.select([], 'local'))}, 0"),
-        ([table.rows[0], ours], f"1 of {len(table.select([], 'local'))} rows chosen and 1 others, 0"),
+        ([table.rows[0], ours], f"1 of {len(table.select([], 'local'))} rows chosen and 1 more, 0"),
     ):
         seen = view(collect(table, rows, "local", [0], tmp_path), table)
         assert dict(seen.facts)["Rows"] == f"{words} of them finished in all seeds"
