@@ -28,6 +28,7 @@ _LABELS_BESIDE = 0.05  # of a panel's width
 _GAP_IN, _END_GAP_IN = 0.22, 0.75  # beside each panel, for the labels; beside the last one, which names methods
 _MOST_TICKS = 4
 _CHARACTER_IN = 0.066  # of a label, on average and with some to spare
+_BELOW_IN = 0.3  # the height that the epochs' label takes
 _EPOCHS = "epoch; at the end of each line: percent removed (of tokens, of weights)"
 
 
@@ -60,7 +61,7 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     columns = _columns([row for row, _ in rows])
     width_in = 2.3 * len(columns) + 0.5 + _END_GAP_IN
     engine = ConstrainedLayoutEngine(w_pad=_GAP_IN, rect=(0, 0, 1 - _END_GAP_IN / width_in, 1))
-    figure = Figure(figsize=(width_in, 1.75 * len(references) + 0.5), layout=engine)
+    figure = Figure(figsize=(width_in, 1.75 * len(references) + 0.8), layout=engine)
     grid = figure.subplots(len(references), len(columns), squeeze=False, sharex=True, sharey=True)
     for line, backbone in zip(grid, references, strict=True):
         for axes, (title, methods) in zip(line, columns.items(), strict=True):
@@ -76,7 +77,7 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     for column in grid.T:  # the lowest panel that is shown has the epochs
         for axes in [axes for axes in column if axes.get_visible()][-1:]:
             axes.tick_params(labelbottom=True)
-    figure.supylabel(_within(accuracy, figure.get_figheight()), fontsize=8, multialignment="center")
+    figure.supylabel(_within(accuracy, figure.get_figheight() - _BELOW_IN), fontsize=8, multialignment="center")
     figure.supxlabel(_within(_EPOCHS, figure.get_figwidth()), fontsize=8)
     return figure
 
