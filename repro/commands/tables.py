@@ -148,7 +148,7 @@ def _write_report(options: argparse.Namespace) -> None:
     out = console()
     print_table(report.frame, table, out)
     print_segmentation(report.frame, table, out)
-    print_claims(report.frame, table, out)
+    print_claims(report.claims, out)
     for path in report.paths:
         out.print(str(path), soft_wrap=True, markup=False)  # a folder may be called [old]
     if report.awaited:

@@ -15,14 +15,18 @@ from repro.rows import Row, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from repro.report.claims import JudgedClaim
+
 
 @dataclass(frozen=True)
 class Report:
-    """What was built: the frame behind it, the files, tables first, and what could not be drawn of finished models."""
+    """What was built: the frame behind it, the files, tables first, what could not be drawn of finished models, and
+    the claims about the table."""
 
     frame: pd.DataFrame
     paths: tuple[Path, ...]
     awaited: str = ""
+    claims: tuple[JudgedClaim, ...] = ()
 
 
 def build(
@@ -38,9 +42,15 @@ def build(
 
     The page holds every table that has been reported into this folder, and its figures are named for their table.
 
-    Reads nothing but the records below `runs_root`. Raises `UserError` as `collect` does.
+    Reads nothing but the records below `runs_root`: those of `rows`, of their references, and of the rows that claims
+    name, so that the claims are judged alike whichever rows are shown. Raises `UserError` as `collect` does.
     """
-    frame, every = gather(table, rows, scale, seeds, runs_root, overrides, meanwhile=_import_the_rest)
+    from repro.report.claims import judge_claims, rows_beside
+
+    beside = rows_beside(table, rows, scale)
+    whole, found = gather(table, rows, scale, seeds, runs_root, overrides, beside=beside, meanwhile=_import_the_rest)
+    frame, every = whole.iloc[: len(rows)], found[: len(rows)]
+    claims = judge_claims(whole, table)
     from repro.report.card import card_of, remembered_affiliation, write_card
     from repro.report.extracts import awaited
     from repro.report.figures import table_figure
@@ -55,9 +65,9 @@ def build(
     points = frame[frame["row"].isin([evidence.row.id for evidence in usual])].reset_index(drop=True)
     jobs: list[Callable[[], Any]] = [
         lambda: card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name)),
-        lambda: write_tables(frame, table, reports_dir / table.name, overrides),
+        lambda: write_tables(frame, table, reports_dir / table.name, overrides, claims),
         lambda: table_figure(points, table, reports_dir),
-        lambda: mask_figure(table, own, scale, reports_dir),
+        lambda: mask_figure(table, own, reports_dir),
         *figure_jobs(points, table, usual, reports_dir),
     ]
     # The last ones, which read curves and masks, are the longest: begun last, one of them would be waited for alone.
@@ -66,8 +76,8 @@ def build(
     if filled is not None:
         written += write_card(filled, reports_dir / table.name)
     missing = awaited(table, every, scale)
-    written += write_page(frame, table, every, filled, written, reports_dir, overrides, awaited=missing)
-    return Report(frame, tuple(written), missing)
+    written += write_page(frame, table, every, filled, written, reports_dir, overrides, awaited=missing, claims=claims)
+    return Report(frame, tuple(written), missing, claims)
 
 
 def _import_the_rest() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from repro.errors import UserError, did_you_mean
@@ -18,7 +17,10 @@ from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTI
 from repro.report.segmentation import INTERPRETATION
 from repro.report.statistics import LEVEL
 from repro.report.verdicts import UNDECIDED
-from repro.rows import KINDS, PublishedValue, Table
+from repro.rows import KINDS, PublishedValue, Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HOLDS = "holds"
 DOES_NOT_HOLD = "does not hold"
@@ -141,6 +143,17 @@ def _check_cells(claim: Claim, table: Table, place: str) -> None:
             raise UserError(f"{place}: {read[0]} has no {metric} of its own, only what heat maps say")
         if call.function == "measured" and table.metrics[metric].needs == "device" and not claim.device:
             raise UserError(f"{place}: no device: {metric} is a time, which is one of a device (GPU, V100)")
+
+
+def rows_beside(table: Table, rows: Sequence[Row], scale: str) -> tuple[Row, ...]:
+    """The rows that claims about `table` rest on and that are not among `rows`: what is claimed of a table does not
+    hang on which of its rows somebody wants to see."""
+    calls = [call for claim in load_claims() if claim.table == table.name for call in claim.expression.calls]
+    named = {word for call in calls if call.function != "published" for word in call.arguments}
+    of_claims = [row for row in table.every_row if row.id in named]
+    named |= {reference.id for row in of_claims if (reference := table.reference(row.backbone)) is not None}
+    there = {row.id for row in rows}
+    return tuple(row for row in table.every_row if row.id in named - there and row.is_run_at(scale))
 
 
 def judge_claims(frame: pd.DataFrame, table: Table, claims: Iterable[Claim] | None = None) -> tuple[JudgedClaim, ...]:

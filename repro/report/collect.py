@@ -63,11 +63,14 @@ def gather(
     overrides: Sequence[str] = (),
     *,
     now: float | None = None,
+    beside: Sequence[Row] = (),
     meanwhile: Callable[[], object] | None = None,
 ) -> tuple[pd.DataFrame, list[Evidence]]:
     """The frame of `collect` and the evidence behind each of its lines, in the same order.
 
-    `meanwhile` is what this process does while others begin to read.
+    Args:
+        beside: rows that were not asked for, whose lines come last: those that claims name.
+        meanwhile: what this process does while others begin to read.
     """
     distinct = tuple(dict.fromkeys(seeds))
     if not distinct:
@@ -77,12 +80,13 @@ def gather(
         if name not in valid:
             raise UserError(f"{table.name}/table.yaml: nothing measures {name!r}{did_you_mean(name, valid)}")
     moment = time.time() if now is None else now
-    references = {row.id: table.reference(row.backbone) for row in rows}
-    unasked = {row.id: row for row in references.values() if row is not None and row not in rows}
+    lined = [*rows, *beside]
+    references = {row.id: table.reference(row.backbone) for row in lined}
+    unasked = {row.id: row for row in (*beside, *references.values()) if row is not None and row not in rows}
     wanted = [*rows, *unasked.values()]
 
     def read(part: Sequence[Row]) -> list[Evidence]:
-        # A reference that was not asked for has a method of its own: options of another's mean nothing to it.
+        # A row that was not asked for has a method of its own: options of another's mean nothing to it.
         own = {row.id: without_method(overrides) if row.id in unasked else overrides for row in part}
         return [read_evidence(table.name, row, scale, distinct, root, own[row.id], moment) for row in part]
 
@@ -91,10 +95,10 @@ def gather(
     import pandas as pd  # longer than it takes to begin reading: others do so meanwhile
 
     lines = []
-    for row in rows:
+    for row in lined:
         reference = references[row.id]
         lines.append(_line(table, scale, known[row.id], known[reference.id] if reference else None))
-    return typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in rows]
+    return typed(pd.DataFrame(lines, columns=columns(table))), [known[row.id] for row in lined]
 
 
 def _parts(rows: Sequence[Row]) -> list[list[Row]]:
@@ -139,7 +143,7 @@ def _line(table: Table, scale: str, evidence: Evidence, reference: Evidence | No
         "flops_saving_pct": cost.flops_saving_pct,
         "flops_saving_alt_pct": cost.flops_saving_alt_pct,
         "time_saving_pct": timing.time_saving_pct if timing else None,
-        "cost_note": cost_note(cost, evidence, is_published_training=is_published_training),
+        "cost_note": cost_note(cost, evidence, is_published_training=is_published_training, wanted_seeds=wanted_seeds),
         "time_note": time_note(cost, evidence, is_published_training=is_published_training),
         "local_data": "" if is_published_training else config.data.name,
         **time_values(timing),

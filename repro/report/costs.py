@@ -13,16 +13,24 @@ KEPT_AS_PLANNED = f"tokens left are those of the plan: no run has measured any, 
 KEPT_ELSEWHERE = (
     f"tokens left are those measured on other data than the table's, or at another scale, {_MACS_ESTIMATED}"
 )
+KEPT_SO_FAR = (
+    f"tokens left are those that the finished seeds have measured, fewer seeds than a verdict takes, {_MACS_ESTIMATED}"
+)
 SPLIT_BY_TRAINING = f"layer densities are decided by training; counted as uniform, {_MACS_ESTIMATED}"
 PARAMS_BY_TRAINING = (
     "layer densities are decided by training; counted as uniform, so Params are an estimate (MACs are exact)"
 )
 
 
-def cost_note(cost: Cost, evidence: Evidence, *, is_published_training: bool) -> str:
-    """Why a row's MACs, or its parameters, are not an exact count of the published model; empty where they are."""
+def cost_note(cost: Cost, evidence: Evidence, *, is_published_training: bool, wanted_seeds: int) -> str:
+    """Why a row's MACs, or its parameters, are not an exact count of the published model; empty where they are.
+
+    `wanted_seeds` is how many finished ones a verdict takes.
+    """
+    if cost.is_measured and is_published_training:
+        return KEPT_SO_FAR if evidence.n_done < wanted_seeds else ""
     if cost.is_measured:
-        return "" if is_published_training else KEPT_ELSEWHERE
+        return KEPT_ELSEWHERE
     if rests_on_data(evidence.config.method):
         return KEPT_AS_PLANNED
     if not cost.are_params_exact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ _LABEL_GAP = 0.075  # of a panel's height: nearer labels would lie upon each oth
 _LABELS_BESIDE = 0.05  # of a panel's width
 _GAP_IN, _END_GAP_IN = 0.22, 0.75  # beside each panel, for the labels; beside the last one, which names methods
 _MOST_TICKS = 4
+_CHARACTER_IN = 0.066  # of a label, on average and with some to spare
+_BELOW_IN = 0.3  # the height that the epochs' label takes
+_EPOCHS = "epoch; at the end of each line: percent removed (of tokens, of weights)"
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,14 @@ class Curve:
     points: pd.DataFrame
 
 
-def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Look]) -> Figure | None:
+def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Look], accuracy: str) -> Figure | None:
     """Test accuracy after each epoch, a line a row: the mean over seeds, its spread as a band.
 
     Levels of one method go from dark to light as more is removed, each named where its line ends; the row with nothing
     removed is dashed in every panel. None where no finished run has two evaluations.
+
+    Args:
+        accuracy: what the accuracies are, as the vertical axis says it (`accuracy_axis`).
     """
     found = [(evidence.row, points) for evidence in every if len(points := mean_curve(evidence)) > 1]
     if not found:
@@ -54,7 +61,7 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     columns = _columns([row for row, _ in rows])
     width_in = 2.3 * len(columns) + 0.5 + _END_GAP_IN
     engine = ConstrainedLayoutEngine(w_pad=_GAP_IN, rect=(0, 0, 1 - _END_GAP_IN / width_in, 1))
-    figure = Figure(figsize=(width_in, 1.75 * len(references) + 0.5), layout=engine)
+    figure = Figure(figsize=(width_in, 1.75 * len(references) + 0.8), layout=engine)
     grid = figure.subplots(len(references), len(columns), squeeze=False, sharex=True, sharey=True)
     for line, backbone in zip(grid, references, strict=True):
         for axes, (title, methods) in zip(line, columns.items(), strict=True):
@@ -70,10 +77,15 @@ def draw_curves(table: Table, every: Sequence[Evidence], looks: Mapping[str, Loo
     for column in grid.T:  # the lowest panel that is shown has the epochs
         for axes in [axes for axes in column if axes.get_visible()][-1:]:
             axes.tick_params(labelbottom=True)
-    data = ", ".join(dict.fromkeys(table.label(evidence.config.data.name) for evidence in every))
-    figure.supylabel(f"{data} top-1 (%)", fontsize=8)
-    figure.supxlabel("epoch; at the end of each line: percent removed (of tokens, of weights)", fontsize=8)
+    figure.supylabel(_within(accuracy, figure.get_figheight() - _BELOW_IN), fontsize=8, multialignment="center")
+    figure.supxlabel(_within(_EPOCHS, figure.get_figwidth()), fontsize=8)
     return figure
+
+
+def _within(label: str, length_in: float) -> str:
+    """A label in lines that are no longer than the side of the figure at which it stands."""
+    room = int(length_in / _CHARACTER_IN)
+    return "\n".join(textwrap.fill(line, room) for line in label.splitlines())
 
 
 def mean_curve(evidence: Evidence) -> pd.DataFrame:

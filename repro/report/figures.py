@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from repro.report.local_data import PUBLISHED_BACKBONE, accuracy_axis
+from repro.report.local_data import PUBLISHED_BACKBONE, accuracy_axis, published_axis
 from repro.report.points import Point, counted_macs_g, published_point
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, looks, write_figure
 from repro.report.view import rows_by_id
@@ -63,7 +63,7 @@ def draw_table_figure(frame: pd.DataFrame, table: Table) -> Figure:
             axes.margins(0.08, 0.1)
             if axes.has_data():
                 few_ticks(axes)
-    grid[0][0].set_ylabel(f"{table.label(table.dataset)} top-1 (%)")
+    grid[0][0].set_ylabel(published_axis(frame, table))
     if has_local:
         grid[1][0].set_ylabel(accuracy_axis(frame, table))
         for axes in grid[1]:

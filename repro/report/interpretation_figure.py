@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from repro.errors import UserError
 from repro.report.evidence import Evidence
+from repro.report.local_data import trained_at
 from repro.rows import Table
 from repro.runs.record import Record
 
@@ -69,7 +70,9 @@ def draw_interpretation(table: Table, every: Sequence[Evidence]) -> Figure | Non
     row = evidence.row
     data = table.label(measured["data"])
     figure.suptitle(
-        f"{table.label(row.backbone)}, {table.label(row.method)}: {data}, {measured['images']} images", fontsize=8
+        f"{table.label(row.backbone)}, {trained_at([evidence])}, {table.label(row.method)}: "
+        f"{data}, {measured['images']} images",
+        fontsize=8,
     )
     return figure
 

@@ -17,8 +17,11 @@ _COLUMNS = 128  # of the map: each is the density at that share of the training
 _MOST_NAMES = 9
 
 
-def draw_layers(table: Table, histories: Sequence[MaskHistory]) -> Figure | None:
-    """The maps of one backbone, one row for each method; None where no run has moved a mask."""
+def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure | None:
+    """The maps of one backbone, one row for each method; None where no run has moved a mask.
+
+    `scale` is what the models were trained at, in words (`trained_at`).
+    """
     moved = [history for history in histories if history.moved and not history.variant and history.layer_density]
     if not moved:
         return None
@@ -49,7 +52,7 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory]) -> Figure | None
     assert picture is not None
     figure.colorbar(picture, ax=grid, label="active weights or units (%)", shrink=0.8)
     figure.supxlabel("share of the training done", fontsize=8)
-    figure.suptitle(f"{table.label(shown[0].row.backbone)}: density of each layer, one seed", fontsize=9)
+    figure.suptitle(f"{table.label(shown[0].row.backbone)}, {scale}: density of each layer, one seed", fontsize=9)
     return figure
 
 

@@ -1,13 +1,24 @@
-"""How accuracies are named that are not the published training's: one wording for tables, figures, notes and page."""
+"""How accuracies and models are named that are not the published ones: one wording for tables, figures, notes, page."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
+from repro.report.evidence import Evidence
 from repro.report.verdicts import DECIDING_SCALE
 from repro.rows import Table
 
 PUBLISHED_BACKBONE = "of the published backbone"  # whose MACs stand beside accuracies of smaller local models
+
+
+def trained_at(every: Iterable[Evidence]) -> str:
+    """`local scale`, `paper scale (overrides)`: whose models these are, which have the backbone's name at every scale
+    and its layers and heads at the paper's alone."""
+    evidences = list(every)
+    scales = ", ".join(dict.fromkeys(evidence.config.scale.name for evidence in evidences))
+    return f"{scales} scale{'' if all(evidence.is_as_published for evidence in evidences) else ' (overrides)'}"
 
 
 def local_title(frame: pd.DataFrame, table: Table) -> str:
@@ -21,8 +32,13 @@ def accuracy_axis(frame: pd.DataFrame, table: Table) -> str:
     """The label of an axis of accuracies: those of the table's data set, or what they are instead."""
     data, differs = local_data(frame, table)
     if not data:
-        return f"{table.label(table.dataset)} top-1 (%)"
+        return published_axis(frame, table)
     return f"{frame['scale'].iloc[0]} scale: {data} top-1 (%),\n{differs}"
+
+
+def published_axis(frame: pd.DataFrame, table: Table) -> str:
+    """The same for published accuracies: of the images, or videos, of the frame's rows."""
+    return f"{', '.join(dict.fromkeys(table.label(table.dataset_of(str(row))) for row in frame['row']))} top-1 (%)"
 
 
 def local_data(frame: pd.DataFrame, table: Table) -> tuple[str, str]:

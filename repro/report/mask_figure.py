@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from repro.report.evidence import Evidence
 from repro.report.figures import method_looks
 from repro.report.histories import MaskHistory, read_histories
+from repro.report.local_data import trained_at
 from repro.report.style import Look, few_ticks, write_figure
 from repro.rows import Table
 
@@ -23,7 +24,7 @@ _KEYS_ACROSS = 3
 _BESIDE = 0.18
 
 
-def mask_figure(table: Table, every: Sequence[Evidence], scale: str, folder: Path) -> list[Path]:
+def mask_figure(table: Table, every: Sequence[Evidence], folder: Path) -> list[Path]:
     """Write `<table>_masks.svg`, `.png`, `.pdf` into `folder`; returns their paths, none where no mask has moved.
 
     Shows one backbone: the one with most variants, then most histories; the first of those in the table.
@@ -31,19 +32,20 @@ def mask_figure(table: Table, every: Sequence[Evidence], scale: str, folder: Pat
     histories = [history for history in read_histories(every) if history.moved]
     if not histories:
         return []
+    scale = trained_at(every)
     return write_figure(
         folder, f"{table.name}_masks", f"{histories}{table}{scale}", lambda: draw_mask_figure(table, histories, scale)
     )
 
 
 def draw_mask_figure(table: Table, histories: Sequence[MaskHistory], scale: str) -> Figure:
-    """The figure itself, a 2 x 2 of panels."""
+    """The figure itself, a 2 x 2 of panels; `scale` is what the models were trained at, in words (`trained_at`)."""
     shown = of_one_backbone(histories)
     backbone = shown[0].row.backbone
     look = method_looks(table)
     figure = Figure(figsize=(7.6, 6.2), layout="constrained")
     (churn, fired), (units, layers) = figure.subplots(2, 2)
-    figure.suptitle(f"{table.label(backbone)}, scale {scale}: how masks move, one seed", fontsize=9)
+    figure.suptitle(f"{table.label(backbone)}, {scale}: how masks move, one seed", fontsize=9)
     _draw_churn(churn, table, shown, look)
     _draw_fired(fired, table, shown, look)
     _draw_units(units, table, shown, look)

@@ -18,14 +18,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
 from repro.report.cost_figure import draw_cost
-from repro.report.curve_figure import draw_curves
+from repro.report.curve_figure import draw_curves, levels
 from repro.report.evidence import Evidence
 from repro.report.extracts import anatomies
 from repro.report.figures import method_looks
 from repro.report.histories import read_histories
 from repro.report.interpretation_figure import draw_interpretation, what_is_shown
 from repro.report.layer_figure import draw_layers
-from repro.report.local_data import accuracy_axis
+from repro.report.local_data import accuracy_axis, trained_at
 from repro.report.style import REFERENCE_COLOUR, Look, few_ticks, write_figure
 from repro.rows import Table
 
@@ -57,6 +57,7 @@ def figure_jobs(frame: pd.DataFrame, table: Table, every: Sequence[Evidence], fo
     """A job for each figure, which writes it where there are data for it."""
     results = [(e.row.id, s, r.result) for e in every for s, r in e.runs.items()]
     finished = f"{[(row, seed, result) for row, seed, result in results if result]}{table}"
+    finished += f"{trained_at(every)} {accuracy_axis(frame, table)}"
     jobs: list[Job] = []
     for one in drawings(frame, table, every):
         # A finished run's files do not change, but for what is extracted of it later.
@@ -72,8 +73,8 @@ def drawings(frame: pd.DataFrame, table: Table, every: Sequence[Evidence]) -> tu
     return (
         Drawn("sparsity", "frame", lambda: draw_sparsity(frame, table)),
         Drawn("cost", "frame", lambda: draw_cost(frame, table, _looks(table))),
-        Drawn("curves", "runs", lambda: draw_curves(table, every, _looks(table))),
-        Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)))),
+        Drawn("curves", "runs", lambda: draw_curves(table, every, _looks(table), accuracy_axis(frame, table))),
+        Drawn("layers", "runs", lambda: draw_layers(table, list(read_histories(every)), trained_at(every))),
         Drawn("heads", "anatomy", lambda: draw_heads(table, every)),
         Drawn("tokens", "anatomy", lambda: draw_tokens(table, every)),
         Drawn("interpretation", "interpretation", lambda: draw_interpretation(table, every)),
@@ -162,6 +163,7 @@ def draw_heads(table: Table, every: Sequence[Evidence]) -> Figure | None:
         axes.set_visible(False)
     for axes in figure.axes[len(maps) :]:
         axes.set_visible(False)
+    figure.suptitle(f"Heads left, {trained_at(evidence for evidence, _ in maps)}", fontsize=9)
     figure.supxlabel("head", fontsize=8)
     figure.supylabel("layer", fontsize=8)
     return figure
@@ -176,6 +178,7 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
     stages = [len(found["kept"]) for _, found in strips]
     across = max(_TOKEN_PANELS, 1 + max(stages))
     figure = Figure(figsize=(0.85 * across + 1.2, 1.15 * len(strips) + 0.2), layout="constrained")
+    figure.suptitle(f"Patches kept, {trained_at(evidence for evidence, _ in strips)}", fontsize=9)
     grid = figure.subplots(len(strips), across, squeeze=False)
     for line, (evidence, found) in zip(grid, strips, strict=True):
         for axes in line:
@@ -191,12 +194,10 @@ def draw_tokens(table: Table, every: Sequence[Evidence]) -> Figure | None:
         line[0].spines[:].set_visible(False)
         line[0].set_xticks([])
         line[0].set_yticks([])
-        # Where each image has its own share, the mean over those extracted, stage by stage.
-        dropped_pct = (
-            [row.data_sparsity_pct] if row.data_sparsity_pct else [100 * (1 - np.mean(k)) for k in found["kept"]]
-        )
-        dropped = ", ".join(f"{pct:.3g}" for pct in dropped_pct)
-        name = f"{table.label(row.backbone)}\n{table.label(row.method)}\n{dropped} % dropped"
+        # What is gone of these images, stage by stage: of sixteen patches a row's 5 % are one, which is 6.25 %.
+        dropped = ", ".join(f"{100 * (1 - np.mean(kept)):.3g}" for kept in found["kept"])
+        method = table.label(row.method) + (f" {removed} %" if (removed := levels(row)) else "")
+        name = f"{table.label(row.backbone)}\n{method}\n{dropped} % dropped"
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     return figure
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repro.report.costs import BY_TOKENS, KEPT_AS_PLANNED, KEPT_ELSEWHERE
+from repro.report.costs import BY_TOKENS, KEPT_AS_PLANNED, KEPT_ELSEWHERE, KEPT_SO_FAR
 from repro.report.expressions import Call, Interval, exact
 from repro.report.seeds import BY_SEED, read_by_seed
 from repro.report.segmentation import INTERPRETATION
 from repro.report.statistics import LEVEL, Estimate, difference, mean_of, median_interval
 from repro.report.times import BY_TURN, IMAGES_BY_TURN, TIMED_OTHERWISE, read_by_turn
+from repro.report.verdicts import partial
 from repro.rows import Table
 
 NOT_RUN_AT_SCALE = "not run at this scale"
@@ -90,20 +91,22 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     """What a report has for `measured('row', 'metric')` or `gain('row', 'other row')`, which are of `table`."""
     row, metric = call.arguments
     if call.function == "gain":
-        return _gain(call, row, metric, 1, lines, level)
+        return _gain(call, row, metric, 1, lines, table, level)
     if metric in _AGAINST_REFERENCE:
         reference = table.reference(next(r.backbone for r in table.every_row if r.id == row))
         if reference is None:
             return Operand(call, None, "", NOT_RUN, f"{row} has no row that it could be compared with")
-        return _gain(call, row, reference.id, _AGAINST_REFERENCE[metric], lines, level)
+        return _gain(call, row, reference.id, _AGAINST_REFERENCE[metric], lines, table, level)
     if metric == "top1_pct":
-        return _trained(call, (row,), lines, lambda seeds: mean_of(*seeds), level)
+        return _trained(call, (row,), lines, table, lambda seeds: mean_of(*seeds), level)
     line = lines.get(row)
     if line is None:
         return Operand(call, None, "", NOT_RUN, f"{row} is not in this report")
     needs = table.metrics[metric].needs
     if (metric in BY_TOKENS or needs == "device") and line["cost_note"] in (KEPT_AS_PLANNED, KEPT_ELSEWHERE):
         return Operand(call, None, "", NOT_RUN_AT_SCALE)
+    if (metric in BY_TOKENS or needs == "device") and line["cost_note"] == KEPT_SO_FAR:
+        return Operand(call, None, "", PARTIAL, f"{row}: {_too_few(line, table) or line['state']}")
     if needs == "device" and TIMED_OTHERWISE in line["time_note"]:
         return Operand(call, None, "", NOT_MEASURED, f"{row}: {TIMED_OTHERWISE}")
     number = float(line.get(metric, math.nan))
@@ -114,7 +117,7 @@ def measured(call: Call, lines: Lines, table: Table, level: float = LEVEL) -> Op
     if needs == INTERPRETATION and line["heat_map_missing"]:
         return Operand(call, None, "", PARTIAL, f"{row}: {line['heat_map_missing']}")
     if needs == INTERPRETATION:
-        return _trained(call, (row,), lines, lambda seeds: mean_of(*seeds), level, f"{metric}_by_seed")
+        return _trained(call, (row,), lines, table, lambda seeds: mean_of(*seeds), level, f"{metric}_by_seed")
     if needs != "device":
         return Operand(call, exact(number), f"{number:.4g}")
     device = Device(*(str(line.get(key, "")) for key in ("time_on", "time_device", "time_setting")))
@@ -134,15 +137,16 @@ def _timed(call: Call, number: float, line: Mapping[str, Any], device: Device, l
     return Operand(call, between, f"{number:.{digits}f} ({how})", device=device)
 
 
-def _gain(call: Call, row: str, other: str, sign: int, lines: Lines, level: float) -> Operand:
+def _gain(call: Call, row: str, other: str, sign: int, lines: Lines, table: Table, level: float) -> Operand:
     rows = (row, other) if sign > 0 else (other, row)
-    return _trained(call, rows, lines, lambda seeds: difference(*seeds), level)
+    return _trained(call, rows, lines, table, lambda seeds: difference(*seeds), level)
 
 
 def _trained(
-    call: Call, rows: tuple[str, ...], lines: Lines, estimate: Any, level: float, by_seed: str = BY_SEED
+    call: Call, rows: tuple[str, ...], lines: Lines, table: Table, estimate: Any, level: float, by_seed: str = BY_SEED
 ) -> Operand:
-    """An estimate over the seeds of one row, or of two that are compared; the claim waits until all seeds are there."""
+    """An estimate over the seeds of one row, or of two that are compared; the claim waits until all seeds are there:
+    those asked for, and never fewer than the table's own."""
     missing, whys = set(), []
     for row in rows:
         line = lines.get(row)
@@ -154,6 +158,9 @@ def _trained(
         elif line["state"] != "done":
             missing.add(PARTIAL if line["n_seeds"] else NOT_RUN)
             whys.append(f"{row}: {line['state']}")
+        elif seeds := _too_few(line, table):
+            missing.add(PARTIAL)
+            whys.append(f"{row}: {seeds}")
     if NOT_RUN in missing:
         return Operand(call, None, "", NOT_RUN, "; ".join(whys))
     found: Estimate = estimate([read_by_seed(lines[row][by_seed]) for row in rows])
@@ -161,6 +168,12 @@ def _trained(
     if missing:
         return Operand(call, None, shown, PARTIAL, "; ".join(whys))
     return Operand(call, Interval(*found.interval(level)), shown)
+
+
+def _too_few(line: Mapping[str, Any], table: Table) -> str:
+    """`partial (2 of 3)` where fewer seeds are finished than the table has at this scale; else empty."""
+    wanted = table.default_seeds(line["scale"])
+    return partial(line["n_seeds"], wanted) if line["n_seeds"] < wanted else ""
 
 
 def _words(found: Estimate, level: float, sign: str) -> str:

@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from repro.paper_tables import table_names
 from repro.report.card import NOT_STATED, Card
+from repro.report.claims import JudgedClaim
 from repro.report.evidence import Evidence
-from repro.report.local_data import PUBLISHED_BACKBONE, local_title
+from repro.report.local_data import PUBLISHED_BACKBONE, local_title, trained_at
 from repro.report.points import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table
@@ -39,7 +40,7 @@ _RUN_HEADS = (
     *(
         ("last", "last top-1 (%)"),
         ("macs", f"MACs {PUBLISHED_BACKBONE} (G)"),
-        ("data", "data"),
+        ("data", "data, scale"),
         ("commit", "commit"),
         ("reason", "reason"),
     ),
@@ -66,6 +67,7 @@ def write_page(
     overrides: Sequence[str] = (),
     *,
     awaited: str = "",
+    claims: Sequence[JudgedClaim] | None = None,
 ) -> list[Path]:
     """Write `<folder>/<table>/section.json` and, of all sections there are, `<folder>/index.html`; returns both paths.
 
@@ -74,6 +76,7 @@ def write_page(
         card: None where no run is finished.
         figures: what was drawn; the SVGs among them are held by the page itself.
         awaited: what of the figures is not there yet, and how it comes.
+        claims: as `view` takes them.
     """
     runs = run_lines(frame, every, folder)
     drawn = [path.stem for path in figures if path.suffix == ".svg"]
@@ -81,7 +84,9 @@ def write_page(
         "schema": SCHEMA,
         "table": table.name,
         "title": table.title,
-        "html": section_html(frame, table, runs, card, overrides, has_figures=bool(drawn), awaited=awaited),
+        "html": section_html(
+            frame, table, runs, card, overrides, has_figures=bool(drawn), awaited=awaited, claims=claims
+        ),
         "figures": drawn,
         "runs": runs,
     }
@@ -103,10 +108,11 @@ def section_html(
     *,
     has_figures: bool = False,
     awaited: str = "",
+    claims: Sequence[JudgedClaim] | None = None,
 ) -> tuple[str, str]:
     """A table's part of the page, what comes before its figures (table, claims) and after (runs, card, notes)."""
     dots, low, high = _dots(runs)
-    seen = view(frame, table, overrides)
+    seen = view(frame, table, overrides, claims)
     text = _render(
         "section.html",
         seen=seen,
@@ -185,7 +191,7 @@ def run_lines(frame: pd.DataFrame, every: Sequence[Evidence], folder: Path) -> l
                     "best": result.get("top1_best_pct"),
                     "last": result.get("top1_last_pct"),
                     "macs": round(counted_macs_g(line), 4),  # type: ignore[arg-type]
-                    "data": evidence.config.data.name,
+                    "data": f"{evidence.config.data.name}, {trained_at([evidence])}",
                     "commit": run.commit,
                     "reason": run.reason,
                     "href": urllib.parse.quote(Path(os.path.relpath(run.path, folder)).as_posix()) + "/",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from repro.report import escaping
-from repro.report.claims import judge_claims
+from repro.report.claims import JudgedClaim
+from repro.report.latex_width import heads_of
 from repro.report.local_data import local_title
 from repro.report.segmentation import images_of, local_images, segmentation_metrics
 from repro.report.verdicts import NO_PUBLISHED_VALUE
@@ -38,12 +39,23 @@ from repro.rows import Metric, Row, Table
 from repro.runs.files import write_text
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
+_TIMES = ("time_saving_pct",)  # of what is measured on a device, what the terminal has a column for
+_NUMBER, _SPREAD, _VERDICT = 6, 12, 11  # characters: 100.00, 79.90 ± 0.10, other scale
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
 
 
-def write_tables(frame: pd.DataFrame, table: Table, folder: Path, overrides: Sequence[str] = ()) -> list[Path]:
-    """Write `<table>.csv`, `.md`, `.tex` and `.html` into `folder`, each atomically; returns their paths."""
-    seen = view(frame, table, overrides)
+def write_tables(
+    frame: pd.DataFrame,
+    table: Table,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    claims: Sequence[JudgedClaim] | None = None,
+) -> list[Path]:
+    """Write `<table>.csv`, `.md`, `.tex` and `.html` into `folder`, each atomically; returns their paths.
+
+    `claims` are as `view` takes them.
+    """
+    seen = view(frame, table, overrides, claims)
     written = []
     for ending, text in (
         ("csv", csv_text(frame)),
@@ -72,6 +84,7 @@ def latex_text(seen: View) -> str:
     return _render(
         "table.tex",
         seen,
+        {"paper": heads_of(seen)},
         finalize=escaping.latex,
         block_start_string="<%",
         block_end_string="%>",
@@ -87,7 +100,13 @@ def html_text(seen: View) -> str:
     return _render("table.html", seen, autoescape=True)
 
 
-def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None, **syntax: Any) -> str:
+def _render(
+    name: str,
+    seen: View,
+    more: Mapping[str, Any] | None = None,
+    finalize: Callable[[Any], str] | None = None,
+    **syntax: Any,
+) -> str:
     # `finalize` sees every value that a template prints, so that no template can forget to escape one.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -112,6 +131,7 @@ def _render(name: str, seen: View, finalize: Callable[[Any], str] | None = None,
         notes=seen.notes,
         claims=seen.claims,
         claim_heads=CLAIM_HEADS,
+        **(more or {}),
     )
 
 
@@ -123,22 +143,17 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
     # Where the paper publishes no cost at all, what is counted here is all there is to show.
     costs = [m for m in counted if has_columns(table, m)] or counted
     trained = [m for m in table.metrics.values() if m.needs == "training" and has_columns(table, m)]
+    timed = [m for m in table.metrics.values() if m.name in _TIMES and bool(frame[m.name].notna().any())]
+    named = [rows[name] for name in frame["row"]]
+    first = max(max(len(f" {_short(row)}"), len(section_label(table, row))) for row in named)
+    heads = _heads(costs, timed, trained, local, table)
+    if first + sum(1 + width for _, width, _ in heads) > console.width:
+        timed = []  # in the files as ever
+        heads = _heads(costs, timed, trained, local, table)
     grid = Grid(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     grid.add_column("row", no_wrap=True)
-    for metric in costs:
-        grid.add_column(metric.label, justify="right", width=10 if metric.name.endswith("_pct") else 7)
-        if metric.name.endswith("_pct") and has_columns(table, metric):
-            grid.add_column("paper", justify="right", width=5)
-    # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
-    grid.add_column("cost", width=10)
-    if local:
-        grid.add_column(local, justify="right", width=12)
-    for metric in trained:
-        if not local:
-            grid.add_column(metric.label, justify="right", width=12)
-        grid.add_column(f"paper {metric.label}" if local else "paper", justify="right", width=6)
-        grid.add_column("accuracy", width=16)
-    grid.add_column("runs", width=11)
+    for words, width, is_numeric in heads:
+        grid.add_column(words, justify="right" if is_numeric else "left", width=width)
     section = None
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
     for line in lines:
@@ -146,11 +161,12 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
         if section_label(table, row) != section:
             section = section_label(table, row)
             grid.add_row(Text(section, style="bold"))
-        cells = [Text(" " + row.id.removeprefix(f"{row.backbone}/"))]
+        cells = [Text(f" {_short(row)}")]
         for metric in costs:
             cells.append(Text(number(line[metric.name])))
             if metric.name.endswith("_pct") and has_columns(table, metric):
                 cells.append(_published(row, metric))
+        cells += [Text(number(line[metric.name], 1)) for metric in timed]
         cells.append(_worded(_worst([str(line[f"{metric.name}_verdict"]) for metric in counted])))
         if local:
             cells.append(Text(with_spread(line["local_top1_best_pct"], line["local_top1_std_pct"])))
@@ -158,12 +174,38 @@ def print_table(frame: pd.DataFrame, table: Table, console: Console) -> None:
             if not local:
                 cells.append(Text(measured_cell(line, metric).text))
             cells += [_published(row, metric), _worded(str(line[f"{metric.name}_verdict"]))]
-        state = str(line["state"])
-        cells.append(Text(state.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(state)]))
+        cells.append(_worded(str(line["state"])))
         grid.add_row(*cells)
     console.print(Text(table.title, style="bold"))
     console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in facts(frame, table)[1:])), soft_wrap=True)
     console.print(grid)
+
+
+def _short(row: Row) -> str:
+    """A row's name below that of its backbone."""
+    return row.id.removeprefix(f"{row.backbone}/")
+
+
+def _heads(
+    costs: Sequence[Metric], timed: Sequence[Metric], trained: Sequence[Metric], local: str, table: Table
+) -> list[tuple[str, int, bool]]:
+    """The terminal's columns after the row's name: words, width in characters, and whether they hold numbers."""
+    heads: list[tuple[str, int, bool]] = []
+    for metric in costs:
+        heads.append((metric.label, _widest(metric.label), True))
+        if metric.name.endswith("_pct") and has_columns(table, metric):
+            heads.append(("paper", 5, True))
+    heads += [(metric.label, _widest(metric.label), True) for metric in timed]
+    # Costs are decided at every scale, accuracies are not, so each has a verdict column of its own.
+    heads.append(("cost", _VERDICT, False))
+    if local:
+        heads.append((local, _widest(local, _SPREAD), True))
+    for metric in trained:
+        if not local:
+            heads.append((metric.label, _SPREAD, True))
+        published = f"paper {metric.label}" if local else "paper"
+        heads += [(published, _widest(published), True), ("accuracy", _VERDICT, False)]
+    return [*heads, ("runs", _VERDICT, False)]
 
 
 def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> None:
@@ -192,9 +234,8 @@ def print_segmentation(frame: pd.DataFrame, table: Table, console: Console) -> N
     console.print(grid)
 
 
-def print_claims(frame: pd.DataFrame, table: Table, console: Console) -> None:
-    """The claims for a terminal: what is decided first, the verdict before the sentence."""
-    judged = judge_claims(frame, table)
+def print_claims(judged: Sequence[JudgedClaim], console: Console) -> None:
+    """The claims for a terminal, the verdict before the sentence."""
     if not judged:
         return
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
@@ -219,4 +260,10 @@ def _worst(verdicts: Sequence[str]) -> str:
 def _worded(verdict: str) -> Text:
     if verdict == NO_PUBLISHED_VALUE:
         return Text(NOTHING, style="dim")
-    return Text(verdict, style=_STYLES[tone(verdict)])
+    # Of `partial (2 of 3)` there is room for what counts.
+    return Text(verdict.removeprefix("partial (").removesuffix(")"), style=_STYLES[tone(verdict)])
+
+
+def _widest(words: str, least: int = _NUMBER) -> int:
+    """The characters that a column takes: those of its numbers, and of the longest word of its head."""
+    return max(least, *map(len, words.split()))

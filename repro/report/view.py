@@ -92,8 +92,13 @@ class View:
         return tuple(itertools.accumulate((span for _, span in self.spans[:-1]), initial=1))[1:]
 
 
-def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> View:
-    """The reader's view of `frame`, in its order, with sections for each backbone's rows, the paper's and others."""
+def view(
+    frame: pd.DataFrame, table: Table, overrides: Sequence[str] = (), claims: Sequence[JudgedClaim] | None = None
+) -> View:
+    """The reader's view of `frame`, in its order, with sections for each backbone's rows, the paper's and others.
+
+    `claims` are the claims about the table as they are judged by more rows than `frame` has; by default by its own.
+    """
     lines: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
     rows = rows_by_id(table)
     columned = [metric for metric in table.metrics.values() if has_columns(table, metric)]
@@ -110,7 +115,7 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
     once = said_once(heads, [line for section in sections for line in section.lines], NOTHING)
     left_out = Note("Columns left out", tuple(f"{heads[index].title}: {words}" for index, words in once.items()))
     told = [metric for metric in table.metrics.values() if metric not in columned]
-    claims = tuple(claim_cells(judged) for judged in judge_claims(frame, table))
+    judged = judge_claims(frame, table) if claims is None else claims
     below = notes(lines, rows, table, told, local_title(frame, table))
     return View(
         table.title,
@@ -118,7 +123,7 @@ def view(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> Vi
         _without(heads, once),
         tuple(Section(section.label, tuple(_without(line, once) for line in section.lines)) for section in sections),
         (*((left_out,) if once else ()), *below),
-        claims,
+        tuple(map(claim_cells, judged)),
     )
 
 
@@ -144,19 +149,28 @@ def facts(frame: pd.DataFrame, table: Table, overrides: Sequence[str] = ()) -> t
     """The lines above a table: what it is and what it was made from."""
     commits = sorted({commit for text in frame["commits"] for commit in text.split()})
     settings = [setting for setting in dict.fromkeys(frame["time_setting"]) if setting]
-    finished = int((frame["state"] == "done").sum())
     by_id = rows_by_id(table)
     # Several rows may be about the same runs.
     runs = frame[~frame["row"].map(lambda row: by_id[row].run_id).duplicated()]
     return (
         ("Paper", table.paper),
         ("Scale", ", ".join(dict.fromkeys(frame["scale"]))),
-        ("Rows", f"{len(frame)}, {finished} of them finished in all seeds"),
+        ("Rows", f"{_chosen(frame, table)}, {int((frame['state'] == 'done').sum())} of them finished in all seeds"),
         ("Generated from", f"{int(runs['n_records'].sum())} run records, {int(runs['n_seeds'].sum())} of them done"),
         ("Commits", ", ".join(commits) or "none: no finished record"),
         *((("Timed on", "; ".join(settings)),) if settings else ()),
         *((("Overrides", " ".join(overrides)),) if overrides else ()),
     )
+
+
+def _chosen(frame: pd.DataFrame, table: Table) -> str:
+    """How many rows there are: `42`, or `8 of 42 rows chosen` of those that a report has where nobody chooses."""
+    usual = {row.id for row in table.select([], frame["scale"].iloc[0])}
+    chosen = set(frame["row"])
+    if usual <= chosen:
+        return str(len(frame))
+    others = f" and {len(chosen - usual)} more" if chosen - usual else ""
+    return f"{len(chosen & usual)} of {len(usual)} rows chosen{others}"
 
 
 def rows_by_id(table: Table) -> dict[str, Row]:

@@ -11,7 +11,8 @@ import wandb
 
 from repro.composition import compose
 from repro.errors import UserError
-from repro.report.collect import collect
+from repro.report.claims import judge_claims, rows_beside
+from repro.report.collect import gather
 from repro.report.tables import markdown_text
 from repro.report.view import view
 from repro.rows import Row, Table
@@ -57,8 +58,10 @@ def make(
     chosen = table.select(rows, scale)
     place = place_of(compose(["data.root=unused", f"scale={scale}", *overrides]).tracker.project, project)
     entity, name = place.entity or "", place.project
-    frame = collect(table, chosen, scale, seeds, runs, overrides)
-    markdown = markdown_text(view(frame, table, overrides))
+    beside = rows_beside(table, chosen, scale)
+    whole, _ = gather(table, chosen, scale, seeds, runs, overrides, beside=beside)
+    frame = whole.iloc[: len(chosen)]
+    markdown = markdown_text(view(frame, table, overrides, judge_claims(whole, table)))
     found = _runs(table, chosen, scale, seeds, overrides, runs)
     is_online = not is_offline and is_logged_in()
     if is_online:

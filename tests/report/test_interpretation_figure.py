@@ -51,7 +51,7 @@ def test_the_row_with_most_stages_is_drawn(tmp_path: Path) -> None:
         *(f"after stage {stage}\n90 % of object,\n10 % of rest" for stage in (1, 2, 3)),
         "attention rollout\nmIoU 61.2 %",
     ]
-    assert figure.get_suptitle() == "DeiT-Small, IA-RED2: shapes, 7 images"
+    assert figure.get_suptitle() == "DeiT-Small, local scale, IA-RED2: shapes, 7 images"
     # What is gone is dark, what stays is as it was: of four patches the upper two stay.
     shown = figure.axes[1].images[0].get_array()
     assert shown is not None

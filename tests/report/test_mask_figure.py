@@ -52,7 +52,7 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     ]
     assert histories[0].progress == (0, 1 / 12, 2 / 12)
     assert histories[0].layer_density == {"blocks.0.attn.qkv": 0.4, "head": 1.0}
-    figure = draw_mask_figure(table, histories, "local")
+    figure = draw_mask_figure(table, histories, "local scale")
     units = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[2].lines}
     assert set(units) == {
         f"{kind}, growth {name}" for kind in ("neurons", "heads") for name in ("fresh", "as_released")
@@ -77,10 +77,10 @@ def test_a_layer_is_as_dense_as_the_last_mask_left_it(root: Path, table: Table) 
     seen = layer_map(histories[0])  # of 12 epochs: masks at the start, after one and after two
     assert seen.shape == (1, 128)
     assert (seen[0, 5], seen[0, 15], seen[0, 100]) == (100, 50, 25)
-    figure = draw_layers(table, histories)
+    figure = draw_layers(table, histories, "local scale")
     assert figure is not None
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 qkv"]
-    assert draw_layers(table, []) is None
+    assert draw_layers(table, [], "local scale") is None
 
 
 def test_thousands_of_seeds_are_told_by_their_place_alone(root: Path, table: Table) -> None:
@@ -93,12 +93,12 @@ def test_thousands_of_seeds_are_told_by_their_place_alone(root: Path, table: Tab
 
 def test_it_is_written_the_same_twice_and_not_at_all_without_a_history(root: Path, table: Table) -> None:
     every = gather(table, table.rows, "local", [0], root)[1]
-    first = mask_figure(table, every, "local", root / "a")
+    first = mask_figure(table, every, root / "a")
     assert [path.name for path in first] == ["table1_masks.svg", "table1_masks.png", "table1_masks.pdf"]
-    second = mask_figure(table, every, "local", root / "b")
+    second = mask_figure(table, every, root / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     none = gather(table, table.rows, "paper", [0], root, ["data.root=x"])[1]
-    assert mask_figure(table, none, "paper", root / "c") == []
+    assert mask_figure(table, none, root / "c") == []
 
 
 def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:

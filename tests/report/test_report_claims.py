@@ -109,7 +109,7 @@ def better(table: Table, root: Path, dense: dict[int, float], sparse: dict[int, 
         ((0.1, 0.2, 0.3), "undecided"),
         ((-0.1, 0.0, 0.1), "undecided"),
         ((-0.2, -0.3, -0.4), "does not hold"),
-        ((0.4,), "undecided"),
+        ((0.4,), "undecided"),  # of a table that asks for one
         ((-5.0,), "undecided"),
     ],
 )
@@ -117,6 +117,7 @@ def test_noise_decides_no_claim(table: Table, tmp_path: Path, gains: tuple[float
     # Seeds differ by points among each other: what decides is what is left of it in the pairs.
     dense = {seed: 80.0 + 2 * seed for seed in range(len(gains))}
     sparse = {seed: dense[seed] + gain for seed, gain in enumerate(gains)}
+    table = replace(table, seeds={"paper": len(gains)})
     found = better(table, tmp_path, dense, sparse, len(gains))
     assert found.verdict == verdict
     if len(gains) == 1:
@@ -131,6 +132,28 @@ def test_a_claim_on_two_rows_waits_for_the_seeds_of_both(table: Table, tmp_path:
     found = better(table, tmp_path, {0: 80.0, 1: 80.1, 2: 80.2}, {0: 83.0, 1: 83.1}, 3)
     assert (found.verdict, found.reason) == ("partial", "deit_base/s2vite-40: partial (2 of 3)")
     assert "Welch, 2 and 3 seeds" in found.evidence[0]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_who_asks_for_fewer_seeds_than_the_table_has_gets_no_claim_decided(
+    table: Table, tmp_path: Path, seeds: int
+) -> None:
+    """The cell reads `partial (2 of 3)`, and so does the claim that rests on it, however clear the seeds are."""
+    dense = {seed: 80.0 + 0.01 * seed for seed in range(seeds)}
+    found = better(table, tmp_path, dense, {seed: 83.0 + 0.02 * seed for seed in range(seeds)}, seeds)
+    rows = ("deit_base/s2vite-40", "deit_base/dense")
+    assert found.verdict == "partial"
+    assert found.reason == "; ".join(f"{row}: partial ({seeds} of 3)" for row in rows)
+    (again,) = (
+        one
+        for one in judge_claims(
+            collect(table, table.select(list(rows)), "paper", range(seeds), tmp_path),
+            table,
+            [claim_of("measured('deit_base/s2vite-40', 'top1_pct') > 82")],
+        )
+        if one.claim.table == "table1"
+    )
+    assert (again.verdict, again.reason) == ("partial", f"deit_base/s2vite-40: partial ({seeds} of 3)")
 
 
 def test_a_metric_that_no_frame_has_is_not_measured(table: Table, tmp_path: Path) -> None:
@@ -166,7 +189,7 @@ def test_every_metric_of_every_table_can_be_claimed(name: str, tmp_path: Path) -
 def test_claims_are_in_every_report(frames: dict[str, pd.DataFrame], table: Table) -> None:
     seen = view(frames["local"], table)
     out = io.StringIO()
-    print_claims(frames["local"], table, Console(file=out, width=150, color_system=None))
+    print_claims(judge_claims(frames["local"], table), Console(file=out, width=150, color_system=None))
     for text in (markdown_text(seen), latex_text(seen), html_text(seen), out.getvalue()):
         for words in ("SViTE+-Small with 5 %", "S2ViTE-Base at 40 %", "not run at this scale", "holds"):
             assert words.replace("%", r"\%").replace("-", "{-}") in text or words in text

@@ -56,6 +56,8 @@ def test_every_figure_is_drawn_from_what_it_needs(table: Table, root: Path, tmp_
     assert [len(axes.patches) for axes in tokens.axes] == [0, 1, 0, 1, 0, 0, 0, 0]
     corner = tokens.axes[1].patches[0].get_corners()[0]  # type: ignore[attr-defined]
     assert tuple(corner) == (5.5, 5.5)  # patch 15 of 16 on an 8x8 image
+    # The row drops 10 %; of sixteen patches one went.
+    assert tokens.axes[0].get_ylabel() == "DeiT-Small\nSViTE+ 10, 50 %\n6.25 % dropped"
     names = {path.name for path in more_figures(frame, table, every, tmp_path)}
     assert names == {f"table1_{n}.{e}" for n in counts if counts[n] for e in ("svg", "png", "pdf")}
 

@@ -18,12 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from needs import needs
+from report_records import write_record, write_saving
 from rich.console import Console
 
 from repro.cli import main
+from repro.paper_tables import load_table, table_names
 from repro.report import escaping
 from repro.report.build import build
+from repro.report.claims import judge_claims
 from repro.report.collect import collect
+from repro.report.latex_width import broken, text_pt
 from repro.report.tables import csv_text, html_text, latex_text, markdown_text, print_table, write_tables
 from repro.report.view import published_number, view
 from repro.rows import PublishedValue, Source, Table
@@ -62,7 +66,7 @@ def test_differences_have_a_column_with_their_unit(frames: dict[str, pd.DataFram
         assert "Time saving (%) delta (points)" not in heads  # nothing has been timed
         for text in (markdown_text(seen), html_text(seen), latex_text(seen)):
             assert "+0.25" in text
-            assert "delta (points)" in text
+            assert "delta (points)" in text.replace(r"\\", " ")  # in LaTeX a head may take two lines
 
 
 def test_the_csv_reads_back(frames: dict[str, pd.DataFrame]) -> None:
@@ -197,20 +201,52 @@ def test_escaped_text_has_no_active_character(text: str) -> None:
     assert not re.search(r"(?<!\\)(\\\\)*\|", re.sub(r"\\\|", "", shown))
 
 
+def wide_frame(table: Table, root: Path) -> pd.DataFrame:
+    """All that a table can show at once: every row, timed, run on other data, a seed missing."""
+    rows = table.select([], "local")
+    for row in (row for row in rows if not row.run_of):
+        write_record(root, row, "local", 0, top1_best_pct=80.0)
+        write_record(root, row, "local", 1, top1_best_pct=70.0)
+        write_saving(root, row, 30.0)
+    return collect(table, rows, "local", [0, 1, 2], root)
+
+
 @needs("pdflatex", shutil.which("pdflatex"), "REPRO_REQUIRE_LATEX")
-@pytest.mark.parametrize("which", ["local", "paper", "nasty"])
-def test_latex_compiles_on_its_own(
+@pytest.mark.parametrize(
+    "which", ["local", "paper", "nasty", *table_names(), *(f"{name} wide" for name in table_names())]
+)
+def test_latex_compiles_on_its_own_and_nothing_lies_off_the_paper(
     frames: dict[str, pd.DataFrame], table: Table, nasty: tuple[pd.DataFrame, Table], tmp_path: Path, which: str
 ) -> None:
-    frame, its_table = nasty if which == "nasty" else (frames[which], table)
+    if which in table_names() or which.endswith(" wide"):
+        its_table = load_table(which.removesuffix(" wide"))
+        is_wide = which.endswith(" wide")
+        frame = (
+            wide_frame(its_table, tmp_path / "runs")
+            if is_wide
+            else collect(its_table, its_table.select([], "local"), "local", [0], tmp_path)
+        )
+    else:
+        frame, its_table = nasty if which == "nasty" else (frames[which], table)
     write_tables(frame, its_table, tmp_path)
+    text = (tmp_path / f"{its_table.name}.tex").read_text(encoding="utf-8")
+    assert "twice" in text.splitlines()[0]
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{its_table.name}.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
-    output = done.stdout.decode(errors="replace")
-    assert done.returncode == 0, output[-2000:]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        output = done.stdout.decode(errors="replace")
+        assert done.returncode == 0, output[-2000:]
     assert (tmp_path / f"{its_table.name}.pdf").stat().st_size > 10_000
-    if which != "nasty":
+    assert "Rerun" not in output
+    if which != "nasty":  # whose words are as long as a line of notes
         assert "Overfull" not in output
+
+
+@given(st.text(alphabet="abc m%W-", max_size=60), st.floats(30, 200))
+def test_a_head_is_broken_between_its_words_alone(text: str, room_pt: float) -> None:
+    lines = broken(text, room_pt)
+    assert " ".join(lines).split() == text.split()
+    assert all(text_pt(line) <= room_pt or " " not in line for line in lines)
 
 
 @pytest.mark.parametrize("scale", ["local", "paper"])
@@ -226,6 +262,28 @@ def test_the_terminal_shows_all_rows_in_120_columns(frames: dict[str, pd.DataFra
     assert names == {row.id.partition("/")[2] for row in table.rows}
     assert sum(line.startswith(" ") for line in grid) == 42
     assert ("ImageNet)" in text) is (scale == "local")
+
+
+@pytest.mark.parametrize(("name", "width"), [("table1", 120), ("table2", 140), ("table3", 120)])
+def test_the_terminal_shows_the_time_saved_where_one_is_measured(name: str, width: int, tmp_path: Path) -> None:
+    table = load_table(name)
+    frame = wide_frame(table, tmp_path)
+    for seen, is_timed in ((frame, True), (frame.assign(time_saving_pct=float("nan")), False)):
+        out = io.StringIO()
+        print_table(seen, table, Console(file=out, width=width, color_system=None))
+        lines = out.getvalue().splitlines()
+        rule = next(place for place, line in enumerate(lines) if line.startswith("─"))
+        assert max(map(len, lines[2:])) <= width  # the first two are the title and the facts
+        assert "…" not in out.getvalue()
+        assert any("Time" in line for line in lines[2:rule]) is is_timed
+        cells = {line.split()[0]: line.split()[1:] for line in lines[rule + 1 :] if line.startswith(" ")}
+        names = [row.id.removeprefix(f"{row.backbone}/") for row in table.select([], "local")]
+        assert set(cells) == set(names), "no line is folded"
+        timed = [name for name, saved in zip(names, frame["time_saving_pct"].notna(), strict=True) if saved]
+        assert all(("30.0" in cells[name]) is is_timed for name in timed)
+    out = io.StringIO()
+    print_table(frame, table, Console(file=out, width=90, color_system=None))
+    assert "Time" not in out.getvalue().partition("─")[0].splitlines()[-2], "there is no room for it"
 
 
 def test_markup_in_names_is_not_read_by_the_terminal(nasty: tuple[pd.DataFrame, Table]) -> None:
@@ -258,10 +316,39 @@ def test_a_report_is_all_its_files(roots: dict[str, Path], table: Table, tmp_pat
     assert len(report.frame) == 42
 
 
+def test_claims_do_not_hang_on_the_rows_that_are_shown(roots: dict[str, Path], table: Table, tmp_path: Path) -> None:
+    """A part of a table says that it is one, and what is claimed of the table has the verdict that it has."""
+    for scale in ("local", "paper"):
+        rows = table.select(["deit_tiny/*"])
+        part = build(table, rows, scale, (0, 1, 2), roots[scale], tmp_path / scale)
+        whole = judge_claims(collect(table, table.rows, scale, (0, 1, 2), roots[scale]), table)
+        assert part.claims == whole
+        assert {claim.verdict for claim in part.claims} >= {"holds", "not measured"}
+        assert list(part.frame["row"]) == [row.id for row in rows]
+        for name in ("table1/table1.md", "table1/table1.tex", "table1/table1.html", "index.html"):
+            text = (tmp_path / scale / name).read_text(encoding="utf-8")
+            assert "8 of 42 rows chosen, 2 of them finished" in text
+            assert text.count(">holds<" if name.endswith("html") else "holds") >= 2
+    # Options of one method say nothing to the others that are claimed about.
+    own = table.select(["deit_tiny/s2vite-30"])
+    part = build(table, own, "local", [0], tmp_path, tmp_path / "own", ["method.weights.growth=as_released"])
+    assert "holds" in {claim.verdict for claim in part.claims}
+
+
+def test_rows_beside_those_of_the_paper_are_counted_apart(table: Table, tmp_path: Path) -> None:
+    ours = next(row for row in table.every_row if row not in table.select([], "local") and row.is_run_at("local"))
+    for rows, words in (
+        (table.select([], "local"), f"{len(table.select([], 'local'))}, 0"),
+        ([table.rows[0], ours], f"1 of {len(table.select([], 'local'))} rows chosen and 1 more, 0"),
+    ):
+        seen = view(collect(table, rows, "local", [0], tmp_path), table)
+        assert dict(seen.facts)["Rows"] == f"{words} of them finished in all seeds"
+
+
 def test_a_selection_of_rows_and_an_override_are_told(table: Table, tmp_path: Path) -> None:
     report = build(table, table.select(["deit_tiny/*"]), "smoke", [0], tmp_path, tmp_path, ["recipe.epochs=3"])
     text = report.paths[1].read_text(encoding="utf-8")
-    assert "- Rows: 8, 0 of them finished in all seeds" in text
+    assert "- Rows: 8 of 42 rows chosen, 0 of them finished in all seeds" in text
     assert "- Overrides: recipe.epochs=3" in text
     assert "- Commits: none: no finished record" in text
     assert "smoke top-1 (digits, not ImageNet)" in text
