@@ -26,8 +26,9 @@ from repro.report.page import run_lines, section_html
 from repro.report.tables import html_text, latex_text, markdown_text
 from repro.report.view import view
 from repro.rows import Table
+from repro.runs.contents import ANATOMY_SCHEMA
 from repro.runs.files import write_json
-from repro.runs.record import ANATOMY_SCHEMA, Record
+from repro.runs.record import Record
 
 OVERRIDDEN = "not the published training (overrides)"
 
