@@ -47,8 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:  # a full disk or quota, a file of somebody else's, a file system that has gone away
         print(f"repro: {_words(error)}", file=sys.stderr)
         code = 2
-    if argv is None:
+    if argv is None and "torch" not in sys.modules:
         # The process ends here. To look through all that it holds for cycles would take half a second after a report.
+        # (Beside torch are libraries that count what is left in the end, and warn of what nobody collected.)
         gc.freeze()
     sys.exit(code)
 

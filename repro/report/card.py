@@ -19,7 +19,8 @@ from repro.errors import UserError
 from repro.report import escaping
 from repro.report.evidence import Evidence, SeedRun, read_table
 from repro.rows import Row, Table
-from repro.runs.files import checked, read_object, write_json, write_text
+from repro.runs.checking import checked
+from repro.runs.files import read_object, write_json, write_text
 from repro.runs.provenance import REPOSITORY
 from repro.runs.record import Record
 

@@ -29,7 +29,8 @@ from repro.report.local_data import PUBLISHED_BACKBONE, local_title, trained_at
 from repro.report.points import counted_macs_g
 from repro.report.view import CLAIM_HEADS, view
 from repro.rows import Table
-from repro.runs.files import checked, read_object, write_json, write_text
+from repro.runs.checking import checked
+from repro.runs.files import read_object, write_json, write_text
 
 SCHEMA = 1
 _TEMPLATES = Path(__file__).resolve().parent / "templates"

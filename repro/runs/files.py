@@ -8,13 +8,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, NoReturn
 
 from repro.errors import UserError
 
-T = TypeVar("T")
 LAUNCH_AGAIN = "remove it, and launch again"
 _MOST_SHOWN = 60  # characters of a value that is wrong
 
@@ -92,31 +89,6 @@ def read_object(path: Path, next_step: str = LAUNCH_AGAIN) -> dict[str, Any] | N
     if value is None and not path.exists():
         return None
     raise UserError(f"{path}: damaged ({shown(value)} where an object should be); {next_step}")
-
-
-def checked(path: Path, kind: TypeAdapter[T], value: Any, next_step: str = LAUNCH_AGAIN) -> T:
-    """What a file at `path` holds, as it should be. Raises `UserError`, one line, for the first thing that is wrong."""
-    try:
-        return kind.validate_python(value)
-    except ValidationError as error:
-        raise UserError(f"{path}: {what_is_wrong(error)}; {next_step}") from None
-
-
-def what_is_wrong(error: ValidationError) -> str:
-    """A pydantic error in a few words: `no wall_s, updates`, or `state should be 'planned' or ..., not 'paused'`."""
-    found = error.errors(include_url=False, include_context=False)
-    places = [".".join(map(str, one["loc"])) for one in found]
-    missing = [place for one, place in zip(found, places, strict=True) if one["type"] == "missing"]
-    if missing:
-        return f"no {', '.join(missing)}"
-    first, place = found[0], places[0]
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {place}"
-    if first["type"] == "too_short":
-        return f"too few {place} ({shown(first['input'])})"
-    message = first["msg"].removeprefix("Input ").partition(", unable")[0]
-    words = f"{place} {message}".strip()
-    return f"{words}, not {shown(first['input'])}"
 
 
 def shown(value: Any) -> str:

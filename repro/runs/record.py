@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from repro.config import Config
 from repro.errors import UserError
+from repro.runs.checking import checked, what_is_wrong
 from repro.runs.contents import ANATOMY, EARLIER_ANATOMIES, INTERPRETATION, PROVENANCE, RESULT, RESULT_SCHEMA
-from repro.runs.files import checked, read_object, shown, what_is_wrong, write_json, write_text
+from repro.runs.files import read_object, shown, write_json, write_text
 from repro.runs.metrics_file import read_metrics
 from repro.runs.status import STATUS, Status
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, TypeAdapter
 
 from repro.errors import UserError
-from repro.runs.files import checked, read_object, write_json
+from repro.runs.checking import checked
+from repro.runs.files import read_object, write_json
 
 SCHEMA = 1
 _MEASURE_AGAIN = "remove it to measure again"

@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from repro.errors import UserError
-from repro.runs.files import checked, read_object, write_json
+from repro.runs.checking import checked
+from repro.runs.files import read_object, write_json
 
 State = Literal["live", "current", "behind"]
 # A key, a token in an address: what an error of a client or a proxy might quote.

@@ -147,7 +147,10 @@ def test_a_model_is_named_with_its_scale(
 def interpreted(record: Record) -> None:
     write_json(
         record.path / "interpretation.json",
-        {"schema": 1, "data": "shapes", "images": 1, "stages": [{"kept_pct": 50.0}], "maps": {}},
+        {
+            **{"schema": 1, "data": "shapes", "images": 1, "images_with_mask": 0},
+            **{"stages": [{"kept_pct": 50.0}], "maps": {}},
+        },
     )
     kept = np.array([[[True, True, False, False]]])
     np.savez(record.path / "interpretation.npz", images=np.zeros((1, 8, 8, 3), np.uint8), kept=kept)
