@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from repro import composition
 from repro.composition import CONF_DIR, compose, groups
 from repro.config import Config
 from repro.errors import UserError
@@ -322,3 +324,15 @@ def test_a_method_that_takes_blocks_for_one_attention_is_refused_where_they_are_
 @pytest.mark.parametrize("method", ["random_dropping", "ia_red2"])
 def test_a_method_that_asks_for_less_is_composed_there(method: str) -> None:
     assert compose([f"method={method}", "backbone=timesformer_base", "data=shapes_video"]).model.architecture
+
+
+@pytest.mark.parametrize("group", ["method", "launcher", "tracker", "data"])
+def test_a_plain_option_is_what_hydra_makes_of_it(group: str) -> None:
+    plain = [option for option in composition.groups()[group] if composition._is_plain(group, option)]
+    assert plain or group == "data", "the scale says which data"
+    assert group != "method" or {"svite_plus", "s2vite_plus", "spartan_block16"} <= set(plain)
+    for option in plain:
+        quick = composition._compose_groups({group: option})
+        assert OmegaConf.to_container(quick) == OmegaConf.to_container(
+            composition._compose_with_hydra(((group, option),))
+        )

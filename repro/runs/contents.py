@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from pydantic import model_validator as validator
 from pydantic_core import PydanticCustomError
 
+from repro.runs.status import Status
+
 RESULT_SCHEMA = 1
 ANATOMY_SCHEMA = 2
 EARLIER_ANATOMIES = (1,)  # which had the patches that are kept after the last stage alone: taken again
@@ -130,6 +132,7 @@ class Interpretation(_Contents):
 
 
 RESULT: TypeAdapter[Any] = TypeAdapter(Result)
+STATUS = TypeAdapter(Status)
 PROVENANCE: TypeAdapter[Any] = TypeAdapter(Provenance)
 ANATOMY: TypeAdapter[Any] = TypeAdapter(Anatomy)
 INTERPRETATION: TypeAdapter[Any] = TypeAdapter(Interpretation)

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from repro.config import Config
 from repro.errors import UserError
 from repro.runs.checking import checked, what_is_wrong
-from repro.runs.contents import ANATOMY, EARLIER_ANATOMIES, INTERPRETATION, PROVENANCE, RESULT, RESULT_SCHEMA
+from repro.runs.contents import ANATOMY, EARLIER_ANATOMIES, INTERPRETATION, PROVENANCE, RESULT, RESULT_SCHEMA, STATUS
 from repro.runs.files import read_object, shown, write_json, write_text
 from repro.runs.metrics_file import read_metrics
-from repro.runs.status import STATUS, Status
+from repro.runs.status import Status
 
 _MOVE_AWAY = "move this folder away"
 _WITHOUT_ORIGIN = "remove it (nobody then knows where the run comes from), or the folder to run it again"

@@ -6,8 +6,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 State = Literal["planned", "submitted", "running", "requeued", "done", "failed", "cancelled"]
 MAX_ATTEMPTS = 5  # in a row without getting further, unless somebody says otherwise
 EXIT_STOPPED = 75  # of an attempt that was told to stop. EX_TEMPFAIL: start it again
@@ -77,6 +75,3 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """Plain values for status.json."""
         return asdict(self)
-
-
-STATUS = TypeAdapter(Status)
