@@ -148,7 +148,7 @@ _REMEMBERED = TypeAdapter(_Remembered)
 
 def write_card(filled: Card, folder: Path) -> list[Path]:
     """Write `card.md` and `card.json` into `folder`; returns their paths."""
-    write_text(folder / "card.md", markdown_card(filled))
+    write_text(folder / "card.md", markdown_card(filled), is_kept=False)
     write_json(folder / "card.json", {"schema": 1, "stated": filled.stated, **asdict(filled)})
     return [folder / "card.md", folder / "card.json"]
 

@@ -91,7 +91,7 @@ def write_page(
         "figures": drawn,
         "runs": runs,
     }
-    write_json(section_file(folder, table.name), section)
+    write_json(section_file(folder, table.name), section, is_kept=False)
     return [section_file(folder, table.name), write_index(folder)]
 
 
@@ -147,7 +147,7 @@ def write_index(folder: Path) -> Path:
         n_runs=len(runs),
     )
     path = folder / "index.html"
-    write_text(path, text)
+    write_text(path, text, is_kept=False)
     return path
 
 

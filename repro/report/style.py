@@ -100,7 +100,7 @@ def write_figure(folder: Path, name: str, drawn_from: str, draw: Callable[[], Fi
     """
     mark = f"drawn from {_digest(drawn_from)}"
     paths = [folder / f"{name}.{ending}" for ending in ENDINGS]
-    if all(path.is_file() for path in paths) and mark in _head(folder / f"{name}.svg"):
+    if all(path.is_file() and path.stat().st_size for path in paths) and mark in _head(folder / f"{name}.svg"):
         return paths
     with mpl.rc_context(STYLE):
         figure = draw()
@@ -110,7 +110,7 @@ def write_figure(folder: Path, name: str, drawn_from: str, draw: Callable[[], Fi
         picture = recorded(figure)
         for ending in _UNDATED:
             marked = {"Description": mark} if ending == "svg" else {}
-            with replacing(folder / f"{name}.{ending}") as temporary:
+            with replacing(folder / f"{name}.{ending}", is_kept=False) as temporary:
                 save(picture, temporary, ending, {**_UNDATED[ending], **marked})
     return paths
 

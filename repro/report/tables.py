@@ -64,7 +64,7 @@ def write_tables(
         ("html", html_text(seen)),
     ):
         path = folder / f"{table.name}.{ending}"
-        write_text(path, text)
+        write_text(path, text, is_kept=False)
         written.append(path)
     return written
 

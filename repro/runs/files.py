@@ -17,10 +17,11 @@ _MOST_SHOWN = 60  # characters of a value that is wrong
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, is_kept: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that is fsynced and renamed onto it when the block ends well.
 
-    The directory is fsynced too: after a power cut there is the old file or the new one, never none. An `OSError` of
+    The directory is fsynced too: after a power cut there is the old file or the new one, never none. Where it is not
+    `is_kept`, because it can be made again, nothing waits for the disk: a report is 26 files. An `OSError` of
     the block that names no file (a write to a full disk), or the temporary one, leaves with the name of `path`.
     Whoever may read a new file here may read this one: some writers (safetensors) make theirs for its owner alone.
     """
@@ -31,19 +32,25 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as stream:
             if not os.fstat(stream.fileno()).st_mode & 0o077:
                 os.fchmod(stream.fileno(), _usual_mode(temporary))
-            os.fsync(stream.fileno())
+            if is_kept:
+                os.fsync(stream.fileno())
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if is_kept:
+            _sync_folder(path.parent)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):  # a write that fails knows no name
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _usual_mode(beside: Path) -> int:
@@ -56,15 +63,15 @@ def _usual_mode(beside: Path) -> int:
         probe.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, atomically."""
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, *, is_kept: bool = True) -> None:
+    """Write a text file, atomically; `is_kept` as in `replacing`."""
+    with replacing(path, is_kept=is_kept) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, atomically. Raises `ValueError` for NaN and infinity."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, is_kept: bool = True) -> None:
+    """Write a JSON file, atomically; `is_kept` as in `replacing`. Raises `ValueError` for NaN and infinity."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", is_kept=is_kept)
 
 
 def read_json(path: Path, next_step: str = LAUNCH_AGAIN) -> Any | None:

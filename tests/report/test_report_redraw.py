@@ -26,4 +26,7 @@ def test_the_same_data_are_not_drawn_twice(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").unlink()
     write_figure(tmp_path, "a", "other data", draw)
     assert len(drawn) == 3
+    first[1].write_bytes(b"")  # a power cut: nothing waits for the disk here
+    write_figure(tmp_path, "a", "other data", draw)
+    assert all(path.stat().st_size for path in first)
     assert write_figure(tmp_path, "b", "data", lambda: None) == []
