@@ -6,17 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from repro.report.verdicts import ABOVE, BELOW, REPRODUCED, UNDECIDED
+
 if TYPE_CHECKING:
     from repro.report.view import Cell, Column
 
 _MOST_WORDS = 2  # of a column that goes
+_OF_A_VALUE = (REPRODUCED, ABOVE, BELOW, UNDECIDED)  # what a reader wants to see beside it, `on CPU` too
 
 
 def said_once(columns: Sequence[Column], lines: Sequence[Sequence[Cell]], nothing: str) -> dict[int, str]:
     """The columns that need no place of their own, by their index, and what each says in all of these lines.
 
-    That is nothing at all, or one or two words without a colour (`other scale`), or what a column before it says line
-    by line, where it is the only one of its metric. Columns of no group always stay.
+    That is nothing at all, or one or two words without a colour (`other scale`) of which none is a verdict on a value,
+    or what a column before it says line by line, where it is the only one of its metric. Columns of no group always
+    stay.
 
     Args:
         lines: a cell for each column, the first of them what the line is called.
@@ -31,7 +35,7 @@ def said_once(columns: Sequence[Column], lines: Sequence[Sequence[Cell]], nothin
         words = Counter(cell.text for _, cell in said)
         if not said:
             found[index] = "nothing in any row"
-        elif len(words) <= _MOST_WORDS and all(cell.tone == "quiet" and not cell.mark for _, cell in said):
+        elif len(words) <= _MOST_WORDS and not any(_has_its_place(cell) for _, cell in said):
             most, *others = (word for word, _ in words.most_common())
             but = [f"{word}: {', '.join(row for row, cell in said if cell.text == word)}" for word in others]
             found[index] = "; ".join([f"{most} where anything is said", *but])
@@ -40,6 +44,10 @@ def said_once(columns: Sequence[Column], lines: Sequence[Sequence[Cell]], nothin
             if alike is not None:
                 found[index] = f"as {alike.title} in every row"
     return found
+
+
+def _has_its_place(cell: Cell) -> bool:
+    return cell.tone != "quiet" or bool(cell.mark) or cell.text.startswith(_OF_A_VALUE)
 
 
 def _alike(

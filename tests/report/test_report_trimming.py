@@ -34,6 +34,15 @@ def test_what_goes_and_what_stays() -> None:
     }, "numbers, marks, colours and columns without a metric stay"
 
 
+def test_a_verdict_stays_beside_its_value() -> None:
+    columns = [Column("", "Row"), *(Column("time", head) for head in ("measured", "verdict"))]
+    for word in ("above on CPU", "reproduced on CPU", "below on CPU", "undecided"):
+        assert said_once(columns, [[Cell("x"), Cell("1.0"), quiet(word)], [Cell("y"), Cell(), Cell()]], NOTHING) == {}
+    assert said_once(columns, [[Cell("x"), Cell("1.0"), quiet("other scale")]], NOTHING) == {
+        2: "other scale where anything is said"
+    }
+
+
 def test_three_words_stay_and_one_of_several_columns_of_a_metric_does() -> None:
     columns = [Column("", "Row"), *(Column(group, head) for group in "ab" for head in ("measured", "verdict"))]
     lines = [[Cell(word), Cell(word), quiet(word), Cell(word), quiet(word)] for word in ("1", "2", "3")]
