@@ -1,1 +1,1 @@
-"""What the performance figures in the README come from: `make bench`."""
+"""The measurements behind the performance figures in the README: `make bench`."""

@@ -1,6 +1,6 @@
-"""Trainings as plain values: what one can be built from on a machine that has torch and timm and nothing else of ours.
+"""Training setups as plain values, so that they can be built on a machine with only torch and timm.
 
-`case_of` makes one from a config; `to_json` and `from_json` carry it to where no config can be composed.
+`case_of` creates one from a config; `to_json` and `from_json` transfer it to a machine without Hydra.
 """
 
 from __future__ import annotations
@@ -13,33 +13,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from repro.layer import Layer
-from repro.measure.layers import Whole
+from repro.counting.layers import DenseModel, Layer
+from repro.counting.schedule import GradualSchedule, Length, UpdateSchedule
+from repro.distributed import World
+from repro.methods.attach import attach
 from repro.models.compiling import compile_blocks
 from repro.models.vit import build_vit
-from repro.schedule import GradualSchedule, Length, UpdateSchedule
-from repro.training.distributed import World
-from repro.training.method import attach
-from repro.training.recipe import build_training
+from repro.training.recipe import build_optimization
 from repro.training.state import TrainingState
 from repro.training.step import Step
 
 if TYPE_CHECKING:
     from repro.config import Config
 
-_CARRIED = {kind.__name__: kind for kind in (UpdateSchedule, GradualSchedule, Whole, Layer)}
+_CARRIED = {kind.__name__: kind for kind in (UpdateSchedule, GradualSchedule, DenseModel, Layer)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training of a vision transformer.
+    """The training setup of a vision transformer.
 
     Attributes:
-        geometry, recipe: fields of `repro.geometry.ViT` and `repro.config.Recipe`, with `peak_lr`.
+        geometry, recipe: fields of `repro.counting.geometry.ViT` and `repro.config.Recipe`, with `peak_lr`.
         parts: the class of each part of the method, and its arguments.
         length: updates per epoch, epochs, global batch.
-        pace: updates that stand for one published iteration.
-        macs_g: of one image's forward pass through the dense model, in 1e9.
+        pace: updates per published iteration.
+        macs_g: MACs of one image's forward pass through the dense model, in 1e9.
     """
 
     name: str
@@ -58,13 +57,12 @@ class Case:
 
 
 def case_of(name: str, config: Config, images_per_epoch: int) -> Case:
-    """The training of a config on so many images an epoch. Raises `UserError` for a method without training."""
-    from repro.measure.layers import whole
-    from repro.schedule import training_length, updates_per_iteration
-    from repro.training.method import part_arguments
+    """Create the case of a config with `images_per_epoch`. Raises `UserError` for a method that cannot be trained."""
+    from repro.config.schedule import training_length, updates_per_iteration
+    from repro.methods.build import part_arguments
 
     length = training_length(config, images_per_epoch)
-    recipe = config.own_recipe
+    recipe = config.effective_recipe
     return Case(
         name,
         config.model.model_dump(mode="json"),
@@ -72,12 +70,12 @@ def case_of(name: str, config: Config, images_per_epoch: int) -> Case:
         tuple(part_arguments(config, length)),
         length,
         updates_per_iteration(config, length),
-        whole(config.model).macs / 1e9,
+        config.model.dense_model().macs / 1e9,
     )
 
 
 def to_json(value: Any) -> Any:
-    """Plain values; a schedule, a layer or a whole model becomes its fields under the name of its class."""
+    """Convert to plain values; a schedule, a layer or a dense model becomes its fields under the name of its class."""
     if is_dataclass(value) and type(value).__name__ in _CARRIED:
         inner = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
         return {"class": type(value).__name__, "fields": inner}
@@ -91,7 +89,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """What `to_json` was given, less cases; tuples for lists inside a class."""
+    """Invert `to_json` for everything but cases; a list inside a class becomes a tuple."""
     if isinstance(value, Mapping) and value.keys() == {"class", "fields"}:
         inner = {name: from_json(field) for name, field in value["fields"].items()}
         return _CARRIED[value["class"]](
@@ -105,17 +103,17 @@ def from_json(value: Any) -> Any:
 
 
 def case_from_json(value: Mapping[str, Any]) -> Case:
-    """A case as it was before `to_json`."""
+    """Invert `to_json` for a case."""
     parts = tuple((target, from_json(given)) for target, given in value["parts"])
     return Case(**{**value, "parts": parts, "length": Length(**value["length"])})
 
 
 class Training:
-    """A case at work on images of noise, the same on every device.
+    """Trains a case on images of random noise, the same on every device.
 
     Args:
-        batch: images of a micro-batch; each update has `accumulate` of these.
-        compiler: torch.compile's backend; None: eager.
+        batch: images per micro-batch; each update has `accumulate` micro-batches.
+        compiler: backend of torch.compile; None for eager mode.
     """
 
     def __init__(
@@ -141,11 +139,10 @@ class Training:
         for part in parts:
             part.constrain(model)
         named: Any = recipe
-        training = build_training(model, named, case.geometry["num_classes"], case.length, case.pace)
-        self.state = TrainingState(model.train(), training, parts)
-        self.state.loss_sum = self.state.loss_sum.to(device)
+        optimization = build_optimization(model, named, case.geometry["num_classes"], case.length, case.pace)
+        self.state = TrainingState(model.train(), optimization, parts)
         for part in parts:
-            part.start(training.optimizer)
+            part.start(optimization.optimizer)
         self.step = Step(
             self.state,
             World(0, 1, device),
@@ -173,17 +170,17 @@ class Training:
             yield self._images[number % len(self._images)]
 
     def _backward_only(self, global_batches: int) -> None:
-        self.state.training.optimizer.zero_grad(set_to_none=True)
+        self.state.optimization.optimizer.zero_grad(set_to_none=True)
         with self.step.seeded("prepare", 0):
             self.step.backward(self._batches(0), global_batches)
 
     def update(self) -> None:
-        """One optimizer update; nothing is read back."""
-        self.state.training.set_learning_rate(self.state.update + 1, self.case.length)
+        """Run one optimizer update without synchronizing with the device."""
+        self.state.optimization.set_learning_rate(self.state.update + 1, self.case.length)
         self.step.run(self._batches(self.state.update))
 
     def loss(self) -> float:
-        """The mean loss of the updates since it was last asked for."""
+        """Return the mean loss of the updates since the last call."""
         found = float(self.state.loss_sum) / max(1, self.state.loss_updates)
         self.state.loss_sum.zero_()
         self.state.loss_updates = 0

@@ -1,7 +1,7 @@
-"""The cases that the benchmarks train: each method of conf/method, tiny for correctness, at published size for time.
+"""Benchmark cases of each method of conf/method: tiny ones to check results, and the published size to measure time.
 
-Configs are composed here, so this needs the whole environment; `python -m benchmarks.composed` writes what
-`scripts/gpu_check` reads on a machine that has less.
+Configs are composed here, so this needs the full environment; `python -m benchmarks.composed` writes the file that
+`scripts/gpu_check` reads on a machine with fewer packages.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, case_of, to_json
-from repro.composition import compose
-from repro.measure.cost import physical_macs_g, units_kept
-from repro.measure.timed_rows import timeable
-from repro.models.export import selector_of
-from repro.paper_tables import load_table, table_names
+from repro.config.compose import compose
+from repro.config.costs import method_changes, physical_macs_g
+from repro.inference.build import selector_spec
+from repro.tables.loader import load_table, table_names
+from repro.timing.timed_rows import timed_rows
 
 FILE = Path(__file__).resolve().parent / "cases.json"
 IMAGES, IMAGENET = 128, 1_281_167
-SAVED = {"table1": 0.9, "table3": 0.85}  # by table: of the MACs that a row saves, the share that its time is to save
+SAVED = {"table1": 0.9, "table3": 0.85}  # by table: target for a row's time saving relative to its MACs saving
 _SPARTAN = ("method.sparsity=0.5", "method.weights.beta_max=20")
 _STAGED = ("method.tokens.keep_rates=[0.7,0.4]", "method.tokens.budget=config", "method.starts_from=dense")
-# What each method needs beside its name; the keys are all that can be trained. `test_gpu_check` holds them against
-# conf/method.
+# Overrides that each method needs besides its name. The keys are all trainable methods; `test_gpu_check` compares them
+# with conf/method.
 METHODS: Mapping[str, tuple[str, ...]] = {
     "dense": (),
     "svite": (),
@@ -60,7 +60,7 @@ _AT_A_BUDGET = ("method.tokens.budget=config",)
 
 
 def tiny(name: str) -> Case:
-    """A method on two blocks of 12 numbers, 12 updates in which its masks move; no paths are dropped."""
+    """A method on two blocks of width 12, for 12 updates in which its masks change, without stochastic depth."""
     overrides = (
         *("backbone=deit_tiny", "model.embed_dim=12", "model.depth=2", "model.weight_init=''"),
         *("scale=smoke", "tracker=none", f"data.limit_train={IMAGES}", "recipe.epochs=3"),
@@ -70,7 +70,7 @@ def tiny(name: str) -> Case:
 
 
 def published(backbone: str, name: str) -> Case:
-    """A method on a backbone of the published size, in the published recipe."""
+    """A method on a backbone of the published size, with the published recipe."""
     extra = _AT_A_BUDGET if name in ("random_dropping", "attention_dropping") else ()
     size = (f"backbone={backbone}", "scale=paper", "tracker=none", "data.root=not_read")
     config = compose([*size, f"method={name}", *METHODS[name], *extra])
@@ -78,25 +78,22 @@ def published(backbone: str, name: str) -> Case:
 
 
 def smaller_models() -> list[dict[str, Any]]:
-    """The rows of all tables whose vision transformer is physically smaller: how it is made, and its MACs."""
+    """Return the rows of all tables whose vision transformer is physically smaller, with their sizes and MACs."""
     found = []
     for table in map(load_table, table_names()):
-        for timed in timeable(table, table.rows):
+        for timed in timed_rows(table, table.rows):
             model, method = timed.config.model, timed.config.method
             if model.architecture != "vit":
                 continue
-            weights = method.weights
-            units = None
-            if weights is not None and weights.heads_density is not None and weights.neurons_density is not None:
-                asked = {"heads": weights.heads_density, "neurons": weights.neurons_density}
-                units = {kind: units_kept(model.units[kind], share) for kind, share in asked.items()}
+            shares = method_changes(model, method).unit_shares
+            units = {kind: round(model.units[kind] * share) for kind, share in shares.items()} or None
             published_pct = timed.row.best_published("time_saving_pct")
             found.append(
                 {
                     "row": f"{table.name} {timed.row.id}",
                     "geometry": model.model_dump(mode="json"),
                     "units": units,
-                    "selector": selector_of(timed.config),
+                    "selector": selector_spec(timed.config),
                     "macs_g": physical_macs_g(model, method),
                     "dense_macs_g": physical_macs_g(model, compose(["method=dense"]).method),
                     "target": SAVED.get(table.name),
@@ -107,7 +104,7 @@ def smaller_models() -> list[dict[str, Any]]:
 
 
 def every_case() -> dict[str, Any]:
-    """What a bare machine is given."""
+    """Return all cases that `scripts/gpu_check` reads."""
     backbones = ("deit_tiny", "deit_small", "deit_base")
     return {
         "tiny": [to_json(tiny(name)) for name in METHODS],

@@ -1,4 +1,4 @@
-"""One measured figure against its target, and the files that a run of the benchmarks writes."""
+"""A measured figure and its target, and the files that a run of the benchmarks writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro.runs.files import write_json, write_text
+from repro.files import write_json, write_text
 from repro.runs.provenance import collect
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """A ratio with the bound that it must keep; `is_met` is None for what is told without a target."""
+    """A measured figure with its target; `is_met` is None for a figure without one."""
 
     name: str
     target: str
@@ -30,24 +30,29 @@ class Figure:
     details: dict[str, Any]
 
 
-def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[tuple[float, float]]:
-    """Seconds of two actions, A B A B, after one round that is thrown away."""
+def in_turn(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[tuple[float, float]]:
+    """Time two actions in turn, A B A B, in seconds by `clock`, after one warm-up round."""
     pairs = []
     for number in range(rounds + 1):
-        pair = (_seconds(first), _seconds(second))
+        pair = (_seconds(first, clock), _seconds(second, clock))
         if number:
             pairs.append(pair)
     return pairs
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def _seconds(action: Callable[[], object], clock: Callable[[], float]) -> float:
+    started = clock()
     action()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """The median of first / second over the pairs."""
+    """Return the median of first / second over the pairs."""
     return statistics.median(first / second for first, second in pairs)
 
 
@@ -59,12 +64,12 @@ def time_per_macs(
     details: Mapping[str, Any] | None = None,
     limit: Sequence[tuple[float, float]] = (),
 ) -> Figure:
-    """Of the MACs that a smaller model saves, the share by which it saves time.
+    """Return the time that a smaller model saves relative to the MACs that it saves.
 
     Args:
-        pairs: seconds of the whole model and of the smaller one, in turn.
-        macs: of the whole model and of the smaller one.
-        limit: seconds of the whole model and of one over as many tokens that are not chosen, see
+        pairs: seconds of the full model and of the smaller one, in turn.
+        macs: MACs of the full model and of the smaller one.
+        limit: seconds of the full model and of a model over as many tokens without selection, see
             `benchmarks.first_tokens`.
     """
     saved, saved_macs = _median_saving(pairs), 1 - macs[1] / macs[0]
@@ -88,12 +93,12 @@ def _median_saving(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def milliseconds(seconds: Sequence[float]) -> list[float]:
-    """Rounded for a result file."""
+    """Convert seconds to milliseconds, rounded for a result file."""
     return [round(1000 * value, 3) for value in seconds]
 
 
 def hardware() -> dict[str, Any]:
-    """Where and with what it was measured."""
+    """Return the machine and the software versions of the measurement."""
     about = collect("none", "cpu")
     kept = {key: about[key] for key in ("commit", "cpu", "cpu_count")}
     return {
@@ -109,7 +114,7 @@ def hardware() -> dict[str, Any]:
 def write(
     name: str, figures: Sequence[Figure], more: Mapping[str, Any] | None = None, folder: Path = RESULTS
 ) -> list[Path]:
-    """Write `<name>.json` and `.md`, with the hardware and what `more` says of it; returns their paths."""
+    """Write `<name>.json` and `.md` with the hardware and `more` details about it; return their paths."""
     about = {**hardware(), **(more or {})}
     json_file, table = folder / f"{name}.json", folder / f"{name}.md"
     write_json(json_file, {"hardware": about, "figures": [asdict(figure) for figure in figures]})

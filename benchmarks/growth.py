@@ -1,4 +1,4 @@
-"""How time and memory grow: with images, with parameters, with ranks. (With runs: `launching`, `reporting`.)"""
+"""How time and memory grow with images, parameters and ranks. (For growth with runs, see `launching`, `reporting`.)"""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ import torch.distributed as dist
 
 from benchmarks.figures import Figure
 from benchmarks.masks import svite
-from repro.composition import compose
-from repro.data.image_files import FolderFiles, ImageFiles, fingerprint, list_class_folders
+from repro.config.compose import compose
+from repro.data.folder_files import FolderFiles
+from repro.data.image_folders import ImageFiles
+from repro.data.layouts import Split
+from repro.data.listing import fingerprint, list_images
 from repro.data.loader import epoch_order
+from repro.distributed import join_world, leave_world
 from repro.models.backbone import build_model
 from repro.training import checkpoint
-from repro.training.distributed import join_world, leave_world
 
 IMAGES = (2_000, 20_000, 200_000)
 IMAGENET_IMAGES = 1_281_167
@@ -32,12 +35,12 @@ IMAGES_PER_CLASS = 1_000
 BACKBONES = ("deit_tiny", "deit_small", "deit_base")
 RANKS = (1, 2, 4)
 ROUNDS = 5
-# From the first to the last of a series, cost per unit may grow by this much: more is not linear.
+# The cost per unit may grow by this factor from the first to the last of a series: more is not linear.
 MOST_GROWTH = 1.5
 
 
 def images() -> list[Figure]:
-    """Listing a folder of images, holding the list, and drawing an epoch's order, per image."""
+    """Measure listing a folder of images, keeping the list in memory, and drawing an epoch's order, per image."""
     found = {number: _child("listing", str(number)) for number in IMAGES}
     per_image = [1e6 * found[number]["listing_s"] / number for number in IMAGES]
     held = [1e6 * found[number]["held_mb"] / number for number in IMAGES]
@@ -68,7 +71,7 @@ def images() -> list[Figure]:
 
 
 def parameters() -> list[Figure]:
-    """A mask update and a checkpoint of DeiT-Tiny, Small and Base, per parameter."""
+    """Measure a mask update and a checkpoint of DeiT-Tiny, Small and Base, per parameter."""
     updates, saves, sizes, counts = [], [], [], []
     for name in BACKBONES:
         model = build_model(compose([f"backbone={name}"]).backbone.paper, 0.0, 0)
@@ -103,7 +106,7 @@ def parameters() -> list[Figure]:
 
 
 def ranks() -> list[Figure]:
-    """What ranks say to each other in a step: whether one has to stop, and DeiT-Small's gradients (gloo, one host)."""
+    """Time the collectives of a step: the stop flag and DeiT-Small's gradients (gloo, one host)."""
     found = {size: _of_ranks(size) for size in RANKS}
     stops = [1e6 * found[size]["any_of_s"] for size in RANKS]
     gradients = [1e3 * found[size]["gradients_s"] for size in RANKS]
@@ -127,7 +130,7 @@ def ranks() -> list[Figure]:
 
 
 def _linear(what: str, costs: Sequence[float], measured: str, details: dict[str, Any]) -> Figure:
-    """A cost per unit that may hardly grow along its series."""
+    """Return a figure for a cost per unit that must stay nearly constant along a series."""
     is_linear = costs[-1] <= MOST_GROWTH * costs[0]
     return Figure(f"growth: {what}", f"linear (grows at most {MOST_GROWTH} times)", measured, is_linear, details)
 
@@ -159,7 +162,7 @@ def _child(*words: str, **environment: str) -> dict[str, float]:
 
 
 def _of_ranks(size: int) -> dict[str, float]:
-    """What rank 0 says; each rank is a process."""
+    """Run each rank as a process; return the output of rank 0."""
     with tempfile.TemporaryDirectory() as folder:
         here = [sys.executable, "-m", "benchmarks.growth", "rank", str(Path(folder) / "meeting"), str(size)]
         processes = [
@@ -178,7 +181,7 @@ def _of_ranks(size: int) -> dict[str, float]:
 
 
 def listing(number: int) -> dict[str, float]:
-    """What a child does: empty files in class folders, listed as a training lists them."""
+    """Run in a child process: list empty files in class folders as training does."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for place in range(number):
@@ -186,24 +189,25 @@ def listing(number: int) -> dict[str, float]:
                 (parent := root / f"n{place // IMAGES_PER_CLASS:08d}").mkdir()
             (parent / f"n{place // IMAGES_PER_CLASS:08d}_{place:08d}.JPEG").touch()
         started = time.perf_counter()
-        found = list_class_folders(root)
-        fingerprint(found)
+        images = list_images(Split(root))
+        classes = images.class_names()
+        fingerprint(classes, images)
         taken = time.perf_counter() - started
-        held = ImageFiles.of(found, lambda data, name: torch.zeros(0), is_random=False)
-        assert isinstance(held.files, FolderFiles)
-        megabytes = (held.files.names.nbytes + held.labels.nbytes) / 1e6
+        files = ImageFiles.of(images, classes, lambda image: torch.zeros(0), is_random=False)
+        assert isinstance(files.files, FolderFiles)
+        megabytes = (files.files.names.nbytes + files.labels.nbytes + files.positions.nbytes) / 1e6
     return {"listing_s": round(taken, 4), "held_mb": megabytes, "peak_mb": _peak_mb()}
 
 
 def rank(meeting: str, size: int, number: int) -> dict[str, float]:
-    """What a child does as one of the ranks."""
+    """Run in a child process as one of the ranks."""
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=size)
     world = join_world("cpu")
     try:
         gradient = torch.zeros(22_050_664)
         found = {
-            "any_of_s": _median_s(lambda: world.any_of(False, False)),
+            "any_of_s": _median_s(lambda: world.any_rank(False, False)),
             "gradients_s": _median_s(lambda: world.total(gradient)),
         }
     finally:

@@ -1,7 +1,7 @@
-"""Time saved for MACs saved by rows whose models are physically smaller: DeiT-Small, dense and row in turn, on the CPU.
+"""Time saved per MACs saved on the CPU, by rows of DeiT-Small with physically smaller models, relative to dense.
 
-As `repro bench time` runs them (eager, float32), and as `repro export --format onnx` writes them, by onnxruntime, which
-packs weights once. Beside a row that drops tokens stands what it would save if choosing them cost nothing.
+Models run as in `repro bench time` (eager, float32), and as graphs of `repro export --format onnx` in onnxruntime,
+which packs weights once. For a row that drops tokens, the limit is what it would save if the selection cost nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, time_per_macs
-from benchmarks.first_tokens import without_choosing
-from repro.composition import compose
+from benchmarks.first_tokens import without_selection
 from repro.config import Config
-from repro.measure.cost import physical_macs_g
-from repro.measure.timed_rows import physical_model
-from repro.models.graph import graph_of
-from repro.models.shrink import align
-from repro.paper_tables import load_table
+from repro.config.compose import compose
+from repro.config.costs import physical_macs_g
+from repro.inference.build import physical_model
+from repro.inference.graph import build_graph
+from repro.inference.shrink import align
+from repro.tables.loader import load_table
 
 TABLE, DENSE = "table1", "deit_small/dense"
 ROWS = (
@@ -29,39 +29,39 @@ ROWS = (
 )
 IN_ONNX = ("deit_small/s2vite-40", "deit_small/svite_plus-30-50")
 ROUNDS = {1: 25, 8: 9}  # by batch
-_Pairs = list[tuple[float, float]]  # seconds of the whole model and of another one
-TARGET = 0.9  # of the share of MACs that is saved, by which time is to be saved
+_Pairs = list[tuple[float, float]]  # seconds of the dense model and of another one
+TARGET = 0.9  # time saving over MACs saving
 
 
 def inference() -> list[Figure]:
-    """One figure for each row and batch."""
+    """Return one figure per row and batch."""
     dense = _config(DENSE)
     reference = align(physical_model(dense))
     figures = []
     for name in ROWS:
         config = _config(name)
         model = align(physical_model(config))
-        unchosen = None if config.method.tokens is None else align(without_choosing(config))
+        first_tokens = None if config.method.tokens is None else align(without_selection(config))
         for batch, rounds in ROUNDS.items():
             images = _images(dense, batch)
-            whole = _eager(reference, images)
-            pairs = in_turn(whole, _eager(model, images), rounds)
-            limit = [] if unchosen is None else in_turn(whole, _eager(unchosen, images), rounds)
+            reference_forward = _eager(reference, images)
+            pairs = in_turn(reference_forward, _eager(model, images), rounds)
+            limit = [] if first_tokens is None else in_turn(reference_forward, _eager(first_tokens, images), rounds)
             figures.append(_figure(name, f"batch {batch}", pairs, limit, dense, config, TARGET))
     return figures
 
 
 def onnx() -> list[Figure]:
-    """The same of exported graphs, told without a target: what it saves is onnxruntime's doing."""
+    """Return the same for exported graphs, without a target: the saving depends on onnxruntime."""
     dense = _config(DENSE)
-    whole = _graph(dense)
+    reference_forward = _graph(dense)
     figures = []
     for name in IN_ONNX:
         config = _config(name)
         run = _graph(config)
         for batch, rounds in ROUNDS.items():
             images = _images(dense, batch)
-            pairs = in_turn(_forward(whole, images), _forward(run, images), rounds)
+            pairs = in_turn(_forward(reference_forward, images), _forward(run, images), rounds)
             figures.append(_figure(name, f"ONNX, batch {batch}", pairs, [], dense, config, None))
     return figures
 
@@ -98,13 +98,13 @@ def _forward(run: Callable[[Tensor], object], images: Tensor) -> Callable[[], ob
 def _graph(config: Config) -> Callable[[Tensor], object]:
     import onnxruntime
 
-    graph = graph_of(physical_model(config), config.model, "onnx", {})
+    graph = build_graph(physical_model(config), config.model, "onnx", {})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> object:
-        found: object = session.run(["logits"], {"images": images.numpy()})
-        return found
+        logits: object = session.run(["logits"], {"images": images.numpy()})
+        return logits
 
     return run

@@ -1,6 +1,7 @@
-"""What planning, looking and starting up cost: a thousand runs, ten thousand records, two commands from the shell.
+"""The cost of planning 1,000 runs, of reading 10,000 records, and of starting two commands from the shell.
 
-Judged by processor time (user and system, children too), which a busy machine does not change; the clock's is told too.
+Targets apply to CPU time (user and system, children included), which other processes affect least; wall time is shown
+next to it.
 """
 
 from __future__ import annotations
@@ -19,25 +20,28 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.figures import Figure
-from repro.launch.costing import costs, published
-from repro.launch.overview import lines, render
+from repro.launch.cost_estimate import estimates, published_throughput
+from repro.launch.decide import decide
 from repro.launch.plan import PlannedRun, plan
-from repro.launch.reconcile import decide
-from repro.launch.showing import print_plan
+from repro.launch.print_plan import print_plan
+from repro.launch.queue import Queue
 from repro.launch.slurm import Job
-from repro.paper_tables import load_table
+from repro.launch.status import run_statuses
+from repro.launch.status_table import status_table
 from repro.runs.record import all_records
 from repro.runs.status import Status
+from repro.tables.loader import load_table
 
 RUNS, RUNS_AT_MOST_S = 1000, 1.0
 COUNTS, RECORDS_AT_MOST_S = (1000, 3000, 10_000), 5.0
 MOST_GROWTH = 1.5  # of the time per record, from the fewest to the most: 1 is linear, 10 is quadratic
 COMMANDS, COMMAND_AT_MOST_S, ROUNDS = (("--help",), ("list",)), 0.4, 5
+NO_JOBS = Queue({}, {}, 0.0)
 STATES = ("done", "running", "submitted", "failed", "planned")
 
 
 def launching() -> list[Figure]:
-    """Every figure of this page."""
+    """Return all figures of this module."""
     with tempfile.TemporaryDirectory() as folder:
         return [*_thousand_runs(Path(folder) / "thousand"), *_many_records(Path(folder)), *_commands()]
 
@@ -50,18 +54,19 @@ def _planned(count: int, root: Path) -> list[PlannedRun]:
 
 def _thousand_runs(root: Path) -> list[Figure]:
     silent = Console(file=open(os.devnull, "w", encoding="utf-8"), width=150)  # noqa: SIM115
-    _planned(1, root)  # start-up: what is imported, and read once
+    _planned(1, root)  # start-up: imports, and files that are read once
 
     def show_plan() -> None:
         runs = _planned(RUNS, root)
-        print_plan("table1", decide(runs, {}, False, 5), costs(runs, published, None), silent)
+        print_plan("table1", decide(runs, NO_JOBS, False, 5), estimates(runs, published_throughput, None), silent)
 
     runs = _planned(RUNS, root)
     _write_records(runs)
     jobs = {str(n): Job(str(n), "repro-table1-0", "PENDING", "Priority", "") for n in range(RUNS)}
+    queue = Queue(jobs, {}, time.time())
 
     def show_status() -> None:
-        silent.print(render("table1", lines(_planned(RUNS, root), jobs)))
+        silent.print(status_table("table1", run_statuses(_planned(RUNS, root), queue)))
 
     found = []
     for name, action in (("planning", show_plan), ("the status of", show_status)):
@@ -79,14 +84,14 @@ def _thousand_runs(root: Path) -> list[Figure]:
 
 
 def _many_records(folder: Path) -> list[Figure]:
-    """Planning, reading and showing as many runs as there are records: `repro status`; and a walk over the folder."""
+    """Time planning, reading and `repro status` over as many runs as there are records, and a walk over the folder."""
     silent = Console(file=open(os.devnull, "w", encoding="utf-8"), width=150)  # noqa: SIM115
     taken: dict[str, list[tuple[float, float]]] = {"status": [], "walk": []}
     for count in COUNTS:
         root = folder / str(count)
         _write_records(_planned(count, root))
         actions = {
-            "status": lambda: silent.print(render("table1", lines(_planned(count, root), {}))),  # noqa: B023
+            "status": lambda: silent.print(status_table("table1", run_statuses(_planned(count, root), NO_JOBS))),  # noqa: B023
             "walk": lambda: [record.status() for record in all_records(root)],  # noqa: B023
         }
         for name, action in actions.items():
@@ -95,12 +100,12 @@ def _many_records(folder: Path) -> list[Figure]:
     for name, text in (("status", "repro status lists"), ("walk", "a walk over the folder lists")):
         worked = [seconds for seconds, _ in taken[name]]
         growth = (worked[-1] / COUNTS[-1]) / (worked[0] / COUNTS[0])
-        told = ", ".join(f"{count:,}: {seconds:.2f} s" for count, seconds in zip(COUNTS, worked, strict=True))
+        counts = ", ".join(f"{count:,}: {seconds:.2f} s" for count, seconds in zip(COUNTS, worked, strict=True))
         found.append(
             Figure(
                 f"launching: {text} {COUNTS[-1]:,} records",
                 f"at most {RECORDS_AT_MOST_S:g} s, linear",
-                f"{told}; {taken[name][-1][1]:.2f} s by the clock; time per record grows {growth:.2f} times",
+                f"{counts}; {taken[name][-1][1]:.2f} s wall time; time per record grows {growth:.2f} times",
                 worked[-1] <= RECORDS_AT_MOST_S and growth <= MOST_GROWTH,
                 {"counts": COUNTS, "cpu_and_clock_s": taken[name]},
             )
@@ -129,7 +134,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _costs_s(action: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of the processor and of the clock."""
+    """Return the median CPU time and wall time in seconds."""
     worked, waited = [], []
     for _ in range(rounds):
         cpu, clock = _cpu_s(), time.perf_counter()
@@ -145,7 +150,7 @@ def _cpu_s() -> float:
 
 
 def _write_records(runs: Sequence[PlannedRun]) -> None:
-    """Records in every state, as far as a listing reads them; real ones, fsynced ten thousand times, take minutes."""
+    """Write only what a listing reads of records in every state; ten thousand real, fsynced records take minutes."""
     now = time.time()
     for number, run in enumerate(runs):
         state = STATES[number % len(STATES)]

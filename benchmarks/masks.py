@@ -1,4 +1,4 @@
-"""What masks cost on real DeiT-Small: keeping them applied, moving them, and holding them."""
+"""The cost of masks on DeiT-Small: applying them, updating them, and their memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
-from repro.composition import compose
+from repro.config.compose import compose
+from repro.counting.schedule import UpdateSchedule
+from repro.methods.base import MethodPart
+from repro.methods.weights.s2vite import S2ViTE
+from repro.methods.weights.svite import SViTE, exchange
 from repro.models.backbone import build_model
-from repro.parts import MethodPart
-from repro.schedule import UpdateSchedule
-from repro.sparsity.s2vite import S2ViTE
-from repro.sparsity.svite import SViTE, exchange
 
 BATCH = 16
 SPARSITY = 0.5
@@ -28,18 +28,18 @@ ALWAYS = UpdateSchedule(interval=1, end=1_000_000, total=1_000_001)
 STEPS_IN_CHILD = 2
 METHODS = ("dense", "svite", "s2vite fresh", "s2vite as_released")
 MEMORY_ROUNDS = 2
-# Every tensor of some size in pages of its own, given back when it is freed: what is resident is then what is held, and
-# not what the allocator keeps for later, which differs by more than all masks weigh from one run to the next.
+# Large tensors get pages of their own, which are returned when they are freed. Resident memory is then what is in use,
+# without what the allocator keeps for later, which varies between runs by more than the size of all masks.
 TIDY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def deit_small() -> nn.Module:
-    """DeiT-Small as table 1 trains it."""
+    """Build DeiT-Small as in table 1."""
     return build_model(compose(["backbone=deit_small"]).backbone.paper, 0.0, 0)
 
 
 def training_step(model: nn.Module) -> Callable[[], None]:
-    """A dense step: forward, backward, AdamW, on images of noise."""
+    """Return a dense training step (forward, backward, AdamW) on images of random noise."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(0, 1000, (BATCH,))
 
@@ -52,7 +52,7 @@ def training_step(model: nn.Module) -> Callable[[], None]:
 
 
 def svite(model: nn.Module, schedule: UpdateSchedule = ALWAYS) -> SViTE:
-    """SViTE at 50 %, with table 1's options."""
+    """Return SViTE at 50 % sparsity, with table 1's options."""
     return SViTE(
         model,
         sparsity=SPARSITY,
@@ -67,7 +67,7 @@ def svite(model: nn.Module, schedule: UpdateSchedule = ALWAYS) -> SViTE:
 
 
 def applying() -> Figure:
-    """Masks applied after a step, against the step."""
+    """Time applying the masks after a step, relative to the step."""
     model = deit_small()
     part = svite(model)
     step = training_step(model)
@@ -86,7 +86,7 @@ def applying() -> Figure:
 
 
 def sorted_update(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -> Tensor:
-    """A mask update by two full sorts, as the released code makes it; ties by position."""
+    """Update a mask with two full sorts, as the released code does; ties are broken by position."""
     count = math.ceil(fraction * int(mask.sum()))
     places = mask.flatten()
     order = torch.sort(torch.where(places, weight.abs().flatten(), math.inf), stable=True).indices
@@ -98,7 +98,7 @@ def sorted_update(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -
 
 
 def moving() -> Figure:
-    """A mask update of all layers, against two full sorts a layer and nothing else."""
+    """Time a mask update of all layers, relative to two full sorts per layer and nothing else."""
     model = deit_small()
     part = svite(model)
     generator = torch.Generator().manual_seed(0)
@@ -141,7 +141,7 @@ def _grad(weight: nn.Parameter) -> Tensor:
 
 
 def memory() -> list[Figure]:
-    """Peak memory of a process that trains, above that of one that trains densely, in bytes a masked weight."""
+    """Measure the peak memory of a training process above that of dense training, in bytes per masked weight."""
     peaks: dict[str, list[int]] = {name: [] for name in METHODS}
     for _ in range(MEMORY_ROUNDS):
         for name in peaks:
@@ -168,7 +168,7 @@ def memory() -> list[Figure]:
 
 
 def part_of(name: str, model: nn.Module) -> MethodPart:
-    """The method a child process trains with; masks move at every update."""
+    """Return the method that a child process trains with; masks change in every update."""
     if name == "dense":
         return MethodPart()
     if name == "svite":
@@ -187,7 +187,7 @@ def part_of(name: str, model: nn.Module) -> MethodPart:
 
 
 def train(model: nn.Module, part: MethodPart, images: Tensor) -> None:
-    """Some steps, each with a mask update."""
+    """Run some steps, each with a mask update."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     labels = torch.randint(0, 1000, (len(images),))
     for update in range(1, STEPS_IN_CHILD + 1):
@@ -198,11 +198,11 @@ def train(model: nn.Module, part: MethodPart, images: Tensor) -> None:
         part.after_step(update)
 
 
-def train_and_tell_peak(name: str) -> None:
-    """What a child process does: it trains and prints its peak resident size in bytes."""
+def train_and_print_peak(name: str) -> None:
+    """Run in a child process: train and print the peak resident size in bytes."""
     torch.manual_seed(0)
-    # First every method on one block of the real width, in the dense child too: the code of torch's kernels is resident
-    # as well, from its first use on.
+    # First run every method on one block of the real width, even in the dense child: the code of torch's kernels also
+    # becomes resident, at its first use.
     geometry = compose(["backbone=deit_small"]).backbone.paper
     tiny = geometry.model_copy(update={"depth": 1, "image_size": 32})
     for other in METHODS:
@@ -210,7 +210,7 @@ def train_and_tell_peak(name: str) -> None:
         train(small, part_of(other, small), torch.randn(2, 3, 32, 32))
     model = deit_small()
     train(model, part_of(name, model), torch.randn(BATCH, 3, 224, 224))
-    # Not getrusage: its peak is handed down from the parent through exec.
+    # Not getrusage: its peak is inherited from the parent through exec.
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     print(int(peak) * 1024)
@@ -218,4 +218,4 @@ def train_and_tell_peak(name: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[2]))
-    train_and_tell_peak(sys.argv[1])
+    train_and_print_peak(sys.argv[1])

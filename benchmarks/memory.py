@@ -1,4 +1,4 @@
-"""Peak memory of training DeiT-Small with every method, each in a process of its own, against dense."""
+"""Peak memory of training DeiT-Small with every method relative to dense, each in its own process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from benchmarks.masks import TIDY_MALLOC
 
 BATCH = 4
 CHECKPOINTED = "dense checkpointed"
-# Most updates, and those that move masks now and then (of some methods every one does).
+# Ordinary updates, and the rare ones that change masks (some methods change them in every update).
 OFTEN, RARE = "updates", "updates_that_move_masks"
-# Where in a training updates are looked at beside its first two and those that move masks: in the middle of each of
-# three stages, when what is behind an interpreter learns, is one.
+# Measured in addition to the first two updates and those that change masks: the middle of each of three stages, when
+# the blocks after an interpreter are trained.
 SHARES = (1 / 6, 1 / 2, 5 / 6)
 
 
 def memory() -> Iterator[Figure]:
-    """Of each method, and of dense with checkpointed blocks."""
+    """Yield a figure per method, and one for dense with activation checkpointing."""
     dense = _peaks("dense")
     for name in (*METHODS, CHECKPOINTED):
         peaks = dense if name == "dense" else _peaks(name)
@@ -35,14 +35,14 @@ def memory() -> Iterator[Figure]:
             f"deit_small, batch {BATCH}, {name}: peak memory",
             "–",
             f"{max(peaks.values()) / 2**20:.0f} MiB, {ever:.3f} of dense"
-            + (f" (where masks are chosen; {often:.3f} in other updates)" if ever > 1.01 * often else ""),
+            + (f" (in mask updates; {often:.3f} in other updates)" if ever > 1.01 * often else ""),
             None,
             {"bytes": peaks},
         )
 
 
-def moments(case: Case) -> dict[int, str]:
-    """The updates, counted from 1, that show what a training takes: its peak is in one of them."""
+def measured_updates(case: Case) -> dict[int, str]:
+    """Return the updates to measure, counted from 1, with their kinds: training peaks in one of them."""
     often = {1, 2, *(round(share * case.length.updates) for share in SHARES)}
     rare = set()
     for _, given in case.parts:
@@ -55,27 +55,27 @@ def moments(case: Case) -> dict[int, str]:
 def _peaks(name: str) -> dict[str, int]:
     command = [sys.executable, "-m", "benchmarks.memory", name, str(torch.get_num_threads())]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **TIDY_MALLOC})
-    found: dict[str, int] = json.loads(done.stdout)
-    return found
+    peaks: dict[str, int] = json.loads(done.stdout)
+    return peaks
 
 
-def train_and_tell_peaks(name: str) -> None:
-    """What a child process does: some updates, then its peak resident sizes above what torch takes, in bytes."""
+def print_peaks(name: str) -> None:
+    """Run in a child process: train, and print the peak resident sizes in bytes above torch's own."""
     method, _, how = name.partition(" ")
-    _training("dense", 2, checkpointing=False).update()  # the code of torch's kernels is resident from its first use on
+    _training("dense", 2, checkpointing=False).update()  # loads the code of torch's kernels
     before = _resident("VmRSS")
-    _forget_peak()
+    _reset_peak()
     training = _training(method, BATCH, checkpointing=bool(how))
-    peaks = {OFTEN: 0, RARE: _resident("VmHWM") - before}  # so far: masks that are chosen before the first update
-    for update, kind in moments(training.case).items():
+    peaks = {OFTEN: 0, RARE: _resident("VmHWM") - before}  # masks may be selected before the first update
+    for update, kind in measured_updates(training.case).items():
         training.state.update = update - 1
-        _forget_peak()
+        _reset_peak()
         training.update()
         peaks[kind] = max(peaks[kind], _resident("VmHWM") - before)
     print(json.dumps(peaks))
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
@@ -93,4 +93,4 @@ def _resident(line: str) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[2]))
-    train_and_tell_peaks(sys.argv[1])
+    print_peaks(sys.argv[1])

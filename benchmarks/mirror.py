@@ -1,6 +1,6 @@
-"""What the W&B mirror costs a run: when it starts, and beside a training. Offline, as without an account.
+"""The cost of the W&B mirror for a run, at its start and during training, offline.
 
-Each measurement is a process of its own, as each run is: the first use of the client is its slow one.
+Each measurement runs in a new process, as each run does, because the first use of the client is the slow one.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any
 import psutil
 
 from benchmarks.figures import Figure
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.runs.record import Record, record_for
-from repro.tracking.open import open_sinks
-from repro.training import task
+from repro.tracking.sinks import open_sinks
+from repro.training import attempt as task
 from repro.training.loop import Trainer
 
 STARTS = 5
-TRAININGS = 4  # an even number: each goes first as often
+TRAININGS = 4  # even, so that each of the two goes first equally often
 LONGEST_START_S = 1.0
 MOST_OF_A_STEP = 0.005
-# The smallest model of table 1 at local scale, whose step is the shortest; its masks move every 3 steps, and each move
-# is an entry with the density of every layer.
+# The smallest model of table 1 at local scale, whose step is the shortest; its masks change every few steps, and each
+# change writes an entry with the density of every layer.
 ROW = "deit_tiny/svite-30"
 OVERRIDES = ("backbone=deit_tiny", "method=svite", "method.sparsity=0.3", "scale=local", "recipe.epochs=60")
-STARTED_AT = 200  # updates after which the client has long begun: what comes before counts as start
+STARTED_AT = 200  # updates after which the client has long started; the time before counts as start-up
 MIRRORED, ALONE = "tracker.mode=offline", "tracker=none"
 
 
 def mirror() -> list[Figure]:
-    """Start-up, and a training with the mirror against the same without one, in turn."""
+    """Time start-up, and training with the mirror in turn with training without it."""
     _child("train", ALONE)  # code and data are in the page cache from here on, as for the second row of a table
     opened = [_child("start", MIRRORED)["start_s"] for _ in range(STARTS)]
     pairs = [_pair(mirrored_first=number % 2 == 0) for number in range(TRAININGS)]
@@ -85,7 +85,7 @@ def mirror() -> list[Figure]:
 
 
 def _pair(mirrored_first: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """A training with the mirror and one without."""
+    """Train with the mirror and without it."""
     if mirrored_first:
         return _child("train", MIRRORED), _child("train", ALONE)
     alone = _child("train", ALONE)
@@ -106,7 +106,7 @@ def _record(folder: Path, tracker: str) -> Record:
 
 
 def start(folder: Path, tracker: str) -> dict[str, float]:
-    """What a child does: the sinks of a run are opened, in a process that has imported all that a training has."""
+    """Run in a child process: open the sinks of a run after all imports that training needs."""
     record = _record(folder, tracker)
     started = time.perf_counter()
     sinks = open_sinks(record, record.config(), is_first=True)
@@ -116,15 +116,15 @@ def start(folder: Path, tracker: str) -> dict[str, float]:
 
 
 def train(folder: Path, tracker: str) -> dict[str, float]:
-    """What a child does: a whole run, as a job does it; only its loop is timed."""
+    """Run in a child process: run a whole job; time only its loop."""
     record = _record(folder, tracker)
     seen = {"writing_s": 0.0, "entries": 0.0}
-    since = [0.0, 0.0]  # when, and at which processor time, the client had begun
+    since = [0.0, 0.0]  # wall time and CPU time at which the client had started
     run = Trainer.run
 
     def timed(trainer: Trainer) -> dict[str, float | None]:
-        sinks = trainer.around.sinks
-        write = sinks.write
+        sink = trainer.context.sink
+        write = sink.write
 
         def writing(entry: Any) -> None:
             began = time.perf_counter()
@@ -135,7 +135,7 @@ def train(folder: Path, tracker: str) -> dict[str, float]:
             elif entry["update"] >= STARTED_AT:
                 since[:] = [time.perf_counter(), _cpu_s()]
 
-        sinks.write = writing  # type: ignore[method-assign]
+        sink.write = writing  # type: ignore[method-assign]
         started = time.perf_counter()
         cells = run(trainer)
         seen["start_s"] = since[0] - started
@@ -145,13 +145,13 @@ def train(folder: Path, tracker: str) -> dict[str, float]:
         return cells
 
     Trainer.run = timed  # type: ignore[method-assign]
-    if task.execute(record.path, tell=lambda _: None) != task.EXIT_DONE:
+    if task.execute(record.path, log=lambda _: None) != task.EXIT_DONE:
         raise SystemExit("the training did not finish")
     return {name: round(value, 4) for name, value in seen.items()}
 
 
 def _cpu_s() -> float:
-    """Processor seconds of this process and its children so far."""
+    """Return the CPU time of this process and its children in seconds."""
     this = psutil.Process()
     return sum(sum(process.cpu_times()[:2]) for process in [this, *this.children(recursive=True)])
 

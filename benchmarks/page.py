@@ -1,4 +1,4 @@
-"""How long a reader waits on `reports/index.html` with 5,000 runs, in Debian's Chromium."""
+"""How long `reports/index.html` with 5,000 runs takes to open and to respond, in Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ACTIONS = {
 
 
 def page() -> list[Figure]:
-    """Opening the page, and each thing that a reader does on it."""
+    """Time opening the page and each action on it."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         return [Figure(f"page with {RUNS:,} runs", "–", "not measured: there is no chromium", None, {})]

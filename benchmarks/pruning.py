@@ -1,4 +1,4 @@
-"""Models as sparse training leaves them, without the training: which weights stay is drawn."""
+"""Models as sparse training produces them, but without training: the active weights are chosen at random."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 @torch.no_grad()
 def prune(model: nn.Module, sparsity: float, block: int) -> None:
-    """Zero a random share of the blocks of every linear layer of the transformer's blocks; what is kept is drawn."""
+    """Zero a random share of the weight blocks in every linear layer of the transformer's blocks."""
     draw = torch.Generator().manual_seed(0)
     for name, module in model.named_modules():
         if name.startswith("blocks.") and isinstance(module, nn.Linear):

@@ -1,8 +1,8 @@
-"""A training step in the style of the code that was released with the papers: what ours is measured against.
+"""A training step in the style of the papers' released code: the reference for our measurements.
 
-Written anew, from what such code does: eager; attention as softmax(Q K^T) V with every score kept; one weight after the
-other in the optimizer; masks of the weights' own type multiplied out of place after every step and sent to all ranks;
-the loss read back after every step. Model, mixing of images and loss are the same as in ours: nothing else differs.
+Written independently: eager; attention as softmax(Q K^T) V with all scores stored; the optimizer updates one weight at
+a time; masks of the weights' dtype are multiplied out of place after every step and broadcast to all ranks; the loss is
+read back after every step. Model, mixup and loss are the same as in ours.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 
 class ReleasedStep:
-    """Forward, backward, optimizer, masks.
+    """Runs forward, backward, the optimizer and the masks.
 
     Args:
-        model: a timm vision transformer; it attends explicitly from then on.
-        mixup: mixes images and labels, as timm's; None leaves them.
-        masks: bool, by the name of the layer; None trains densely.
-        amp: mixed precision in bfloat16.
+        model: a timm vision transformer; its fused attention is switched off.
+        mixup: mixes images and labels, as timm's does; None for no mixing.
+        masks: bool masks by layer name; None for dense training.
+        amp: whether to use mixed precision in bfloat16.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ReleasedStep:
         self.masks = {name: mask.to(self.layers[name].weight.dtype) for name, mask in (masks or {}).items()}
 
     def __call__(self, images: Tensor, labels: Tensor) -> float:
-        """One step; returns the loss. Raises `ValueError` for one that is not finite."""
+        """Run one step and return the loss. Raises `ValueError` if the loss is not finite."""
         if self.mixup is not None:
             images, labels = self.mixup(images, labels)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):

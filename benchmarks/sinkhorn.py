@@ -17,11 +17,11 @@ def sinkhorn_topk(
     most_iterations: int = 100,
     least_change: float = 0.01,
 ) -> Tensor:
-    """The mask of entropy-regularised transport from entries of mass c_i to `kept` (budget) and `dropped` (the rest).
+    """The mask of entropy-regularized transport from entries of mass c_i to `kept` (budget) and `dropped` (the rest).
 
     Each iteration scales the plan to the masses of the two destinations, then to those of the entries; both scalings
-    are kept as logarithms. It ends when sum m v changes by less than `least_change` of itself (the paper: 1 %, at most
-    100 iterations).
+    are kept as logarithms. Iterations end when the relative change of sum m v is below `least_change` (the paper: 1 %,
+    at most 100 iterations).
 
     Source: Tai et al., "Spartan" (NeurIPS 2022), section 3, written from the problem's definition.
     """

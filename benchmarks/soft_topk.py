@@ -1,4 +1,4 @@
-"""The masks of a step of Spartan at 1, 10 and 86 million weights, against a full sort and the paper's iterations."""
+"""The masks of a Spartan step at 1, 10 and 86 million weights, relative to a full sort and the paper's iterations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from benchmarks.sinkhorn import sinkhorn_topk
-from repro.sparsity.hard_topk import Cut, Segment, cut, hard_mask
-from repro.sparsity.soft_topk import Soft, soft_pieces, solve
+from repro.methods.weights.hard_topk import Cut, Segment, find_cut, hard_mask
+from repro.methods.weights.soft_topk import SoftSolution, soft_pieces, solve
 
 SIZES = (1_000_000, 10_000_000, 86_000_000)
 ROUNDS = {1_000_000: 7, 10_000_000: 3, 86_000_000: 1}
@@ -22,14 +22,14 @@ SAME = 1e-4
 
 
 def weights(count: int) -> Tensor:
-    """Weights as a trained transformer has them, roughly."""
+    """Return weights with roughly the distribution of a trained transformer's."""
     return torch.randn(count, generator=torch.Generator().manual_seed(0)).mul_(0.03)  # in place: the peak is measured
 
 
-def ours(values: Tensor, start: Soft | None) -> tuple[Tensor, Tensor, Soft, Cut]:
-    """Soft mask and support of a step, from the solution of the step before."""
+def ours(values: Tensor, start: SoftSolution | None) -> tuple[Tensor, Tensor, SoftSolution, Cut]:
+    """Return the soft mask and the support of a step, starting from the solution of the previous step."""
     segment, budget = Segment(values, 1.0, is_signed=True), DENSITY * len(values)
-    where = cut([segment], budget)
+    where = find_cut([segment], budget)
     found = solve([segment], budget, BETA, start, where)
     mask = torch.empty_like(values)
     for piece, part in soft_pieces(segment, found):
@@ -38,7 +38,7 @@ def ours(values: Tensor, start: Soft | None) -> tuple[Tensor, Tensor, Soft, Cut]
 
 
 def papers(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by a full sort, and by Sinkhorn iterations with the paper's stop."""
+    """Return the same by a full sort, and by Sinkhorn iterations with the paper's stopping criterion."""
     count = int(DENSITY * len(values))
     magnitudes = values.abs()
     support = torch.zeros(len(values), dtype=torch.bool)
@@ -47,7 +47,7 @@ def papers(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def soft_masks() -> list[Figure]:
-    """How many times faster a warm step is, at each size, and whether the masks are the same."""
+    """Compare the time of a warm-started step at each size, and the masks."""
     figures, each = [], {}
     for count in SIZES:
         values = weights(count)
@@ -88,7 +88,7 @@ def soft_masks() -> list[Figure]:
 
 
 def extra_memory() -> Figure:
-    """Peak memory of a process that makes both masks, above that of one that only has the weights."""
+    """Measure the peak memory of a process that computes both masks, above that of one that only holds the weights."""
     peaks = []
     for what in ("nothing", "masks"):
         command = [sys.executable, "-m", "benchmarks.soft_topk", what, str(torch.get_num_threads())]
@@ -99,8 +99,8 @@ def extra_memory() -> Figure:
     )
 
 
-def tell_peak(what: str) -> None:
-    """What a child process does; prints its peak resident size in bytes."""
+def print_peak(what: str) -> None:
+    """Run in a child process: print the peak resident size in bytes."""
     values = weights(SIZES[-1])
     if what == "masks":
         before = solve([Segment(values, 1.0, is_signed=True)], DENSITY * len(values), BETA)
@@ -112,4 +112,4 @@ def tell_peak(what: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[2]))
-    tell_peak(sys.argv[1])
+    print_peak(sys.argv[1])

@@ -1,9 +1,9 @@
-"""Token dropping against the dense model: time saved for MACs saved, by the way images of different lengths run.
+"""Token dropping relative to the dense model: time saved per MACs saved, by execution of images of unequal lengths.
 
-DeiT-Small with three interpreters, and three blocks of TimeSformer's twelve with one. They are untrained and
-forced to the keep rates of the plan (for DeiT-Small the published budget, 3.15 of 4.6 GMACs), images 20 % around them;
-what they cost is in both numbers. On the CPU; on a GPU too where there is one. The limit beside DeiT-Small is
-of a model over as many tokens which are not chosen, the same number of every image.
+Measures DeiT-Small with three interpreters, and three of TimeSformer's twelve blocks with one, on the CPU, and on a GPU
+if there is one. Interpreters are untrained and forced to the planned keep rates (for DeiT-Small, the published budget,
+3.15 of 4.6 GMACs), with images within 20 % of them; their cost is part of both numbers. The limit for DeiT-Small is a
+model over the same number of tokens for every image, without selection.
 """
 
 from __future__ import annotations
@@ -15,36 +15,35 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.figures import Figure, in_turn, time_per_macs
-from benchmarks.first_tokens import without_choosing
-from repro.composition import compose
+from benchmarks.first_tokens import without_selection
 from repro.config import Config
-from repro.measure.cost import physical_macs_g
-from repro.measure.timed_rows import physical_model
-from repro.paper_tables import load_table
-from repro.tokens.execution import EXECUTIONS
+from repro.config.compose import compose
+from repro.config.costs import physical_macs_g
+from repro.inference.build import physical_model
+from repro.models.token_execution import EXECUTIONS
+from repro.tables.loader import load_table
 
 TABLE = "table3"
 ROUNDS = 7
-# Of the MACs that are saved, the share by which time is to be saved.
-TARGET = 0.85
+TARGET = 0.85  # time saving over MACs saving
 CHOSEN = "packed"  # conf/method/ia_red2.yaml
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A row that drops tokens and the dense one that it is held against.
+    """A row that drops tokens and the dense row that it is compared with.
 
     Attributes:
-        words: what it is called.
-        executions: what is compared where images have different lengths; the one that the house takes has a target.
-        batches: by device; a device that is not named is left out.
-        has_limit: whether its blocks can be run over fewer tokens that are not chosen.
-        overrides: beside the rows' own, at scale paper.
+        label: its name in the results.
+        executions: to compare for images of different lengths; `CHOSEN` has a target.
+        batches: by device; other devices are not measured.
+        has_limit: whether its blocks can run over fewer tokens without selection.
+        overrides: in addition to the rows' own, at scale paper.
     """
 
     dense: str
     dropping: str
-    words: str
+    label: str
     executions: Sequence[str]
     batches: Mapping[str, Sequence[int]]
     has_limit: bool
@@ -60,8 +59,8 @@ SUBJECTS = (
         {"cpu": (1, 8), "cuda": (256,)},
         True,
     ),
-    # All twelve blocks of a clip would take a CPU a minute and a half; blocks are alike. What is left of a clip runs in
-    # one way only.
+    # All twelve blocks would take a CPU a minute and a half per clip, and all blocks are alike. Divided attention has
+    # only one execution.
     Subject(
         "timesformer/dense",
         "timesformer/ia_red2",
@@ -75,7 +74,7 @@ SUBJECTS = (
 
 
 def token_dropping() -> list[Figure]:
-    """One figure for each row, device, batch and execution."""
+    """Return one figure per row, device, batch and execution."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     return [
         figure
@@ -93,14 +92,14 @@ def _of_batch(subject: Subject, device: str, batch: int) -> Iterator[Figure]:
     reference = _forward(physical_model(dense).to(device), images)
     limit: Sequence[tuple[float, float]] = ()
     if subject.has_limit:
-        first = without_choosing(_config(subject, subject.dropping)).to(device)
+        first = without_selection(_config(subject, subject.dropping)).to(device)
         limit = in_turn(reference, _forward(first, images), ROUNDS)
-    for execution in subject.executions if batch > 1 else [CHOSEN]:  # one image needs no padding: they are all the same
+    for execution in subject.executions if batch > 1 else [CHOSEN]:  # executions differ in padding only
         config = _config(subject, subject.dropping, f"method.tokens.execution={execution}")
         pairs = in_turn(reference, _forward(physical_model(config).to(device), images), ROUNDS)
         macs = (physical_macs_g(dense.model, dense.method), physical_macs_g(config.model, config.method))
         how = f", {execution}" if len(subject.executions) > 1 else ""
-        name = f"{subject.words} at {macs[1]:.2f} GMACs, {device}, batch {batch}{how}"
+        name = f"{subject.label} at {macs[1]:.2f} GMACs, {device}, batch {batch}{how}"
         yield time_per_macs(name, pairs, macs, TARGET if execution == CHOSEN else None, limit=limit)
 
 

@@ -1,5 +1,5 @@
 """`python -m repro` is `repro`."""
 
-from repro.cli import main
+from repro.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""How many cores a process has for itself."""
+"""The number of CPU cores that a process may use."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 
 
 def cores() -> int:
-    """Of this process: Linux tells; a container, or a task of Slurm, may have fewer than the machine."""
+    """Return the cores of this process, which in a container or a Slurm task may be fewer than those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores_of_rank(ranks_here: int) -> int:
-    """Of each of so many training processes of this machine, one at least.
+    """Return the cores of each of `ranks_here` training processes of this machine, at least one.
 
-    Tasks of Slurm have what they asked for, whether it binds them to that or not; others share what there is.
+    Slurm tasks have the cores that they requested, even if Slurm does not bind them. Other ranks share the cores.
     """
-    asked, tasks = os.environ.get("SLURM_CPUS_PER_TASK"), os.environ.get("SLURM_STEP_NUM_TASKS")
-    if asked and tasks and tasks == os.environ.get("WORLD_SIZE"):  # each rank is a task: not torchrun within one
-        return max(1, min(cores(), int(asked)))
+    requested, tasks = os.environ.get("SLURM_CPUS_PER_TASK"), os.environ.get("SLURM_STEP_NUM_TASKS")
+    # Each rank is a task, unlike with torchrun in a task.
+    if requested and tasks and tasks == os.environ.get("WORLD_SIZE"):
+        return max(1, min(cores(), int(requested)))
     return max(1, cores() // max(1, ranks_here))

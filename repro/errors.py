@@ -1,20 +1,24 @@
-"""Errors that a person causes: one line, what is valid, what to do next. Anything else is a bug."""
+"""Errors caused by users: one line that says what is valid and what to do next. Any other exception is a bug."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line prints it without a traceback and exits with 2."""
+    """An error that the user can fix. The command line prints it without a traceback and exits with 2."""
 
 
-_MOST_LISTED = 60  # words: more than anybody reads
+class UnreadableError(UserError):
+    """A file of a data set cannot be read or decoded. A run may continue with another file."""
+
+
+_MAX_LISTED = 60  # maximum number of valid words in a message
 
 
 def did_you_mean(word: str, valid: Iterable[str], limit: int = 3) -> str:
-    """The nearest valid words, as the end of a sentence; all of them when none is near, or how many they are.
+    """Return the end of a message: the closest valid words or, if none is close, all of them (or their number).
 
     Example: `did_you_mean("svit", ["svite", "dense"])` is `"; nearest: svite"`.
     """
@@ -22,6 +26,12 @@ def did_you_mean(word: str, valid: Iterable[str], limit: int = 3) -> str:
     near = difflib.get_close_matches(word, names, n=limit, cutoff=0.5)
     if near:
         return f"; nearest: {', '.join(near)}"
-    if len(names) > _MOST_LISTED:
-        return f"; nothing like it is among {len(names)} valid ones"
+    if len(names) > _MAX_LISTED:
+        return f"; not similar to any of {len(names)} valid names"
     return f"; valid: {', '.join(names)}" if names else ""
+
+
+def first_few(names: Sequence[str], shown: int = 3) -> str:
+    """Join names for a message, for example `a, b, c and 4 more`."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,7 +1,7 @@
-"""Seeds by name: what is drawn depends on what it is drawn for, never on what was drawn before.
+"""Named random streams: draws depend only on the name of their stream, not on earlier draws.
 
-A stream is named by its parts (`"order"`, the run's seed, the epoch). A run that was killed and resumed asks for the
-same names and so draws the same numbers, without having stored a generator's state.
+A name consists of parts, such as `"order"`, the run's seed and the epoch. A resumed run uses the same names and
+therefore draws the same numbers, without a saved generator state.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import torch
 
 
 def stream_seed(*parts: int | str) -> int:
-    """The seed of the stream that `parts` name: in [0, 2**63), from blake2b, the same on every machine.
+    """Return the seed of the stream named by `parts`, in [0, 2**63): a blake2b hash, the same on every machine.
 
-    Order and type of the parts count: `("a", 1)`, `(1, "a")` and `("a", "1")` are three streams.
+    The order and types of the parts matter: `("a", 1)`, `(1, "a")` and `("a", "1")` are three different streams.
     Raises `TypeError` for a part that is neither an int nor a string.
     """
     for part in parts:
         if not isinstance(part, int | str):
-            raise TypeError(f"a stream is named by ints and strings, not by {part!r}")
+            raise TypeError(f"parts of a stream's name must be ints or strings, not {part!r}")
     digest = blake2b(json.dumps(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Python's, NumPy's and torch's global CPU generators, at the start of the stream `parts` within the block.
+    """Seed the global CPU generators of Python, NumPy and torch with the stream `parts`, and restore them afterwards.
 
-    All three are put back afterwards. CUDA's generators are not touched (`torch.manual_seed` would reset them).
+    CUDA generators are not changed (`torch.manual_seed` would reset them).
     """
-    with kept():
-        begin_stream(*parts)
+    with preserved_generators():
+        seed_generators(*parts)
         yield
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Python's, NumPy's and torch's global CPU generators are after the block what they were before it."""
+def preserved_generators() -> Iterator[None]:
+    """Restore the global CPU generators of Python, NumPy and torch after the block."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -52,14 +52,14 @@ def kept() -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
-def begin_stream(*parts: int | str) -> None:
-    """Set the three global CPU generators to the start of the stream `parts`, and leave them so."""
-    # All three are Mersenne twisters: one seed for all would make their streams copies of each other.
+def seed_generators(*parts: int | str) -> None:
+    """Seed the global CPU generators of Python, NumPy and torch with the stream `parts`."""
+    # Different seeds: NumPy and torch are Mersenne Twisters that draw the same numbers from the same seed.
     random.seed(stream_seed("random", *parts))
     np.random.seed(stream_seed("numpy", *parts) % 2**32)
     torch.default_generator.manual_seed(stream_seed("torch", *parts))
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator at the start of the stream `parts`: the same on every rank and device."""
+    """Return a CPU generator for the stream `parts`, the same on every rank and device."""
     return torch.Generator().manual_seed(stream_seed(*parts))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.composition import compose
 from repro.config import Config
+from repro.config.compose import compose
 from repro.data.splits import Splits, load_splits
+from repro.distributed import World
 from repro.tracking.sinks import Sinks
-from repro.training.distributed import World
-from repro.training.loop import Surroundings, Trainer
+from repro.training.loop import RunContext, Trainer
 
 WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct")
 
@@ -179,7 +179,7 @@ def trainer(
     def progress(update: int, _: int) -> None:
         reached[0] = update
 
-    around = Surroundings(
+    context = RunContext(
         world or World(0, 1, torch.device("cpu")),
         Sinks([kept] if kept is not None else []),
         checkpoints,
@@ -187,7 +187,7 @@ def trainer(
         lambda: "the test" if stop_at is not None and reached[0] >= stop_at else None,
     )
     begins = weights if config.method.starts_from is not None else None
-    return Trainer(config, splits_of(config), around, begins)
+    return Trainer(config, splits_of(config), context, begins)
 
 
 def dense_weights(config: Config) -> Weights:

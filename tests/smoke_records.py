@@ -6,10 +6,10 @@ import multiprocessing
 import multiprocessing.process
 from pathlib import Path
 
-from repro.composition import compose
-from repro.launch.inline import execute_in_child
-from repro.paper_tables import load_table
+from repro.config.compose import compose
+from repro.launch.local_run import run_rank
 from repro.runs.record import Record, record_for
+from repro.tables.loader import load_table
 
 ROW = load_table("table1").select(["deit_tiny/s2vite-30"])[0]
 
@@ -26,6 +26,6 @@ def in_child(record: Record) -> multiprocessing.process.BaseProcess:
     """A started process that executes the record, as a launch does."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repro.launch.preload"])
-    process = context.Process(target=execute_in_child, args=(record.path,))
+    process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}))
     process.start()
     return process

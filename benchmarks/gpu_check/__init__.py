@@ -1,1 +1,1 @@
-"""What only a GPU can tell; run by `scripts/gpu_check`, on torch, torchvision and timm alone."""
+"""The checks that need a GPU; `scripts/gpu_check` runs them with only torch, torchvision and timm installed."""

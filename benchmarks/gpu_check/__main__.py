@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu_check`: says in a line what is missing here, or goes on to the check itself."""
+"""`python -m benchmarks.gpu_check`: names in one line what is not installed, or runs the checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CANNOT_RUN = 4
 
 
 def missing() -> str | None:
-    """What this interpreter lacks, and what to do, in a line; None where it has all."""
+    """Return one line that names what this interpreter lacks and what to do; None if nothing is missing."""
     here = f"gpu_check: {sys.executable} (Python {sys.version.split()[0]})"
     if sys.version_info < PYTHON:
         return f"{here} is too old: at least {'.'.join(map(str, PYTHON))}; choose another by PYTHON=..."
@@ -25,7 +25,7 @@ def missing() -> str | None:
 
 
 def main() -> int:
-    """The check, where all that it needs is here; else a line, and an exit code of its own."""
+    """Run the checks, or print what is missing and return a separate exit code."""
     if (why := missing()) is not None:
         print(why, file=sys.stderr)
         return CANNOT_RUN

@@ -1,4 +1,4 @@
-"""`scripts/gpu_check`: what only a GPU can tell, in one command, and a result file with its hardware.
+"""`scripts/gpu_check`: the checks that need a GPU, and a result file with its hardware.
 
 Needs torch, torchvision, timm, numpy and Pillow; none of this repository's other dependencies. Exits with 0 where
 all targets are met, 1 where one is missed or a part broke, 2 for a wrong command line, 3 where torch sees no GPU.
@@ -35,7 +35,7 @@ EXACT = ("correctness", "compile")  # what a dry run can tell, too
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run all parts, or those that are named; the result is written after each measurement."""
+    """Run all parts or the named ones; write the result after each measurement."""
     parser = argparse.ArgumentParser(prog="scripts/gpu_check", description="check and measure on a CUDA device")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--batch", type=int, default=256, help="images of a step and of a timed forward pass")
@@ -95,7 +95,7 @@ class Check:
             self.smaller = [_tiny(made) for made in self.smaller[:3]]
 
     def run(self, part: str) -> Iterator[tuple[str, Callable[[], Iterable[Figure]]]]:
-        """What a part consists of, by name: each can break by itself."""
+        """Run the measurements of a part by name; each can fail independently."""
         device, batch = self.device, self.batch
         if part == "correctness":
             for case in self.tiny.values():
@@ -144,7 +144,7 @@ class Check:
 
 
 def _safely(what: str, measure: Callable[[], Iterable[Figure]]) -> Iterator[Figure]:
-    """The figures of one measurement; where it breaks, that is a figure which is not met, and the next one goes on."""
+    """Yield the figures of one measurement; an exception becomes a figure that is not met, and the next one runs."""
     try:
         yield from measure()
     except Exception as error:  # a machine is lent for minutes: one method that breaks must not cost the others
@@ -166,7 +166,7 @@ def _mark(figure: Figure) -> str:
 
 
 def device_name(device: torch.device) -> tuple[str, dict[str, Any]]:
-    """A short name for a file, and what a result file says of the device."""
+    """Return a short name for a file, and the device's entry in a result file."""
     if device.type == "cpu":
         return "dry_run", {"device": "cpu (dry run: figures mean nothing)"}
     found = torch.cuda.get_device_properties(device)

@@ -1,4 +1,4 @@
-"""Every method on the device against the same on the CPU in float32: losses, weights and what was chosen."""
+"""Every method on the device against the CPU in float32: losses, weights, and masks or units chosen."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def exact_products() -> None:
 def trained(
     case: Case, device: torch.device, amp: str, compiler: str | None = None, drops_paths: bool = True
 ) -> tuple[list[float], Training]:
-    """The losses of the case's updates, and what came out."""
+    """Train a case; return the loss of each update and the final state."""
     # Draws inside a compiled block cannot be taken from the host, and what is compiled runs eagerly below a dispatcher:
     # neither of the two that are compared drops paths, and both draw on the device.
     rate = None if drops_paths else 0.0
@@ -96,7 +96,7 @@ def _compared(
 
 
 def _share_chosen_alike(first: Training, second: Training) -> float:
-    """Of all entries of masks and sets of units; 1 where nothing is chosen."""
+    """Return the share of equal entries in masks and sets of units; 1 if there are none."""
     pairs = [
         (a.cpu(), b.cpu())
         for left, right in zip(first.state.parts, second.state.parts, strict=True)

@@ -18,10 +18,10 @@ from torch import nn
 from benchmarks.cases import Case, Training
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds, time_per_macs
 from benchmarks.released_step import ReleasedStep
-from repro.measure.latency import time_in_turn
-from repro.models.shrink import Sizes, cut_to, sizes
+from repro.inference.shrink import Sizes, block_sizes, resize
+from repro.methods.attach import attach
 from repro.models.vit import build_vit
-from repro.training.method import load_part
+from repro.timing.latency import time_pairs
 
 FASTER, SLOWER = 2.0, 1.01
 ROUNDS, UPDATES = 5, 5
@@ -71,7 +71,7 @@ def released(case: Case, device: torch.device, batch: int, amp: bool) -> Callabl
 
 
 def several(action: Callable[[], object], device: torch.device, times: int) -> Callable[[], None]:
-    """So many in a row, and then the device is waited for."""
+    """Return an action that runs `action` several times, then waits for the device."""
 
     def run() -> None:
         for _ in range(times):
@@ -150,7 +150,7 @@ def time_column(made: Mapping[str, Any], device: torch.device, batch: int) -> It
     dense, small = (model.to(device, dtype).eval() for model in (dense, small))
     images = torch.randn(batch, geometry.in_chans, geometry.image_size, geometry.image_size).to(device, dtype)
     now = time.monotonic()
-    pairs = time_in_turn(dense, small, images, pairs=2 * ROUNDS, until=now + 20, at_most_until=now + 60)
+    pairs = time_pairs(dense, small, images, pairs=2 * ROUNDS, until=now + 20, deadline=now + 60)
     if not pairs:
         raise RuntimeError(f"{made['row']}: three turns would take more than a minute; lower --batch")
     macs = (made["dense_macs_g"], made["macs_g"])
@@ -160,14 +160,14 @@ def time_column(made: Mapping[str, Any], device: torch.device, batch: int) -> It
 
 def _make_smaller(model: nn.Module, made: Mapping[str, Any]) -> None:
     if made["selector"] is not None:
-        load_part(made["selector"]["target"])(model, **made["selector"]["arguments"]).cost_as_counted()
+        attach([(made["selector"]["target"], made["selector"]["arguments"])], model)[0].apply_planned_cost()
     if made["units"] is not None:
-        depth = len(sizes(model).heads)
-        cut_to(model, Sizes((made["units"]["heads"],) * depth, (made["units"]["neurons"],) * depth))
+        depth = len(block_sizes(model).heads)
+        resize(model, Sizes((made["units"]["heads"],) * depth, (made["units"]["neurons"],) * depth))
 
 
 def tidy(device: torch.device) -> None:
-    """Give back what nobody holds, and count the peak anew."""
+    """Free unused memory and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

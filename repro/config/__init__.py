@@ -1,4 +1,4 @@
-"""The typed config of one run: complete, resolved, immutable, with a signature. `repro.composition` makes one."""
+"""The typed, resolved and immutable config of one run, composed by `repro.config.compose`."""
 
 from repro.config.backbone import Backbone, PublishedTraining
 from repro.config.data import Clip, Data
@@ -6,7 +6,7 @@ from repro.config.execution import Run, Scale, Tracker
 from repro.config.launcher import InlineLauncher, Launcher, LocalLauncher, SlurmLauncher
 from repro.config.method import PRETRAINED, Finetune, Method, Part, StagedFinetune
 from repro.config.recipe import Recipe, RecipeChanges
-from repro.config.whole import Config
+from repro.config.run_config import Config
 
 __all__ = [
     "PRETRAINED",

@@ -1,4 +1,4 @@
-"""The sections that are about one execution: how large, where, and who is told."""
+"""The sections of one execution: scale, tracker, and options that cannot change a result."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from repro.config.section import Section
 
 
 class Scale(Section):
-    """How large a row is run."""
+    """The size at which a row is run."""
 
-    name: Literal["paper", "local", "smoke"]
+    name: Literal["paper", "mini", "local", "smoke"]
     stretch_schedule: bool
     cpu_threads: NonNegativeInt
 
@@ -23,20 +23,22 @@ class Tracker(Section):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str | None
+    entity: str | None = None  # a W&B user or team; None for the user's default one
+    tags: tuple[str, ...] = ()  # added to those of every run
+    notes: str | None = None
     upload_weights: bool
+    init_timeout_s: float = Field(default=10, gt=0)  # how long start and end of a run wait for the server
     finish_timeout_s: float = Field(gt=0)
 
 
 class Run(Section):
-    """What cannot change a result: places, devices, cadences, and how the same numbers are computed.
-
-    `compile` lets torch compile the model, whose sums are then rounded in another order, as another device would;
-    `checkpoint_activations` trades time for memory and changes no bit.
-    """
+    """Folders, devices and intervals, which are not part of the signature."""
 
     root: str
     device: str = Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     checkpoint_every_s: float = Field(gt=0)
     log_every_updates: PositiveInt
-    compile: bool = False
-    checkpoint_activations: bool = False
+    compile: bool = False  # torch.compile may round sums differently, as another device does
+    checkpoint_activations: bool = False  # saves memory at the cost of time, and changes no bit
+    # Share of the training after which the weights are kept for runs that start from them (`method.finetune.after`).
+    keep_weights_after: float | None = Field(default=None, gt=0, lt=1)

@@ -1,8 +1,8 @@
-"""Where runs go: processes of this one, submitit's local executor, or Slurm."""
+"""Where runs are executed: on this machine, or by Slurm."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -10,24 +10,20 @@ from repro.config.section import Section
 
 
 class InlineLauncher(Section):
-    """Processes of this one; `parallel` runs at once."""
+    """Runs on this machine, `parallel` at once, one process each."""
+
+    runs_here: ClassVar[bool] = True  # as processes of this machine
+    wants_gpus: ClassVar[bool] = False  # runs use the GPUs that they find
+    ranks: ClassVar[int] = 1  # processes of one run
 
     name: Literal["inline"]
     parallel: PositiveInt | Literal["auto"]
 
-    @property
-    def wants_gpus(self) -> bool:
-        """It asks for nothing: a run takes what it finds."""
-        return False
-
-    @property
-    def runs_here(self) -> bool:
-        """Whether runs are processes of this machine."""
-        return True
-
 
 class LocalLauncher(Section):
-    """submitit's local executor: jobs on this machine, each with a log of its own, of one or more ranks."""
+    """Runs on this machine, `parallel` at once, each of `tasks_per_node` ranks on `gpus_per_node` GPUs of its own."""
+
+    runs_here: ClassVar[bool] = True
 
     name: Literal["local"]
     parallel: PositiveInt | Literal["auto"]
@@ -37,20 +33,19 @@ class LocalLauncher(Section):
 
     @property
     def wants_gpus(self) -> bool:
-        """Whether a run is to have GPUs."""
+        """Whether runs need GPUs."""
         return self.gpus_per_node > 0
 
     @property
-    def runs_here(self) -> bool:
-        """Whether runs are processes of this machine."""
-        return True
+    def ranks(self) -> int:
+        """Processes of one run."""
+        return self.tasks_per_node
 
 
 class SlurmLauncher(Section):
-    """What a run asks of Slurm. `parallel` caps how many tasks of an array run at once; null leaves a key to the site.
+    """Runs as Slurm jobs, at most `parallel` at once. None leaves an option to the site."""
 
-    `time_min` in minutes, `mem_gb` per node, `signal_lead_s` the seconds before the time limit at which a job is told.
-    """
+    runs_here: ClassVar[bool] = False
 
     name: Literal["slurm"]
     parallel: PositiveInt
@@ -66,8 +61,8 @@ class SlurmLauncher(Section):
     tasks_per_node: PositiveInt
     gpus_per_node: NonNegativeInt | None
     cpus_per_task: PositiveInt
-    mem_gb: PositiveFloat | None
-    signal_lead_s: PositiveInt
+    mem_gb: PositiveFloat | None  # per node
+    signal_lead_s: PositiveInt  # from the signal to the time limit
     requeue: bool
     max_requeues: NonNegativeInt
     array_size: PositiveInt | None
@@ -78,14 +73,9 @@ class SlurmLauncher(Section):
 
     @property
     def wants_gpus(self) -> bool:
-        """Whether a run is to have GPUs, in whichever of sbatch's words."""
+        """Whether runs need GPUs, by any option of sbatch."""
         words = [f"{key}={value}" for key, value in {"gres": self.gres or "", **self.extra}.items()]
         return bool(self.gpus_per_node) or any("gpu" in word for word in words)
-
-    @property
-    def runs_here(self) -> bool:
-        """A login node is not the device that runs."""
-        return False
 
     @property
     def ranks(self) -> int:

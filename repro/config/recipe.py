@@ -10,18 +10,14 @@ from repro.config.section import Section
 
 
 class RecipeChanges(Section):
-    """The part of a recipe that a training in stages has its own of; `epochs` are then those of one stage.
-
-    Learning rates are those at `lr_batch`, scaled linearly with the global batch. `optimizer` is a name of timm's;
-    `momentum` is SGD's, None for an optimizer without it.
-    """
+    """The part of a recipe that a staged training replaces; `epochs` are then those of one stage."""
 
     epochs: PositiveInt
     global_batch: PositiveInt
     micro_batch: PositiveInt
-    optimizer: str
-    momentum: float | None = Field(ge=0, lt=1)
-    lr: float = Field(gt=0)
+    optimizer: str  # a name of timm
+    momentum: float | None = Field(ge=0, lt=1)  # of SGD; None for an optimizer without it
+    lr: float = Field(gt=0)  # for `lr_batch`; learning rates scale linearly with the global batch
     lr_batch: PositiveInt
     weight_decay: NonNegativeFloat
     warmup_epochs: NonNegativeFloat
@@ -33,7 +29,7 @@ class RecipeChanges(Section):
 
 
 class Recipe(RecipeChanges):
-    """How to train, whole."""
+    """A complete recipe."""
 
     name: str
     clip_grad_norm: float | None = Field(gt=0)
@@ -53,5 +49,5 @@ class Recipe(RecipeChanges):
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate after warm-up, at this recipe's global batch."""
+        """The learning rate after warm-up, at the global batch of this recipe."""
         return self.lr * self.global_batch / self.lr_batch

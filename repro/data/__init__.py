@@ -1,1 +1,1 @@
-"""Data sets and the loader that feeds a training from any step on."""
+"""Data sets, and loaders that can start at any training step."""

@@ -1,9 +1,7 @@
-"""From a video to what a model sees of it: which frames, which square of them."""
+"""Clips of videos: which frames, and which square of them, a model sees."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +13,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from repro.config import Clip, Data
-from repro.data.splits import Lost
-from repro.data.video_decoding import UnreadableError, read_frames
-from repro.data.video_listing import Videos, tolerated
-from repro.errors import UserError
-from repro.geometry import TimeSformer
+from repro.counting.geometry import TimeSformer
+from repro.data.folder_files import FolderFiles
+from repro.data.unreadable_files import UnreadableFiles
+from repro.data.video_decoding import read_frames
+from repro.data.video_inspection import Videos
 
-VIEWS = 3  # of video-1: left, centre, right (above, centre, below in an upright video)
+Kind = Literal["training", "clip1", "video1"]
 
 
-def frames_of_clip(total: int, frames: int, step: int, start: float) -> list[int]:
-    """Which frames of `total` a clip has: `frames` of them, `step` apart, the first at a share `start` of what is free.
+def clip_frames(total: int, frames: int, step: int, start: float) -> list[int]:
+    """Return the numbers of a clip's `frames` frames, `step` apart, in a video of `total`.
 
-    Where the video is shorter than that, spread evenly over it from its first frame to its last.
+    `start` in [0, 1) is the position of the clip in the video. In a video that is shorter than the clip, the frames are
+    spread evenly from the first to the last.
     """
     span = (frames - 1) * step
     if span >= total:
@@ -36,8 +35,8 @@ def frames_of_clip(total: int, frames: int, step: int, start: float) -> list[int
     return list(range(first, first + span + 1, step))
 
 
-def scaled(frames: Tensor, short_side: int) -> Tensor:
-    """Frames, uint8 (n, height, width, 3), as float32 (n, 3, height, width) in [0, 1], the shorter side as asked."""
+def resized(frames: Tensor, short_side: int) -> Tensor:
+    """Resize frames, uint8 (n, height, width, 3), to a shorter side: float32 (n, 3, height, width) in [0, 1]."""
     images = frames.permute(0, 3, 1, 2).float() / 255
     height, width = images.shape[2:]
     if min(height, width) == short_side:
@@ -47,8 +46,8 @@ def scaled(frames: Tensor, short_side: int) -> Tensor:
     return functional.interpolate(images, size=size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def spatial_crops(images: Tensor, size: int) -> list[Tensor]:
-    """Three squares along the longer side, first, middle and last, of frames whose shorter side is `size`."""
+def three_crops(images: Tensor, size: int) -> list[Tensor]:
+    """Return three squares along the longer side, first, centre and last, of images whose shorter side is `size`."""
     height, width = images.shape[2:]
     free_y, free_x = height - size, width - size
     return [images[:, :, y : y + size, x : x + size] for y, x in ((0, 0), (free_y // 2, free_x // 2), (free_y, free_x))]
@@ -56,49 +55,51 @@ def spatial_crops(images: Tensor, size: int) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Videos, each as a clip; decoded when asked for.
+    """Videos as clips, decoded when they are indexed.
 
-    `of` is what a clip is: `training` has its frames, square and side drawn by chance; `clip1` is the middle of the
-    video and of its frames; `video1` the same frames in three squares, (3, frames, channels, height, width).
-
-    In the place of a video that has broken since it was listed comes the next one of its class that has not: so all
-    others stay where they were, and a resumed run sees what it would have seen. `lost` marks those.
+    `kind`: `training` has random frames, crop and flip; `clip1` is the middle of the video and of its frames; `video1`
+    has the same frames in three crops, (3, frames, channels, height, width).
     """
 
-    folder: Path
-    names: np.ndarray  # bytes, as in ImageFiles
-    labels: Tensor
-    totals: Tensor  # frames of each video
+    files: FolderFiles
+    labels: Tensor  # the class of each video, int64 (videos,)
+    totals: Tensor  # the number of frames of each video, int64 (videos,)
     shape: TimeSformer
     clip: Clip
     mean: Tensor
     std: Tensor
-    of: Literal["training", "clip1", "video1"]
-    places: Tensor  # of each video among those that were listed
-    lost: Lost
+    kind: Kind
+    unreadable: UnreadableFiles  # since the videos were listed; the next one of the class replaces each
+    positions: Tensor  # of the videos in `unreadable`, int64 (videos,)
 
     @classmethod
-    def make(cls, videos: Videos, labels: Sequence[int], data: Data, shape: TimeSformer) -> Clips:
-        """The videos' training clips; `as_` gives the others."""
+    def of(cls, videos: Videos, class_names: Sequence[str], data: Data, shape: TimeSformer) -> Clips:
+        """Return the training clips of videos, labelled by indices into `class_names`."""
         assert data.clip is not None
-        encoded = np.array([os.fsencode(name) for name in videos.names])
+        index = {name: number for number, name in enumerate(class_names)}
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-        counted, places = torch.tensor(videos.frames), torch.arange(len(encoded))
-        lost = Lost(tuple(os.path.join(videos.folder.name, name) for name in videos.names))
-        for place in np.flatnonzero(np.isin(videos.names, videos.lost)):
-            lost.marks[place] = 1
+        lost = np.flatnonzero(np.isin(videos.names, videos.lost)).tolist()
         return cls(
-            videos.folder, encoded, torch.tensor(labels), counted, shape, data.clip, mean, std, "training", places, lost
+            files=FolderFiles.of(videos.folder, videos.names),
+            labels=torch.tensor([index[name] for name in videos.classes]),
+            totals=torch.tensor(videos.frames),
+            shape=shape,
+            clip=data.clip,
+            mean=mean,
+            std=std,
+            kind="training",
+            unreadable=UnreadableFiles(len(videos.names), lost),
+            positions=torch.arange(len(videos.names)),
         )
 
-    def as_(self, of: Literal["training", "clip1", "video1"]) -> Clips:
-        """The same videos, as other clips."""
-        return replace(self, of=of)
+    def as_kind(self, kind: Kind) -> Clips:
+        """Return other clips of the same videos."""
+        return replace(self, kind=kind)
 
     @property
     def is_random(self) -> bool:
-        """Whether a clip is drawn anew each time, from torch's global generator."""
-        return self.of == "training"
+        """Whether clips are drawn from torch's global generator."""
+        return self.kind == "training"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,55 +107,31 @@ class Clips:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         size, label = self.shape.image_size, int(self.labels[index])
         start = float(torch.rand(())) if self.is_random else 0.5
-        frames = self._frames(index, start)
-        if self.of == "training":
-            return (self._drawn(frames) - self.mean) / self.std, label
-        crops = spatial_crops(scaled(frames, size), size)
-        seen = crops[1] if self.of == "clip1" else torch.stack(crops)
-        return (seen - self.mean) / self.std, label
+        frames = self.unreadable.read(index, self.labels, self.positions, lambda video: self._read(video, start))
+        if self.is_random:
+            pixels = self._random_crop(frames)
+        else:
+            crops = three_crops(resized(frames, size), size)
+            pixels = crops[1] if self.kind == "clip1" else torch.stack(crops)
+        return (pixels - self.mean) / self.std, label
 
     def take(self, indices: Tensor) -> Clips:
-        """These videos only."""
         return replace(
             self,
-            names=self.names[indices.numpy()],
+            files=self.files.take(indices.numpy()),
             labels=self.labels[indices],
             totals=self.totals[indices],
-            places=self.places[indices],
+            positions=self.positions[indices],
         )
 
-    def _frames(self, index: int, start: float) -> Tensor:
-        """Frames of the video's clip, or, where it is lost, of the next one's of its class.
+    def _read(self, index: int, start: float) -> Tensor:
+        numbers = clip_frames(int(self.totals[index]), self.shape.frames, self.clip.frame_step, start)
+        return torch.from_numpy(read_frames(Path(self.files.name(index)), numbers))
 
-        Raises `UserError` where too many are.
-        """
-        alike = (self.labels == self.labels[index]).nonzero().flatten()
-        alike = torch.cat([alike[alike >= index], alike[alike < index]])
-        for other in alike.tolist():
-            place = int(self.places[other])
-            if self.lost.marks[place]:
-                continue
-            wanted = frames_of_clip(int(self.totals[other]), self.shape.frames, self.clip.frame_step, start)
-            path = Path(os.path.join(self.folder, os.fsdecode(self.names[other])))
-            try:
-                return read_frames(path, wanted)
-            except UnreadableError as error:
-                self.lost.marks[place] = 1
-                many, most = int(self.lost.marks.sum()), tolerated(len(self.lost.names))
-                if many > most:
-                    raise UserError(
-                        f"{error}; {many} videos have broken since they were listed, at most {most} may; "
-                        "put them back and launch again"
-                    ) from None
-                print(f"{error}; the next video of its class is taken for it", file=sys.stderr, flush=True)
-        raise UserError(
-            f"{self.folder}: no video of class {int(self.labels[index])} can be read any more; put them back"
-        )
-
-    def _drawn(self, frames: Tensor) -> Tensor:
+    def _random_crop(self, frames: Tensor) -> Tensor:
         size, (low, high) = self.shape.image_size, self.clip.zoom
-        zoom, down, right, mirror = torch.rand(4).tolist()
-        images = scaled(frames, max(size, round(size * (low + (high - low) * zoom))))
+        zoom, down, right, flip = torch.rand(4).tolist()
+        images = resized(frames, max(size, round(size * (low + (high - low) * zoom))))
         y, x = int(down * (images.shape[2] - size + 1)), int(right * (images.shape[3] - size + 1))
-        square = images[:, :, y : y + size, x : x + size]
-        return square.flip(-1) if mirror < 0.5 else square
+        crop = images[:, :, y : y + size, x : x + size]
+        return crop.flip(-1) if flip < 0.5 else crop

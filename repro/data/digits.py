@@ -11,43 +11,40 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from repro.config import Data, Recipe
-from repro.data.in_memory import ImagesInMemory, check_not_augmented, digest
+from repro.counting.geometry import Geometry
+from repro.data.in_memory import ImagesInMemory, array_digest, check_not_augmented
 from repro.data.splits import Splits, check_channels
 from repro.errors import UserError
-from repro.geometry import Geometry
 
 IMAGE_SIZE = 8
 TEST_IMAGES = 360
-WHITE = 16  # the largest pixel
+WHITE = 16  # the largest pixel value
 
 
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
-    """1,437 training and 360 test images, stratified, the same ones for every seed.
-
-    Raises `UserError` for another image size than 8, another number of channels than 1, or a recipe that augments.
-    """
+    """Load 1,437 training and 360 test images, a stratified split. Raises `UserError` if the model takes others."""
     if model.image_size != IMAGE_SIZE:
         raise UserError(f"model.image_size={model.image_size}: data=digits is 8x8; set model.image_size=8")
     check_channels(data, model, channels=1)
     check_not_augmented(data, recipe)
     train, test = raw_splits()
     return Splits(
-        train=_normalised(*train, data),
-        test=_normalised(*test, data),
+        train=_images(*train, data),
+        test=_images(*test, data),
         num_classes=10,
-        fingerprint=digest(*train, *test),
+        fingerprint=array_digest(*train, *test),
     )
 
 
 def raw_splits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Training and test pixels, uint8 in [0, 16] of shape (images, 8, 8), each with its labels, int64 (images,)."""
+    """Return training and test pixels, uint8 in [0, 16] of shape (images, 8, 8), with labels, int64 (images,)."""
     digits = load_digits()
     pixels, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
-    # The split is part of the data: it must not follow the run's seed.
+    # The split is part of the data: it must not depend on the run's seed.
     train, test = train_test_split(np.arange(len(labels)), test_size=TEST_IMAGES, random_state=0, stratify=labels)
     return (pixels[train], labels[train]), (pixels[test], labels[test])
 
 
-def _normalised(pixels: np.ndarray, labels: np.ndarray, data: Data) -> ImagesInMemory:
+def _images(pixels: np.ndarray, labels: np.ndarray, data: Data) -> ImagesInMemory:
     images = torch.from_numpy(pixels).to(torch.float32).unsqueeze(1) / WHITE
     return ImagesInMemory((images - data.mean[0]) / data.std[0], torch.from_numpy(labels))

@@ -1,4 +1,4 @@
-"""Images that fit into memory, and what data sets of them share."""
+"""Images in memory, and what such data sets share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from repro.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class ImagesInMemory:
-    """Normalised images in memory: float32 (images, channels, height, width), and their classes, int64 (images,).
-
-    `masks`, where somebody knows them, are bool (images, height, width): the pixels of the object that the class is of.
-    """
+    """Normalised images, float32 (images, channels, height, width), and their classes, int64 (images,)."""
 
     images: Tensor
     labels: Tensor
-    masks: Tensor | None = None
+    masks: Tensor | None = None  # bool (images, height, width): the pixels of the object, if they are known
     is_random: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -33,25 +30,20 @@ class ImagesInMemory:
         return self.images[index], int(self.labels[index])
 
     def take(self, indices: Tensor) -> ImagesInMemory:
-        """These images only."""
         masks = None if self.masks is None else self.masks[indices]
         return ImagesInMemory(self.images[indices], self.labels[indices], masks)
 
 
 def check_not_augmented(data: Data, recipe: Recipe) -> None:
-    """Raise `UserError` for a recipe that augments: images in memory are taken as they are."""
-    for key, value in (
-        ("rand_augment", recipe.rand_augment),
-        ("color_jitter", recipe.color_jitter),
-        ("random_erasing", recipe.random_erasing),
-    ):
-        if value:
+    """Raise `UserError` for a recipe with image augmentation, which this data set does not apply."""
+    for key in ("rand_augment", "color_jitter", "random_erasing"):
+        if value := getattr(recipe, key):
             raise UserError(f"recipe.{key}={value}: data={data.name} is not augmented; use a local recipe")
 
 
-def digest(*parts: NDArray[Any]) -> str:
-    """16 hex digits that change when any byte of the arrays does."""
-    found = blake2b(digest_size=8)
-    for part in parts:
-        found.update(np.ascontiguousarray(part).tobytes())
-    return found.hexdigest()
+def array_digest(*arrays: NDArray[Any]) -> str:
+    """Return 16 hex digits of the arrays' bytes."""
+    digest = blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,67 +1,63 @@
-"""Kinetics-400 and other sets of labelled videos, as people have them: class folders, or lists in csv files."""
+"""Kinetics-400, and other labelled videos in class folders or csv files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from repro.config import Data, Recipe
+from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.clips import Clips
 from repro.data.in_memory import check_not_augmented
-from repro.data.places import find_kinetics, video_validation
+from repro.data.layouts import find_split
+from repro.data.listing import list_videos
 from repro.data.splits import Splits, check_channels
-from repro.data.video_listing import (
-    Videos,
-    as_begun,
-    check_same_classes,
-    keep_listing,
-    list_videos,
-    usable,
-    video_fingerprint,
-)
-from repro.geometry import Geometry, TimeSformer
+from repro.data.video_inspection import Videos, save_listing, saved_listing, usable_videos, video_fingerprint
+from repro.errors import UserError, first_few
 
 
-def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
-    """Training clips, drawn by chance, and the validation videos as test clips: clip-1, and video-1 in `views`.
+def load(data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = None) -> Splits:
+    """Load random training clips, and the validation videos as test clips: clip-1, and video-1 in `views`.
 
-    `data.root` holds `train` and `val` (or `validation`, `validate`): see `video_listing.list_videos` for how. Videos
-    that cannot be decoded, or have fewer frames than a clip, are left out and named in `skipped`. A video that breaks
-    later is replaced by another one of its class, see `clips.Clips`. Raises `UserError` for anything else that is not
-    such a data set, or a recipe that augments beyond the clip's own draw.
+    Videos that cannot be decoded, or have fewer frames than a clip, are left out and named in `skipped`. A video that
+    becomes unreadable later is replaced by another one of its class. `fingerprint` is given if their content is known
+    better than by listing them. Raises `UserError` for another layout (see `list_videos`), or a recipe with
+    augmentation beyond the random clip.
     """
-    return splits_of(find_kinetics(data), data, recipe, model)
-
-
-def splits_of(root: Path, data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = None) -> Splits:
-    """The splits of the videos below `root`; `fingerprint` where something better is known than their listing."""
     assert isinstance(model, TimeSformer)
     check_channels(data, model, channels=3)
     check_not_augmented(data, recipe)
-    now = tuple(usable(list_videos(root, split), model.frames) for split in ("train", video_validation(root)))
+    train, test = (usable_videos(list_videos(find_split(data, split)), model.frames) for split in ("train", "test"))
     if fingerprint is not None:
-        return _made_of(now, data, model, fingerprint)
-    found = _made_of(now, data, model, video_fingerprint(*now))
-    keep_listing(found.fingerprint, *now)
+        return _splits(train, test, data, model, fingerprint)
+    splits = _splits(train, test, data, model, video_fingerprint(train, test))
+    save_listing(splits.fingerprint, train, test)
 
-    def earlier(began_with: str) -> Splits | None:
-        begun = as_begun(began_with, *now)
-        return None if begun is None else _made_of(begun, data, model, began_with)
+    def with_fingerprint(trained_on: str) -> Splits | None:
+        saved = saved_listing(trained_on, train, test)
+        return None if saved is None else _splits(saved[0], saved[1], data, model, trained_on)
 
-    return replace(found, as_begun=earlier)
+    return replace(splits, with_fingerprint=with_fingerprint)
 
 
-def _made_of(videos: Sequence[Videos], data: Data, model: TimeSformer, fingerprint: str) -> Splits:
-    train, test = videos
-    classes = {name: number for number, name in enumerate(check_same_classes(train, test))}
-    trained, tested = (Clips.make(some, [classes[name] for name in some.classes], data, model) for some in videos)
+def _splits(train: Videos, test: Videos, data: Data, model: TimeSformer, fingerprint: str) -> Splits:
+    classes = _class_names(train, test)
+    train_clips, test_clips = (Clips.of(videos, classes, data, model) for videos in (train, test))
     return Splits(
-        train=trained,
-        test=tested.as_("clip1"),
+        train=train_clips,
+        test=test_clips.as_kind("clip1"),
         num_classes=len(classes),
         fingerprint=fingerprint,
-        views={"video1": tested.as_("video1")},
+        views={"video1": test_clips.as_kind("video1")},
         skipped=(*train.skipped, *test.skipped),
-        lost=(trained.lost, tested.lost),
+        unreadable=(train_clips.unreadable, test_clips.unreadable),
     )
+
+
+def _class_names(train: Videos, test: Videos) -> Sequence[str]:
+    """All classes, in order. Raises `UserError` if the test videos have a class that the training videos have not."""
+    # Numbers, which csv files have for classes, by value, names alphabetically.
+    classes = sorted(set(train.classes), key=lambda name: (int(name), "") if name.isdecimal() else (-1, name))
+    if extra := sorted(set(test.classes) - set(classes)):
+        raise UserError(f"{test.folder}: classes without a training video: {first_few(extra)}")
+    return classes

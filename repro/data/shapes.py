@@ -1,15 +1,15 @@
-"""Shapes on clutter: generated images in 8 classes whose object, a seventh of the image, is known to the pixel.
+"""Shapes on clutter: generated images in 8 classes, with the exact mask of the object, a seventh of the image.
 
-Made for token dropping: to drop the background is right, to drop the object is wrong. The class is the kind of object;
-the same scene can be drawn with any kind, and everything else in it (ground, lines, blobs, the object's size and place)
-is then the same. Hues overlap between neighbouring kinds, so that hue alone does not tell them apart; lines and blobs
-have hues of all kinds. Nothing is downloaded.
+Made for token dropping, where dropping the background is right and dropping the object is wrong. The class is the kind
+of object. A scene can be drawn with any kind; ground, lines, blobs, and the object's size and place stay the same. Hues
+of neighbouring kinds overlap, so hue alone does not separate them; lines and blobs have hues of all kinds.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,62 +18,60 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from repro.config import Data, Recipe
+from repro.counting.geometry import Geometry
 from repro.data import shapes_drawing
-from repro.data.cache import cache_folder, version
-from repro.data.in_memory import ImagesInMemory, check_not_augmented, digest
+from repro.data.cache import data_cache, source_digest
+from repro.data.in_memory import ImagesInMemory, array_digest, check_not_augmented
 from repro.data.shapes_drawing import NAMES, Bools, Pixels, draw, scenes
 from repro.data.splits import Splits, check_channels
 from repro.errors import UserError
-from repro.geometry import Geometry
-from repro.runs.files import replacing
+from repro.files import replacing
 
 TRAIN_IMAGES, TEST_IMAGES = 4096, 1024
-SMALLEST = 16  # pixels a side: below, a star and a disc look the same
+SMALLEST = 16  # pixels a side: below that, a star looks like a disc
 
 Part = tuple[Pixels, NDArray[np.int64], Bools]
+_ARRAYS = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels", "classes", "masks")]
 
 
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
-    """4,096 training and 1,024 test images of the model's size, as many of each class, the same ones for every seed.
+    """Load 4,096 training and 1,024 test images at the model's size: balanced classes, the same for every seed.
 
-    Both splits have `masks`. Raises `UserError` for another number of channels than 3, images of less than 16 pixels a
-    side, or a recipe that augments.
+    Both splits have `masks`. Raises `UserError` for channels other than 3, less than 16 pixels a side, or a recipe with
+    augmentation.
     """
     if model.image_size < SMALLEST:
         raise UserError(f"model.image_size={model.image_size}: data=shapes is drawn at {SMALLEST} pixels or more")
     check_channels(data, model, channels=3)
     check_not_augmented(data, recipe)
-    train, test = kept_splits(cache_folder(data), model.image_size)
+    train, test = cached_splits(data_cache(data), model.image_size)
     return Splits(
-        train=_normalised(train, data),
-        test=_normalised(test, data),
+        train=_images(train, data),
+        test=_images(test, data),
         num_classes=len(NAMES),
-        fingerprint=digest(*train, *test),
+        fingerprint=array_digest(*train, *test),
     )
 
 
 def raw_splits(side: int) -> tuple[Part, Part]:
-    """Training and test images, drawn: pixels (uint8, n x side x side x 3), classes (int64), masks (bool)."""
+    """Draw training and test images: pixels (uint8, n x side x side x 3), classes (int64) and masks (bool)."""
     return _part(0, TRAIN_IMAGES, side), _part(1, TEST_IMAGES, side)
 
 
-def kept_splits(folder: Path, side: int) -> tuple[Part, Part]:
-    """`raw_splits`, drawn once and kept in a file of `folder`; a file that is damaged is drawn anew.
-
-    Where the folder cannot be written, a warning says so and nothing is kept.
-    """
-    path = folder / f"shapes-{side}-{TRAIN_IMAGES}-{TEST_IMAGES}-{version(shapes_drawing)}.safetensors"
-    kept = _read(path)
-    if kept is not None:
-        return kept
+def cached_splits(folder: Path, side: int) -> tuple[Part, Part]:
+    """Return `raw_splits` from a file in `folder`, written if missing or damaged. Warns if it cannot be written."""
+    path = folder / f"shapes-{side}-{TRAIN_IMAGES}-{TEST_IMAGES}-{source_digest(shapes_drawing)}.safetensors"
+    cached = _read(path)
+    if cached is not None:
+        return cached
     train, test = raw_splits(side)
-    names = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels", "classes", "masks")]
     try:
         with replacing(path) as temporary:
-            save_file(dict(zip(names, (*train, *test), strict=True)), temporary, {"digest": digest(*train, *test)})
+            arrays: tuple[NDArray[Any], ...] = (*train, *test)  # mypy's own join of the three types varies between runs
+            save_file(dict(zip(_ARRAYS, arrays, strict=True)), temporary, {"digest": array_digest(*arrays)})
     except OSError as error:
         warnings.warn(
-            f"{path}: cannot be kept ({error.strerror}); shapes are drawn for every run (or set data.root)",
+            f"{path}: cannot be written ({error.strerror}); shapes are drawn again for every run (or set data.root)",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -87,20 +85,17 @@ def _part(stream: int, count: int, side: int) -> Part:
 
 
 def _read(path: Path) -> tuple[Part, Part] | None:
-    """What is kept there; None where there is nothing, or nothing that is whole."""
+    """The splits in a file; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as stored:
-            said = (stored.metadata() or {}).get("digest")
-            train, test = (
-                tuple(stored.get_tensor(f"{split}.{what}") for what in ("pixels", "classes", "masks"))
-                for split in ("train", "test")
-            )
+            written_digest = (stored.metadata() or {}).get("digest")
+            arrays = tuple(stored.get_tensor(name) for name in _ARRAYS)
     except (FileNotFoundError, SafetensorError):
         return None
-    return (train, test) if digest(*train, *test) == said else None
+    return (arrays[:3], arrays[3:]) if array_digest(*arrays) == written_digest else None
 
 
-def _normalised(part: Part, data: Data) -> ImagesInMemory:
+def _images(part: Part, data: Data) -> ImagesInMemory:
     pixels, classes, masks = part
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (data.mean, data.std))
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

@@ -1,7 +1,7 @@
-"""Drawing shapes on clutter: pixels, masks and how they follow from an index. NumPy alone.
+"""Drawing shapes on clutter: pixels and masks as a function of an index, the same on every machine.
 
-Only operations that IEEE 754 rounds alike everywhere are used (no sine, no power), and the generator's raw words, which
-NumPy promises not to change: so the pixels are the same on every machine.
+For that, only operations that IEEE 754 rounds identically everywhere are used (no sine, no power), and the raw words of
+the bit generator, which NumPy guarantees not to change.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ F64: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Pixels: TypeAlias = NDArray[np.uint8]
 
-AREA = (0.105, 0.15)  # of the image, the object's, before it is cut into pixels
-HUE_SPREAD = 1.25  # of neighbouring kinds: 1 would tell them apart without their shape
-MAX_TURN = 0.2  # tangent of half the largest turn to either side: 22.6 degrees
+AREA = (0.105, 0.15)  # range of the object's share of the image, before rasterisation
+HUE_SPREAD = 1.25  # overlap of neighbouring kinds: with 1, hue would separate them without their shape
+MAX_TURN = 0.2  # tangent of half the largest rotation to either side: 22.6 degrees
 LINES, BLOBS = 3, 5
-BLOB_RADIUS = (0.03, 0.07)  # of the image's side
-NOISE = 0.05  # to either side, of the range of a pixel
-SUBPIXELS = 2  # a side: an edge has five levels
-_CHUNK = 256  # images drawn at once: what they need fits a cache
+BLOB_RADIUS = (0.03, 0.07)  # relative to the image's side
+NOISE = 0.05  # amplitude to either side, for pixels in [0, 1]
+SUBPIXELS = 2  # a side: an edge has five levels of coverage
+_CHUNK = 256  # images drawn at once: their arrays fit a CPU cache
 
 
 def _triangle(x: F64, y: F64) -> Bools:
@@ -40,7 +40,8 @@ def _star(x: F64, y: F64) -> Bools:
     return np.asarray(inside >= 4)
 
 
-# Within the unit circle, y downwards; the area of each in the same units. Neighbours are alike in hue, not in shape.
+# By kind: whether a point is inside, within the unit circle and y downwards, and the area in the same units.
+# Neighbours in this list are similar in hue, not in shape.
 KINDS: dict[str, tuple[Callable[[F64, F64], Bools], float]] = {
     "disc": (lambda x, y: x * x + y * y < 1, 3.141592653589793),
     "cross": (lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 0.95), 1.92),
@@ -53,7 +54,7 @@ KINDS: dict[str, tuple[Callable[[F64, F64], Bools], float]] = {
 }
 NAMES = tuple(KINDS)
 
-# Where each number of a scene stands; all are uniform in [0, 1). A line and a blob take five each.
+# Position of each number of a scene; all are uniform in [0, 1). A line and a blob take five each.
 _AREA, _TURN, _PLACE, _HUE, _PALENESS = 0, 1, slice(2, 4), 4, 5
 _GROUND, _TEXTURE, _WAVE = slice(6, 9), slice(9, 12), 12
 _LINES = 15
@@ -63,9 +64,9 @@ _NUMBERS = _BLOBS + 5 * BLOBS
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """All that is drawn by chance: numbers in [0, 1) of shape (scenes, ...) and noise, uint8 (scenes, side, side, 3).
+    """Everything random in images: numbers in [0, 1), (scenes, n), and noise, uint8 (scenes, side, side, 3).
 
-    No class is in it: the same scene can be drawn with any kind of object.
+    The class is not part of a scene, which can be drawn with any kind of object.
     """
 
     numbers: F64
@@ -76,16 +77,16 @@ class Scenes:
 
     @property
     def side(self) -> int:
-        """Pixels."""
+        """Width and height, in pixels."""
         return int(self.noise.shape[1])
 
     def take(self, which: slice) -> Scenes:
-        """These scenes only."""
+        """Return these scenes only."""
         return Scenes(self.numbers[which], self.noise[which])
 
 
 def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
-    """The scenes of some indices, each a function of (stream, index); at another size only its noise differs."""
+    """Draw scenes, each a function of (stream, index); at another size only the noise differs."""
     words = _NUMBERS + -(-side * side * 3 // 8)
     raw = np.stack([np.random.PCG64([*stream, index]).random_raw(words) for index in indices])
     numbers: F64 = (raw[:, :_NUMBERS] >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -93,52 +94,54 @@ def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
     return Scenes(numbers, noise.reshape(-1, side, side, 3))
 
 
-def draw(what: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None) -> tuple[Pixels, Bools]:
-    """Scenes with an object of these kinds (indices into `NAMES`).
+def draw(
+    scene: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None
+) -> tuple[Pixels, Bools]:
+    """Draw scenes with an object of these kinds (indices into `NAMES`).
 
     Args:
-        zoom: of the object's diameter.
-        centres: (scenes, 2), of the objects, to the right and down, in shares of the image's side; None: the scenes'.
+        zoom: factor of the object's diameter.
+        centres: (scenes, 2), x and y of the objects relative to the image's side; None: those of the scenes.
 
     Returns pixels, uint8 (scenes, side, side, 3), and masks, bool (scenes, side, side): the object's pixels.
     """
-    places = own_centres(what, zoom) if centres is None else centres
-    parts = [slice(start, start + _CHUNK) for start in range(0, len(what), _CHUNK)]
-    drawn = [_draw(what.take(part), kinds[part], zoom, places[part]) for part in parts]
+    centres = own_centres(scene, zoom) if centres is None else centres
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(scene), _CHUNK)]
+    drawn = [_draw(scene.take(part), kinds[part], zoom, centres[part]) for part in parts]
     return np.concatenate([pixels for pixels, _ in drawn]), np.concatenate([masks for _, masks in drawn])
 
 
-def reach(what: Scenes, zoom: float = 1.0) -> F64:
-    """How far the widest kind reaches from its centre, (scenes,), in shares of the image's side."""
-    return np.sqrt(zoom * zoom * _area(what.numbers) / min(unit for _, unit in KINDS.values()))
+def reach(scene: Scenes, zoom: float = 1.0) -> F64:
+    """Return the radius of the widest kind, (scenes,), relative to the image's side."""
+    return np.sqrt(zoom * zoom * _area(scene.numbers) / min(unit for _, unit in KINDS.values()))
 
 
-def own_centres(what: Scenes, zoom: float = 1.0) -> F64:
-    """Where a scene has its object, (scenes, 2): anywhere that is far enough from the border for the widest kind."""
-    far = reach(what, zoom)[:, None]
-    return far + (1 - 2 * far) * what.numbers[:, _PLACE]
+def own_centres(scene: Scenes, zoom: float = 1.0) -> F64:
+    """Return the object's centre in each scene, (scenes, 2): anywhere that keeps the widest kind inside the image."""
+    radius = reach(scene, zoom)[:, None]
+    return radius + (1 - 2 * radius) * scene.numbers[:, _PLACE]
 
 
-def _draw(what: Scenes, kinds: NDArray[np.int64], zoom: float, centres: F64) -> tuple[Pixels, Bools]:
-    numbers = what.numbers
-    canvas = _background(what)
+def _draw(scene: Scenes, kinds: NDArray[np.int64], zoom: float, centres: F64) -> tuple[Pixels, Bools]:
+    numbers = scene.numbers
+    canvas = _background(scene)
     cover = np.empty(canvas.shape[:3])
     for kind in np.unique(kinds):
-        those = kinds == kind
-        cover[those] = _cover(NAMES[kind], numbers[those], zoom, centres[those], what.side)
+        rows = kinds == kind
+        cover[rows] = _cover(NAMES[kind], numbers[rows], zoom, centres[rows], scene.side)
     hues = (kinds + 0.5 + HUE_SPREAD * (numbers[:, _HUE] - 0.5)) / len(KINDS)
     _paint(canvas, cover, _colours(hues, numbers[:, _PALENESS]))
-    canvas += NOISE * (what.noise / 127.5 - 1)
+    canvas += NOISE * (scene.noise / 127.5 - 1)
     pixels = np.floor(np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     return pixels, cover >= 0.5
 
 
-def _background(what: Scenes) -> F64:
-    """A dark, waved ground with lines and blobs on it, as light as objects are: (n, side, side, 3), in [0, 1]."""
-    numbers, side = what.numbers, what.side
+def _background(scene: Scenes) -> F64:
+    """A dark ground with waves, and on it lines and blobs as light as objects: (n, side, side, 3), in [0, 1]."""
+    numbers, side = scene.numbers, scene.side
     x, y = _grid(side, 1)
     across, along = _direction(numbers[:, _WAVE])
-    waves = _column(2 + 4 * numbers[:, _WAVE + 1])  # in the image
+    waves = _column(2 + 4 * numbers[:, _WAVE + 1])  # per image
     wave = waves * (_column(across) * x + _column(along) * y) + _column(numbers[:, _WAVE + 2])
     triangle = abs(wave - np.floor(wave) - 0.5)[..., None]  # in [0, 0.5]
     ground, texture = numbers[:, None, None, _GROUND], numbers[:, None, None, _TEXTURE]
@@ -146,7 +149,7 @@ def _background(what: Scenes) -> F64:
     for first in range(_LINES, _BLOBS, 5):
         angle, middle, width, hue, paleness = numbers[:, first : first + 5].T
         across, along = _direction(angle)
-        passed = _column(0.2 + 0.6 * middle)  # the point of the diagonal that the line goes through
+        passed = _column(0.2 + 0.6 * middle)  # where the line crosses the diagonal
         distance = abs(_column(across) * (x - passed) + _column(along) * (y - passed))
         _paint(canvas, _soft(_column(0.01 + 0.02 * width) - distance, side), _colours(hue, paleness))
     low, high = BLOB_RADIUS
@@ -159,13 +162,13 @@ def _background(what: Scenes) -> F64:
 
 
 def _area(numbers: F64) -> F64:
-    """The object's, as a share of the image's: the same for every kind."""
+    """The object's area relative to the image's, which does not depend on the kind."""
     low, high = AREA
     return low + (high - low) * numbers[:, _AREA]
 
 
 def _cover(kind: str, numbers: F64, zoom: float, centre: F64, side: int) -> F64:
-    """How much of each pixel an object covers: (n, side, side), in [0, 1]."""
+    """The share of each pixel that the object covers: (n, side, side), in [0, 1]."""
     inside, unit_area = KINDS[kind]
     radius = np.sqrt(zoom * zoom * _area(numbers) / unit_area)
     cos, sin = _direction(MAX_TURN * numbers[:, _TURN] + (1 - MAX_TURN) / 2)
@@ -178,14 +181,14 @@ def _cover(kind: str, numbers: F64, zoom: float, centre: F64, side: int) -> F64:
 
 
 def _direction(number: F64) -> tuple[F64, F64]:
-    """A unit vector (cosine, sine), from -90 to 90 degrees, by the tangent of half its angle."""
+    """A unit vector (cosine, sine) from -90 to 90 degrees, from the tangent of half its angle."""
     tangent = 2 * number - 1
     norm = 1 + tangent * tangent
     return (1 - tangent * tangent) / norm, 2 * tangent / norm
 
 
 def _colours(hue: F64, paleness: F64) -> F64:
-    """Colours, (n, 3), of these hues, lighter than every ground; hue 0 and 1 are red."""
+    """Colours (n, 3) of hues, lighter than every ground; hues 0 and 1 are red."""
     turned = hue[:, None] + np.array([0, 2 / 3, 1 / 3])
     pure = np.clip(abs(6 * (turned - np.floor(turned)) - 3) - 1, 0, 1)
     low = 0.3 + 0.3 * paleness[:, None]
@@ -197,12 +200,12 @@ def _paint(canvas: F64, alpha: F64, colour: F64) -> None:
 
 
 def _soft(depth: F64, side: int) -> F64:
-    """Coverage of a pixel whose centre lies `depth` (of the image's side) within an edge."""
+    """Coverage of a pixel whose centre is `depth`, relative to the image's side, inside an edge."""
     return np.clip(depth * side + 0.5, 0, 1)
 
 
 def _grid(side: int, parts: int) -> tuple[F64, F64]:
-    """Centres of the (sub)pixels, to the right and down, in [0, 1]: shapes (1, 1, n) and (1, n, 1)."""
+    """x and y of the (sub)pixels' centres, in [0, 1]: shapes (1, 1, n) and (1, n, 1)."""
     centres = (np.arange(side * parts) + 0.5) / (side * parts)
     return centres[None, None, :], centres[None, :, None]
 

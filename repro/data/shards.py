@@ -1,105 +1,133 @@
-"""Images in tar files: a few large files in the place of a million small ones, each image still found at once.
+"""Shards: a split's files in a few uncompressed zip files, each file read at random by a single `pread`.
 
-The tar files are WebDataset's: an image and its class under one key, `n01440764/n01440764_10026.JPEG` and
-`n01440764/n01440764_10026.cls`. Beside them lies an index of where each image begins, so that any order can be read,
-which a stream of tar files cannot: what a batch holds stays a function of its place in the epoch.
+`zipfile` reads the directory of each shard once, when the split is listed. Workers then need 60 bytes a file and share
+no file position, where an open `ZipFile` takes 650 bytes a file and cannot be used by two forked processes.
 """
 
 from __future__ import annotations
 
 import os
-import tarfile
+import posixpath
+import re
+import struct
 import weakref
 import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from repro.data.places import SHARDS_INDEX
-from repro.errors import UserError
+from repro.data.layouts import SHARDS, is_data_path, is_image, visible_files
+from repro.errors import UnreadableError, UserError, first_few
 
-CLASSES = "classes.txt"
-BLOCK = tarfile.BLOCKSIZE
-HOW = "repro shards --index"
-_ARRAYS = ("tars", "tar_sizes", "classes", "names", "labels", "tar", "offsets", "sizes")
+_REMEDY = "copy the shard again, or make it anew (repro shards)"
+_PART = re.compile(r"-(\d+)-of-(\d+)\.zip$")
 
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """Image files in tar files: of each its name, in which tar file it is, where it begins there, and its bytes."""
+    """Files in shards: of each its name, shard, position of its bytes in the shard, size and CRC-32."""
 
-    folder: Path
-    tars: tuple[str, ...]
+    paths: tuple[Path, ...]
     names: NDArray[np.bytes_]
-    tar: NDArray[np.int32]
+    shard: NDArray[np.int32]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    _open: dict[int, int] = field(default_factory=dict)  # file descriptors, by tar file
+    checksums: NDArray[np.uint32]
+    _descriptors: dict[int, int] = field(default_factory=dict)  # of open shards
 
     def __post_init__(self) -> None:
-        weakref.finalize(self, _close, self._open)
-
-    def __len__(self) -> int:
-        return len(self.names)
+        weakref.finalize(self, _close, self._descriptors)
 
     def name(self, index: int) -> str:
-        """`FOLDER/train-000003.tar: n01440764/n01440764_10026.JPEG`."""
-        return f"{self.folder / self.tars[self.tar[index]]}: {os.fsdecode(self.names[index])}"
+        """Return `FOLDER/train-00003-of-00129.zip: n01440764/n01440764_10026.JPEG`."""
+        return f"{self.paths[self.shard[index]]}: {os.fsdecode(self.names[index])}"
 
     def read(self, index: int) -> bytes:
-        """One image's bytes, in one read. Raises `UserError` where the tar file is not what its index says."""
-        number, start, size = int(self.tar[index]), int(self.offsets[index]), int(self.sizes[index])
-        if number not in self._open:
-            self._open[number] = os.open(self.folder / self.tars[number], os.O_RDONLY)
-        found = os.pread(self._open[number], BLOCK + size, start - BLOCK)  # no position that forked workers would share
+        """Return the bytes of a file. Raise `UnreadableError` if they do not have the checksum in the directory."""
+        number = int(self.shard[index])
         try:
-            header = tarfile.TarInfo.frombuf(found[:BLOCK], "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise UserError(f"{self.name(index)}: no tar header where the index says ({error}); {_MEND}") from None
-        if header.size != size or len(found) != BLOCK + size:
-            raise UserError(f"{self.name(index)}: {len(found) - BLOCK} of {size} bytes are there; {_MEND}")
-        return found[BLOCK:]
+            if number not in self._descriptors:
+                self._descriptors[number] = os.open(self.paths[number], os.O_RDONLY)
+            # pread, because forked workers share the position of an inherited descriptor.
+            data = os.pread(self._descriptors[number], int(self.sizes[index]), int(self.offsets[index]))
+        except OSError as error:
+            raise UnreadableError(f"{self.name(index)}: cannot be read ({error.strerror})") from None
+        if zlib.crc32(data) != self.checksums[index]:
+            raise UnreadableError(f"{self.name(index)}: its bytes do not have the checksum that the shard gives")
+        return data
 
-    def take(self, indices: Tensor) -> Shards:
-        """These images only."""
-        rows = indices.numpy()
-        every = (self.names, self.tar, self.offsets, self.sizes)
-        names, tar, offsets, sizes = (values[rows] for values in every)
-        return replace(self, names=names, tar=tar, offsets=offsets, sizes=sizes, _open={})
-
-
-_MEND = f"copy the tar file again, or make its index anew ({HOW})"
+    def take(self, rows: NDArray[np.int64]) -> Shards:
+        columns = {name: getattr(self, name)[rows] for name in ("names", "shard", "offsets", "sizes", "checksums")}
+        return replace(self, **columns, _descriptors={})
 
 
 def _close(descriptors: dict[int, int]) -> None:
-    for number in descriptors.values():
-        os.close(number)
+    for descriptor in descriptors.values():
+        os.close(descriptor)
 
 
-def load_index(folder: Path) -> tuple[Shards, tuple[str, ...], list[str], list[int]]:
-    """The shards of `folder`, their classes, and the name and class of each image.
+def open_shards(folder: Path) -> tuple[list[str], Shards]:
+    """List the images in the shards of `folder`, as stored; return their names and where they are.
 
-    Raises `UserError` for no index, one that cannot be read, or tar files that are gone or of another size.
+    Raises `UserError` for a shard that is missing, damaged or compressed.
     """
-    path = folder / SHARDS_INDEX
-    if not path.is_file():
-        raise UserError(f"{folder}: tar files without {SHARDS_INDEX}; {HOW} {folder}")
+    files = [name for name in visible_files(folder) if name.endswith(SHARDS)]
+    _check_complete(folder, files)
+    names: list[str] = []
+    rows: list[tuple[int, int, int, int]] = []
+    for number, file in enumerate(files):
+        for info, end in _members(folder / file):
+            names.append(posixpath.normpath(info.filename))
+            rows.append((number, end - info.file_size, info.file_size, info.CRC))
+    if not names:
+        raise UserError(f"{folder}: no images in its zip files")
+    check_unique(folder, zip(names, (files[row[0]] for row in rows), strict=True))
+    shard, offsets, sizes, checksums = np.array(rows, np.int64).T
+    encoded = np.array([os.fsencode(name) for name in names])
+    paths = tuple(folder / file for file in files)
+    shards = Shards(paths, encoded, shard.astype(np.int32), offsets, sizes, checksums.astype(np.uint32))
+    return names, shards
+
+
+def check_unique(folder: Path, images: Iterable[tuple[str, str]]) -> None:
+    """Raise `UserError` if two images, each a name and its archive in `folder`, have the same name."""
+    first: dict[str, str] = {}
+    for name, archive in images:
+        if name in first:
+            where = "it twice" if first[name] == archive else f"{first[name]} too"
+            raise UserError(f"{folder / archive}: {name} is in {where}; rename or remove one of them")
+        first[name] = archive
+
+
+def _members(path: Path) -> list[tuple[zipfile.ZipInfo, int]]:
+    """The images in a shard, each with the position behind its last byte."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in _ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {HOW} {folder}") from None
-    tars = tuple(os.fsdecode(name) for name in found["tars"])
-    for name, promised in zip(tars, found["tar_sizes"].tolist(), strict=True):
-        try:
-            size = (folder / name).stat().st_size
-        except OSError as error:
-            raise UserError(f"{folder / name}: cannot be read ({error.strerror}); copy it again") from None
-        if size != promised:
-            raise UserError(f"{folder / name}: {size} bytes, its index says {promised}; {_MEND}")
-    shards = Shards(folder, tars, found["names"], found["tar"], found["offsets"], found["sizes"])
-    names, classes = ([os.fsdecode(name) for name in found[key]] for key in ("names", "classes"))
-    return shards, tuple(classes), names, found["labels"].tolist()
+        with zipfile.ZipFile(path) as archive:
+            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+            # A stored file ends where the next header begins: the length of its own header is not in the directory.
+            ends = [*(info.header_offset for info in infos[1:]), archive.start_dir]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as error:
+        raise UserError(f"{path}: cannot be read as a zip file ({error}); {_REMEDY}") from None
+    members = zip(infos, ends, strict=True)
+    images = [(info, end) for info, end in members if is_image(info.filename) and is_data_path(info.filename)]
+    for info, _ in images:
+        # Bit 0: encrypted. Bit 3: written as a stream, with a data descriptor between this file and the next.
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0b1001:
+            raise UserError(
+                f"{path}: {info.filename} is not stored uncompressed; unzip it, and pack the folder (repro shards)"
+            )
+    return images
+
+
+def _check_complete(folder: Path, files: list[str]) -> None:
+    """Raise `UserError` if one of `<split>-00000-of-00129.zip` and so on is missing."""
+    expected: set[str] = set()
+    for file in files:
+        if match := _PART.search(file):
+            expected |= {f"{file[: match.start()]}-{number:05}-of-{match[2]}.zip" for number in range(int(match[2]))}
+    if missing := sorted(expected - set(files)):
+        raise UserError(f"{folder}: no {first_few(missing)}; copy the shards again")

@@ -1,4 +1,4 @@
-"""The training and test images of a run, whatever data set they come from."""
+"""The training and test images of a run, from any data set."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from repro.config import Data, Recipe
-from repro.errors import UserError
-from repro.geometry import Geometry
+from repro.counting.geometry import Geometry
+from repro.data.unreadable_files import UnreadableFiles
+from repro.errors import UserError, first_few
 
-# Imported when asked for: scikit-learn has no business in a training on ImageNet, nor image decoders in one on digits.
+# Imported when they are used: a training on ImageNet needs no scikit-learn, one on digits no image decoder.
 MODULES = {
+    "cifar10": "repro.data.cifar",
+    "cifar100": "repro.data.cifar",
     "digits": "repro.data.digits",
-    "imagefolder": "repro.data.imagefolder",
-    "imagenet": "repro.data.imagenet",
+    "imagefolder": "repro.data.image_folders",
+    "imagenet": "repro.data.image_folders",
     "kinetics400": "repro.data.kinetics400",
     "shapes": "repro.data.shapes",
     "shapes_video": "repro.data.shapes_video",
@@ -27,20 +30,20 @@ MODULES = {
 
 
 class Images(Protocol):
-    """A map-style set of labelled images.
+    """A map-style data set of labelled images.
 
-    An item is a normalised float32 image of shape (channels, height, width), or a view of one that becomes that with
-    its batch, and its class, an int.
+    An item is a normalised float32 image of shape (channels, height, width), or a `Uint8Image` whose batch becomes
+    that, and its class, an int.
     """
 
     @property
     def is_random(self) -> bool:
-        """Whether an item is drawn anew each time, from the global generators of Python, NumPy and torch."""
+        """Whether an item is augmented with draws from the global generators of Python, NumPy and torch."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """The class of every image, int64 of shape (images,)."""
+        """The class of every image, int64 (images,)."""
         ...
 
     def __len__(self) -> int: ...
@@ -48,62 +51,56 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
     def take(self, indices: Tensor) -> Images:
-        """The same set, of these images only."""
+        """Return these images only, in this order."""
         ...
 
 
-class Lost:
-    """Which of the files of a data set have turned out to be unreadable since they were listed.
+@dataclass(frozen=True, kw_only=True)
+class _DataSet:
+    num_classes: int
+    fingerprint: str  # 16 hex digits that change when the data change, not with `data.limit_*`
+    views: Mapping[str, Images] = field(default_factory=dict)  # of each test image, by name: items (views, ...)
+    skipped: tuple[str, ...] = ()  # files that were left out because they cannot be read: name and reason
+    unreadable: tuple[UnreadableFiles, ...] = ()  # files that became unreadable after they were listed
+    class_names: tuple[str, ...] = ()  # in the order of the labels; empty for data sets with fixed classes
 
-    `marks` (uint8, (names,)) are shared by a rank's loader processes.
-    """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.marks = torch.zeros(len(names), dtype=torch.uint8).share_memory_()
+@dataclass(frozen=True, kw_only=True)
+class Splits(_DataSet):
+    """The training and test images of a data set.
 
-
-@dataclass(frozen=True)
-class Splits:
-    """Training and test images. `fingerprint` (16 hex digits) changes when the data do, not with `data.limit_*`.
-
-    Attributes:
-        views: the test images again, by name, as several views of each: (views, ...) in the place of an image.
-        decoder: what decodes the training images; None where none are decoded.
-        in_shards: whether the training images come from tar files.
-        skipped: what was left out because it cannot be read, a line each: its name and why.
-        lost: what could be read when it was listed, and for which something else stands since.
-        as_begun: the splits of another fingerprint, with which a run has begun, where the difference is but a few files
-            that are lost; None where it is more.
+    `with_fingerprint` returns the splits of another fingerprint, which a run has trained on, if only a few of their
+    files have become unreadable since; None otherwise.
     """
 
     train: Images
     test: Images
-    num_classes: int
-    fingerprint: str
-    views: Mapping[str, Images] = field(default_factory=dict)
-    decoder: str | None = None
-    in_shards: bool = False
-    skipped: tuple[str, ...] = ()
-    lost: tuple[Lost, ...] = ()
-    as_begun: Callable[[str], Splits | None] | None = None
+    decoder: str | None = None  # of the training images; None if they are no image files
+    in_shards: bool = False  # whether the training images are in shards
+    with_fingerprint: Callable[[str], Splits | None] | None = None
 
 
-def load_splits(data: Data, recipe: Recipe, model: Geometry, began_with: str | None = None) -> Splits:
-    """The splits that `data` names, with the recipe's augmentation on the training images.
+@dataclass(frozen=True, kw_only=True)
+class EvalSplit(_DataSet):
+    """The test images of a data set."""
 
-    `began_with` is the fingerprint of the data that a run which goes on has begun with.
-    `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset. Raises `UserError` where data and
-    config disagree: classes, channels, image size, number of images, folders.
+    images: Images
+    total: int  # the number of test images; `images` are fewer if `data.limit_test` is set
+    fingerprint_of: str  # what it covers: `test images`, or `training and test images`
+
+
+def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint: str | None = None) -> Splits:
+    """Load the splits of `data`, with the recipe's augmentation on the training images.
+
+    `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset; `resume_fingerprint` is that of the
+    data that a resumed run has trained on. Raises `UserError` if data and config disagree: classes, channels, sizes,
+    folders.
     """
-    takes_clips = len(model.input_shape) == 4
-    if takes_clips != (data.clip is not None):
-        wanted = "clips: set data=kinetics400 or data=shapes_video" if takes_clips else "images, not clips of videos"
-        raise UserError(f"data={data.name}: the model takes {wanted}")
+    check_takes_clips(data, model)
     load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
     splits = load(data, recipe, model)
-    if began_with not in (None, splits.fingerprint) and splits.as_begun is not None:
-        splits = splits.as_begun(str(began_with)) or splits
+    if resume_fingerprint not in (None, splits.fingerprint) and splits.with_fingerprint is not None:
+        splits = splits.with_fingerprint(str(resume_fingerprint)) or splits
     if splits.num_classes != model.num_classes:
         raise UserError(
             f"model.num_classes={model.num_classes}: data={data.name} has {splits.num_classes} classes; "
@@ -123,20 +120,48 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, began_with: str | N
     )
 
 
-def stratified_prefix(labels: Tensor, limit: int) -> Tensor:
-    """Indices, ascending, of `limit` images whose classes are as frequent as in all of `labels` (int64, (images,)).
+def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
+    """Load the test images of `data` with the evaluation transform.
 
-    The image that is k-th of n in its class comes at (k - 1/2)/n of the list that is cut, so a smaller limit takes
-    a subset of what a larger one takes. Nothing is drawn.
+    Of images in folders only the validation images are listed: `train/` may be missing. Raises `UserError` if data and
+    model disagree, as `load_splits` does.
     """
-    classes = labels.numpy()
-    counts = np.bincount(classes)
-    by_class = np.argsort(classes, kind="stable")
-    first = np.cumsum(counts) - counts
-    rank = np.empty(len(classes))
-    rank[by_class] = np.arange(len(classes)) - first[classes[by_class]]
-    order = np.lexsort((classes, (rank + 0.5) / counts[classes]))
-    return torch.from_numpy(np.sort(order[:limit]))
+    unlimited = data.model_copy(update={"images_per_epoch": None, "limit_train": None, "limit_test": None})
+    module = importlib.import_module(MODULES[data.name])
+    if hasattr(module, "load_validation"):
+        check_takes_clips(data, model)
+        split: EvalSplit = module.load_validation(unlimited, recipe, model)
+    else:
+        splits = load_splits(unlimited, recipe, model)
+        split = EvalSplit(
+            images=splits.test,
+            total=len(splits.test),
+            num_classes=splits.num_classes,
+            fingerprint=splits.fingerprint,
+            fingerprint_of="training and test images",
+            views=splits.views,
+            skipped=splits.skipped,
+            unreadable=splits.unreadable,
+            class_names=splits.class_names,
+        )
+    if split.num_classes != model.num_classes:
+        raise UserError(
+            f"data={data.name} has {split.num_classes} classes, the model {model.num_classes}: it was trained on other "
+            "data; evaluate it on those"
+        )
+    return replace(
+        split,
+        images=limited(split.images, data.limit_test, "data.limit_test"),
+        views={name: limited(images, data.limit_test, "data.limit_test") for name, images in split.views.items()},
+    )
+
+
+def check_takes_clips(data: Data, model: Geometry) -> None:
+    """Raise `UserError` for clips of videos and a model of images, or the reverse."""
+    takes_clips = len(model.input_shape) == 4
+    if takes_clips != (data.clip is not None):
+        expected = "clips: set data=kinetics400 or data=shapes_video" if takes_clips else "images, not clips of videos"
+        raise UserError(f"data={data.name}: the model takes {expected}")
 
 
 def check_channels(data: Data, model: Geometry, channels: int) -> None:
@@ -150,21 +175,31 @@ def check_channels(data: Data, model: Geometry, channels: int) -> None:
             raise UserError(f"{key}: {len(values)} values, the images have {channels} channels; give one per channel")
 
 
-def first_few(names: list[str], shown: int = 3) -> str:
-    """`a, b, c and 4 more`."""
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def skipped_line(skipped: Sequence[str]) -> str:
-    """What a log says of what was left out: how many, and the first few by name."""
-    return f"{len(skipped)} left out, all named in provenance.json: {first_few(list(skipped))}"
-
-
 def limited(images: Images, limit: int | None, key: str) -> Images:
-    """As many images as `key` says, of every class its share; all where it says none. Raises `UserError` for more."""
+    """Return a class-stratified subset of `limit` images, all for None. Raise `UserError`, with `key`, for too many."""
     if limit is None:
         return images
     if limit > len(images):
         raise UserError(f"{key}={limit}: there are {len(images)} images; set at most that, or null for all")
     return images.take(stratified_prefix(images.labels, limit))
+
+
+def stratified_prefix(labels: Tensor, limit: int) -> Tensor:
+    """Return indices, ascending, of `limit` images whose classes are as frequent as in `labels` (int64, (images,)).
+
+    The k-th of the n images of a class is at (k - 1/2)/n of the list that is cut, so a smaller limit takes a subset of
+    what a larger one takes. Nothing is random.
+    """
+    classes = labels.numpy()
+    counts = np.bincount(classes)
+    by_class = np.argsort(classes, kind="stable")
+    first = np.cumsum(counts) - counts
+    rank = np.empty(len(classes))
+    rank[by_class] = np.arange(len(classes)) - first[classes[by_class]]
+    order = np.lexsort((classes, (rank + 0.5) / counts[classes]))
+    return torch.from_numpy(np.sort(order[:limit]))
+
+
+def skipped_line(skipped: Sequence[str]) -> str:
+    """Return a line for the log: how many files were left out, and the first few of them."""
+    return f"{len(skipped)} left out, all named in provenance.json: {first_few(skipped)}"

@@ -1,4 +1,4 @@
-"""Video files: what is in them, and frames of them, by PyAV (FFmpeg)."""
+"""Inspecting, reading and writing video files with PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -9,59 +9,57 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from repro.errors import UserError
+from repro.errors import UnreadableError, UserError
 
 try:
     import av
 except ImportError:
-    raise UserError("videos are decoded by PyAV; pip install 'repro-sparse-vit[video]'") from None
+    raise UserError("videos are decoded with PyAV; pip install 'repro-sparse-vit[video]'") from None
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """How many frames a file has, and what is wrong with it; empty where nothing is."""
+class Inspection:
+    """The number of frames of a file, and why it cannot be used; `fault` is empty for a usable file."""
 
     frames: int
     fault: str = ""
 
 
-def inspect(path: Path) -> Inspected:
-    """Decode a file once from its beginning to its end. What cannot be used has a fault, in a few words.
+def inspect(path: Path) -> Inspection:
+    """Decode a whole file, to count its frames and find out whether it can be used.
 
-    A frame counts that a decoder gives out: a file that was cut without encoding it again has packets of frames before
-    its beginning, which nobody is to see. A file that was cut short has fewer packets than its header promises, those
-    among them.
+    Decoded frames count, not packets: a file that was cut without re-encoding has packets of frames before its start,
+    which are not shown. A truncated file has fewer packets, these included, than its header promises.
     """
     frames = packets = promised = 0
     error = ""
     try:
         with _opened(path) as container:
             if not container.streams.video:
-                return Inspected(0, "no video in it")
+                return Inspection(0, "no video in it")
             stream = container.streams.video[0]
-            stream.thread_count = 1  # files are what is inspected side by side
+            stream.thread_count = 1  # several files are inspected in parallel
             promised = stream.frames
             for packet in container.demux(stream):
                 packets += packet.size > 0
                 if not error:
                     try:
                         frames += len(packet.decode())
-                    except av.error.FFmpegError as wrong:
-                        error = wrong.strerror
-    except av.error.FFmpegError as wrong:
-        error = error or wrong.strerror
+                    except av.error.FFmpegError as failure:
+                        error = failure.strerror
+    except av.error.FFmpegError as failure:
+        error = error or failure.strerror
     if packets < promised and _packets(path) < promised:
-        return Inspected(frames, f"cut short: {frames} of {promised} frames")
+        return Inspection(frames, f"cut short: {frames} of {promised} frames")
     if error:
-        return Inspected(frames, f"cannot be decoded{f' after {frames} frames' * (frames > 0)} ({error})")
-    return Inspected(frames, "" if frames else "no frame in it")
+        return Inspection(frames, f"cannot be decoded{f' after {frames} frames' * (frames > 0)} ({error})")
+    return Inspection(frames, "" if frames else "no frame in it")
 
 
 def _packets(path: Path) -> int:
-    """How many packets of a video there are, whatever part of them the file says is to be seen (its edit list)."""
+    """Count all packets of a video, including those that the file's edit list hides."""
     count = 0
     with contextlib.suppress(av.error.FFmpegError), _opened(path, {"ignore_editlist": "1"}) as container:
         for packet in container.demux(container.streams.video[0]):
@@ -69,40 +67,33 @@ def _packets(path: Path) -> int:
     return count
 
 
-class UnreadableError(UserError):
-    """A video that was whole when it was inspected, and is not any more."""
-
-
-def read_frames(path: Path, wanted: Sequence[int]) -> Tensor:
-    """Frames by their numbers, ascending, each as often as it is asked for: uint8 (frames, height, width, 3).
-
-    Raises `UnreadableError` that names the file where it cannot be decoded so far.
-    """
-    found: dict[int, Any] = {}
+def read_frames(path: Path, numbers: Sequence[int]) -> NDArray[np.uint8]:
+    """Read ascending frames: uint8 (frames, height, width, 3). Raises `UnreadableError` if one cannot be decoded."""
+    frames: dict[int, Any] = {}
     try:
         with _opened(path) as container:
             stream = container.streams.video[0]
-            stream.thread_count = 1  # loader processes are what decodes side by side
+            stream.thread_count = 1  # several loader processes decode in parallel
             for number, frame in enumerate(container.decode(stream)):
-                if number in wanted:
-                    found[number] = frame.to_ndarray(format="rgb24")
-                if number >= wanted[-1]:
+                if number in numbers:
+                    frames[number] = frame.to_ndarray(format="rgb24")
+                if number >= numbers[-1]:
                     break
-    except (av.error.FFmpegError, IndexError) as error:  # IndexError: no video in it any more
+    except (av.error.FFmpegError, IndexError) as error:  # IndexError: the file has no video stream
         raise UnreadableError(f"{path}: cannot be decoded ({getattr(error, 'strerror', 'no video in it')})") from None
-    missing = [number for number in wanted if number not in found]
+    missing = [number for number in numbers if number not in frames]
     if missing:
-        raise UnreadableError(f"{path}: no frame {missing[0]}: it was cut or changed")
-    return torch.from_numpy(np.stack([found[number] for number in wanted]))
+        raise UnreadableError(f"{path}: has no frame {missing[0]} any more")
+    return np.stack([frames[number] for number in numbers])
 
 
 def _opened(path: Path, options: dict[str, str] | None = None) -> Any:
-    # Titles may be in whatever encoding: nobody reads them here.
+    # Titles may have any encoding, and are not used.
     return av.open(path, options=options, metadata_errors="ignore")
 
 
-def write_video(path: Path, frames: np.ndarray[Any, Any], rate: int) -> None:
-    """Write frames, uint8 (frames, height, width, 3), as an mp4 file from which the very same pixels are read."""
+def write_video(path: Path, frames: NDArray[np.uint8], rate: int) -> None:
+    """Write frames, uint8 (frames, height, width, 3), as a lossless mp4 file."""
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = container.add_stream("libx264rgb", rate=rate, options={"qp": "0", "preset": "ultrafast"})
         stream.height, stream.width = frames.shape[1:3]

@@ -1,4 +1,4 @@
-"""Loader processes that leave signals to the training process, and leave with it."""
+"""Loader processes that ignore signals meant for the training process, and end with it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,53 @@ import atexit
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from repro.data.unfinished import UnfinishedBatch
+from repro.data.shared_memory import is_shared_memory_error, shared_memory_error
+from repro.data.uint8_batch import Uint8Batch
 from repro.errors import UserError
+from repro.interruption import signals_blocked
 
 Batch = tuple[Tensor, Tensor]
 
-# A preemption or a Ctrl-C reaches every process of a job. The training process saves and stops; a worker that ran its
+
+class Batches(Protocol):
+    """Batches that `num_workers` processes prepare: a `DataLoader`, or images in memory."""
+
+    @property
+    def num_workers(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+# A preemption or a Ctrl-C reaches every process of a job. The training process saves and stops. A worker that ran the
 # inherited handlers would save too, and one that died would fail the batch that the training process waits for.
-LEFT_TO_TRAINING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT, signal.SIGINT)
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT, signal.SIGINT)
 
 
 def ignore_signals(worker_id: int) -> None:
-    """What a worker does first. (torch has set it to one thread by then.)"""
-    for number in LEFT_TO_TRAINING:
+    """Ignore the signals of a preemption: the `worker_init_fn` of a loader whose stream is a `Stream`."""
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_TRAINING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
 
 
 class Stream:
-    """One pass over a `DataLoader` whose `worker_init_fn` is `ignore_signals`.
+    """One pass over batches: those of a `DataLoader` have `ignore_signals` as its `worker_init_fn`.
 
-    Yields what the loader yields, views of images finished on `device`; a `UserError` that it yields is raised. `close`
-    ends the workers.
-
-    Attributes:
-        waited_s: how long the training process has waited here for its batches so far, in seconds.
+    Yields its batches, those in bytes converted to floats on `device`, and raises a `UserError` that it yields. `close`
+    ends the workers. `waited_s` are the seconds that the training process has waited for batches so far.
     """
 
-    def __init__(self, loader: DataLoader[Any], device: torch.device | None = None) -> None:
+    def __init__(self, loader: Batches, device: torch.device | None = None) -> None:
         self.waited_s = 0.0
         self._device = device or torch.device("cpu")
-        # Workers are forked with the signals held, so that none arrives before they have learnt to ignore it.
-        with _held():
+        # Workers are forked with these signals blocked, so that none arrives before they ignore it.
+        with signals_blocked(_IGNORED):
             self._batches: Any = iter(loader)
         self._has_workers = loader.num_workers > 0
         _open.add(self)
@@ -57,36 +64,32 @@ class Stream:
         if self._batches is None:
             raise StopIteration
         started = time.perf_counter()
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if not is_shared_memory_error(error):
+                raise
+            batch = shared_memory_error()
         if isinstance(batch, UserError):
             self.close()
             raise batch
         images, labels = batch
-        if isinstance(images, UnfinishedBatch):
-            images = images.finished(self._device)
+        if isinstance(images, Uint8Batch):
+            images = images.to_float(self._device)
         self.waited_s += time.perf_counter() - started
         return images, labels
 
     def close(self) -> None:
-        """End the workers and wait for them; nothing follows."""
+        """End the workers, and wait for them. The stream then yields no more batches."""
         batches, self._batches = self._batches, None
         if batches is None or not self._has_workers:
             return
-        # torch does this when its iterator is collected, which a traceback that is kept somewhere puts off for ever.
+        # torch does this when its iterator is collected, which a reference from a traceback may delay for ever.
         batches._shutdown_workers()
         for worker in batches._workers:
-            if worker.is_alive():  # stuck in a read; torch has sent it a SIGTERM, which it ignores
+            if worker.is_alive():  # blocked in a read; it ignores the SIGTERM that torch has sent
                 worker.kill()
                 worker.join()
-
-
-@contextmanager
-def _held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_TRAINING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _open: WeakSet[Stream] = WeakSet()
@@ -94,6 +97,6 @@ _open: WeakSet[Stream] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # Python ends the children it finds at exit with SIGTERM, which these ignore, and then waits for them forever.
+    # At exit, Python sends its children SIGTERM, which workers ignore, and then waits for them for ever.
     for stream in list(_open):
         stream.close()

@@ -1,4 +1,4 @@
-"""Runs as arrays: which go together, which wait for which, and how many tasks of each may run at once. Pure."""
+"""Which runs form an array, which array waits for which run, and how many tasks of each run at once. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from repro.launch.plan import PlannedRun
 
 @dataclass(frozen=True)
 class Array:
-    """Runs of one identical request. `origin` is the record of the run that all of them begin with and wait for."""
+    """Runs with identical requests. All of them start from the run with the record `origin`, and wait for it."""
 
     runs: tuple[PlannedRun, ...]
     origin: Path | None = None
 
 
 @dataclass(frozen=True)
-class Place:
-    """How many tasks of an array may run at once, and the array (its index) whose end it waits for."""
+class Slots:
+    """How many tasks of an array may run at once, and the index of the array whose end it waits for."""
 
     parallel: int
     after: int | None = None
 
 
-def arrays(runs: Sequence[PlannedRun], limit: int) -> list[Array]:
-    """Arrays of at most `limit` runs: those that can start now, then those that begin with another run's weights."""
+def group_into_arrays(runs: Sequence[PlannedRun], limit: int) -> list[Array]:
+    """Arrays of at most `limit` runs: first those that can start now, then those that start from another run."""
     groups: dict[Path | None, list[PlannedRun]] = {None: []}
     for run in runs:
-        # Asked once: a run that ends while others are submitted must not fall between the two.
-        waits = run.starts_from is not None and not run.starts_from.is_done
-        origin = run.starts_from.record.path if run.starts_from is not None and waits else None
+        # Once a run: its origin may be done a moment later.
+        is_waiting = run.starts_from is not None and not run.starts_from.is_done
+        origin = run.starts_from.record.path if run.starts_from is not None and is_waiting else None
         groups.setdefault(origin, []).append(run)
     return [
         Array(tuple(group[start : start + limit]), origin)
@@ -40,37 +40,34 @@ def arrays(runs: Sequence[PlannedRun], limit: int) -> list[Array]:
     ]
 
 
-def places(sizes: Sequence[int], parallel: int) -> list[Place]:
-    """Share `parallel` places among arrays of these sizes, so that never more than `parallel` tasks run in all.
+def share_parallelism(sizes: Sequence[int], parallel: int) -> list[Slots]:
+    """Share `parallel` slots among arrays of these sizes, so that at most `parallel` tasks run in total.
 
-    Slurm's own limit (`%N`) holds within one array only. Places go to arrays in proportion to their sizes, one at the
-    least. Where there are more arrays than places, the small ones (of less than a place's work) queue up behind each
-    other in the places that the large ones leave.
+    Slurm's own limit (`%N`) holds within one array. Arrays get slots in proportion to their sizes, at least one. If
+    there are more arrays than slots, the small ones (with less than one slot's share of the work) run one after another
+    in the slots that the large ones leave.
     """
     if len(sizes) <= parallel:
-        return [Place(share) for share in _shares(sizes, parallel)]
-    work = sum(sizes) / parallel  # of one place
-    found = [Place(int(size / work)) if size >= work else None for size in sizes]
-    # Fewer than all: the small arrays' work is part of the sum.
-    left = parallel - sum(place.parallel for place in found if place is not None)
-    load = [0] * left
-    last: list[int | None] = [None] * left
+        return [Slots(share) for share in _proportional(sizes, parallel)]
+    work_per_slot = sum(sizes) / parallel
+    slots = {index: Slots(int(size / work_per_slot)) for index, size in enumerate(sizes) if size >= work_per_slot}
+    # Fewer than `parallel` in total, since the small arrays are part of the work.
+    lanes = parallel - sum(slot.parallel for slot in slots.values())
+    load = [0] * lanes
+    last: list[int | None] = [None] * lanes
     for index, size in enumerate(sizes):
-        if found[index] is None:
-            line = load.index(min(load))
-            found[index] = Place(1, last[line])
-            load[line] += size
-            last[line] = index
-    return [place for place in found if place is not None]
+        if index not in slots:
+            lane = load.index(min(load))
+            slots[index] = Slots(1, last[lane])
+            load[lane] += size
+            last[lane] = index
+    return [slots[index] for index in range(len(sizes))]
 
 
-def _shares(sizes: Sequence[int], parallel: int) -> list[int]:
-    """Places for each of no more arrays than places."""
+def _proportional(sizes: Sequence[int], parallel: int) -> list[int]:
+    """Slots for each of at most `parallel` arrays."""
     shares = [1] * len(sizes)
     for _ in range(min(parallel, sum(sizes)) - len(sizes)):
-        neediest = max(
-            (index for index in range(len(sizes)) if shares[index] < sizes[index]),
-            key=lambda index: sizes[index] / shares[index],
-        )
-        shares[neediest] += 1
+        candidates = [index for index, size in enumerate(sizes) if shares[index] < size]
+        shares[max(candidates, key=lambda index: sizes[index] / shares[index])] += 1
     return shares

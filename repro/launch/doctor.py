@@ -1,9 +1,8 @@
-"""Checks of a machine and its cluster before hours are spent on them: pass, warn or fail, and what to do."""
+"""Checks of this machine and its cluster, each with a verdict and advice."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import netrc
 import os
 import platform
 import queue
@@ -15,90 +14,92 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from repro.config import Config, Data, SlurmLauncher
-from repro.data.places import find_data
+from repro.config import Config, Data, InlineLauncher, SlurmLauncher
+from repro.config.site import site_file
+from repro.counting.geometry import Geometry
+from repro.data.check_files import check_files
+from repro.data.layouts import find_data
+from repro.data.shared_memory import REMEDY, SHARED_MEMORY, check_shared_memory
 from repro.errors import UserError
-from repro.launch.check import Check
-from repro.launch.cluster_checks import by_label, cluster_checks
+from repro.launch.check import Check, by_check_name
+from repro.launch.local_pool import parallelism
+from repro.launch.slurm_checks import slurm_checks
+from repro.tracking.login import key_source
 
-LIMIT_S = 150.0  # longer than the commands that one check waits for
+LIMIT_S = 150.0  # longer than the commands of any check
+MOUNTED = "is its file system mounted and up? else use another --runs"
+# Advice if a check raises or hangs.
 ADVICE = {
-    "gpu": "the driver does not answer: tell the admin",
-    "runs folder": "is its file system mounted and up? else take another --runs",
-    "file locks": "is its file system mounted and up? else take another --runs",
-    "shared file system": "is its file system mounted and up? else take another --runs",
-    "disk": "is its file system mounted and up? else take another --runs",
-    "data": "is its file system mounted and up? data.root= the folder that holds train/ and val/",
-    "W&B login": "mend or remove that file, then: wandb login",
-    "slurm": "Slurm does not answer as it should: try again later, then tell the admin",
+    "gpu": "the driver does not answer: ask the admin",
+    "runs folder": MOUNTED,
+    "file locks": MOUNTED,
+    "shared file system": MOUNTED,
+    "disk": MOUNTED,
+    "data": "is its file system mounted and up? set data.root= to the folder that holds train/ and val/",
+    "W&B login": "correct or remove that file, then: wandb login",
+    "slurm": "Slurm does not answer as expected: try again later, then ask the admin",
 }
 FREE_GIB_WARN, FREE_GIB_FAIL = 50.0, 5.0
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs", "afs")
 
 
-def examine(
-    config: Config, root: Path, limit_s: float = LIMIT_S, data: Sequence[Data] | None = None
-) -> Iterator[Check]:
-    """All checks that apply to this config; one that raises, or takes longer than `limit_s`, fails with what to do.
-
-    `data` are the data sets that runs will read, None: the config's.
-    """
-    every = by_label(data or [config.data])
+def examine(config: Config, root: Path, data: Sequence[Data]) -> Iterator[Check]:
+    """All checks for a config; `data` are the data sets of its runs."""
+    data_by_name = by_check_name(data)
     needs_shared = isinstance(config.launcher, SlurmLauncher)
     checks: dict[str, Callable[[], Iterable[Check]]] = {
-        "python": lambda: [_python()],
+        "python": lambda: [Check("python", "pass", f"{platform.python_version()} at {sys.executable}")],
+        "site defaults": lambda: [Check("site defaults", "pass", str(site_file() or "none"))],
         "torch": lambda: [_torch()],
         "gpu": lambda: [_gpu()],
-        "runs folder": lambda: [_folder(root)],
-        "file locks": lambda: [_locks(root)],
+        "runs folder": lambda: [_runs_folder(root)],
+        "file locks": lambda: [_file_locks(root)],
         "shared file system": lambda: [_file_system(root, needs_shared)],
         "disk": lambda: [_disk(root)],
-        **{name: partial(_data, name, each) for name, each in every.items()},
-        "W&B login": lambda: [_wandb(config)],
-        "slurm": lambda: cluster_checks(config, root, every),
+        **({"shared memory": lambda: [shared_memory_check(config)]} if config.launcher.runs_here else {}),
+        **{name: partial(_data, name, each) for name, each in data_by_name.items()},
+        "W&B login": lambda: [_wandb_login(config)],
+        "slurm": lambda: slurm_checks(config, root, data_by_name),
     }
     for name, check in checks.items():
-        yield from guarded(name, check, limit_s)
+        yield from run_check(name, check, LIMIT_S)
 
 
-def guarded(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -> Iterator[Check]:
-    """What a check finds, as it finds it. One that raises fails; one that is silent for `limit_s` fails, and is left.
+def run_check(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -> Iterator[Check]:
+    """The results of a check as they come. If it raises, or takes longer than `limit_s`, it fails.
 
-    A thread of its own: a file system that has gone away hangs a process that only looks at it, for hours.
+    It runs in a thread: a file system that is down blocks a process that looks at it, for hours.
     """
-    found: queue.Queue[Check | None] = queue.Queue()
+    results: queue.Queue[Check | None] = queue.Queue()
 
-    def make() -> None:
+    def run() -> None:
         try:
-            for each in check():
-                found.put(each)
+            for result in check():
+                results.put(result)
         except Exception as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.put(Check(name, "fail", text, _advice(name, "mend that, and run this again")))
-        found.put(None)
+            results.put(Check(name, "fail", text, _advice(name, "fix the cause, and run this again")))
+        results.put(None)
 
-    threading.Thread(target=make, name=f"doctor: {name}", daemon=True).start()
+    threading.Thread(target=run, name=f"doctor: {name}", daemon=True).start()
     while True:
         try:
-            each = found.get(timeout=limit_s)
+            result = results.get(timeout=limit_s)
         except queue.Empty:
-            advice = _advice(name, "something behind it hangs: tell the admin")
-            yield Check(name, "fail", f"no answer within {limit_s:g} s", advice)
+            yield Check(name, "fail", f"no answer within {limit_s:g} s", _advice(name, "it hangs: ask the admin"))
             return
-        if each is None:
+        if result is None:
             return
-        yield each
+        yield result
 
 
-def _advice(name: str, otherwise: str) -> str:
-    return ADVICE.get("data" if name.startswith("data ") else name, otherwise)
-
-
-def _python() -> Check:
-    # An older one cannot install this project, let alone get here; what matters is which environment it is.
-    return Check("python", "pass", f"{platform.python_version()} at {sys.executable}")
+def _advice(name: str, default: str) -> str:
+    return ADVICE.get("data" if name.startswith("data ") else name, default)
 
 
 def _torch() -> Check:
@@ -110,60 +111,46 @@ def _torch() -> Check:
 
 def _gpu() -> Check:
     if shutil.which("nvidia-smi") is None:
-        return Check("gpu", "warn", "no nvidia-smi", "scale local needs none; on a login node that is usual")
-    answer = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+        return Check("gpu", "warn", "no nvidia-smi", "not needed at scale local, and usual on a login node")
+    answer = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     cards = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
     if answer.returncode or not cards:
-        words = (answer.stderr or answer.stdout).strip().splitlines()
-        return Check(
-            "gpu", "fail", words[-1] if words else "nvidia-smi failed", "the driver does not answer: tell the admin"
-        )
-    seen = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if seen.stdout.strip() != "True":
-        return Check(
-            "gpu", "fail", f"{len(cards)} x {cards[0]}", "torch sees no GPU: its CUDA is newer than the driver"
-        )
-    return Check("gpu", "pass", f"{len(cards)} x {cards[0]}")
+        lines = (answer.stderr or answer.stdout).strip().splitlines()
+        return Check("gpu", "fail", lines[-1] if lines else "nvidia-smi failed", ADVICE["gpu"])
+    found = f"{len(cards)} x {cards[0]}"
+    if _output(sys.executable, "-c", "import torch; print(torch.cuda.is_available())").stdout.strip() != "True":
+        return Check("gpu", "fail", found, "torch sees no GPU: its CUDA version is newer than the driver")
+    return Check("gpu", "pass", found)
 
 
-def _folder(root: Path) -> Check:
+def _output(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _runs_folder(root: Path) -> Check:
     probe = root / f".probe-{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.write_text("x", encoding="utf-8")
         probe.unlink()
     except OSError as error:
-        return Check("runs folder", "fail", f"{root}: {error.strerror}", "take a folder that you may write to: --runs")
+        return Check("runs folder", "fail", f"{root}: {error.strerror}", "set --runs to a folder that you can write to")
     return Check("runs folder", "pass", str(root))
 
 
-def _locks(root: Path) -> Check:
-    """Two attempts of one run are kept apart by a lock; some mounts have none."""
+def _file_locks(root: Path) -> Check:
+    """Whether locks work, which keep two attempts of a run apart; some mounts have none."""
     if not root.is_dir():
-        return Check("file locks", "fail", f"{root} is not there", "see runs folder")
+        return Check("file locks", "fail", f"{root} does not exist", "see runs folder")
     path = root / f".probe-{os.getpid()}.lock"
     try:
         with FileLock(path):
-            held = FileLock(path)
             try:
-                held.acquire(timeout=0)
+                FileLock(path).acquire(timeout=0)
             except Timeout:
                 return Check("file locks", "pass", "work")
-            return Check(
-                "file locks", "fail", "a held lock was given twice", "mount with locks, or take another --runs"
-            )
+            advice = "mount the file system with locks, or use another --runs"
+            return Check("file locks", "fail", "a lock was granted twice", advice)
     except (OSError, NotImplementedError) as error:
         return Check("file locks", "fail", str(error), "mount the file system with locks (NFS: without nolock)")
     finally:
@@ -171,59 +158,79 @@ def _locks(root: Path) -> Check:
 
 
 def _file_system(root: Path, needs_shared: bool) -> Check:
-    kind, point = "unknown", ""
-    place = str(root.resolve())
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:
+    place = root.resolve()
+    mounts = [each for each in psutil.disk_partitions(all=True) if place.is_relative_to(each.mountpoint)]
+    if not mounts:
         return Check("shared file system", "warn", "unknown", "runs must be on storage that compute nodes share")
-    for line in mounts:
-        _, target, type_, *_ = line.split(" ")
-        inside = place == target or place.startswith(target.rstrip("/") + "/")
-        if inside and len(target) >= len(point):
-            kind, point = type_, target
-    if kind in NETWORK_FILE_SYSTEMS or not needs_shared:
-        return Check("shared file system", "pass", f"{kind} at {point}")
-    return Check(
-        "shared file system", "warn", f"{kind} at {point}", "compute nodes must see this folder: is it shared?"
-    )
+    # The innermost one, and of several at one place the last.
+    mount = max(reversed(mounts), key=lambda each: len(each.mountpoint))
+    found = f"{mount.fstype} at {mount.mountpoint}"
+    if mount.fstype in NETWORK_FILE_SYSTEMS or not needs_shared:
+        return Check("shared file system", "pass", found)
+    return Check("shared file system", "warn", found, "compute nodes must see this folder: is it shared?")
 
 
 def _disk(root: Path) -> Check:
-    place = root
-    while not place.exists():
-        place = place.parent
+    place = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
     found = f"{free:.0f} GiB free"
     if free < FREE_GIB_FAIL:
-        return Check("disk", "fail", found, "checkpoints of one DeiT-Base run take about 4 GiB: make room")
+        return Check("disk", "fail", found, "checkpoints of one DeiT-Base run take about 4 GiB: free some space")
     if free < FREE_GIB_WARN:
         return Check("disk", "warn", found, "a table at paper scale takes about 4 GiB a run")
     return Check("disk", "pass", found)
+
+
+def shared_memory_check(config: Config) -> Check:
+    """Compare the free space with what the workers of all runs of a launch on this machine need at once."""
+    name = "shared memory"
+    if config.data.workers == 0:
+        return Check(name, "pass", "not needed: data.workers=0")
+    if not SHARED_MEMORY.is_dir():
+        return Check(name, "warn", f"no {SHARED_MEMORY}", "data workers need it: set data.workers=0")
+    launcher = config.launcher
+    parallel = 1 if isinstance(launcher, InlineLauncher) else parallelism(launcher.parallel, config.scale.cpu_threads)
+    is_sufficient, found = check_shared_memory(config, parallel * launcher.ranks)
+    return Check(name, "pass", found) if is_sufficient else Check(name, "fail", found, REMEDY)
 
 
 def _data(name: str, data: Data) -> Iterator[Check]:
     try:
         folder = find_data(data)
     except UserError as error:
-        yield Check(name, "fail", str(error), "data.root= the folder that holds train/ and val/")
+        yield Check(name, "fail", str(error), "set data.root= to the folder that holds train/ and val/")
     else:
         yield Check(name, "pass", f"data={data.name} needs no folder" if folder is None else str(folder))
 
 
-def _wandb(config: Config) -> Check:
+def data_files_check(name: str, data: Data, model: Geometry) -> Iterator[Check]:
+    """Decode every file of `data`, with a progress bar on stderr: a check of all, and one for each bad file."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"decoding {name}", total=None)
+        try:
+            total, faults = check_files(data, model, lambda done, of: progress.update(task, completed=done, total=of))
+        except UserError as error:
+            yield Check(f"{name} files", "fail", str(error), "see data")
+            return
+    if not faults:
+        yield Check(f"{name} files", "pass", f"{total:,} can be read" if total else "generated")
+        return
+    found = f"{len(faults):,} of {total:,} cannot be read"
+    yield Check(f"{name} files", "fail", found, "restore or remove them before the first run")
+    yield from (Check(f"{name} file", "fail", fault) for fault in faults)
+
+
+def _wandb_login(config: Config) -> Check:
+    name = "W&B login"
     mode = config.tracker.mode
     if mode in ("disabled", "offline"):
-        return Check("W&B login", "pass", f"not needed: tracker.mode={mode}")
-    if os.environ.get("WANDB_API_KEY"):
-        return Check("W&B login", "pass", "a key in the environment")
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+        return Check(name, "pass", f"not needed: tracker.mode={mode}")
     try:
-        known = netrc.netrc(file).hosts if file.is_file() else {}
-    except (netrc.NetrcParseError, OSError, UnicodeError) as error:  # the message may quote the file, and so the key
-        where = f"line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else type(error).__name__
-        return Check("W&B login", "warn", f"{file}: cannot be read ({where})", "mend that file, then: wandb login")
-    if any("wandb" in host for host in known):
-        return Check("W&B login", "pass", f"a key in {file.name}")
-    advice = "runs are kept offline and lose nothing; for a live mirror: wandb login"
-    return Check("W&B login", "fail" if mode == "online" else "warn", "none", advice)
+        source = key_source()
+    except UserError as error:
+        return Check(name, "warn", str(error), "fix that file, then: wandb login")
+    if source is not None:
+        return Check(name, "pass", f"a key in {source}")
+    advice = "runs are stored offline and lose nothing; for a live mirror: wandb login"
+    return Check(name, "fail" if mode == "online" else "warn", "none", advice)

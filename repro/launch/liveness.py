@@ -1,53 +1,48 @@
-"""Whether somebody is at a run. Three witnesses: Slurm, the lock on the record, the heartbeat."""
+"""Whether a run is alive, by Slurm's queue, the lock on its record and its heartbeat."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 
 import psutil
 
 from repro.launch import slurm
-from repro.launch.slurm import Job
+from repro.launch.queue import Queue
 from repro.runs.record import Record
 from repro.runs.status import Status
 
 
-def why_alive(record: Record, status: Status, jobs: Mapping[str, Job] | None, now: float) -> str | None:
-    """Why this run is taken for alive; None where nobody is at it.
+def why_alive(record: Record, status: Status, queue: Queue | None, now: float) -> str | None:
+    """Why a run counts as alive; None if no process or job has it. `queue` is None if Slurm does not answer here.
 
-    `jobs` is Slurm's queue, None where this machine cannot ask. `now` in Unix seconds. The queue is believed before
-    the status, whatever that says: a job that was told to stop may have been requeued since by Slurm itself, and one
-    that Slurm has need not be started a second time. In doubt a run is alive: to wait costs time, two attempts cost
-    both.
+    The queue takes precedence over the status: Slurm may have requeued a job that was being stopped. When in doubt a
+    run counts as alive: waiting costs time, two attempts at once cost both.
     """
     if status.state == "done" or (status.state == "planned" and not status.heartbeat):
         return None
-    if status.job_id is not None and jobs is not None and status.job_id in jobs:
-        return f"Slurm has job {status.job_id}: {jobs[status.job_id].state.lower()}"
+    job = None if queue is None else queue.job_of(record, status)
+    if job is not None:
+        return f"Slurm job {job.id} is {job.state.lower()}"
     if status.state in ("failed", "cancelled"):
         return None
     if record.is_locked:
         return "a process holds its lock"
-    if jobs is None and slurm.is_job_id(status.job_id) and status.state != "planned":
-        return f"job {status.job_id} of Slurm, which cannot be asked from here"
+    if queue is None and slurm.is_job_id(status.job_id) and status.state != "planned":
+        return f"Slurm may have its job {status.job_id}, and does not answer here"
     if status.state == "submitted":
-        return _why_waiting(status, jobs, now)
+        return _why_queued(status, queue, now)
     if status.state == "running" and status.host != platform.node() and not status.is_silent(now):
         return f"heartbeat from {status.host} {now - status.heartbeat:.0f} s ago"
-    return None  # on this machine the lock would be held: no need to wait until the heartbeat is old
+    return None  # a process on this machine would hold the lock
 
 
-def _why_waiting(status: Status, jobs: Mapping[str, Job] | None, now: float) -> str | None:
-    """Why a run that was handed out will still be started by whoever has it; None where nobody will."""
-    if slurm.is_job_id(status.job_id):
-        return None  # the queue was asked, and does not know the job
-    if status.pid is None:
-        # Between sbatch and its number on disk: sbatch may have given up while the controller went on.
-        if jobs is None:
-            return "handed to Slurm, which cannot be asked from here"
-        return None if status.is_silent(now) else f"handed to Slurm {now - status.heartbeat:.0f} s ago, no job seen yet"
-    # In the line of a launch, on this machine or on another one that shares the folder; it renews the heartbeat. The
-    # number of a process may have been given to another one since.
+def _why_queued(status: Status, queue: Queue | None, now: float) -> str | None:
+    """Why a submitted run will still be started; None if it will not."""
+    if status.pid is None:  # submitted to Slurm: the controller may lag behind sbatch
+        if queue is None:
+            return "submitted to Slurm, which does not answer here"
+        is_new = not status.is_silent(now) and not slurm.is_job_id(status.job_id) and not queue.has_lost(status)
+        return f"submitted to Slurm {now - status.heartbeat:.0f} s ago, not in its queue yet" if is_new else None
+    # Queued by a launch, which renews the heartbeat: its process id alone may belong to another process by now.
     is_gone = status.host == platform.node() and not psutil.pid_exists(status.pid)
-    return None if is_gone or status.is_silent(now) else "another launch has it in its line"
+    return None if is_gone or status.is_silent(now) else "queued by another launch"

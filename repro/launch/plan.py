@@ -1,4 +1,4 @@
-"""What there is to do: the runs of some rows, each with its record and what became of it so far. Imports no torch."""
+"""The runs of a table's rows, each with its config and its record. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,51 +7,54 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.composition import compose, needs_root, quoted
 from repro.config import PRETRAINED, Config
+from repro.config.compose import compose
+from repro.config.data_roots import NO_FOLDER, needs_root
+from repro.config.overrides import quoted, without_method
+from repro.config.signature import signatures
 from repro.errors import UserError
-from repro.paper_tables import load_table
-from repro.rows import Row, Table
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
-from repro.signature import signatures
+from repro.tables.loader import find_row, load_table
+from repro.tables.rows import Row, Table, row_id
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a row: what it is, where its record is, its state there, and the run whose weights it begins with."""
+    """One run of a row. `starts_from` is the run whose weights it starts from, `label` its name if not the row's."""
 
     row: Row
     config: Config
     record: Record
     starts_from: PlannedRun | None = None
+    label: str = ""
 
     def create(self) -> None:
-        """Make its record, unless it is there."""
+        """Create its record, unless it exists."""
         origin = self.starts_from.record.path if self.starts_from else None
         self.record.create(self.config, self.row.table, self.row.id, origin)
 
     @property
     def origins(self) -> list[PlannedRun]:
-        """The run that it begins with, the one that this one begins with, and so on."""
+        """The run that it starts from, the run that this one starts from, and so on."""
         return [] if self.starts_from is None else [self.starts_from, *self.starts_from.origins]
 
-    def begins_with(self, other: PlannedRun) -> bool:
-        """Whether it cannot start before another one is done."""
+    def depends_on(self, other: PlannedRun) -> bool:
+        """Whether it can only start when another run is done."""
         return other.record.path in {origin.record.path for origin in self.origins}
 
     @property
     def is_done(self) -> bool:
-        """Whether its result is on disk."""
+        """Whether its record has a result."""
         return self.record.result() is not None
 
     @property
     def state(self) -> str:
-        """done, missing (its method cannot be trained yet), or what its status says."""
+        """`done`, `missing` (no training for its method yet), or the state of its status."""
         return self.state_at(self.record.status())
 
     def state_at(self, status: Status) -> str:
-        """`state`, for a status that was read before: the run may have moved on since."""
+        """The state for a status that was read before."""
         if self.is_done:
             return "done"
         return status.state if self.config.method.is_trainable else "missing"
@@ -60,18 +63,16 @@ class PlannedRun:
 def plan(
     table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str] = ()
 ) -> list[PlannedRun]:
-    """Every run of the rows and seeds, in the table's order, after the runs that they begin with.
+    """The runs of rows and seeds in the table's order, each after the runs that it starts from.
 
-    A row that reads another's runs stands for that one.
-
-    Raises `UserError`, once, with the errors of all rows, before anything starts.
+    A row that reads another row's runs is replaced by that row. Raises one `UserError` with the errors of all rows.
     """
     runs: dict[Path, PlannedRun] = {}
     errors: dict[str, list[str]] = {}
     common = [f"run.root={quoted(str(root))}", *overrides]
-    composed = functools.cache(lambda *words: compose(words))  # several rows begin with the same other row
+    composed = functools.cache(lambda *words: compose(words))  # several rows start from the same row
     others = without_method(common)
-    for row in dict.fromkeys(table.run_row(row) for row in rows):
+    for row in dict.fromkeys(table.source_row(row) for row in rows):
         try:
             config = composed(*row.overrides_at(scale), *common)
             origins = _origins(table, row, config, lambda other: composed(*other.overrides_at(scale), *others))
@@ -79,27 +80,52 @@ def plan(
         except UserError as error:
             errors[str(error)] = [*errors.get(str(error), []), row.id]
             continue
-        places = [signatures(each, seeds) for _, each in chain]
+        chain_signatures = [signatures(each, seeds) for _, each in chain]
         for seed in seeds:
-            begun = None
-            for (each_row, each), known in zip(reversed(chain), reversed(places), strict=True):
-                run = replace(_run(each_row, each, seed, root, known[seed]), starts_from=begun)
-                begun = runs.setdefault(run.record.path, run)
+            origin = None
+            for (each_row, each), known in zip(reversed(chain), reversed(chain_signatures), strict=True):
+                run = replace(_run(each_row, each, seed, root, known[seed]), starts_from=origin)
+                origin = runs.setdefault(run.record.path, run)
     errors |= _shared_roots(list(runs.values()))
     if errors:
         raise UserError("\n".join(f"{ids[0]}{_others(ids)}: {text}" for text, ids in errors.items()))
     return list(runs.values())
 
 
+def row_of(config: Config, table: str, id_: str | None = None) -> Row:
+    """The row of a run without its table's file: what the config says, by its own id if `id_` is None."""
+    backbone, method = config.backbone.name, config.method
+    sparsities = 100 * method.sparsity, 100 * method.data_sparsity
+    return Row(table, id_ or row_id(backbone, method.name, *sparsities), backbone, method.name, *sparsities)
+
+
+def recorded_run(record: Record) -> PlannedRun:
+    """The run of an existing record, without the run that it starts from."""
+    about, config = record.about(), record.config()
+    return PlannedRun(row_of(config, about["table"], about["row"]), config, record)
+
+
+def finished_record(what: str, scale: str, seed: int, root: Path, overrides: Sequence[str]) -> Record:
+    """The record in the folder `what`, or of the row `what`. Raises `UserError` if there is none, or it is not done."""
+    record = Record(Path(what))
+    if not (record.path / "config.yaml").is_file():
+        table, row = find_row(what, "neither the folder of a record nor a row")
+        runs = plan(table, [row], scale, [seed], root, [NO_FOLDER, *overrides])
+        record = runs[-1].record  # after the run that it starts from, if any
+    if record.result() is None and not record.is_adopted:
+        raise UserError(f"{record.path}: not done ({record.status().state}); launch the row first")
+    return record
+
+
 def _shared_roots(runs: Sequence[PlannedRun]) -> dict[str, list[str]]:
-    """What is wrong where several data sets are said to be in one folder, and a row of each."""
+    """Errors about folders that are set for several data sets at once, with the rows that need them."""
     found: dict[str, dict[str, str]] = {}
     for run in runs:
-        if needs_root(run.config.data.name):
+        if needs_root(run.config.data.name) and f"data.root={run.config.data.root}" != NO_FOLDER:
             found.setdefault(str(run.config.data.root), {}).setdefault(run.config.data.name, run.row.id)
     return {
-        f"data.root={root}: rows of {' and '.join(by_name)} cannot all have their data there; give each its own, "
-        f"data.root={{{', '.join(f'{name}:/folder' for name in by_name)}}}, or take the rows of one": list(
+        f"data.root={root}: {' and '.join(by_name)} cannot be in one folder; set one for each, "
+        f"data.root={{{', '.join(f'{name}:/folder' for name in by_name)}}}, or choose rows of one data set": list(
             by_name.values()
         )
         for root, by_name in found.items()
@@ -110,21 +136,20 @@ def _shared_roots(runs: Sequence[PlannedRun]) -> dict[str, list[str]]:
 def _origins(
     table: Table, row: Row, config: Config, config_of: Callable[[Row], Config]
 ) -> Iterator[tuple[Row, Config]]:
-    """The row that this one begins with, that which this other begins with, and so on, each with its config."""
+    """The row that a row starts from, the row that this one starts from, and so on, each with its config."""
     seen = [row]
     while (origin := origin_row(table, row, config)) is not None:
         if origin in seen:
-            raise UserError(f"method.starts_from: {' begins with '.join(each.id for each in [*seen, origin])}")
+            raise UserError(f"method.starts_from: {' starts from '.join(each.id for each in [*seen, origin])}")
         seen.append(origin)
         row, config = origin, config_of(origin)
         yield row, config
 
 
 def origin_row(table: Table, row: Row, config: Config) -> Row | None:
-    """The row whose finished run this one begins with; None for a run from scratch or from published weights.
+    """The row that `method.starts_from` names (`dense`, `table1/dense`), if any.
 
-    `method.starts_from` is a method of this table, or a table and a method of it (`table1/dense`). Raises `UserError`
-    where the table has no such row.
+    Raises `UserError` if there is no such row.
     """
     place = config.method.starts_from
     if place is None or place == PRETRAINED:
@@ -132,14 +157,9 @@ def origin_row(table: Table, row: Row, config: Config) -> Row | None:
     name, _, method = place.rpartition("/")
     where = load_table(name) if name else table
     for other in where.rows:
-        if (other.backbone, other.method) == (row.backbone, method) and not other.run_of:
+        if (other.backbone, other.method) == (row.backbone, method) and not other.reads_runs_of:
             return other
-    raise UserError(f"method.starts_from={place}: {where.name} has no row {row.backbone}/{method} to begin with")
-
-
-def without_method(overrides: Sequence[str]) -> list[str]:
-    """Overrides that hold for another method too."""
-    return [text for text in overrides if not text.lstrip("+").startswith(("method=", "method."))]
+    raise UserError(f"method.starts_from={place}: {where.name} has no row {row.backbone}/{method} to start from")
 
 
 def _run(row: Row, config: Config, seed: int, root: Path, signature: str) -> PlannedRun:

@@ -1,10 +1,10 @@
-"""A bar for the table and one for each run at work; a line now and then where the output is no terminal."""
+"""Progress bars for a launch and its runs; if the output is no terminal, a line now and then."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -17,22 +17,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from repro.launch.history import accuracies
 from repro.launch.plan import PlannedRun
 
 LINE_EVERY_S = 15.0
 
 
 class TableProgress:
-    """Shows how far the runs of a table are. `watch` is given the folders of the runs at work."""
+    """Shows how many runs of a launch are done, and the progress of those that are running."""
 
-    def __init__(self, name: str, every: list[PlannedRun], starting: list[PlannedRun], console: Console) -> None:
-        self.console = console
-        self.name = name
-        self.by_path = {run.record.path: run for run in starting}
-        self.total = len(every)
-        self.done_before = sum(run.is_done for run in every)
-        self.ended: dict[Path, str] = {}
-        self._seen: set[Path] = set()
+    def __init__(self, name: str, runs: Sequence[PlannedRun], console: Console) -> None:
+        self._name, self._console = name, console
+        self._runs = {run.record.path: run for run in runs}
+        self._done = {run.record.path for run in runs if run.is_done}
+        self._seen: set[Path] = set()  # runs that were running and have not ended
         self._hinted: set[Path] = set()
         self._bars: dict[Path, TaskID] = {}
         self._line_at = time.monotonic()
@@ -45,57 +43,57 @@ class TableProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._table = self._progress.add_task(f"[bold]{name}[/bold] runs", total=self.total, completed=self.done_before)
+        description = f"[bold]{name}[/bold] runs done"
+        self._table = self._progress.add_task(description, total=len(runs), completed=len(self._done))
 
     def __enter__(self) -> TableProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def watch(self, at_work: list[Path]) -> None:
-        """Move the bars to where the records say the runs are."""
-        for path in self._seen - set(at_work) - set(self.ended):
+    def watch(self, running: Sequence[Path]) -> None:
+        """Update the bars from the records of the running runs; print the results of those that have ended."""
+        for path in self._seen - set(running):
+            self._seen.remove(path)
             self._end(path)
-        self._seen |= set(at_work)
-        for path in at_work:
-            status = self.by_path[path].record.status()
+        self._seen |= set(running)
+        for path in running:
+            status = self._runs[path].record.status()
             if path not in self._bars:
                 self._bars[path] = self._progress.add_task(f"  {self._label(path)}", total=None)
             self._progress.update(self._bars[path], completed=status.update, total=status.updates or None)
             if status.hint is not None and path not in self._hinted:
                 self._hinted.add(path)
-                self.console.print(f"  {self._label(path)}: {status.hint}", highlight=False, markup=False)
-        self._progress.update(self._table, completed=self.done_before + len(self.ended))
-        if not self.console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
+                self._print(f"  {self._label(path)}: {status.hint}")
+        self._progress.update(self._table, completed=len(self._done))
+        if not self._console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
             self._line_at = time.monotonic()
-            at = ", ".join(f"{self._label(path)} {self._share(path)}" for path in at_work)
-            self.console.print(
-                f"{self.name}: {self.done_before + len(self.ended)} of {self.total} runs; at {at}", markup=False
-            )
+            shares = ", ".join(f"{self._label(path)} {self._share(path)}" for path in running)
+            self._print(f"{self._name}: {len(self._done)} of {len(self._runs)} runs done; running: {shares}")
 
     def _end(self, path: Path) -> None:
-        run = self.by_path[path]
-        status = run.record.status()
-        self.ended[path] = status.state
+        run = self._runs[path]
+        status, result = run.record.status(), run.record.result()
         if path in self._bars:
             self._progress.remove_task(self._bars.pop(path))
-        result = run.record.result()
-        if result is not None:
-            text = f"top-1 {result['top1_last_pct']:.2f} % ({result['dataset']}), {result['wall_s']:.0f} s"
+        if result is None:
+            text = f"{status.state}: {status.reason or 'no reason, see its logs'}"
         else:
-            text = f"{status.state}: {status.reason or 'ended without a word, see its attempts/'}"
-        self.console.print(f"  {self._label(path)}: {text}", highlight=False, markup=False)
+            self._done.add(path)
+            text = f"{accuracies(result)}, {result['wall_s']:.0f} s"
+        self._print(f"  {self._label(path)}: {text}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
 
     def _label(self, path: Path) -> str:
-        run = self.by_path[path]
-        return run.row.id if run.config.seed == 0 else f"{run.row.id} seed {run.config.seed}"
+        run = self._runs[path]
+        return run.label or (run.row.id if run.config.seed == 0 else f"{run.row.id} seed {run.config.seed}")
 
     def _share(self, path: Path) -> str:
-        status = self.by_path[path].record.status()
+        status = self._runs[path].record.status()
         if not status.updates:
             return "starting"
         share = "" if status.loader_share_pct is None else f" (loader {status.loader_share_pct:.0f} %)"

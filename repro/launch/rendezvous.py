@@ -1,4 +1,4 @@
-"""How the ranks of a job find each other, and where they keep what they compile. Set before torch is imported."""
+"""Environment variables by which the ranks of a run find each other. They are set before torch is imported."""
 
 from __future__ import annotations
 
@@ -7,43 +7,54 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-FIRST_PORT, PORTS = 12000, 20000  # below the ports that Linux hands out to clients
+FIRST_PORT, PORTS = 12000, 20000  # below Linux's ephemeral ports
 
 
 def join_step() -> None:
-    """In a task of `srun`, set what torch.distributed reads; elsewhere, and under torchrun, leave all as it is.
+    """In a task of `srun`, set the variables that torch.distributed reads; elsewhere, and under torchrun, do nothing.
 
-    A batch script, and a shell that `srun` has opened, are one process: they are no ranks of each other.
+    A batch script and an interactive shell of `srun` are single processes, not ranks.
     """
     if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     job = SlurmJobEnvironment()
-    step = f"{job.raw_job_id}.{os.environ.get('SLURM_STEP_ID', '0')}"  # steps of one job may run side by side
-    os.environ.update(environment(job.global_rank, job.local_rank, job.num_tasks, job.num_nodes, job.hostnames, step))
+    step = f"{job.raw_job_id}.{os.environ.get('SLURM_STEP_ID', '0')}"  # steps of one job may run at the same time
+    os.environ.update(
+        task_environment(job.global_rank, job.local_rank, job.num_tasks, job.num_nodes, job.hostnames, step)
+    )
 
 
 def port(job_id: str, restarts: int) -> int:
     """A port that two jobs on one node, or two starts of one job, are unlikely to share."""
     digits = int("".join(char for char in job_id if char.isdecimal()) or "0")
-    # A started job's old port may still be in TIME_WAIT: each start takes another one.
+    # The port of an earlier start may still be in TIME_WAIT.
     return FIRST_PORT + (digits + 7919 * restarts) % PORTS
 
 
-def environment(rank: int, local_rank: int, size: int, nodes: int, hosts: Sequence[str], job_id: str) -> dict[str, str]:
-    """What torch.distributed and the compilers read from the environment, for one task of a job."""
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    variables = {
+def rank_environment(rank: int, local_rank: int, size: int, nodes: int, address: str, port: int) -> dict[str, str]:
+    """The variables that torch.distributed reads, for one rank of a run. `address` is the first node's."""
+    return {
         "RANK": str(rank),
         "LOCAL_RANK": str(local_rank),
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size // nodes),
         # A node need not be able to resolve its own name.
-        "MASTER_ADDR": hosts[0] if nodes > 1 else "127.0.0.1",
-        "MASTER_PORT": str(port(job_id, restarts)),
+        "MASTER_ADDR": address if nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": str(port),
     }
-    # Two jobs that share a compiler's cache corrupt it (and home folders have quotas): one for each job.
+
+
+def task_environment(
+    rank: int, local_rank: int, size: int, nodes: int, hosts: Sequence[str], job_id: str
+) -> dict[str, str]:
+    """The variables of one task of a Slurm job: `rank_environment`, and a compiler cache for each job.
+
+    Jobs that share a compiler's cache corrupt it, and home folders have quotas. A cache that the user has set stays.
+    """
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    variables = rank_environment(rank, local_rank, size, nodes, hosts[0], port(job_id, restarts))
     cache = Path(tempfile.gettempdir()) / f"repro-{os.getuid()}-{job_id}"
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         if name not in os.environ:

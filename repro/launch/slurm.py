@@ -1,4 +1,4 @@
-"""What Slurm says and is told, through its own commands: squeue, scontrol, sacct, scancel."""
+"""Slurm's commands: squeue, scontrol, sacct, scancel."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from dataclasses import dataclass
 from repro.errors import UserError
 
 TIMEOUT_S = 60
-AT_ONCE = 200  # ids in one command
-JOB_PREFIX = "repro-"  # of the name of every job of ours
-# A command that ends like this has not heard the controller's answer; there may be one.
+IDS_PER_COMMAND = 200
+JOB_PREFIX = "repro-"  # of the names of our jobs
+# Messages after which the controller may still have done what it was asked for.
 NO_ANSWER = re.compile(
     "no answer|timed? ?out|contact|connect|communication|transmit|unexpected|zero bytes|standby", re.I
 )
+NO_CONFIGURATION = re.compile(r"configuration source|slurm\.conf", re.I)  # of an installation without a cluster
 ENDING = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
-# --all: partitions that the site hides from lists are no reason to take their jobs for gone.
-EVERYBODY = ("squeue", "--all", "--noheader", "--array", "--format=%i|%j|%T|%N|%r")
+# --all: also jobs in partitions that the site hides.
+SQUEUE = ("squeue", "--all", "--noheader", "--array", "--format=%i|%j|%T|%N|%r")
 UNKNOWN_USER = re.compile("invalid user", re.I)
-# A person's habits for these commands: SQUEUE_STATES=R hides what waits, SBATCH_JOB_NAME beats what a job script says.
-HABITS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
-# What a job tells its own processes. In one that was submitted from within another (salloc, srun --pty) srun would take
-# it for what is asked of it: a SLURM_MEM_PER_CPU that is left over is fatal where a job has its memory per node.
+# Defaults that users set for their own commands: SQUEUE_STATES=R hides pending jobs.
+USER_DEFAULTS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
+# Settings of the job that we may be called from (salloc, srun --pty): in ours, srun would take them for requests, and a
+# leftover SLURM_MEM_PER_CPU is fatal if the job has its memory per node.
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
 OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that Slurm has in its queue: waiting, running or ending. `id` is `16`, or `16_3` within an array."""
+    """A job in Slurm's queue. `id` is `16`, or `16_3` for a task of an array."""
 
     id: str
     name: str
@@ -42,7 +43,7 @@ class Job:
 
 
 def is_job_id(text: str | None) -> bool:
-    """Whether this is a job of Slurm's: `16`, `16_3`. `local-4711` is none."""
+    """Whether this is the id of a Slurm job: `16`, `16_3`. (Earlier versions noted `local-4711` for other runs.)"""
     return text is not None and text[:1].isdecimal()
 
 
@@ -52,16 +53,13 @@ def is_here() -> bool:
 
 
 def environment() -> dict[str, str]:
-    """What Slurm's commands are given: they do what they are told, whatever a person has set for their own use of them.
-
-    Nor does the job that they may be called from say anything. Which cluster it is (SLURM_CONF, SLURM_CLUSTERS) stays.
-    """
-    others = (*HABITS, *OF_A_JOB) if "SLURM_JOB_ID" in os.environ else HABITS
-    return {name: value for name, value in os.environ.items() if name in OF_THE_CLUSTER or not name.startswith(others)}
+    """The environment for Slurm's commands: without users' own defaults, and without those of the job around us."""
+    hidden = (*USER_DEFAULTS, *OF_A_JOB) if "SLURM_JOB_ID" in os.environ else USER_DEFAULTS
+    return {name: value for name, value in os.environ.items() if name in OF_THE_CLUSTER or not name.startswith(hidden)}
 
 
 def ask(*command: str) -> str:
-    """What a command of Slurm's answers. Raises `UserError` with its own words where it fails."""
+    """The output of a command. Raises `UserError` with its message if it fails."""
     return _answer(*command).stdout
 
 
@@ -70,62 +68,61 @@ def _answer(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, env=environment())
     except subprocess.CalledProcessError as error:
         words = (error.stderr or error.stdout or "").strip().splitlines()
-        raise UserError(f"{command[0]}: {words[-1] if words else 'failed'}") from None
+        answer = words[-1].removeprefix(f"{command[0]}: ") if words else "failed"
+        advice = "; set SLURM_CONF, or run this on a login node" if NO_CONFIGURATION.search(answer) else ""
+        raise UserError(f"{command[0]}: {answer}{advice}") from None
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]}: no answer within {TIMEOUT_S} s; is the controller up?") from None
     except FileNotFoundError:
-        raise UserError(f"{command[0]}: not found; this is no machine of a Slurm cluster") from None
+        raise UserError(f"{command[0]}: not found; this machine is not part of a Slurm cluster") from None
 
 
 def queue(users: Iterable[int] = ()) -> dict[str, Job]:
-    """The jobs of this user, and of other `users` (their numbers), by id, every task of an array for itself.
-
-    squeue, not sacct: it works without accounting, where submitit's own states stay UNKNOWN.
-    """
+    """Our jobs of this user and of `users` (uids) by id, each task of an array separately. Works without accounting."""
     return _jobs(_lines_of(sorted({os.getuid(), *users})))
 
 
-def everybodys_queue() -> dict[str, Job]:
-    """The same, whoever they belong to."""
-    return _jobs(ask(*EVERYBODY))
+def queue_of_everyone() -> dict[str, Job]:
+    """Our jobs of all users by id."""
+    return _jobs(ask(*SQUEUE))
 
 
 def _jobs(text: str) -> dict[str, Job]:
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 4)
-        if len(fields) < 5:  # of somebody whose job has a name of several lines
+        if len(fields) < 5:  # the name of another user's job may have several lines
             continue
         id_, name, state, nodes, reason = fields
-        # A number alone is not enough: a folder may have come from another cluster, and numbers may begin anew.
+        # The id alone is not enough: ids start again, and a folder may have been copied from another cluster.
         if name.startswith(JOB_PREFIX):
             jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
     return jobs
 
 
 def _lines_of(users: Sequence[int]) -> str:
-    """squeue's lines for these users, or for everybody where it does not know one of them.
+    """squeue's lines for these users; for all users if squeue does not know one of them.
 
-    It leaves such a user's jobs out, with a word on stderr and success or failure as its version has it: somebody who
-    has left, or a name service that is down, and runs at work would look as if they had none.
+    It omits the jobs of an unknown user (who has left, or while the name service is down), and, depending on its
+    version, succeeds nevertheless.
     """
     try:
-        answer = _answer(*EVERYBODY, f"--user={','.join(map(str, users))}")
+        answer = _answer(*SQUEUE, f"--user={','.join(map(str, users))}")
     except UserError as error:
         if not UNKNOWN_USER.search(str(error)):
             raise
     else:
         if not UNKNOWN_USER.search(answer.stderr):
             return answer.stdout
-    return ask(*EVERYBODY)
+    return ask(*SQUEUE)
 
 
 @dataclass(frozen=True)
 class OwnJob:
-    """What a job learns about itself while it is being stopped.
+    """A job as it sees itself while it is being stopped.
 
-    Slurm calls a job COMPLETING until its processes have gone, whatever it means to do with it afterwards. What tells:
-    one that Slurm has requeued has one restart more than its processes know of.
+    Slurm shows it as COMPLETING until its processes are gone, whatever happens next. But if Slurm has requeued it, it
+    has one restart more than its processes know of.
     """
 
     state: str
@@ -133,19 +130,17 @@ class OwnJob:
     was_preempted: bool
 
     def has_ended_for_good(self, restarts: int) -> bool:
-        """Whether Slurm ends it and will not start it again; `restarts` is what the job's own processes know of.
+        """Whether Slurm will not start it again; `restarts` is the number that the job's processes know of.
 
-        A preempted job that was not requeued has met PreemptMode=CANCEL: nobody wanted it to stop for good.
+        A preempted job that is not requeued (PreemptMode=CANCEL) was not cancelled by a user.
         """
         return self.state in ENDING and self.restarts == restarts and not self.was_preempted
 
 
 def own_job(job_id: str) -> OwnJob:
-    """One job as the controller sees it. For a job itself to ask: raises what `subprocess` raises, and `ValueError`."""
-    answer = subprocess.run(
-        ["scontrol", "--oneliner", "show", "job", job_id], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
-    )
-    fields = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+    """The job of this process. Raises `UserError` if Slurm does not answer, and `ValueError`."""
+    answer = ask("scontrol", "--oneliner", "show", "job", job_id)
+    fields = dict(word.split("=", 1) for word in answer.split() if "=" in word)
     return OwnJob(
         fields.get("JobState", "UNKNOWN"),
         int(fields.get("Restarts", "0")),
@@ -154,25 +149,24 @@ def own_job(job_id: str) -> OwnJob:
 
 
 def requeue(job_id: str) -> None:
-    """Put a running job back into the queue. For a job itself: raises what `subprocess` raises."""
-    subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    """Requeue a running job. Raises `UserError` if Slurm refuses or does not answer."""
+    ask("scontrol", "requeue", job_id)
 
 
 def cancel(job_ids: Sequence[str]) -> dict[str, str]:
-    """Cancel jobs, a few hundred at a time; returns those that Slurm has not cancelled, with its words."""
+    """Cancel jobs; returns those that Slurm has not cancelled, with its messages."""
     refused: dict[str, str] = {}
-    for start in range(0, len(job_ids), AT_ONCE):
-        some = job_ids[start : start + AT_ONCE]
-        words = _refusal(some)
-        if words is None:
+    for start in range(0, len(job_ids), IDS_PER_COMMAND):
+        message = _refusal(job_ids[start : start + IDS_PER_COMMAND])
+        if message is None:
             continue
-        # It does not say of each whether it took it: one by one. A controller that is away is away for all others.
-        for id_ in some:
-            said = words if NO_ANSWER.search(words) else _refusal([id_])
-            if said is not None:
-                refused[id_] = words = said
-        if NO_ANSWER.search(words):
-            return refused | dict.fromkeys(job_ids[start + AT_ONCE :], words)
+        # scancel does not tell which of them it has cancelled. If the controller is down, none of the others either.
+        for id_ in job_ids[start : start + IDS_PER_COMMAND]:
+            own = message if NO_ANSWER.search(message) else _refusal([id_])
+            if own is not None:
+                refused[id_] = message = own
+        if NO_ANSWER.search(message):
+            return refused | dict.fromkeys(job_ids[start + IDS_PER_COMMAND :], message)
     return refused
 
 
@@ -191,9 +185,9 @@ def configuration() -> dict[str, str]:
 
 
 def partition(name: str | None) -> dict[str, str]:
-    """`scontrol show partition` as a mapping; None: of the site's default one, empty where it has none.
+    """`scontrol show partition` as a mapping; for None, that of the default partition, if there is one.
 
-    Raises `UserError` for one that is not there.
+    Raises `UserError` if there is no partition of this name.
     """
     lines = ask("scontrol", "--all", "--oneliner", "show", "partition", *([name] if name else [])).splitlines()
     found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
@@ -201,7 +195,7 @@ def partition(name: str | None) -> dict[str, str]:
 
 
 def ended(job_ids: Iterable[str]) -> dict[str, str]:
-    """How jobs ended, by id, as accounting tells it; empty where there is no accounting."""
+    """How jobs ended, by id, according to accounting; empty without accounting."""
     ids = sorted({id_ for id_ in job_ids if is_job_id(id_)})
     if not ids or shutil.which("sacct") is None:
         return {}

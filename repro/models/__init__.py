@@ -1,1 +1,1 @@
-"""Backbones and what is done to their structure."""
+"""Backbones: builders, token dropping, stochastic depth, precision and compilation."""

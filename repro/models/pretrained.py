@@ -1,4 +1,4 @@
-"""Published weights, from timm's cache on this machine or the hub that timm knows."""
+"""Published weights, from timm's cache or its hub."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from typing import Any
 import timm
 from torch import Tensor
 
+from repro.counting.geometry import Geometry
 from repro.errors import UserError
-from repro.geometry import Geometry
 
 
 def pretrained_weights(timm_name: str, model: Geometry, paper: Geometry) -> dict[str, Tensor]:
-    """The state dict that timm has for a backbone at its published size, to begin a training with.
+    """Return timm's state dict of a backbone at its published size, as initial weights.
 
-    Raises `UserError` for a model of another size, or where the weights cannot be had.
+    Raises `UserError` for a model of another size, or if the weights are not available.
     """
-    return published(timm_name, model, paper, "method.starts_from=pretrained", "take method.starts_from=dense").weights
+    return published(timm_name, model, paper, "method.starts_from=pretrained", "use method.starts_from=dense").weights
 
 
 @dataclass(frozen=True)
 class Published:
-    """Weights as timm has them, and how timm says that images are prepared for them (`pretrained_cfg`)."""
+    """Published weights, and the preprocessing of images that they expect (timm's `pretrained_cfg`)."""
 
     weights: dict[str, Tensor]
     config: Mapping[str, Any]
 
 
-def published(timm_name: str, model: Geometry, paper: Geometry, asked: str, instead: str) -> Published:
-    """timm's weights of a backbone at its published size, from its cache or the hub.
+def published(timm_name: str, model: Geometry, paper: Geometry, option: str, alternative: str) -> Published:
+    """Load timm's weights of a backbone at its published size, from its cache or its hub.
 
-    Raises `UserError` for a model of another size, or where the weights cannot be had; `asked` is what asked for them,
-    and `instead` what else can be done.
+    Raises `UserError` for a model of another size, or if the weights are not available. The message names the `option`
+    that needs them, and the `alternative`.
     """
     if not timm_name:
-        raise UserError(f"{asked}: timm has no such backbone, so no published weights are found; {instead}")
+        raise UserError(f"{option}: timm has no such backbone, so there are no published weights; {alternative}")
     if model != paper:
         raise UserError(
-            f"{asked}: {timm_name} is published at its paper size only; take scale=paper as it is, or {instead}"
+            f"{option}: {timm_name} is published at its paper size only; use scale=paper unchanged, or {alternative}"
         )
     try:
-        made = timm.create_model(timm_name, pretrained=True)
+        backbone = timm.create_model(timm_name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{asked}: timm cannot give the weights of {timm_name} ({first}); put them into its "
-            f"cache on a machine that reaches the hub, or {instead}"
+            f"{option}: timm cannot load the weights of {timm_name} ({first}); put them into its "
+            f"cache on a machine with access to the hub, or {alternative}"
         ) from None
-    return Published(dict(made.state_dict()), dict(made.pretrained_cfg))
+    return Published(dict(backbone.state_dict()), dict(backbone.pretrained_cfg))

@@ -1,4 +1,4 @@
-"""Residual networks, all built by timm's class: at paper size and in the small sizes of the local scale."""
+"""timm's residual networks, at the published size and at the small sizes of the local scale."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from timm.models.resnet import Bottleneck
 from timm.models.resnet import ResNet as TimmResNet
 from torch import nn
 
-from repro.geometry import STEM_CHANNELS, ResNet
+from repro.counting.geometry import STEM_CHANNELS, ResNet
 
 
 def build_resnet(geometry: ResNet, drop_path: float, seed: int) -> nn.Module:
-    """A residual network of bottleneck blocks, its weights drawn from `seed` alone.
+    """Build a residual network of bottleneck blocks, with weights drawn from `seed`.
 
     Args:
-        geometry: its shape; timm's `resnet50` has the same class and the same arguments.
-        drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
+        geometry: shape of the network; that of timm's `resnet50` gives the same model.
+        drop_path: stochastic depth rate of the last block; it increases linearly from 0 at the first.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -29,9 +29,9 @@ def build_resnet(geometry: ResNet, drop_path: float, seed: int) -> nn.Module:
             channels=geometry.channels,
             drop_path_rate=drop_path,
         )
-        if geometry.stem == "small":  # what everybody does to this network for small images; timm has no argument
+        if geometry.stem == "small":  # common for small images; timm has no argument for it
             model.conv1 = nn.Conv2d(geometry.in_chans, STEM_CHANNELS, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
             model.maxpool = nn.Identity()
-    built: nn.Module = model
-    return built
+    resnet: nn.Module = model
+    return resnet

@@ -1,4 +1,4 @@
-"""Vision transformers, all built by timm's class: at paper size and in the small sizes of the local scale."""
+"""timm's vision transformers, at the published size and at the small sizes of the local scale."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from repro.models.paths import PathSkippingBlock
+from repro.models.drop_path import PathSkippingBlock
 
-if TYPE_CHECKING:
-    from repro.geometry import ViT
+if TYPE_CHECKING:  # benchmarks build models on machines without pydantic
+    from repro.counting.geometry import ViT
 
 
 def build_vit(geometry: ViT, drop_path: float, seed: int, block: type[Block] = PathSkippingBlock) -> nn.Module:
-    """A vision transformer, its weights drawn from `seed` alone.
+    """Build a vision transformer, with weights drawn from `seed`.
 
     Args:
-        geometry: its shape; `deit_*_patch16_224` of timm has the same class and the same arguments.
-        drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
-        block: its blocks' class.
+        geometry: shape of the network; that of timm's `deit_*_patch16_224` gives the same model.
+        drop_path: stochastic depth rate of the last block; it increases linearly from 0 at the first.
+        block: class of the transformer blocks.
     """
     sizes: dict[str, Any] = {
         "img_size": geometry.image_size,
@@ -35,5 +35,9 @@ def build_vit(geometry: ViT, drop_path: float, seed: int, block: type[Block] = P
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path, block_fn=block)
-    return model
+        model: Any = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path, block_fn=block)
+        position_std = getattr(geometry, "position_std", None)  # benchmarks leave it out
+        if position_std is not None:
+            nn.init.trunc_normal_(model.pos_embed, std=position_std)
+    built: nn.Module = model
+    return built

@@ -1,1 +1,1 @@
-"""From run records to tables, figures and verdicts. Imports no torch."""
+"""Tables, figures and verdicts from run records. Does not import torch."""

@@ -1,32 +1,39 @@
-"""A report: the frame of a table, its files and its figure, from the records on disk."""
+"""Build a report from the records on disk: cells, table files, figures, and the section of the HTML page."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from repro.report.collect import gather
-from repro.report.sharing import share
-from repro.rows import Row, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from repro.report.claims import JudgedClaim
+from repro.report.claim_verdicts import judge_claims
+from repro.report.claims import rows_in_claims
+from repro.report.collect import collect_results
+from repro.report.findings import rows_in_findings
+from repro.report.folders import report_folder, why_kept
+from repro.report.orderings import rows_in_orderings
+from repro.report.summary import summarise_results
+from repro.report.view import View, view
+from repro.tables.rows import Row, Table
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was built: the frame behind it, the files, tables first, what could not be drawn of finished models, and
-    the claims about the table."""
+    """The outcome of a build.
 
-    frame: pd.DataFrame
-    paths: tuple[Path, ...]
-    awaited: str = ""
-    claims: tuple[JudgedClaim, ...] = ()
+    Attributes:
+        view: the rendered cells, claims and summary.
+        folder: folder of the report's files.
+        paths: files written, tables first; empty if an earlier, more complete report was kept.
+        kept: why the earlier report was kept; empty otherwise.
+        pending: figures of finished models that have not been drawn yet, and the command that draws them.
+    """
+
+    view: View
+    folder: Path
+    paths: tuple[Path, ...] = ()
+    kept: str = ""
+    pending: str = ""
 
 
 def build(
@@ -37,54 +44,60 @@ def build(
     runs_root: Path,
     reports_dir: Path,
     overrides: Sequence[str] = (),
+    *,
+    is_wide: bool = False,
+    is_forced: bool = False,
 ) -> Report:
-    """Write `<reports_dir>/<table>/<table>.{csv,md,tex,html}` its figures and `index.html`.
+    """Write the tables, figures and card of a report into `<reports_dir>/<table>/<scale>/`, and `index.html`.
 
-    The page holds every table that has been reported into this folder, and its figures are named for their table.
+    Reads only records under `runs_root`: those of `rows`, of their reference rows, and of the rows that claims name,
+    so that the verdict on a claim does not depend on which rows are shown.
 
-    Reads nothing but the records below `runs_root`: those of `rows`, of their references, and of the rows that claims
-    name, so that the claims are judged alike whichever rows are shown. Raises `UserError` as `collect` does.
+    Args:
+        is_wide: include every column in the Markdown table.
+        is_forced: replace an earlier report even if it has more rows or more finished runs.
+
+    Raises `UserError` in the same cases as `collect_results`.
     """
-    from repro.report.claims import judge_claims, rows_beside
+    seen = view_of(table, rows, scale, seeds, runs_root, overrides)
+    folder = report_folder(reports_dir, table.name, scale)
+    kept = "" if is_forced else why_kept(folder, seen.summary)
+    if kept:
+        return Report(seen, folder, kept=kept)
+    return _write(seen, reports_dir, is_wide=is_wide)
 
-    beside = rows_beside(table, rows, scale)
-    whole, found = gather(table, rows, scale, seeds, runs_root, overrides, beside=beside, meanwhile=_import_the_rest)
-    frame, every = whole.iloc[: len(rows)], found[: len(rows)]
-    claims = judge_claims(whole, table)
+
+def view_of(
+    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], runs_root: Path, overrides: Sequence[str] = ()
+) -> View:
+    """Render the records under `runs_root` as a view. Arguments and errors are those of `build`."""
+    # These rows are always read, so that verdicts do not depend on which rows are shown.
+    named = rows_in_claims(table) | rows_in_findings(table) | rows_in_orderings(table, scale)
+    named -= {row.id for row in rows}
+    others = [row for row in table.every_row if row.id in named and row.is_run_at(scale)]
+    results = collect_results(table, rows, scale, seeds, runs_root, overrides, others=others)
+    claims = judge_claims(results)
+    return view(results, claims, summarise_results(results, claims))
+
+
+def _write(seen: View, reports_dir: Path, *, is_wide: bool) -> Report:
+    # Importing pandas and matplotlib takes as long as reading a thousand records.
     from repro.report.card import card_of, remembered_affiliation, write_card
-    from repro.report.extracts import awaited
-    from repro.report.figures import table_figure
-    from repro.report.mask_figure import mask_figure
-    from repro.report.more_figures import figure_jobs
-    from repro.report.page import write_page
+    from repro.report.figures.drawings import write_figures
+    from repro.report.figures.pending import pending_figures
+    from repro.report.page import links_of, run_lines, write_page
     from repro.report.tables import write_tables
 
-    own = [evidence for evidence in every if not evidence.row.run_of]  # other rows read their runs, and have none
-    # A row with settings of its own is no point on its method's line.
-    usual = [evidence for evidence in own if not evidence.row.settings]
-    points = frame[frame["row"].isin([evidence.row.id for evidence in usual])].reset_index(drop=True)
-    jobs: list[Callable[[], Any]] = [
-        lambda: card_of(table, every, scale, seeds, overrides, remembered_affiliation(reports_dir / table.name)),
-        lambda: write_tables(frame, table, reports_dir / table.name, overrides, claims),
-        lambda: table_figure(points, table, reports_dir),
-        lambda: mask_figure(table, own, reports_dir),
-        *figure_jobs(points, table, usual, reports_dir),
-    ]
-    # The last ones, which read curves and masks, are the longest: begun last, one of them would be waited for alone.
-    filled, *files = reversed(share(jobs[::-1]))
-    written: list[Path] = list(itertools.chain.from_iterable(files))
-    if filled is not None:
-        written += write_card(filled, reports_dir / table.name)
-    missing = awaited(table, every, scale)
-    written += write_page(frame, table, every, filled, written, reports_dir, overrides, awaited=missing, claims=claims)
-    return Report(frame, tuple(written), missing, claims)
-
-
-def _import_the_rest() -> None:
-    """pandas and matplotlib take as long as reading a thousand records does: one process imports, the others read."""
-    import scipy.special  # type: ignore[import-untyped]  # noqa: F401  # for intervals over seeds
-
-    import repro.report.mask_figure
-    import repro.report.more_figures
-    import repro.report.page
-    import repro.report.tables  # noqa: F401
+    results = seen.results
+    table, scale = results.table, results.scale
+    folder = report_folder(reports_dir, table.name, scale)
+    runs = run_lines(results, reports_dir)
+    written = write_tables(seen, folder, links_of(runs), is_wide=is_wide)
+    figures, paths = write_figures(results, folder)
+    written += paths
+    card = card_of(results, remembered_affiliation(reports_dir / table.name))
+    if card is not None:
+        written += write_card(card, folder)
+    pending = pending_figures(table, [row.evidence for row in results.rows], scale)
+    written += write_page(seen, runs, card, figures, reports_dir, pending)
+    return Report(seen, folder, tuple(written), pending=pending)

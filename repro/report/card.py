@@ -1,49 +1,43 @@
-"""The reproducibility card: the nine variables by which papers are scored, filled from the provenance of records.
+"""The reproducibility card: the nine variables on which papers are scored, filled in from the provenance of records.
 
-What no record says is shown as not stated; nothing here is typed in.
+A variable about which the records contain no fact is shown as not stated.
 """
 
 from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
-from repro.errors import UserError
-from repro.report import escaping
-from repro.report.evidence import Evidence, SeedRun, read_table
-from repro.rows import Row, Table
-from repro.runs.checking import checked
-from repro.runs.files import read_object, write_json, write_text
+from repro.files import read_object, write_json, write_text
+from repro.report.cells import Results
+from repro.report.evidence import Evidence, SeedRun
+from repro.report.tables import markdown_environment
 from repro.runs.provenance import REPOSITORY
-from repro.runs.record import Record
+from repro.runs.validation import validated
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
 NOT_STATED = "not stated"
-
-
 _AFFILIATION, _PSEUDOCODE = "Affiliation", "Pseudocode"
-# What a reader is told where a variable has no fact.
+# Why a variable has no facts.
 _WHY_NOT = {
-    _AFFILIATION: "no record knows who ran it; repro card TABLE --affiliation 'a lab' says it, and is remembered",
-    _PSEUDOCODE: "no finished run has a method of ours to describe",
+    _AFFILIATION: "records do not have it; set it once with repro card TABLE --affiliation 'a lab'",
+    _PSEUDOCODE: "no finished run has a method whose code is here",
     "Code": "no finished run was made from a git commit",
-    "Data": "no finished run says what it read",
-    "Splits": "no finished run says what it read",
+    "Data": "no finished run has a data fingerprint",
+    "Splits": "no finished run has a data fingerprint",
     "Hardware": "the provenance of the finished runs names no processor and no GPU",
-    "Software versions": "the provenance of the finished runs names none",
+    "Software versions": "the provenance of the finished runs names no version",
 }
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One of the nine: its name, what this reproduction states of it, a fact a line, and why where that is nothing."""
+    """One of the nine variables: its name, its facts (one line each), and the reason if there are none."""
 
     name: str
     facts: tuple[str, ...]
@@ -51,13 +45,13 @@ class Variable:
 
     @property
     def is_stated(self) -> bool:
-        """Whether there is a fact."""
+        """Whether the variable has any facts."""
         return bool(self.facts)
 
 
 @dataclass(frozen=True)
 class Card:
-    """All nine, over the finished runs of a table at one scale."""
+    """The nine variables for the finished runs of a table at one scale."""
 
     table: str
     title: str
@@ -68,100 +62,66 @@ class Card:
 
     @property
     def stated(self) -> int:
-        """How many of the nine are stated."""
+        """Number of stated variables."""
         return sum(variable.is_stated for variable in self.variables)
 
 
-def card(
-    table: Table,
-    rows: Sequence[Row],
-    scale: str,
-    seeds: Sequence[int],
-    root: Path,
-    overrides: Sequence[str] = (),
-    affiliation: str = "",
-) -> Card:
-    """The card of a table's finished runs. Raises `UserError` where none is finished: there is nothing to describe."""
-    every = read_table(table, rows, scale, seeds, root, overrides)
-    filled = card_of(table, every, scale, seeds, overrides, affiliation)
-    if filled is None:
-        raise UserError(f"{table.name}: no finished run at scale {scale} below {root}; repro launch {table.name} first")
-    return filled
-
-
-def card_of(
-    table: Table,
-    every: Sequence[Evidence],
-    scale: str,
-    seeds: Sequence[int],
-    overrides: Sequence[str] = (),
-    affiliation: str = "",
-) -> Card | None:
-    """The card of evidence that has been read already; None where no run is finished."""
-    own = [evidence for evidence in every if not evidence.row.run_of]  # a run is counted with the row that it is of
-    finished = [(evidence, run) for evidence in own for run in evidence.runs.values() if run.state == "done"]
+def card_of(results: Results, affiliation: str = "") -> Card | None:
+    """Return the card of the finished runs; None if no run is finished."""
+    finished = [
+        (evidence, run) for evidence in results.evidence for run in evidence.runs.values() if run.state == "done"
+    ]
     if not finished:
         return None
-    origins = [Record(run.path).provenance() for _, run in finished if run.path is not None]
+    origins = [run.provenance for _, run in finished]
     stated = (
-        ("Research type", (f"experimental: a reproduction of {table.paper}",)),
+        ("Research type", (f"experimental: a reproduction of {results.table.paper}",)),
         (_AFFILIATION, (affiliation,) if affiliation else ()),
         (_PSEUDOCODE, ()),
         ("Code", tuple(_code(origins))),
-        ("Data", tuple(_distinct(_data(finished, origins)))),
+        ("Data", tuple(_distinct(_data(finished)))),
         ("Splits", tuple(_distinct(_splits(finished)))),
         ("Hardware", tuple(_distinct(map(_hardware, origins)))),
         ("Software versions", tuple(_distinct(map(_software, origins)))),
-        ("Experiment set-up", tuple(_setup(finished, scale, seeds, overrides))),
+        ("Experiment set-up", tuple(_setup(results, finished))),
     )
     methods = _distinct(_methods(finished))
-    why_not = _WHY_NOT | ({_PSEUDOCODE: f"the code itself is to be read: {'; '.join(methods)}"} if methods else {})
+    why_not = _WHY_NOT | ({_PSEUDOCODE: f"see the code: {'; '.join(methods)}"} if methods else {})
     variables = tuple(Variable(name, facts, "" if facts else why_not[name]) for name, facts in stated)
-    return Card(table.name, table.title, table.paper, scale, len(finished), variables)
+    table = results.table
+    return Card(table.name, table.title, table.paper, results.scale, len(finished), variables)
 
 
 def remembered_affiliation(folder: Path) -> str:
-    """The affiliation that the card in `folder` was last given; empty where there is none."""
-    file, say_again = folder / "card.json", f"remove it, and say it again (repro card {folder.name} --affiliation ...)"
-    found = checked(file, _REMEMBERED, read_object(file, say_again) or {}, say_again)
-    facts = [fact for one in found.variables for fact in one.facts if one.name == _AFFILIATION]
-    return facts[0] if facts else ""
+    """Return the affiliation stored in a table's cards at any scale; empty if there is none."""
+    for file in sorted(folder.glob("*/card.json")):
+        next_step = f"remove it, and give the affiliation again: repro card {folder.name} --affiliation ..."
+        found = validated(file, _STORED_CARD, read_object(file, next_step) or {}, next_step)
+        facts = [fact for one in found.variables for fact in one.facts if one.name == _AFFILIATION]
+        if facts:
+            return facts[0]
+    return ""
 
 
-class _Said(BaseModel):
-    """A variable in card.json."""
+class _StoredCard(BaseModel):
+    """The part of card.json that is read back."""
 
-    model_config = ConfigDict(strict=True)
-
-    name: str
-    facts: list[str]
+    variables: list[Variable] = []
 
 
-class _Remembered(BaseModel):
-    """What is read again of card.json."""
-
-    variables: list[_Said] = []
-
-
-_REMEMBERED = TypeAdapter(_Remembered)
+_STORED_CARD = TypeAdapter(_StoredCard)
 
 
 def write_card(filled: Card, folder: Path) -> list[Path]:
-    """Write `card.md` and `card.json` into `folder`; returns their paths."""
-    write_text(folder / "card.md", markdown_card(filled), is_kept=False)
+    """Write `card.md` and `card.json` into `folder`; return their paths."""
+    write_text(folder / "card.md", markdown_card(filled), durable=False)
     write_json(folder / "card.json", {"schema": 1, "stated": filled.stated, **asdict(filled)})
     return [folder / "card.md", folder / "card.json"]
 
 
 def markdown_card(filled: Card) -> str:
-    """The card as GitHub's Markdown."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        finalize=escaping.markdown,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("card.md").render(card=filled, not_stated=NOT_STATED)
+    """Return the card as GitHub-flavored Markdown."""
+    return markdown_environment().get_template("card.md").render(card=filled, not_stated=NOT_STATED)
 
 
 def _distinct(facts: Iterable[str]) -> list[str]:
@@ -169,26 +129,26 @@ def _distinct(facts: Iterable[str]) -> list[str]:
 
 
 def _methods(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
-    """The file of each part that trained, with its own first sentence."""
+    """Yield the source file of each method, with the first line of its docstring."""
     for evidence in {id(evidence): evidence for evidence, _ in finished}.values():
         for part in (evidence.config.method.weights, evidence.config.method.tokens):
             if part is not None and part.target:
                 path = Path(*part.target.split(".")[:-1]).with_suffix(".py")
-                # Read, not imported: a method's module brings torch.
+                # Parsed rather than imported, because method modules import torch.
                 words = ast.get_docstring(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))) or ""
                 yield f"{path.as_posix()} ({words.splitlines()[0].rstrip('.') if words else 'no description'})"
 
 
-def _code(origins: Sequence[dict[str, Any]]) -> Iterable[str]:
+def _code(origins: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     for commit in _distinct(str(origin.get("commit") or "") for origin in origins):
         mine = [origin for origin in origins if origin.get("commit") == commit]
         changed = sum(bool(origin.get("dirty_diff_sha256")) for origin in mine)
         yield f"commit {commit}: {len(mine)} runs{f', {changed} of them with uncommitted changes' if changed else ''}"
 
 
-def _data(finished: Sequence[tuple[Evidence, SeedRun]], origins: Sequence[dict[str, Any]]) -> Iterable[str]:
-    for (evidence, _), origin in zip(finished, origins, strict=True):
-        fingerprint = origin.get("data_fingerprint")
+def _data(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
+    for evidence, run in finished:
+        fingerprint = run.provenance.get("data_fingerprint")
         yield f"{evidence.config.data.name}{f', fingerprint {fingerprint}' if fingerprint else ''}"
 
 
@@ -202,14 +162,14 @@ def _splits(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
             if data.limit_test
             else ", the whole test split"
         )
-        yield f"{data.name}: {train}{limited}; the same for every seed: no split depends on it"
+        yield f"{data.name}: {train}{limited}; the same for every seed"
         yield (
             f"{data.name}: no validation split; the best epoch, whose accuracy the verdicts use, is chosen on the test "
-            "images, as the released code reports it; the last epoch's, which nothing chooses, is in the CSV"
+            "images, as in the released code; the last epoch's accuracy is in the CSV"
         )
 
 
-def _hardware(origin: dict[str, Any]) -> str:
+def _hardware(origin: Mapping[str, Any]) -> str:
     cards = []
     for gpu in origin.get("gpu") or []:
         driver = f", driver {gpu['driver']}" if gpu.get("driver") else ""
@@ -219,25 +179,21 @@ def _hardware(origin: dict[str, Any]) -> str:
     return "; ".join(filter(None, [cpu, ", ".join(cards)]))
 
 
-def _software(origin: dict[str, Any]) -> str:
+def _software(origin: Mapping[str, Any]) -> str:
     versions = [f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version]
     python = [f"Python {origin['python']}"] if origin.get("python") else []
     return ", ".join([*python, *versions, *([origin["os"]] if origin.get("os") else [])])
 
 
-def _setup(
-    finished: Sequence[tuple[Evidence, SeedRun]], scale: str, seeds: Sequence[int], overrides: Sequence[str]
-) -> Iterable[str]:
-    names = ", ".join(map(str, seeds))
-    yield f"scale {scale}, seeds {names}{f', overrides {chr(32).join(overrides)}' if overrides else ''}"
-    results = [run.result for _, run in finished if run.result is not None]
-    for recipe in _distinct(evidence.config.recipe.name for evidence, _ in finished):
-        settings = [evidence.config.own_recipe for evidence, _ in finished if evidence.config.recipe.name == recipe]
-        for one in dict.fromkeys(settings):
-            yield (
-                f"recipe {one.name}: {one.optimizer}, {one.epochs} epochs, batch {one.global_batch}, "
-                f"peak learning rate {one.peak_lr:g}, weight decay {one.weight_decay:g}, "
-                f"{one.warmup_epochs:g} warm-up epochs"
-            )
-    wall_s = math.fsum(float(result["wall_s"]) for result in results)
+def _setup(results: Results, finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
+    seeds = ", ".join(map(str, finished[0][0].runs))
+    overrides = f", overrides {' '.join(results.overrides)}" if results.overrides else ""
+    yield f"scale {results.scale}, seeds {seeds}{overrides}"
+    for recipe in dict.fromkeys(evidence.config.effective_recipe for evidence, _ in finished):
+        yield (
+            f"recipe {recipe.name}: {recipe.optimizer}, {recipe.epochs} epochs, batch {recipe.global_batch}, "
+            f"peak learning rate {recipe.peak_lr:g}, weight decay {recipe.weight_decay:g}, "
+            f"{recipe.warmup_epochs:g} warm-up epochs"
+        )
+    wall_s = math.fsum(float(run.result["wall_s"]) for _, run in finished if run.result is not None)
     yield f"{len(finished)} finished runs, {wall_s / 3600:.2f} hours of training in all; configs in the records"

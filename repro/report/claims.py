@@ -1,252 +1,245 @@
-"""Claims: the sentences that papers are cited for (`paper_tables/claims.yaml`), each with its verdict and evidence."""
+"""Claims: the statements that papers are cited for, from `paper_tables/claims.yaml` and from folders in REPRO_PATH.
+
+A claim holds if its condition holds: a comparison of a cell or a gain with a bound, or several comparisons under `all`
+or `any`:
+
+    holds_if: {cell: [ROW, METRIC], within: published}
+    holds_if:
+      any:
+        - {gain: [ROW, OTHER], more_than: 0}
+        - {gain: [THIRD, OTHER], more_than: 0}
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, NamedTuple
 
-import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from repro.errors import UserError, did_you_mean
-from repro.paper_tables import TABLES_DIR, load_sources, load_table, table_names
-from repro.report.expressions import Call, Expression, ExpressionError, exact, is_truth, parse
-from repro.report.operands import NOT_MEASURED, NOT_RUN, NOT_RUN_AT_SCALE, PARTIAL, Lines, Operand, measured
-from repro.report.segmentation import INTERPRETATION
-from repro.report.statistics import LEVEL
-from repro.report.verdicts import UNDECIDED
-from repro.rows import KINDS, PublishedValue, Row, Table
+from repro.locations import table_dirs
+from repro.runs.validation import validated
+from repro.tables.loader import load_sources, load_table, table_names
+from repro.tables.rows import Table
+from repro.typed_files import read_yaml
 
-if TYPE_CHECKING:
-    import pandas as pd
+CLAIMS_FILE = "claims.yaml"
+OPERATORS = ("within", "at_least", "at_most", "more_than", "less_than")
+_NEXT_STEP = "the head of the file describes its keys"
 
-HOLDS = "holds"
-DOES_NOT_HOLD = "does not hold"
-INCOMPLETE = "incomplete"
-# What a claim reads while cells are missing: the first of these that one of them waits for.
-_WAITING = (NOT_RUN_AT_SCALE, NOT_MEASURED, NOT_RUN, PARTIAL)
-
-CLAIMS_FILE = TABLES_DIR / "claims.yaml"
-_FUNCTIONS = {"measured": 2, "published": 2, "gain": 2}
-_GAIN_METRIC = "top1_pct"
-_KEYS = ("id", "table", "statement", "source", "expression", "tolerance", "reason")
+Pair = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim as its file states it.
+class PublishedCell(BaseModel):
+    """A bound given by the published value of a cell (row, metric)."""
 
-    `published` holds, by (row, metric), numbers that its table does not; `device` is what a claim on time is about, a
-    kind (`GPU`) or part of a name (`V100`), empty for any other claim.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    published: Pair
+
+
+class Quantity(NamedTuple):
+    """The left side of a comparison: a cell (row, metric), or the top-1 gain of one row over another (row, row)."""
+
+    kind: str
+    names: Pair
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows involved."""
+        return self.names if self.kind == "gain" else self.names[:1]
+
+    @property
+    def metric(self) -> str:
+        """The metric that is compared."""
+        return "top1_pct" if self.kind == "gain" else self.names[1]
+
+    @property
+    def title(self) -> str:
+        """`ROW METRIC`, or `ROW over OTHER`."""
+        return (" over " if self.kind == "gain" else " ").join(self.names)
+
+
+class Condition(BaseModel):
+    """Either conditions under `all` or `any`, or a comparison: a cell or a gain, an operator, and a bound."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    all: tuple[Condition, ...] = ()
+    any: tuple[Condition, ...] = ()
+    cell: Pair | None = None
+    gain: Pair | None = None
+    within: float | PublishedCell | Literal["published"] | None = None
+    at_least: float | PublishedCell | Literal["published"] | None = None
+    at_most: float | PublishedCell | Literal["published"] | None = None
+    more_than: float | PublishedCell | Literal["published"] | None = None
+    less_than: float | PublishedCell | Literal["published"] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Condition:
+        keys = sorted(self.model_fields_set)
+        if keys in (["all"], ["any"]) and self.members:
+            return self
+        if len(keys) != 2 or len({"cell", "gain"} & {*keys}) != 1 or len({*OPERATORS} & {*keys}) != 1:
+            operators = ", ".join(OPERATORS)
+            raise ValueError(f"should be all or any with a list, or one of cell, gain with one of {operators}")
+        if self.gain is not None and getattr(self, self.operator) == "published":
+            raise ValueError("of a gain should have a number or {published: [row, metric]} as its bound")
+        return self
+
+    @property
+    def members(self) -> tuple[Condition, ...]:
+        """The conditions under `all` or `any`; empty for a comparison."""
+        return self.all or self.any
+
+    @property
+    def comparisons(self) -> Iterator[Condition]:
+        """All comparisons within the condition, in order."""
+        if not self.members:
+            yield self
+        for member in self.members:
+            yield from member.comparisons
+
+    @property
+    def quantity(self) -> Quantity:
+        """The quantity that a comparison compares with its bound."""
+        return Quantity("gain", self.gain) if self.gain is not None else Quantity("cell", self.cell or ("", ""))
+
+    @property
+    def operator(self) -> str:
+        """The operator of a comparison."""
+        return next(operator for operator in OPERATORS if operator in self.model_fields_set)
+
+    @property
+    def bound(self) -> float | Pair:
+        """The bound of a comparison: a number, or a cell whose published value is the bound."""
+        bound = getattr(self, self.operator)
+        if isinstance(bound, PublishedCell):
+            return bound.published
+        return self.cell if bound == "published" and self.cell is not None else bound
+
+
+class Claim(BaseModel):
+    """A claim.
+
+    Attributes:
+        tolerance: widens each bound in favour of the claim, in the unit of the compared quantity.
+        tolerance_pct: the same, in percent of the bound.
+        device: kind (`GPU`) or model (`V100`) of the device that a claim about time refers to; empty for other claims.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     table: str
     statement: str
     source: str
-    expression: Expression
-    tolerance: float
+    holds_if: Condition
     reason: str
-    published: Mapping[tuple[str, str], PublishedValue]
+    tolerance: float | None = None
+    tolerance_pct: float | None = None
     device: str = ""
 
-
-@dataclass(frozen=True)
-class JudgedClaim:
-    """A claim with its verdict, the cells behind it, and what the published values themselves say about it.
-
-    `by_published` is the expression with published values in the place of measured ones: holds, does not hold,
-    incomplete, or empty where it would compare each published value with itself.
-    """
-
-    claim: Claim
-    verdict: str
-    reason: str
-    operands: tuple[Operand, ...]
-    by_published: str
-    published_operands: tuple[Operand, ...] = ()
+    @model_validator(mode="after")
+    def _has_one_tolerance(self) -> Claim:
+        if (self.tolerance is None) == (self.tolerance_pct is None):
+            raise ValueError("should have one of tolerance and tolerance_pct")
+        return self
 
     @property
-    def evidence(self) -> tuple[str, ...]:
-        """Every number behind the verdict and behind what the published values say, each once."""
-        known = [operand.text for operand in (*self.operands, *self.published_operands) if operand.shown]
-        return tuple(dict.fromkeys(known))
+    def rows(self) -> tuple[str, ...]:
+        """The rows involved, without duplicates."""
+        return tuple(dict.fromkeys(row for one in self.holds_if.comparisons for row in one.quantity.rows))
+
+    def tolerance_of(self, bound: float) -> float:
+        """Return the tolerance in the unit of `bound`."""
+        return self.tolerance if self.tolerance is not None else abs(bound) * (self.tolerance_pct or 0.0) / 100
+
+    @property
+    def tolerance_text(self) -> str:
+        """`tolerance 0.2 (that of the accuracy columns)`."""
+        number = f"{self.tolerance_pct:g} %" if self.tolerance is None else f"{self.tolerance:g}"
+        return f"tolerance {number} ({self.reason})"
+
+
+class Ordering(BaseModel):
+    """A pair of rows, of which `above` has the higher published accuracy (`repro.report.orderings`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str
+    above: str
+    below: str
+
+
+class ClaimsFile(BaseModel):
+    """The contents of `claims.yaml`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    claims: list[dict[str, Any]] = []
+    orderings: tuple[Ordering, ...] = ()
+
+
+_CLAIM = TypeAdapter(Claim)
+
+
+def claims_files() -> tuple[Path, ...]:
+    """Return the project's claims file and those in the folders of REPRO_PATH."""
+    return tuple(file for folder in table_dirs() if (file := folder / CLAIMS_FILE).is_file())
+
+
+def every_claim() -> tuple[Claim, ...]:
+    """Return the claims in all files, the project's first."""
+    return tuple(claim for file in claims_files() for claim in load_claims(file))
 
 
 @functools.cache
-def load_claims(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
-    """Every claim, in the file's order.
+def load_claims(path: Path) -> tuple[Claim, ...]:
+    """Return the claims in a file, in file order.
 
-    Raises `UserError`, naming the claim, for a missing key, an unknown source or kind, a wrong expression, and a row, a
-    metric or a published value that its table does not have; a table that is not in `paper_tables/` yet may have any.
+    Raises `UserError`, naming the claim, for a missing or unknown key, an unknown table or source, or a row, metric or
+    published value that is not in the table.
     """
-    entries: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]
     claims: dict[str, Claim] = {}
-    for entry in entries:
+    for entry in read_yaml(path, ClaimsFile).claims:
         place = f"{path.name}: claim {entry.get('id', '?')}"
-        missing = [key for key in _KEYS if key not in entry]
-        if missing or entry["id"] in claims:
-            raise UserError(f"{place}: {f'no {missing[0]}' if missing else 'is there twice'}")
-        claim = claims[entry["id"]] = _read(entry, place)
-        if claim.table in table_names():
-            _check_cells(claim, load_table(claim.table), place)
+        claim = validated(Path(place), _CLAIM, entry, _NEXT_STEP)
+        if claim.id in claims:
+            raise UserError(f"{place}: is there twice")
+        _check_names(claim, place)
+        claims[claim.id] = claim
     return tuple(claims.values())
 
 
-def _read(entry: Mapping[str, Any], place: str) -> Claim:
-    sources = load_sources()
-    own = {}
-    for number in entry.get("published", ()):
-        own[number["row"], number["metric"]] = PublishedValue(
-            number["metric"], float(number["value"]), 0.0, number["kind"], number["source"]
-        )
-    for source in (entry["source"], *(value.source for value in own.values())):
-        if source not in sources:
-            raise UserError(f"{place}: source {source!r} unknown{did_you_mean(source, sources)}")
-    for value in own.values():
-        if value.kind not in KINDS:
-            raise UserError(f"{place}: kind {value.kind!r} unknown; valid: {', '.join(KINDS)}")
-    try:
-        expression = parse(entry["expression"], _FUNCTIONS, frozenset({"tolerance"}))
-    except ExpressionError as error:
-        raise UserError(f"{place}: {error}") from None
-    if not is_truth(expression.tree):
-        raise UserError(f"{place}: comes to a number, not to true or false: {expression.text}")
-    return Claim(
-        entry["id"],
-        entry["table"],
-        entry["statement"],
-        entry["source"],
-        expression,
-        float(entry["tolerance"]),
-        entry["reason"],
-        own,
-        str(entry.get("device", "")),
-    )
+def _check_names(claim: Claim, place: str) -> None:
+    check_name(claim.source, load_sources(), place, "source")
+    check_name(claim.table, table_names(), place, "table")
+    table = load_table(claim.table)
+    rows = {row.id: row for row in table.every_row}
+    for comparison in claim.holds_if.comparisons:
+        quantity, bound = comparison.quantity, comparison.bound
+        check_name(quantity.metric, table.metrics, place, f"metric of {table.name}")
+        needs = table.metrics[quantity.metric].needs
+        for row in quantity.rows:
+            check_name(row, rows, place, f"row of {table.name}")
+            if bool(rows[row].reads_runs_of) != (needs == "interpretation"):
+                raise UserError(f"{place}: {row} has no {quantity.metric} of its own")
+        if needs == "device" and not claim.device:
+            raise UserError(f"{place}: no device: {quantity.metric} is a time, which is one of a device (GPU, V100)")
+        if isinstance(bound, tuple) and (bound[0] not in rows or rows[bound[0]].best_published(bound[1]) is None):
+            raise UserError(f"{place}: no published {bound[1]} of {bound[0]} in {table.name}")
 
 
-def _check_cells(claim: Claim, table: Table, place: str) -> None:
-    ids = [row.id for row in table.every_row]
-    for call in claim.expression.calls:
-        row, metric = call.arguments
-        if call.function == "published":
-            if _published_value(row, metric, claim, table) is None:
-                raise UserError(f"{place}: no published {metric} of {row} in {claim.table} or the claim")
-            continue
-        for word, valid in ((row, ids), (metric, ids if call.function == "gain" else list(table.metrics))):
-            if word not in valid:
-                raise UserError(f"{place}: {claim.table} has no {word!r}{did_you_mean(word, valid)}")
-        read = [row.id for row in table.every_row if row.run_of and row.id in call.arguments]
-        if read and (call.function == "gain" or table.metrics[metric].needs != INTERPRETATION):
-            raise UserError(f"{place}: {read[0]} has no {metric} of its own, only what heat maps say")
-        if call.function == "measured" and table.metrics[metric].needs == "device" and not claim.device:
-            raise UserError(f"{place}: no device: {metric} is a time, which is one of a device (GPU, V100)")
+def check_name(name: str, valid: Iterable[str], place: str, what: str) -> None:
+    """Raise `UserError`, suggesting the closest valid name, if a name is not valid."""
+    if name not in valid:
+        raise UserError(f"{place}: {what} {name!r} unknown{did_you_mean(name, valid)}")
 
 
-def rows_beside(table: Table, rows: Sequence[Row], scale: str) -> tuple[Row, ...]:
-    """The rows that claims about `table` rest on and that are not among `rows`: what is claimed of a table does not
-    hang on which of its rows somebody wants to see."""
-    calls = [call for claim in load_claims() if claim.table == table.name for call in claim.expression.calls]
-    named = {word for call in calls if call.function != "published" for word in call.arguments}
-    of_claims = [row for row in table.every_row if row.id in named]
-    named |= {reference.id for row in of_claims if (reference := table.reference(row.backbone)) is not None}
-    there = {row.id for row in rows}
-    return tuple(row for row in table.every_row if row.id in named - there and row.is_run_at(scale))
-
-
-def judge_claims(frame: pd.DataFrame, table: Table, claims: Iterable[Claim] | None = None) -> tuple[JudgedClaim, ...]:
-    """The claims about `table`, judged by its frame, then those about tables that are not here, which no report has."""
-    every = load_claims() if claims is None else tuple(claims)
-    lines: dict[str, Mapping[str, Any]] = {
-        str(line["row"]): line  # type: ignore[misc]  # a frame's columns are words
-        for line in frame.to_dict("records")
-    }
-    known = set(table_names())
-    own = [_judge(claim, lines, table) for claim in every if claim.table == table.name]
-    absent = [_judge(claim, {}, None) for claim in every if claim.table not in known]
-    return (*own, *absent)
-
-
-def _judge(claim: Claim, lines: Lines, table: Table | None) -> JudgedClaim:
-    """Holds where it does at 95 %, and does not where that is so at 95 %: of several chances to be right, or to be
-    wrong, each needs its share of the 5 %."""
-    expression = claim.expression
-    by_published, instead = _by_published(claim, table)
-
-    def operands_at(level: float) -> tuple[Operand, ...]:
-        return tuple(_operand(call, claim, lines, table, level) for call in expression.calls)
-
-    operands = operands_at(1 - (1 - LEVEL) / expression.chances)
-    if _evaluate(claim, operands) is True:
-        return JudgedClaim(claim, *_on_device(HOLDS, claim, operands), operands, by_published, instead)
-    against = operands_at(1 - (1 - LEVEL) / expression.risks)
-    if _evaluate(claim, against) is False:
-        return JudgedClaim(claim, *_on_device(DOES_NOT_HOLD, claim, against), against, by_published, instead)
-    return JudgedClaim(claim, *_open(claim, operands, table), operands, by_published, instead)
-
-
-def _on_device(verdict: str, claim: Claim, operands: Iterable[Operand]) -> tuple[str, str]:
-    """A time says something of the device that it was measured on: where that is no such one, the verdict is too."""
-    others = [one.device for one in operands if one.device is not None and not one.device.is_a(claim.device)]
-    if not others:
-        return verdict, ""
-    return f"{verdict} on {others[0].short}", f"{others[0].setting}; the claim is one of a {claim.device}"
-
-
-def _open(claim: Claim, operands: Iterable[Operand], table: Table | None) -> tuple[str, str]:
-    """The verdict of a claim that is not decided, and what it waits for."""
-    if table is None:
-        return NOT_RUN, f"paper_tables has no {claim.table} yet"
-    waiting = [operand for operand in operands if operand.missing]
-    for verdict in _WAITING:
-        if any(operand.missing == verdict for operand in waiting):
-            return verdict, "; ".join(dict.fromkeys(operand.why for operand in waiting if operand.why))
-    return UNDECIDED, "; ".join(dict.fromkeys(filter(None, (operand.open_question for operand in operands))))
-
-
-def _evaluate(claim: Claim, operands: Iterable[Operand]) -> bool | None:
-    known = {call: operand.value for call, operand in zip(claim.expression.calls, operands, strict=True)}
-    functions = {name: functools.partial(lambda name, *words: known[Call(name, words)], name) for name in _FUNCTIONS}
-    value = claim.expression.value(functions, {"tolerance": claim.tolerance})
-    return None if value is None else bool(value)
-
-
-def _operand(call: Call, claim: Claim, lines: Lines, table: Table | None, level: float) -> Operand:
-    if call.function == "published":
-        return _published(call, claim, table)
-    if table is None:
-        return Operand(call, None, "", NOT_RUN)
-    return measured(call, lines, table, level)
-
-
-def _by_published(claim: Claim, table: Table | None) -> tuple[str, tuple[Operand, ...]]:
-    """What the published values say of the claim, and those that it takes."""
-    calls = claim.expression.calls
-    cells = {call.arguments for call in calls if call.function != "published"}
-    if cells <= {call.arguments for call in calls if call.function == "published"}:
-        return "", ()
-    operands = tuple(_published(call, claim, table) for call in calls)
-    said = _evaluate(claim, operands)
-    return INCOMPLETE if said is None else HOLDS if said else DOES_NOT_HOLD, operands
-
-
-def _published(call: Call, claim: Claim, table: Table | None) -> Operand:
-    """The published number in the place of a cell, whatever the expression asks for there."""
-    is_gain = call.function == "gain"
-    cells = [(row, _GAIN_METRIC) for row in call.arguments] if is_gain else [call.arguments]
-    found = [_published_value(row, metric, claim, table) for row, metric in cells]
-    values = [one.value for one in found if one is not None]
-    words = Call("published gain" if is_gain else "published", call.arguments)
-    if len(values) < len(found):
-        return Operand(words, None, "", NOT_RUN, "no published value")
-    number = values[0] - values[1] if is_gain else values[0]
-    return Operand(words, exact(number), f"{number:.4g}")
-
-
-def _published_value(row: str, metric: str, claim: Claim, table: Table | None) -> PublishedValue | None:
-    own = claim.published.get((row, metric))
-    if own is not None or table is None:
-        return own
-    return next((r.best_published(metric) for r in table.rows if r.id == row), None)
+def rows_in_claims(table: Table) -> set[str]:
+    """Return the ids of the rows involved in claims about `table`."""
+    return {row for claim in every_claim() if claim.table == table.name for row in claim.rows}

@@ -1,62 +1,221 @@
-"""The columns of the frame: their names, their order, and the one type that each has whatever is in it."""
+"""The columns of a report: its cells, rendered for the compact and the wide view.
+
+The compact view has one column per metric, with measured value, published value, and the verdict as a symbol. The wide
+view has a separate column for each of these, and columns that the compact view omits.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from repro.report.seeds import BY_SEED, SEED_COLUMNS
-from repro.report.segmentation import segmentation_columns
-from repro.report.times import BY_TURN, TIME_COLUMNS
-from repro.rows import Table
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-ROW_COLUMNS = ("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds")
-MEASURED_COLUMNS = (
-    "params_m",
-    "macs_g",
-    "flops_saving_pct",
-    "flops_saving_alt_pct",
-    "time_saving_pct",
-    "top1_last_pct",
-    "top1_best_pct",
-    "top1_std_pct",
+from repro.report.adopted import TITLE as WEIGHTS_TITLE
+from repro.report.adopted import describe as describe_weights
+from repro.report.adopted import tone_of as weights_tone
+from repro.report.adopted import with_symbol
+from repro.report.cells import TIMED, TRAINED, VERBS, Cell, Measured, Results, RowCells
+from repro.report.format import (
+    ESTIMATED_MARK,
+    MASKED_MARK,
+    NOTHING,
+    delta,
+    delta_unit,
+    describe,
+    describe_conflict,
+    measured_number,
+    published_mark,
+    published_number,
+    tone,
+    with_spread,
 )
-STATE_COLUMNS = ("state", "reason")
-LOCAL_COLUMNS = ("local_top1_last_pct", "local_top1_best_pct", "local_top1_std_pct", "local_data")
-LOCAL_SEED_COLUMNS = tuple(f"local_{name}" for name in SEED_COLUMNS)
-ORIGIN_COLUMNS = ("n_records", "commits", "cost_note", "time_note")
-# Measured columns that a table has where it has the metric.
-BY_METRIC = ("speedup", "speedup_max", "throughput_img_s")
-
-_PARTS = ("published", "source", "kind", "delta", "verdict")  # of a metric's cell, beside what was measured
-_WHOLE = ("n_seeds", "n_records")
-_TEXT = (
-    *("table", "row", "backbone", "method", "scale", "local_data", "commits", "cost_note", "time_note"),
-    *("run_of", "heat_map", "heat_map_data", "heat_map_missing"),
-)
-_TEXT_ENDS = (
-    *("_source", "_kind", "_verdict", "time_on", "time_device", "time_setting"),
-    *(BY_SEED, "_by_seed", "_by_turn", BY_TURN),
-)
+from repro.report.grid import Column, Entry, Grid, Section
+from repro.report.local_data import heat_map_label, local_label
+from repro.report.measures import MEASURES, Gain, test_image_interval
+from repro.report.segmentation import is_segmentation
+from repro.report.statistics import interval_words
+from repro.report.verdicts import CONTRADICTED, FAILED
+from repro.tables.rows import Metric, Row, Table
+from repro.tables.rungs import COUNTED as COUNTED_RUNG
 
 
-def columns(table: Table) -> list[str]:
-    """The frame's columns, in order."""
-    cells = [f"{metric}_{part}" for metric in table.metrics for part in _PARTS]
-    seeds = (*SEED_COLUMNS, *LOCAL_SEED_COLUMNS)
-    by_seed = (BY_SEED, f"local_{BY_SEED}")
-    beside = (*STATE_COLUMNS, *LOCAL_COLUMNS, *ORIGIN_COLUMNS, *TIME_COLUMNS)
-    own = [name for name in BY_METRIC if name in table.metrics]
-    return [*ROW_COLUMNS, *MEASURED_COLUMNS, *own, *cells, *beside, *seeds, *by_seed, *segmentation_columns(table)]
+def grids(results: Results, *, is_wide: bool) -> tuple[Grid, ...]:
+    """Render the rows of a report in order: first rows with runs, then rows that read heat maps of other rows' runs."""
+    found = []
+    for head, of_heat_maps in (("Row", False), ("Heat map", True)):
+        rows = [row for row in results.rows if bool(row.row.reads_runs_of) == of_heat_maps]
+        metrics = [metric for metric in results.table.metrics.values() if is_segmentation(metric) == of_heat_maps]
+        if rows:
+            found.append(_grid(results, head, rows, metrics, _wide if is_wide else _compact))
+    return tuple(found)
 
 
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """One type a column whatever is in it: text without gaps, whole counts, and numbers that may be absent."""
-    for name in frame.columns:
-        if name in _TEXT or name in STATE_COLUMNS or name.endswith(_TEXT_ENDS):
-            frame[name] = frame[name].astype("object").fillna("").astype("str")
-        else:
-            frame[name] = frame[name].astype("int64" if name in _WHOLE else "float64")
-    return frame
+def section_label(table: Table, row: Row) -> str:
+    """Return the label of a backbone's rows; rows that are not in the paper have a label of their own."""
+    is_published = any(row.id == other.id for other in table.rows)
+    return f"{table.label(row.backbone)}{'' if is_published else ', our own rows'}"
+
+
+def _grid(
+    results: Results,
+    head: str,
+    rows: Sequence[RowCells],
+    metrics: Sequence[Metric],
+    render: Callable[[Metric, Sequence[Cell]], list[Column]],
+) -> Grid:
+    labels = itertools.groupby(rows, lambda row: section_label(results.table, row.row))
+    sections = tuple(Section(label, tuple(row.row for row in same)) for label, same in labels)
+    columns: list[Column] = []
+    for metric in metrics:
+        cells = [row.cells[metric.name] for row in rows]
+        if any(cell.published is not None or _is_shown(cell.measured) for cell in cells):
+            columns += render(metric, cells)
+        columns += _local_columns(results, metric, rows)
+    if render is _wide and not rows[0].row.reads_runs_of:
+        columns += _seed_columns(results, rows)
+    if not rows[0].row.reads_runs_of:
+        columns += _evidence_columns(results, rows, is_wide=render is _wide)
+    if any(row.evidence.state != "done" for row in rows):
+        states = [row.evidence.state for row in rows]
+        entries = tuple(Entry(state, tone="bad" if state == FAILED else "quiet") for state in states)
+        columns.append(Column("Runs", entries, is_numeric=False, weight=0.5))
+    return Grid(head, sections, tuple(columns))
+
+
+def _is_shown(measured: Measured) -> bool:
+    """Return whether a value is shown next to published ones: a trained value only if from the published training."""
+    is_local = measured.evidence == TRAINED and bool(measured.sample) and not measured.is_published_training
+    return measured.value is not None and not is_local
+
+
+def _compact(metric: Metric, cells: Sequence[Cell]) -> list[Column]:
+    entries = tuple(compact_entry(cell) for cell in cells)
+    published = sum(cell.published is not None for cell in cells)
+    is_contradicted = any(cell.verdict in CONTRADICTED for cell in cells)
+    weight = published / len(cells) + 2 * is_contradicted + 0.05 * (cells[0].measured.evidence != TIMED)
+    return [Column(metric.label, entries, weight=weight)]
+
+
+def compact_entry(cell: Cell) -> Entry:
+    """Render measured value, published value and verdict in one cell."""
+    entry = _measured_entry(cell)
+    published = cell.published
+    if published is None:
+        return entry
+    return replace(
+        entry,
+        text="" if entry.text == NOTHING else entry.text,
+        published=published_number(published),
+        published_mark=published_mark(cell),
+        verdict=cell.verdict,
+        tone=tone(cell.verdict),
+        tooltip=tooltip(cell),
+        source=published.source,
+    )
+
+
+def tooltip(cell: Cell) -> str:
+    """Describe a cell with a published value in one line."""
+    assert cell.published is not None
+    measured = cell.measured
+    parts = [f"{cell.row.id}, {cell.metric.label}"]
+    if _is_shown(measured):
+        parts.append(f"{VERBS[measured.evidence]} {measured_number(cell)}")
+        if measured.sample:
+            parts.append(f"{measured.n} {'turns' if measured.evidence == TIMED else 'seeds'}")
+        if (interval := measured.finite_interval) is not None:
+            parts.append(interval_words(interval))
+    parts.append(f"published {describe_conflict(cell) or describe(cell.published)}")
+    if cell.delta is not None:
+        parts.append(f"delta {delta(cell.delta)} {delta_unit(cell.metric)}, tolerance {cell.tolerance:.3g}")
+    why = f" ({measured.why_missing})" if measured.why_missing else ""
+    return "; ".join([*parts, f"{cell.verdict}{why}"])
+
+
+def _measured_entry(cell: Cell) -> Entry:
+    """Render the measured value with its mark; a dash with a tooltip if there is none."""
+    measured = cell.measured
+    mark = (MASKED_MARK if measured.evidence == TIMED else ESTIMATED_MARK) if measured.note else ""
+    if _is_shown(measured):
+        return Entry(measured_number(cell), mark, tooltip=measured.note)
+    return Entry(NOTHING, mark, tooltip=measured.why_missing)
+
+
+def _wide(metric: Metric, cells: Sequence[Cell]) -> list[Column]:
+    evidence = cells[0].measured.evidence
+    head = VERBS[evidence]
+    columns = [Column(head, tuple(_measured_entry(cell) for cell in cells), metric.label)]
+    if any(cell.published is not None for cell in cells):
+        columns.append(Column("published", tuple(map(_published_entry, cells)), metric.label))
+        deltas = tuple(Entry(delta(cell.delta)) for cell in cells)
+        if any(entry.text != NOTHING for entry in deltas):
+            columns.append(Column(f"delta ({delta_unit(metric)})", deltas, metric.label))
+        columns.append(Column("verdict", tuple(map(_verdict_entry, cells)), metric.label, is_numeric=False))
+    return columns
+
+
+def _published_entry(cell: Cell) -> Entry:
+    if cell.published is None:
+        return Entry()
+    mark, source = published_mark(cell), cell.published.source
+    return Entry(published_number(cell.published), mark, tooltip=describe(cell.published), source=source)
+
+
+def _verdict_entry(cell: Cell) -> Entry:
+    if cell.published is None:
+        return Entry()
+    return Entry(cell.verdict, tone=tone(cell.verdict), tooltip=tooltip(cell))
+
+
+def _local_columns(results: Results, metric: Metric, rows: Sequence[RowCells]) -> Iterator[Column]:
+    """Yield the column of a trained metric for training other than the published one; gains are only in the notes."""
+    values = [row.cells[metric.name].measured for row in rows]
+    local = [None if _is_shown(value) or not value.sample else value for value in values]
+    if isinstance(MEASURES[metric.name], Gain) or metric.needs not in ("training", "interpretation") or not any(local):
+        return
+    name = metric.label.removesuffix(" (%)")
+    if is_segmentation(metric):
+        head = heat_map_label(results, metric)
+    else:
+        head = local_label(results, name[:1].lower() + name[1:])
+    entries = tuple(Entry() if value is None else Entry(with_spread(value)) for value in local)
+    yield Column(head, entries, weight=1.5)
+
+
+def _evidence_columns(results: Results, rows: Sequence[RowCells], *, is_wide: bool) -> Iterator[Column]:
+    """Yield the accuracy of third-party weights, and highest rungs if any is neither `counted` nor this scale's."""
+    table = results.table
+    if any(row.evidence.adopted for row in rows):
+        entries = []
+        for row in rows:
+            every = row.evidence.adopted
+            texts, words = ([show(table, row.row, one) for one in every] for show in (with_symbol, describe_weights))
+            tone_of_all = weights_tone(table, row.row, every) if every else ""
+            entries.append(Entry(", ".join(texts) or NOTHING, tone=tone_of_all, tooltip="; ".join(words)))
+        yield Column(WEIGHTS_TITLE, tuple(entries), weight=1.0)
+    rungs = [row.context.rung for row in rows]
+    if is_wide or not {COUNTED_RUNG, results.scale}.issuperset(rungs):
+        yield Column("Evidence", tuple(Entry(rung) for rung in rungs), is_numeric=False, weight=0.4)
+
+
+def _seed_columns(results: Results, rows: Sequence[RowCells]) -> Iterator[Column]:
+    """Yield best and last epoch over the finished seeds, and the gain over the dense row."""
+    group = local_label(results, "top-1") or "Top-1 over seeds"
+    if any(row.evidence.n_done for row in rows):
+        yield Column("seeds", tuple(Entry(str(row.evidence.n_done)) for row in rows), group)
+    for head, name in (
+        ("best epoch (%)", "top1_pct"),
+        ("last epoch (%)", "top1_last_pct"),
+        ("gain over dense (points)", "top1_gain_pct"),
+    ):
+        entries = tuple(Entry(with_spread(row.measured[name])) for row in rows)
+        if any(not entry.is_empty for entry in entries):
+            yield Column(head, entries, group)
+    for head, interval_of in (
+        ("best epoch, 95 % over seeds", lambda row: row.measured["top1_pct"].finite_interval),
+        ("best epoch, 95 % over test images", test_image_interval),
+    ):
+        intervals = [interval_of(row) for row in rows]
+        if any(intervals):
+            entries = tuple(Entry("" if one is None else f"{one[0]:.1f} to {one[1]:.1f}") for one in intervals)
+            yield Column(head, entries, group)

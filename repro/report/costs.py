@@ -1,12 +1,8 @@
-"""How sure a row's counted costs are: exact, or an estimate, and why."""
+"""Whether a row's counted costs are exact or estimates, and why."""
 
 from __future__ import annotations
 
-from repro.measure.cost import Cost, rests_on_data
-from repro.report.evidence import Evidence
-
-# What is counted from the tokens that are left.
-BY_TOKENS = ("macs_g", "flops_saving_pct", "flops_saving_alt_pct")
+from repro.report.cells import RowContext
 
 _MACS_ESTIMATED = "so MACs and FLOPs saving are estimates (Params are exact)"
 KEPT_AS_PLANNED = f"tokens left are those of the plan: no run has measured any, {_MACS_ESTIMATED}"
@@ -22,17 +18,20 @@ PARAMS_BY_TRAINING = (
 )
 
 
-def cost_note(cost: Cost, evidence: Evidence, *, is_published_training: bool, wanted_seeds: int) -> str:
-    """Why a row's MACs, or its parameters, are not an exact count of the published model; empty where they are.
-
-    `wanted_seeds` is how many finished ones a verdict takes.
-    """
-    if cost.is_measured and is_published_training:
-        return KEPT_SO_FAR if evidence.n_done < wanted_seeds else ""
+def cost_note(row: RowContext) -> str:
+    """Return why MACs or parameters are only estimates for the published model; empty if the counts are exact."""
+    cost = row.cost
+    if cost.is_measured and row.is_published_training:
+        return KEPT_SO_FAR if row.evidence.n_done < row.wanted_seeds else ""
     if cost.is_measured:
         return KEPT_ELSEWHERE
-    if rests_on_data(evidence.config.method):
+    if row.rests_on_data:
         return KEPT_AS_PLANNED
     if not cost.are_params_exact:
         return PARAMS_BY_TRAINING
     return "" if cost.is_exact else SPLIT_BY_TRAINING
+
+
+def is_about(note: str, metric: str) -> bool:
+    """Return whether a cost note applies to this metric: one note is about parameters, all others about MACs."""
+    return bool(note) and (metric in ("params_m", "params_saving_pct")) == (note == PARAMS_BY_TRAINING)

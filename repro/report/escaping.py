@@ -1,4 +1,4 @@
-"""Text for LaTeX and Markdown: whatever stands in a name, a note or a reason comes out as those very characters."""
+"""Escape text for LaTeX and Markdown, so that every character of a name, a note or a reason appears literally."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after the end of a line it would be an option
+    "[": "{[}",  # after a line break (\\) it would start an optional argument
     "]": "{]}",
     "*": "{*}",
-    "-": "{-}",  # two in a row would become a dash
+    "-": "{-}",  # two in a row would be typeset as a dash
     "–": "--",
     "—": "---",
     "±": r"\ensuremath{\pm}",
@@ -36,12 +36,17 @@ _LATEX = {
     "°": r"\textdegree{}",
     "’": "'",
     "…": r"\ldots{}",
+    "✓": r"\ensuremath{\checkmark}",
+    "✗": r"\ensuremath{\otimes}",
+    "▲": r"\ensuremath{\blacktriangle}",
+    "▼": r"\ensuremath{\blacktriangledown}",
+    "○": r"\ensuremath{\circ}",
 }
-_LATIN_LETTERS = range(0xC0, 0x100)  # what every LaTeX with T1 fonts can set
+_LATIN_LETTERS = range(0xC0, 0x100)  # every LaTeX installation can typeset these with T1 fonts
 
 
 def latex(value: object) -> str:
-    """`value` as LaTeX text. A character that plain LaTeX cannot set is named by its code point, not dropped."""
+    """Return `value` as LaTeX text. A character that LaTeX cannot typeset becomes its code point, `U+6F22`."""
     return "".join(_LATEX.get(char) or _latex_char(char) for char in str(value))
 
 
@@ -54,9 +59,9 @@ def _latex_char(char: str) -> str:
 
 
 def markdown(value: object) -> str:
-    """`value` as Markdown text that can stand in a table: no markup, no HTML, no cell or line ends."""
+    """Return `value` as Markdown text for a table cell: without markup, HTML, cell separators or line breaks."""
     text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|~\[\]])", r"\\\1", text)
-    # Inside a word an underscore is only itself; escaping it there would make row names hard to read.
+    # An underscore within a word is literal in Markdown; escaping it would make row names hard to read.
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)

@@ -1,47 +1,62 @@
-"""What the records on disk say about one row: the state and the result of each seed, and where they come from."""
+"""The records of one row: state, result and provenance of each seed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.composition import compose
 from repro.config import Config
+from repro.config.compose import compose
+from repro.config.published_training import PUBLISHED_SCALE, is_unchanged
+from repro.config.signature import signatures
 from repro.errors import UserError
 from repro.report.verdicts import partial
-from repro.rows import Row, Table
-from repro.runs.contents import RESULT_SCHEMA
-from repro.runs.files import shown
+from repro.runs.adopted import AdoptedWeights, read_adopted
 from repro.runs.record import Record, record_for
+from repro.runs.schemas import RESULT_SCHEMA
 from repro.runs.status import STALE_AFTER_S, Status
-from repro.runs.timing import Timing, read_timing, timings_beside
-from repro.signature import signatures
+from repro.runs.timing import Timing, read_timing, timings_by_batch
+from repro.tables.rows import Row
 
-# The state of a row without a finished seed is the first of these that one of its seeds is in.
+# A row without finished seeds gets the first of these states that any of its seeds is in.
 _LIVELIEST_FIRST = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
-# Composing asks where the images are; a report reads none, and the place is no part of a run's signature.
+# A config requires an image folder. A report reads no images, and the folder is not part of a run's signature.
 _NO_IMAGES = "data.root=not_read_by_a_report"
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One run as its record tells it. `state` is status.json's, or `missing`, or `interrupted` for a silent one."""
+    """One run, read from its record.
+
+    `state` is that in status.json, `missing` without a record, or `interrupted` if the heartbeat has stopped.
+    """
 
     state: str
     reason: str = ""
     result: Mapping[str, Any] | None = None
-    commit: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
+
+    @property
+    def commit(self) -> str:
+        """Abbreviated commit hash, with `+` for uncommitted changes; empty if the provenance has none."""
+        commit = str(self.provenance.get("commit") or "")[:8]
+        return f"{commit}+" if commit and self.provenance.get("dirty_diff_sha256") else commit
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of a row at one scale: its config, its runs by seed, and how fast its model is here.
+    """The evidence that the records contain about a row at one scale.
 
-    `folder` is where the row's records at this scale are; it need not exist.
+    Attributes:
+        runs: runs by seed.
+        folder: folder of the row's records at this scale; may not exist.
+        timing: timing of the row's model, if it has been measured.
+        timings_by_batch: timings at batch sizes other than that of the table's column.
+        is_unchanged: False if overrides change anything that can affect a result.
+        adopted: third-party weights of this scale or of the published size.
     """
 
     row: Row
@@ -49,98 +64,91 @@ class Evidence:
     runs: Mapping[int, SeedRun]
     folder: Path
     timing: Timing | None = None
-    timings_beside: Sequence[Timing] = ()  # at other batches than the column's
-    is_as_published: bool = True  # no override has changed what the row's own config would give
+    timings_by_batch: Sequence[Timing] = ()
+    is_unchanged: bool = True
+    adopted: Sequence[AdoptedWeights] = ()
+
+    @property
+    def finished(self) -> dict[int, Record]:
+        """The records of the finished seeds."""
+        return {seed: Record(run.path) for seed, run in self.runs.items() if run.state == "done" and run.path}
 
     @property
     def n_done(self) -> int:
-        """Finished seeds."""
-        return sum(run.state == "done" for run in self.runs.values())
+        """Number of finished seeds."""
+        return len(self.finished)
 
     @property
     def n_records(self) -> int:
-        """Records found on disk, finished or not."""
+        """Number of records on disk, finished or not."""
         return sum(run.path is not None for run in self.runs.values())
 
     @property
     def commits(self) -> list[str]:
-        """Short commits behind the finished seeds; a `+` marks code that differed from its commit."""
+        """The commits of the finished seeds."""
         return sorted({run.commit for run in self.runs.values() if run.state == "done" and run.commit})
 
     @property
     def state(self) -> str:
-        """The state of the row over its seeds."""
+        """The state of the row over all its seeds."""
         return row_state(run.state for run in self.runs.values())
 
     @property
     def reason(self) -> str:
-        """Why a seed is not finished: the reasons of failures, a silent process, or that the method has no training."""
+        """Why seeds are not finished: failures, stopped heartbeats, or a method without training code."""
         if not self.config.method.is_trainable and not self.n_done:
             return "no training for this method yet"
         reasons: dict[str, list[int]] = {}
         for seed, run in self.runs.items():
             if run.reason or (run.state != "done" and self.n_done):
-                words = f"{run.state}: {run.reason}" if run.reason else run.state
-                reasons.setdefault(words, []).append(seed)
+                reason = f"{run.state}: {run.reason}" if run.reason else run.state
+                reasons.setdefault(reason, []).append(seed)
         if len(self.runs) == 1:
             return next((run.reason for run in self.runs.values()), "")
-        return "; ".join(f"seed {', '.join(map(str, seeds))} {words}" for words, seeds in reasons.items())
+        return "; ".join(f"seed {', '.join(map(str, seeds))} {reason}" for reason, seeds in reasons.items())
 
     def values(self, key: str) -> dict[int, float]:
-        """A number of result.json by seed, for the finished seeds. Raises `UserError` where there is none."""
-        found = {}
-        for seed, run in self.runs.items():
-            if run.result is None:
-                continue
-            value = run.result.get(key)
-            if value is None:
-                raise UserError(f"{run.path}/result.json: no {key}; remove the folder to run it again")
-            if not isinstance(value, int | float):
-                raise UserError(f"{run.path}/result.json: {key} should be a number, not {shown(value)}")
-            found[seed] = float(value)
-        return found
+        """Return the number `key` in result.json by seed, for the finished seeds that have it."""
+        found = {seed: run.result.get(key) for seed, run in self.runs.items() if run.result is not None}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
 
 
 def row_state(states: Iterable[str]) -> str:
-    """One word over seeds: done, partial (n of k), or the liveliest state where none is done."""
-    every = list(states)
-    done = every.count("done")
+    """Return the state over all seeds: done, partial (n of k), or the most active state if none is done."""
+    states = list(states)
+    done = states.count("done")
     if done:
-        return "done" if done == len(every) else partial(done, len(every))
-    return min(every, key=_LIVELIEST_FIRST.index)
+        return "done" if done == len(states) else partial(done, len(states))
+    return min(states, key=_LIVELIEST_FIRST.index)
 
 
 def read_evidence(
     table: str, row: Row, scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str], now: float
 ) -> Evidence:
-    """Read what there is of a row. `now` in Unix seconds tells a live run from one that died without a word."""
-    words = [_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}"]
-    first = compose([*words, *overrides])
-    is_as_published = not overrides or first.signature == compose(words).signature
+    """Read the records of a row. Heartbeats are compared with `now`, a Unix time in seconds."""
+    first = compose([_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}", *overrides])
     known = signatures(first, seeds)
     runs = {}
     for seed in seeds:
         config = first.model_copy(update={"seed": seed})
         place = {"table": table, "row": row.run_id, "scale": config.scale.name, "seed": seed, "signature": known[seed]}
-        runs[seed] = _read_run(record_for(root, config, table, row.run_id, known[seed]), place, now)
+        record = record_for(root, config, table, row.run_id, known[seed])
+        runs[seed] = _read_run(record, place, config.former_signature, now)
     folder = record_for(root, first, table, row.run_id, known[seeds[0]]).path.parent
-    timing, beside = read_timing(root, table, row.id), timings_beside(root, table, row.id)
-    return Evidence(row, first, runs, folder, timing, beside, is_as_published)
+    timing, by_batch = read_timing(root, table, row.id), timings_by_batch(root, table, row.id)
+    adopted = [one for one in read_adopted(root, table, row.id) if one.scale in (scale, PUBLISHED_SCALE)]
+    return Evidence(row, first, runs, folder, timing, by_batch, not overrides or is_unchanged(row, first), adopted)
 
 
-def read_table(
-    table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str] = ()
-) -> list[Evidence]:
-    """What there is of each of `rows`, in their order, now."""
-    return [read_evidence(table.name, row, scale, seeds, root, overrides, time.time()) for row in rows]
+def _read_run(record: Record, place: Mapping[str, Any], former_signature: str | None, now: float) -> SeedRun:
+    """Read one run. `place` holds the values that its result must contain: table, row, scale, seed and signature.
 
-
-def _read_run(record: Record, place: Mapping[str, Any], now: float) -> SeedRun:
-    """What the record of the run at `place`, in a result's own words, tells of it."""
+    The signature may also be the config's `former_signature`.
+    """
     if not record.path.is_dir():
         return SeedRun("missing")
     status = record.status()
-    # A result is written last: where there is one the run is done, though it was killed before it could say so.
+    # The result is written last: if it exists, the run is done, even if it was killed before updating its status.
     result = record.result()
     if result is None:
         return _unfinished(record, status, now)
@@ -150,16 +158,12 @@ def _read_run(record: Record, place: Mapping[str, Any], now: float) -> SeedRun:
             "report with the code that wrote it, or remove the folder to run it again"
         )
     for key, value in place.items():
-        if result[key] != value:
+        if result[key] != value and not (key == "signature" and result[key] == former_signature):
             raise UserError(
                 f"{record.path}/result.json: of another run: its {key} is {result[key]}, the record's {value}; "
                 "remove the folder to run it again"
             )
-    provenance = record.provenance()
-    commit = str(provenance.get("commit") or "")[:8]
-    return SeedRun(
-        "done", "", result, commit + "+" if commit and provenance.get("dirty_diff_sha256") else commit, record.path
-    )
+    return SeedRun("done", "", result, record.provenance(), record.path)
 
 
 def _unfinished(record: Record, status: Status, now: float) -> SeedRun:
@@ -173,5 +177,5 @@ def _unfinished(record: Record, status: Status, now: float) -> SeedRun:
 
 
 def one_line(text: str) -> str:
-    """Text from a record without line breaks and control characters, which no table can show."""
+    """Return text from a record without line breaks and control characters."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

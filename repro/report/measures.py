@@ -1,89 +1,217 @@
-"""What a report measures for each metric of a table: a count, a time, or an accuracy over seeds."""
+"""The measure of each metric: a count, a time, a trained accuracy, a gain, or the quality of a heat map.
+
+A table metric consists of an entry in its `table.yaml` and an entry in `MEASURES`.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
-from repro.measure.cost import Cost
+from repro.config.costs import has_masked_weights
+from repro.report.binomial import gain_interval, n_test_images, wilson_interval
+from repro.report.cells import COUNTED, TIMED, TRAINED, Measured, RowCells, RowContext
+from repro.report.costs import cost_note, is_about
 from repro.report.evidence import Evidence, row_state
-from repro.report.statistics import Summary, median_interval, paired_differences, summarise
-from repro.report.times import images_s
+from repro.report.segmentation import SEGMENTATION
+from repro.report.statistics import mean_of, paired_differences
+from repro.report.times import MASKED_DENSE, TIMED_OTHERWISE, images_s, is_timed_otherwise, why_not_timed
+from repro.report.verdicts import DECIDABLE, MISSING, NOT_MEASURED, partial
+from repro.runs.timing import Timing
+from repro.tables.rows import Metric
+
+
+class Measure(Protocol):
+    """Computes a metric of a row. `needs` is the value that `table.yaml` must give for the metric."""
+
+    needs: ClassVar[str]
+
+    def __call__(self, context: RowContext, metric: Metric | None) -> Measured: ...
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A measured cell: mean, finished seeds behind it, sample standard deviation, and the state it waits for.
+class Count:
+    """A field of `Cost`, counted from the config. If `rests_on_tokens`, a run may have to measure how many are kept."""
 
-    `between`: of a time, where the median of its turns lies (95 %).
+    name: str
+    rests_on_tokens: bool = False
+    needs: ClassVar[str] = "analysis"
+
+    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
+        value: float = getattr(context.cost, self.name)
+        note = cost_note(context)
+        note = note if is_about(note, self.name) else ""
+        if not (self.rests_on_tokens and context.rests_on_data):
+            return Measured(COUNTED, value, note=note)
+        return Measured(
+            TRAINED,
+            value,
+            state=context.training_state(context.evidence.n_done),
+            why_missing=context.why_unfinished,
+            is_published_training=context.is_published_training,
+            is_comparable=context.is_published_training,
+            note=note,
+        )
+
+
+@dataclass(frozen=True)
+class Time:
+    """The median over turns, in each of which the row's model and its reference were timed."""
+
+    turns: Callable[[Timing], Sequence[float]]
+    needs: ClassVar[str] = "device"
+
+    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
+        evidence, timing = context.evidence, context.evidence.timing
+        turns = self.turns(timing) if timing is not None else ()
+        note = MASKED_DENSE if has_masked_weights(evidence.config.method) else ""
+        why = why_not_timed(evidence)
+        measured = Measured(TIMED, state=NOT_MEASURED, why_missing=why, is_comparable=False, note=note)
+        if timing is not None and turns:
+            sample = dict(enumerate(turns))
+            measured = Measured(TIMED, statistics.median(turns), sample, setting=timing.setting, note=note)
+        why_other = ""
+        if is_timed_otherwise(timing, context):
+            why_other = TIMED_OTHERWISE
+        elif metric is not None and metric.device and timing is not None and metric.device not in timing.setting.device:
+            why_other = f"timed on {timing.setting.device}; the published value is one of a {metric.device}"
+        # Until the published training has measured how many tokens are kept, the timed model may be a different one.
+        state = context.training_state(evidence.n_done) if context.rests_on_data else DECIDABLE
+        if state:
+            is_published = context.is_published_training
+            return replace(
+                measured,
+                state=state,
+                why_missing=context.why_unfinished,
+                is_published_training=is_published,
+                is_comparable=is_published and measured.is_comparable and not why_other,
+            )
+        if why_other:
+            return replace(measured, state=NOT_MEASURED, why_missing=why_other, is_comparable=False)
+        return measured
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The mean of a value in result.json over finished seeds."""
+
+    key: str
+    needs: ClassVar[str] = "training"
+
+    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
+        by_seed = context.evidence.values(self.key)
+        without = context.evidence.n_done - len(by_seed)
+        why = f"{context.evidence.row.id}: {without} result.json without {self.key}" if without else ""
+        return _over_seeds(by_seed, context.training_state(len(by_seed)), why or context.why_unfinished, context)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The mean difference to the dense row over seeds, times `sign`."""
+
+    sign: int
+    needs: ClassVar[str] = "training"
+
+    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
+        reference = context.reference
+        if reference is None or reference.row == context.evidence.row:
+            return Measured(
+                TRAINED, state=MISSING, why_missing=f"{context.evidence.row.id} has no row to compare it with"
+            )
+        return gain(context, replace(context, evidence=reference), self.sign)
+
+
+@dataclass(frozen=True)
+class HeatMapQuality:
+    """The mean over seeds of a segmentation metric of heat maps, from interpretation.json."""
+
+    name: str
+    needs: ClassVar[str] = "interpretation"
+
+    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
+        found = context.segmentation
+        assert metric is not None
+        assert found is not None
+        by_seed = found.values.get(self.name, {})
+        if not by_seed:
+            return Measured(TRAINED, state=NOT_MEASURED, why_missing=found.missing, is_comparable=False)
+        context = replace(context, is_published_training=context.is_published_training and found.is_of(metric.dataset))
+        why = f"{context.evidence.row.id}: {found.missing}" if found.missing else ""
+        return _over_seeds(by_seed, context.training_state(len(by_seed)), why, context)
+
+
+BEST_KEY, LAST_KEY = "top1_best_pct", "top1_last_pct"
+BEST_METRIC = "top1_pct"
+MEASURES: dict[str, Measure] = {
+    "params_m": Count("params_m"),
+    "params_saving_pct": Count("params_saving_pct"),
+    "macs_g": Count("macs_g", rests_on_tokens=True),
+    "flops_saving_pct": Count("flops_saving_pct", rests_on_tokens=True),
+    "flops_saving_alt_pct": Count("flops_saving_alt_pct", rests_on_tokens=True),
+    "time_saving_pct": Time(lambda timing: timing.savings_pct),
+    "speedup": Time(lambda timing: [reference / row for reference, row in timing.pairs]),
+    "speedup_max": Time(lambda timing: [reference / row for reference, row in timing.pairs]),
+    "throughput_img_s": Time(images_s),
+    BEST_METRIC: Accuracy(BEST_KEY),
+    "top1_last_pct": Accuracy(LAST_KEY),
+    "top5_last_pct": Accuracy("top5_last_pct"),
+    "top1_gain_pct": Gain(1),
+    "top1_drop_pct_max": Gain(-1),
+    **{name: HeatMapQuality(name) for name in SEGMENTATION},
+}
+
+
+def gain(first: RowContext, second: RowContext, sign: int = 1) -> Measured:
+    """Return the mean gain of the first row over the second at the best epoch, in percentage points, times `sign`.
+
+    Differences are paired by seed, over the seeds that both rows have finished.
     """
-
-    value: float | None
-    n: int
-    std: float | None
-    state: str
-    between: tuple[float, float] | None = None
-
-
-def _gain(evidence: Evidence, reference: Evidence | None) -> Measured:
-    if reference is None:
-        return Measured(None, 0, None, "missing")
-    pairs = paired_differences(evidence.values("top1_best_pct"), reference.values("top1_best_pct"))
-    # A pair waits for whichever of its two runs is not done.
+    pairs = paired_differences(first.evidence.values(BEST_KEY), second.evidence.values(BEST_KEY))
+    pairs = {seed: sign * pair for seed, pair in pairs.items()}
+    # The state of a pair is that of the run that is not finished.
     states = [
         run.state if run.state != "done" else other.state
-        for run, other in zip(evidence.runs.values(), reference.runs.values(), strict=True)
+        for run, other in zip(first.evidence.runs.values(), second.evidence.runs.values(), strict=True)
     ]
-    return _over_seeds(summarise(pairs.values()), row_state(states))
+    why = "; ".join(filter(None, (first.why_unfinished, second.why_unfinished)))
+    context = replace(first, is_published_training=first.is_published_training and second.is_published_training)
+    state = context.training_state(len(pairs), row_state(states))
+    if not pairs and first.evidence.n_done and second.evidence.n_done and context.is_published_training:
+        state = partial(0, context.wanted_seeds)
+    return _over_seeds(pairs, state, why, context, "paired by ", least_pct=-100.0)
 
 
-def _drop(evidence: Evidence, reference: Evidence | None) -> Measured:
-    gain = _gain(evidence, reference)
-    return replace(gain, value=None if gain.value is None else -gain.value)
+def _over_seeds(
+    by_seed: Mapping[int, float], state: str, why: str, context: RowContext, pairing: str = "", least_pct: float = 0.0
+) -> Measured:
+    estimate = mean_of(by_seed.values(), pairing) if by_seed else None
+    return Measured(
+        TRAINED,
+        None if estimate is None else estimate.mean,
+        by_seed,
+        state,
+        why,
+        is_published_training=context.is_published_training,
+        is_comparable=context.is_published_training,
+        estimate=estimate,
+        limits=(least_pct, 100.0),
+    )
 
 
-def _over_seeds(summary: Summary, state: str) -> Measured:
-    return Measured(summary.mean, summary.n, summary.std, state)
+def interval_of_gain(first: Evidence, second: Evidence) -> tuple[float, float] | None:
+    """Return the 95 % interval of a gain over seeds or test images, whichever is wider; None if there is neither."""
+    images = n_test_images(first.config.data)
+    return gain_interval(first.values(BEST_KEY), second.values(BEST_KEY), images)
 
 
-def _counted(value: float, evidence: Evidence) -> Measured:
-    return Measured(value, evidence.n_done, None, evidence.state)
+def test_image_interval(row: RowCells) -> tuple[float, float] | None:
+    """Return the 95 % interval of a row's best accuracy for the sampling error of its test images; None without runs.
 
-
-def _median(turns: Sequence[float]) -> Measured:
-    """The median of what was measured in turn, and how surely it is known."""
-    if not turns:
-        return Measured(None, 0, None, "done")
-    return Measured(statistics.median(turns), len(turns), None, "done", median_interval(turns))
-
-
-def _timed(evidence: Evidence) -> Measured:
-    return _median(evidence.timing.savings_pct if evidence.timing else ())
-
-
-def _times_as_fast(evidence: Evidence) -> Measured:
-    """The median over the turns of the reference's time over the row's."""
-    return _median([reference / row for reference, row in evidence.timing.pairs] if evidence.timing else ())
-
-
-def _throughput(evidence: Evidence) -> Measured:
-    return _median(images_s(evidence.timing) if evidence.timing else ())
-
-
-# By the metric's name: from a row's cost, its evidence, and that of its reference (None where it has none).
-MEASURES: Mapping[str, Callable[[Cost, Evidence, Evidence | None], Measured]] = {
-    "params_m": lambda cost, evidence, _: _counted(cost.params_m, evidence),
-    "macs_g": lambda cost, evidence, _: _counted(cost.macs_g, evidence),
-    "flops_saving_pct": lambda cost, evidence, _: _counted(cost.flops_saving_pct, evidence),
-    "flops_saving_alt_pct": lambda cost, evidence, _: _counted(cost.flops_saving_alt_pct, evidence),
-    "time_saving_pct": lambda _, evidence, __: _timed(evidence),
-    "speedup": lambda _, evidence, __: _times_as_fast(evidence),
-    "speedup_max": lambda _, evidence, __: _times_as_fast(evidence),
-    "throughput_img_s": lambda _, evidence, __: _throughput(evidence),
-    "top1_pct": lambda _, evidence, __: _over_seeds(
-        summarise(evidence.values("top1_best_pct").values()), evidence.state
-    ),
-    "top1_gain_pct": lambda _, evidence, reference: _gain(evidence, reference),
-    "top1_drop_pct_max": lambda _, evidence, reference: _drop(evidence, reference),
-}
+    All seeds share the test images, so more seeds do not make it narrower.
+    """
+    measured, images = row.measured["top1_pct"], n_test_images(row.evidence.config.data)
+    if not measured.sample or measured.value is None or images is None:
+        return None
+    return wilson_interval(measured.value, images)

@@ -1,18 +1,24 @@
-"""The notes below a table: what its marks, conventions and verdicts mean, and all that its columns have no room for."""
+"""The notes below a table: marks, conventions, and details that do not fit in its columns."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from repro.report.segmentation import segmentation_notes
-from repro.report.times import MASKED_DENSE
+from repro.config.method import Finetune
+from repro.report.adopted import describe as describe_weights
+from repro.report.binomial import n_test_images
+from repro.report.cells import Measured, Results
+from repro.report.findings import describe_finding, load_findings
+from repro.report.format import CONFLICT_MARK, ESTIMATED_MARK, KIND_MARKS, MASKED_MARK, describe, describe_conflict
+from repro.report.local_data import images_of, local_label
+from repro.report.measures import test_image_interval
+from repro.report.segmentation import is_segmentation
+from repro.report.statistics import interval_words
+from repro.report.times import MASKED_DENSE, time_note
 from repro.report.verdicts import NO_PUBLISHED_VALUE
-from repro.rows import KINDS, Metric, PublishedValue, Row, Table
+from repro.tables.rows import KINDS
 
-KIND_MARKS = dict(zip(KINDS, ("", "c", "d", "g"), strict=True))
 _KIND_MEANINGS = {
     "confirmed": "from the authors themselves (paper, abstract or repository)",
     "cited": "as a citing or earlier work reports it",
@@ -29,154 +35,161 @@ class Note:
     items: tuple[str, ...]
 
 
-def notes(
-    lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], table: Table, told: Sequence[Metric], local: str
-) -> tuple[Note, ...]:
-    """The notes of a frame's lines. Empty ones go.
-
-    Args:
-        told: the metrics whose published values have no columns.
-        local: what the accuracies are where they are not the published training's; else empty.
-    """
-    shown = [rows[line["row"]] for line in lines]
+def notes(results: Results) -> tuple[Note, ...]:
+    """Return the non-empty notes of a report."""
+    over_seeds = local_label(results, "top-1")
+    findings = [
+        Note(f"Finding: {one.title}", tuple(describe_finding(one, results))) for one in load_findings(results.table)
+    ]
     candidates = (
-        Note("Marks", tuple(_marks(lines, shown))),
-        Note("Conventions and tolerances", tuple(_conventions(table))),
-        Note("Verdicts", tuple(_verdicts())),
-        Note(f"Accuracy over seeds: {local}" if local else "Accuracy over seeds", tuple(_over_seeds(lines, rows))),
-        Note("Time saving as measured here", tuple(_timings(lines))),
-        Note("Heat maps held against true masks", tuple(segmentation_notes(lines, table))),
-        Note("Published for single rows", tuple(_told(lines, rows, told))),
-        Note("Further published values", tuple(_further(shown, table))),
-        Note("Rows without a published value", _listed(row.id for row in shown if not row.published)),
-        Note("Rows that are not finished", tuple(_unfinished(lines))),
-        Note("Sources", tuple(_sources(shown, table))),
+        *findings,
+        Note("Marks", tuple(_marks(results))),
+        Note("Conventions and tolerances", tuple(_conventions(results))),
+        Note("Verdicts", _VERDICTS),
+        Note(
+            f"Accuracy over seeds: {over_seeds}" if over_seeds else "Accuracy over seeds", tuple(_over_seeds(results))
+        ),
+        Note("Time saving as timed here", tuple(_timings(results))),
+        Note("Weights that others have trained, evaluated here", tuple(_adopted(results))),
+        Note("Heat maps compared with true masks", tuple(_segmentation(results))),
+        Note("Published values in conflict", tuple(_conflicts(results))),
+        Note("Further published values", tuple(_further(results))),
+        Note("Rows without a published value", tuple(_without_published(results))),
+        Note("Rows that are not finished", tuple(_unfinished(results))),
     )
     return tuple(note for note in candidates if note.items)
 
 
-def _marks(lines: Sequence[Mapping[str, Any]], shown: Sequence[Row]) -> Iterable[str]:
-    used = {value.kind for row in shown for value in row.published}
+def _marks(results: Results) -> Iterable[str]:
+    used = {value.kind for row in results.rows for value in row.row.published}
     for kind in KINDS:
         if kind in used:
-            mark = KIND_MARKS[kind]
-            yield f"{f'mark {mark}' if mark else 'no mark'}: {kind}, {_KIND_MEANINGS[kind]}"
-    for why in dict.fromkeys(line["cost_note"] for line in lines if line["cost_note"]):
-        yield f"mark e: {why}"
-    if any(MASKED_DENSE in line["time_note"] for line in lines):
+            mark = f"mark {KIND_MARKS[kind]}" if KIND_MARKS[kind] else "no mark"
+            yield f"{mark}: {kind}, {_KIND_MEANINGS[kind]}"
+    if any(cell.conflicting for cell in results.cells):
+        yield f"mark {CONFLICT_MARK}: another source contradicts this value; see below"
+    measured = [cell.measured for cell in results.cells]
+    for note in dict.fromkeys(one.note for one in measured if one.note and one.note != MASKED_DENSE):
+        yield f"mark {ESTIMATED_MARK}: {note}"
+    if any(one.note == MASKED_DENSE for one in measured):
         yield (
-            "mark m: single weights are removed by masks on dense matrices, which take as long as before: "
-            "the FLOPs saving of these weights is no saving of time"
+            f"mark {MASKED_MARK}: masks remove single weights of dense matrices, which take as long as before: "
+            "the FLOPs saving of these weights saves no time"
         )
 
 
-def _conventions(table: Table) -> Iterable[str]:
+def _conventions(results: Results) -> Iterable[str]:
     yield (
-        "Params and MACs are counted on the published backbone at every scale; MACs are multiply-accumulates of one "
-        "image, attention products among them, and what the paper calls FLOPs"
+        "Params and MACs are counted for the published backbone at every scale; MACs are multiply-accumulates of one "
+        "image, with attention products, and what the paper calls FLOPs"
     )
-    for metric in table.metrics.values():
-        words = f"{metric.label}: tolerance {metric.tolerance:g}, {metric.reason}"
-        yield f"{words}; {metric.note}" if metric.note else words
+    yield from _shared_trainings(results)
+    for metric in results.table.metrics.values():
+        text = f"{metric.label}: tolerance {metric.tolerance:g}, {metric.reason}"
+        yield f"{text}; {metric.note}" if metric.note else text
 
 
-def _verdicts() -> Iterable[str]:
-    yield (
-        "reproduced: |measured - published| is at most max(tolerance, 1.96 s/sqrt(n)) plus the uncertainty of the "
-        "published value; s is the sample standard deviation over n seeds"
-    )
-    yield (
-        "top-1 is the mean over seeds of the best epoch's accuracy, as the released code reports it, and the verdict "
-        "is held against that; the last epoch's is in the CSV"
-    )
-    yield "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper"
-    yield (
-        "a time is decided where the 95 % interval of the median over its turns lies on one side of the tolerance's "
-        "ends, else undecided, as with fewer than six turns; the words on CPU mark one that no GPU has been timed for: "
-        "evidence, and no verdict on a published time"
-    )
-    yield "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed"
+def _shared_trainings(results: Results) -> Iterable[str]:
+    """Yield the rows that prune weights from the middle of another row's training, and the length of both parts."""
+    rows: dict[tuple[str, float, float], list[str]] = {}
+    for row in results.rows:
+        method = row.evidence.config.method
+        if isinstance(method.finetune, Finetune) and method.finetune.after < 1 and method.starts_from:
+            parts = method.starts_from, method.finetune.after, method.finetune.epochs_fraction
+            rows.setdefault(parts, []).append(row.row.id)
+    for (origin, after, further), ids in rows.items():
+        yield (
+            f"{', '.join(ids)}: share the first {100 * after:g} % of the {origin} row's training and train for "
+            f"{100 * further:g} % of its epochs after pruning: {100 * (after + further):g} % of its updates in all"
+        )
 
 
-def _timings(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    for line in lines:
-        if not math.isnan(line["time_saving_pct"]):
-            yield f"{line['row']}: {line['time_saving_pct']:.1f} %: {line['time_note']}"
+_VERDICTS = (
+    "reproduced: |measured - published| is at most max(tolerance, 1.96 s/sqrt(n)) plus the uncertainty of the "
+    "published value; s is the sample standard deviation over n seeds",
+    "top-1 is the mean over seeds of the best epoch's accuracy, as the released code reports it, and verdicts use it; "
+    "the last epoch's is given below and in the CSV",
+    "Params, MACs and FLOPs need no training and are decided at every scale; accuracy only at scale paper",
+    "a time is decided if the 95 % interval of the median over its turns lies on one side of the tolerance's ends, "
+    "otherwise it is undecided, as with fewer than six turns; a time on a CPU is evidence, but decides nothing about a "
+    "time published for a GPU",
+    "a gain is the mean over seeds of the difference to the row of the same backbone with nothing removed",
+)
 
 
-def _over_seeds(lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> Iterable[str]:
-    for line in lines:
-        if not line["n_seeds"] or rows[line["row"]].run_of:
+def _over_seeds(results: Results) -> Iterable[str]:
+    for row in results.own_rows:
+        if not row.evidence.n_done:
             continue
-        at = "local_" if line["local_data"] else ""
-        best = _spread(line, f"{at}top1_best_pct", f"{at}top1_std_pct", f"{at}top1_ci95", "")
-        last = _spread(line, f"{at}top1_last_pct", f"{at}top1_last_std_pct", "", "")
-        words = f"{line['row']}: n = {line['n_seeds']}; best epoch {best}; last epoch {last}"
-        if not math.isnan(line[f"{at}gain_pct"]):
-            gain = _spread(line, f"{at}gain_pct", f"{at}gain_std_pct", f"{at}gain_ci95", "+")
-            pairs = int(line[f"{at}gain_n"])
-            words += f"; gain {gain}, n = {pairs} pair{'' if pairs == 1 else 's'}"
-        yield words
+        best, last, gain = (row.measured[name] for name in ("top1_pct", "top1_last_pct", "top1_gain_pct"))
+        text = f"{row.row.id}: n = {best.n}; best epoch {_interval(best)}"
+        if (over_images := test_image_interval(row)) is not None:
+            images = n_test_images(row.evidence.config.data)
+            text += f", over its {images:,} test images {over_images[0]:.2f} to {over_images[1]:.2f}"
+        text += f"; last epoch {_interval(last)}"
+        if gain.sample:
+            text += f"; gain {_interval(gain, '+')}, n = {gain.n} pair{'' if gain.n == 1 else 's'}"
+        yield text
 
 
-def _spread(line: Mapping[str, Any], mean: str, std: str, interval: str, sign: str) -> str:
-    """80.18 ± 0.10 (95 % interval 79.93 to 80.43), as far as there is more than one seed."""
-    words = f"{line[mean]:{sign}.2f}"
-    if math.isnan(line[std]):
-        return words
-    words += f" ± {line[std]:.2f}"
-    if not interval:
-        return words
-    return (
-        f"{words} (95 % interval {line[f'{interval}_low_pct']:{sign}.2f} to {line[f'{interval}_high_pct']:{sign}.2f})"
-    )
+def _interval(measured: Measured, sign: str = "") -> str:
+    """Format a value: `80.18 ± 0.10 (95 % interval 79.93 to 80.43)`, or only the value if there are too few seeds."""
+    text = f"{measured.value:{sign}.2f}"
+    if measured.std is None or measured.finite_interval is None:
+        return text
+    return f"{text} ± {measured.std:.2f} ({interval_words(measured.finite_interval, sign)})"
 
 
-def _told(lines: Sequence[Mapping[str, Any]], rows: Mapping[str, Row], told: Sequence[Metric]) -> Iterable[str]:
-    for metric in told:
-        for line in lines:
-            published = rows[line["row"]].best_published(metric.name)
-            if published is None:
-                continue
-            delta = line[f"{metric.name}_delta"]
-            measured = "" if math.isnan(delta) else f", measured {published.value + delta:.2f}"
-            verdict = line[f"{metric.name}_verdict"]
-            yield f"{line['row']}, {metric.label}: published {describe(published)}{measured}: {verdict}"
+def _timings(results: Results) -> Iterable[str]:
+    for row in results.own_rows:
+        if (timing := row.evidence.timing) is not None:
+            yield f"{row.row.id}: {timing.time_saving_pct:.1f} %: {time_note(row.context)}"
 
 
-def describe(published: PublishedValue) -> str:
-    """A published value in words: 71.81 ± 0.03 (digitised, svite_figure: the line drawn in the figure)."""
-    spread = f" ± {published.uncertainty:g}" if published.uncertainty else ""
-    note = f": {published.note}" if published.note else ""
-    return f"{published.value:g}{spread} ({published.kind}, {published.source}{note})"
+def _adopted(results: Results) -> Iterable[str]:
+    for row in results.own_rows:
+        yield from (describe_weights(results.table, row.row, one) for one in row.evidence.adopted)
 
 
-def _further(shown: Sequence[Row], table: Table) -> Iterable[str]:
-    for row in shown:
-        for metric in table.metrics.values():
-            used = row.best_published(metric.name)
-            others = [value for value in row.published if value.metric == metric.name and value is not used]
-            if used and others:
-                yield f"{row.id}, {metric.label}: {describe(used)}; also {'; '.join(map(describe, others))}"
+def _segmentation(results: Results) -> Iterable[str]:
+    for row in results.rows:
+        cells = [cell for cell in row.cells.values() if is_segmentation(cell.metric)]
+        if not cells:
+            continue
+        text = f"{row.row.id}: {row.row.heat_map} of the runs of {row.row.reads_runs_of}"
+        for cell in cells:
+            if cell.measured.sample:
+                text += f"; {cell.metric.label} {_interval(cell.measured)}"
+        verdicts = dict.fromkeys(cell.verdict for cell in cells)
+        yield f"{text}; {images_of(row, results.table, cells[0].metric)}; {', '.join(verdicts)}"
 
 
-def _unfinished(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _conflicts(results: Results) -> Iterable[str]:
+    for cell in results.cells:
+        if cell.conflicting:
+            yield f"{cell.row.id}, {cell.metric.label}: {describe_conflict(cell)}"
+
+
+def _further(results: Results) -> Iterable[str]:
+    for row in results.rows:
+        for cell in row.cells.values():
+            values = [value for value in row.row.published if value.metric == cell.metric.name]
+            others = [describe(value) for value in values if value not in (cell.published, *cell.conflicting)]
+            if cell.published is not None and others:
+                yield f"{row.row.id}, {cell.metric.label}: {describe(cell.published)}; also {'; '.join(others)}"
+
+
+def _without_published(results: Results) -> Iterable[str]:
+    ids = [row.row.id for row in results.rows if not row.row.published]
+    if ids:
+        yield f"{', '.join(ids)}: {NO_PUBLISHED_VALUE} was found in any source"
+
+
+def _unfinished(results: Results) -> Iterable[str]:
     reasons: dict[str, list[str]] = {}
-    for line in lines:
-        if line["state"] != "done":
-            words = f"{line['state']}: {line['reason']}" if line["reason"] else line["state"]
-            reasons.setdefault(words, []).append(line["row"])
-    for words, ids in reasons.items():
-        yield f"{words} ({', '.join(ids)})"
-
-
-def _sources(shown: Sequence[Row], table: Table) -> Iterable[str]:
-    used = {value.source for row in shown for value in row.published}
-    for name, source in table.sources.items():
-        if name in used:
-            yield f"{name}: {source.citation} ({source.where})"
-
-
-def _listed(ids: Iterable[str]) -> tuple[str, ...]:
-    words = ", ".join(ids)
-    return (f"{words}: {NO_PUBLISHED_VALUE} was found in any source",) if words else ()
+    for row in results.rows:
+        state, reason = row.evidence.state, row.evidence.reason
+        if state != "done":
+            reasons.setdefault(f"{state}: {reason}" if reason else state, []).append(row.row.id)
+    for reason, ids in reasons.items():
+        yield f"{reason} ({', '.join(ids)})"

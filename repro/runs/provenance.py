@@ -1,4 +1,4 @@
-"""Where a result comes from: code, command, machine, versions, data. Written at the start of every attempt."""
+"""Provenance of a result: code, command, machine, versions, data. Written at the start of every attempt."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from repro.locations import IS_INSTALLED
+
 PACKAGES = (
-    *("torch", "torchvision", "timm", "pillow", "numpy", "hydra-core", "submitit", "wandb", "scikit-learn"),
-    *("transformers", "av"),  # of an extra: null where it is not installed
+    *("repro-sparse-vit", "torch", "torchvision", "timm", "pillow", "numpy", "hydra-core", "submitit"),
+    *("wandb", "scikit-learn"),
+    *("transformers", "av"),  # of an extra: null if it is not installed
 )
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def collect(
-    data_fingerprint: str, device: str, data_skipped: Sequence[str] = (), data_decoder: str | None = None
+    data_fingerprint: str,
+    device: str,
+    data_skipped: Sequence[str] = (),  # files that were left out because they cannot be read
+    data_decoder: str | None = None,  # of the training images, which decides their last bits
+    data_classes: Sequence[str] = (),  # names, in the order of the labels
 ) -> dict[str, Any]:
-    """Provenance of this process. No environment variable is recorded, so no secret can be.
-
-    `data_skipped` names what was left out of the data because it could not be read; `data_decoder` what decodes the
-    training images: what they are down to the last bit depends on it.
-    """
+    """Return the provenance of this process. Environment variables are not recorded, so secrets are not."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
@@ -44,22 +47,25 @@ def collect(
         "data_fingerprint": data_fingerprint,
         **({"data_decoder": data_decoder} if data_decoder else {}),
         **({"data_skipped": list(data_skipped)} if data_skipped else {}),
+        **({"data_classes": list(data_classes)} if data_classes else {}),
     }
 
 
 def requirements() -> str:
-    """Every installed package with its version, as pip lists them: `name==version`, a line each."""
-    installed = {(one.metadata["Name"], one.version) for one in importlib.metadata.distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(installed, key=lambda one: str(one[0]).lower()))
+    """Return every installed package with its version, as `pip freeze` does: `name==version`, a line each."""
+    packages = {(str(package.metadata["Name"]), package.version) for package in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(packages, key=lambda item: item[0].lower()))
 
 
 def commit() -> str | None:
-    """The commit of this code; None where there is no repository."""
+    """Return the commit of this code; None without a repository."""
     return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says; None where there is no git or no repository (a container with the code copied in)."""
+    """The output of git; None without git or a repository (in a container, say)."""
+    if IS_INSTALLED:  # a repository around site-packages would be another project's
+        return None
     try:
         answer = subprocess.run(
             ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=20, check=True
@@ -70,13 +76,13 @@ def _git(*arguments: str) -> str | None:
 
 
 def _dirty_diff() -> str | None:
-    """Hash of what differs from the commit in code, config and tables, new files too; None where nothing does."""
+    """Hash of the uncommitted changes to code, config and tables, including new files; None if there are none."""
     places = ("--", "repro", "conf", "paper_tables")
     diff = _git("diff", "HEAD", *places) or ""
     new = (_git("ls-files", "--others", "--exclude-standard", *places) or "").splitlines()
     contents = [f"{name}\n{hashlib.sha256((REPOSITORY / name).read_bytes()).hexdigest()}" for name in new]
-    differing = "\n".join([diff, *contents]).strip()
-    return hashlib.sha256(differing.encode()).hexdigest() if differing else None
+    changes = "\n".join([diff, *contents]).strip()
+    return hashlib.sha256(changes.encode()).hexdigest() if changes else None
 
 
 def _version(package: str) -> str | None:
@@ -87,7 +93,7 @@ def _version(package: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """What the CPU calls itself, or its architecture."""
+    """Return the model name of the CPU, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -101,12 +107,9 @@ def _gpus(device: str) -> list[dict[str, Any]]:
         return []
     import torch
 
-    cards = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        cards.append({"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)})
-    driver = _nvidia_driver()
-    return [{**card, "driver": driver, "cuda": torch.version.cuda} for card in cards]
+    cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    versions = {"driver": _nvidia_driver(), "cuda": torch.version.cuda}
+    return [{"name": card.name, "memory_gib": round(card.total_memory / 2**30, 1), **versions} for card in cards]
 
 
 def _nvidia_driver() -> str | None:

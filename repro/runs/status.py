@@ -1,27 +1,21 @@
-"""What state a run is in: the truth that `launch`, `status` and `report` go by, whatever Slurm or W&B think."""
+"""The state of a run, in its record. `launch`, `status` and `report` trust it over Slurm and W&B."""
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 State = Literal["planned", "submitted", "running", "requeued", "done", "failed", "cancelled"]
-MAX_ATTEMPTS = 5  # in a row without getting further, unless somebody says otherwise
-EXIT_STOPPED = 75  # of an attempt that was told to stop. EX_TEMPFAIL: start it again
-STALE_AFTER_S = 120.0  # a heartbeat older than this is a run that died without a word
+MAX_ATTEMPTS = 5  # default number of submissions in a row without progress
+EXIT_STOPPED = 75  # exit code of an attempt that was stopped: EX_TEMPFAIL, start it again
+STALE_AFTER_S = 120.0  # a run whose heartbeat is older has died
 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run at `heartbeat` (Unix seconds), written by its latest attempt.
-
-    `submissions` counts how often a launch has handed the run out, or Slurm has started its job again, since it last
-    got further; `started` and `update_at_start` are those of the latest attempt, so that what is left can be estimated.
-    `user` is the number of who has handed the run out, and owns its job: in a shared folder the file belongs to whoever
-    wrote it last. `loader_share_pct` is how much of the time the training waited for its images; `hint` what to set
-    where that is too much.
-    """
+    """The state of a run at `heartbeat` (Unix seconds), written by its latest attempt."""
 
     state: State = "planned"
     heartbeat: float = 0.0
@@ -32,46 +26,50 @@ class Status:
     host: str | None = None
     pid: int | None = None
     reason: str | None = None
-    submissions: int = 0
-    started: float = 0.0
+    submissions: int = 0  # or requeues by Slurm, since it last made progress
+    started: float = 0.0  # time and update at which the latest attempt started
     update_at_start: int = 0
     loss: float | None = None
     top1_pct: float | None = None
-    user: int | None = None
-    loader_share_pct: float | None = None
-    hint: str | None = None
+    user: int | None = None  # who submitted the run and owns its job: others may write the file in a shared folder
+    loader_share_pct: float | None = None  # share of the time that the training waited for images
+    hint: str | None = None  # what to set if that is too much
+    array: str | None = None  # token of the Slurm array that the run was last submitted in
 
     def is_silent(self, now: float) -> bool:
-        """Whether an attempt that calls itself running has not been heard of for a while.
+        """Whether the heartbeat is too old for a running attempt.
 
-        A heartbeat in the future is no sign of life either: a clock went backwards, and would hide a death for as long.
+        A heartbeat in the future counts as old: after a clock was set back, it would hide a dead run for as long.
         """
         return abs(now - self.heartbeat) > STALE_AFTER_S
 
     @property
     def is_cancelled_unstarted(self) -> bool:
-        """Whether the run was cancelled while it waited to be started: no attempt, and no job, is meant to be at it."""
+        """Whether the run was cancelled before an attempt started: no process and no job should be running it."""
         return self.state == "cancelled" and self.pid is None and self.job_id is None
 
     def eta_s(self) -> float | None:
-        """Seconds of training left at the pace of this attempt; None before there is a pace."""
+        """Return the remaining seconds of training at the pace of this attempt; None before its first update."""
         updates, elapsed = self.update - self.update_at_start, self.heartbeat - self.started
         if self.state != "running" or updates <= 0 or elapsed <= 0:
             return None
         return (self.updates - self.update) * elapsed / updates
 
     def moved(self, state: State, **changes: Any) -> Status:
-        """The same run, in another state, with a fresh heartbeat."""
+        """Return the status in another state, with a new heartbeat."""
         return replace(self, state=state, heartbeat=time.time(), **changes)
 
-    def taken_back(self, counted: bool = True) -> Status:
-        """The same run, handed out and not started by whoever had it: that was no submission in vain.
+    def submitted(self, *, is_start: bool = True, **place: Any) -> Status:
+        """Return the status after this user has submitted the run to a `place`: host and pid, or the array of a job.
 
-        `counted` is whether `submissions` has one for it.
+        `is_start`: whether this counts as a start until the run makes progress.
         """
-        count = max(0, self.submissions - counted)
-        return self.moved("requeued" if self.update else "planned", submissions=count, job_id=None, pid=None)
+        place = {"host": None, "pid": None, "job_id": None, "array": None, "reason": None, **place}
+        return self.moved("submitted", submissions=self.submissions + is_start, user=os.getuid(), **place)
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for status.json."""
-        return asdict(self)
+    def withdrawn(self) -> Status:
+        """Return the status without a submission that never started, which does not count as a retry."""
+        count = max(0, self.submissions - 1)
+        return self.moved(
+            "requeued" if self.update else "planned", submissions=count, job_id=None, pid=None, array=None
+        )

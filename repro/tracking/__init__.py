@@ -1,7 +1,7 @@
-"""Metric sinks: metrics.jsonl, which is the truth, and its mirrors."""
+"""Metric sinks: metrics.jsonl, which is the source of truth, and its W&B mirror."""
 
 import os
 
-# Here, before any file of this room imports the client: its reports about itself go to the same server as the runs,
-# and the process waits at its end for a server that does not answer them.
+# Set before the client is imported: it reports its own errors to the same server as the runs, and would delay the exit
+# of the process if that server does not respond.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

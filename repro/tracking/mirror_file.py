@@ -1,4 +1,4 @@
-"""mirror.json: how far the W&B mirror of a record is, why it is behind, and what to type to bring it up to date."""
+"""mirror.json: the state of a record's W&B mirror, and the command that updates it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from repro.errors import UserError
-from repro.runs.checking import checked
-from repro.runs.files import read_object, write_json
+from repro.files import read_object, write_json
+from repro.runs.validation import validated
 
+NOT_LOGGED_IN = "not logged in to W&B"
 State = Literal["live", "current", "behind"]
-# A key, a token in an address: what an error of a client or a proxy might quote.
+# Secrets that messages of the client or of a proxy may quote: a password in a URL, a key, a token.
 _SECRETS = re.compile(r"(?<=//)[^/@\s]+@|\b[A-Za-z0-9_]{36,}\b")
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """The mirror of one record.
+    """The W&B mirror of one record.
 
     Attributes:
-        state: `live` while an attempt is writing to the server, `current` when the server has all, else `behind`.
-        mode: where the latest attempt wrote: `online`, `offline` (files in the record) or `none`.
-        through_update: the last optimizer update that was handed to W&B.
-        reason: why it is behind; one line, without secrets.
-        push: the command that brings the server up to date; empty when it is.
-        entity: whose project it is, None for the user's own.
-        project: where the run is, or is to be: a push in another environment must not make a second one elsewhere.
+        state: `live` while an attempt writes to the server, `current` if the server has everything, else `behind`.
+        mode: where the latest attempt wrote to: `online`, `offline` (files in the record) or `none`.
+        through_update: the last optimizer update that was passed to W&B.
+        reason: why the mirror is behind, in one line without secrets.
+        push: the command that brings the server up to date; empty if it is up to date.
+        entity: user or team of the project; None for the user's default entity.
+        project: project that the run is or will be in, so that a push from another environment does not create a
+            second run elsewhere.
     """
 
     state: State
@@ -47,61 +49,59 @@ class Mirror:
     project: str | None = None
 
 
+_MIRROR = TypeAdapter(Mirror)
+
+
 def mirror_file(record: Path) -> Path:
-    """Where it is."""
+    """Return the path of mirror.json."""
     return record / "mirror.json"
 
 
 def read_mirror(record: Path) -> Mirror | None:
-    """What the record says of its mirror; None before anything has mirrored it."""
+    """Return the mirror of a record; None if it was never mirrored. Raises `UserError` for a damaged file."""
     file, next_step = mirror_file(record), f"remove it, and {push_command(record)}"
     values = read_object(file, next_step)
-    return None if values is None else checked(file, _MIRROR, values, next_step)
-
-
-def mirror_of(record: Path, is_at_work: bool) -> Mirror | None:
-    """As `read_mirror`; a mirror that calls itself live is behind where the run is not at work.
-
-    An attempt that was killed could not say so itself.
-    """
-    mirror = read_mirror(record)
-    if mirror is None or is_at_work or mirror.state != "live":
-        return mirror
-    return replace(mirror, state="behind", reason="its last attempt ended without a word", push=push_command(record))
-
-
-def what_is_behind(mirrors: Iterable[tuple[Path, Mirror | None]]) -> str:
-    """One line: how many mirrors of these records are behind, why (the most frequent reason), and what to type.
-
-    Empty where none is.
-    """
-    behind = [(record, mirror) for record, mirror in mirrors if mirror is not None and mirror.state == "behind"]
-    if not behind:
-        return ""
-    (reason, number), *others = Counter(mirror.reason for _, mirror in behind).most_common()
-    why = f"{reason}" if not others else f"{number} of them: {reason}"
-    place = behind[0][0] if len(behind) == 1 else Path(os.path.commonpath([record for record, _ in behind]))
-    return f"W&B is behind for {len(behind)} runs ({why}); send them: {push_command(place)}"
+    return None if values is None else validated(file, _MIRROR, values, next_step)
 
 
 def write_mirror(record: Path, mirror: Mirror) -> None:
-    """Write it, atomically."""
+    """Write mirror.json atomically."""
     write_json(mirror_file(record), asdict(mirror))
 
 
+def mirror_of(record: Path, is_running: bool) -> Mirror | None:
+    """Return the mirror of a record. A `live` mirror of a run that is not running is behind: the attempt was killed."""
+    mirror = read_mirror(record)
+    if mirror is None or is_running or mirror.state != "live":
+        return mirror
+    return replace(mirror, state="behind", reason="its last attempt was killed", push=push_command(record))
+
+
+def behind_summary(mirrors: Iterable[tuple[Path, Mirror | None]], *, is_logged_in: bool) -> str:
+    """Return one line with the number of mirrors that are behind, the most common reason, and the command to push them.
+
+    Empty if none is behind. Runs that are behind because the user was not logged in count only if the user is now.
+    """
+    behind = [
+        (record, mirror)
+        for record, mirror in mirrors
+        if mirror is not None and mirror.state == "behind" and (is_logged_in or mirror.reason != NOT_LOGGED_IN)
+    ]
+    if not behind:
+        return ""
+    (reason, count), *others = Counter(mirror.reason for _, mirror in behind).most_common()
+    cause = f"{count} of them: {reason}" if others else reason
+    folder = behind[0][0] if len(behind) == 1 else Path(os.path.commonpath([record for record, _ in behind]))
+    return f"W&B is behind for {len(behind)} runs ({cause}); send them: {push_command(folder)}"
+
+
 def push_command(record: Path) -> str:
-    """What to type to push one record."""
+    """Return the command that pushes one record."""
     return f"repro wandb push {shlex.quote(str(record))}"
 
 
 def one_line(error: BaseException) -> str:
-    """An error as the first line of its message, without anything that looks like a key or a password.
-
-    What kind it is stands before it, but for our own: those are written to be read.
-    """
-    kind = "" if isinstance(error, UserError) else type(error).__name__
+    """Return type (not of a `UserError`) and first line of an error. Secrets are masked."""
     lines = str(error).strip().splitlines()[:1]
-    return _SECRETS.sub("***", ": ".join([kind, *lines] if kind else lines))
-
-
-_MIRROR = TypeAdapter(Mirror)
+    kind = [] if isinstance(error, UserError) else [type(error).__name__]
+    return _SECRETS.sub("***", ": ".join([*kind, *lines]))

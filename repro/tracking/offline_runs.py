@@ -1,6 +1,6 @@
-"""Runs as W&B's offline files hold them, read by the client's own reader: for who has the mirror and not the records.
+"""W&B runs read from offline files with the client's own reader, for users who have the mirror but not the records.
 
-What comes out is what a server would have, so that `pull` makes records of it, with every check that it makes.
+A run has the same form as one from a server, so that `pull` can convert it into a record with all its checks.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from repro.errors import UserError
 from repro.tracking.pull import RemoteRun
 
 _TIMEOUT_S = 120
-_READERS = 2  # each is a process of its own
+_READERS = 2  # processes
 
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """One run: config and summary as a server would have them, and every line of its history, in order."""
+    """A run: config and summary as on a server, and all lines of its history in order."""
 
     remote: RemoteRun
     history: tuple[dict[str, Any], ...]
 
 
 def offline_runs_below(folder: Path, ids: Sequence[str] = ("*",)) -> list[OfflineRun]:
-    """The runs whose offline files are below `folder`; the segments that attempts of one run have left are one.
+    """Read the runs whose offline files are under `folder`, merging the segments of a run's attempts.
 
     Args:
-        ids: shell-style patterns of the runs' ids (`table1-deit_small-*`): a file takes about a second to read.
+        ids: shell-style patterns of run ids (`table1-deit_small-*`); reading a file takes about a second.
 
-    Raises `UserError` where there are none, and for a file that the client cannot read.
+    Raises `UserError` if there are no such runs, and for a file that the client cannot read.
     """
     segments: dict[str, list[Path]] = {}
     for log in sorted(folder.glob("**/offline-run-*/run-*.wandb")):
@@ -45,16 +45,16 @@ def offline_runs_below(folder: Path, ids: Sequence[str] = ("*",)) -> list[Offlin
             segments.setdefault(run_id, []).append(log)
     if not segments:
         raise UserError(
-            f"{folder}: no offline run of W&B there (offline-run-*/run-*.wandb, {' '.join(ids)}); was it online?"
+            f"{folder}: no offline W&B run below it (offline-run-*/run-*.wandb with an id of {' '.join(ids)})"
         )
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(lambda one: _merged(*one), segments.items()))
+        return list(readers.map(lambda item: _merge(*item), segments.items()))
 
 
 def accuracies(run: OfflineRun, group: str) -> Iterator[tuple[float, float]]:
-    """(epoch, top-1 in percent) of each evaluation; `group` is where its accuracies go (`local`, `eval`).
+    """Yield (epoch, top-1 in percent) of each evaluation; `group` is its metric group (`local`, `eval`).
 
-    An evaluation has a step of its own and no epoch: it is that of the last training line before it.
+    An evaluation is logged in a step of its own without an epoch; its epoch is that of the preceding training entry.
     """
     epoch = 0.0
     for line in run.history:
@@ -63,16 +63,17 @@ def accuracies(run: OfflineRun, group: str) -> Iterator[tuple[float, float]]:
             yield epoch, float(line[f"{group}/top1_pct"])
 
 
-def _merged(run_id: str, logs: Sequence[Path]) -> OfflineRun:
-    """A run from its segments, oldest first: later values of config and summary replace earlier ones."""
+def _merge(run_id: str, logs: Sequence[Path]) -> OfflineRun:
+    """Merge the segments of a run, oldest first; later values of config and summary replace earlier ones."""
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: dict[int, dict[str, Any]] = {}
     for entry in (entry for log in logs for entry in _entries(log)):
         match entry:
-            case {"type": "run", "run": {"config": {"update": dict(values)}}}:
-                config |= values
-            case {"type": "config", "config": {"update": dict(values)}}:
+            case {"type": "run", "run": {"config": {"update": dict(values)}}} | {
+                "type": "config",
+                "config": {"update": dict(values)},
+            }:
                 config |= values
             case {"type": "summary", "summary": {"update": dict(values)}}:
                 summary |= values
@@ -83,7 +84,6 @@ def _merged(run_id: str, logs: Sequence[Path]) -> OfflineRun:
 
 
 def _entries(log: Path) -> Iterable[dict[str, Any]]:
-    """The entries of one file, as the client tells them."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:

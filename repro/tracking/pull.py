@@ -1,9 +1,8 @@
-"""`repro wandb pull`: the summaries of a project's finished runs as records here, so that one table can be made of
-runs of several clusters.
+"""`repro wandb pull`: convert finished W&B runs to records, so that a table can combine runs from several clusters.
 
-Everything is checked before anything is written: a run whose config does not give the signature that it claims, two
-runs for one record, and a record here that says something else are refused, all in one message. What a single run must
-be is in `repro.tracking.pull_checks`.
+Everything is checked before anything is written, and all problems are reported at once: a config that does not match
+its signature, two runs for the same record, or a local record with a different result.
+`repro.tracking.pull_checks` checks individual runs.
 """
 
 from __future__ import annotations
@@ -20,20 +19,22 @@ import wandb
 
 from repro.config import Config
 from repro.errors import UserError
-from repro.rows import Row
-from repro.runs.files import write_json
+from repro.files import write_json
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
-from repro.tracking.client import CONFIG_TEXT, client_errors, require_login
+from repro.tables.rows import SINGLE_RUNS, Row
+from repro.tracking.client import client_errors
+from repro.tracking.login import require_login
 from repro.tracking.mirror_file import Mirror, write_mirror
-from repro.tracking.pull_checks import check_words, config_of_row, is_of_a_table, result_of_run, row_of
+from repro.tracking.pull_checks import check_tables, config_of_row, result_of_run, row_of
+from repro.tracking.wandb_run import CONFIG_TEXT
 
 _API_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """One run of a `project` (`[entity/]project`), as the server has it."""
+    """A run of a `project` (`[entity/]project`), as stored on the server."""
 
     id: str
     url: str
@@ -44,7 +45,7 @@ class RemoteRun:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run that can become a record: what it is, what came out, and where."""
+    """A run that can become a record."""
 
     remote: RemoteRun
     config: Config
@@ -54,22 +55,22 @@ class Candidate:
     record: Record
 
     @property
-    def place(self) -> tuple[str, str, str, int]:
-        """Table, row, scale and seed: what a line of a table is made of."""
+    def cell(self) -> tuple[str, str, str, int]:
+        """Table, row, scale and seed, for which a table has only one run."""
         return self.row.table, self.row.id, self.config.scale.name, self.config.seed
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did: records written, records that were here already, runs that are not finished or not ours."""
+    """The outcome: new records, records that already existed, and the number of unfinished or unselected runs."""
 
     written: tuple[Path, ...]
-    here_already: tuple[Path, ...]
-    passed_over: int
+    existing: tuple[Path, ...]
+    skipped: int
 
 
 def remote_runs(project: str) -> list[RemoteRun]:
-    """Every run of `[entity/]project`. Raises `UserError` where the server cannot be read."""
+    """Return all runs of `[entity/]project`. Raises `UserError` if they cannot be read from the server."""
     require_login()
     with client_errors(f"{project}: cannot be read from W&B", "; is it [entity/]project?"):
         api = wandb.Api(timeout=_API_TIMEOUT_S)
@@ -80,22 +81,22 @@ def remote_runs(project: str) -> list[RemoteRun]:
 
 
 def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_signature: bool = False) -> Pulled:
-    """Write the records of finished runs below `root`.
+    """Write the records of finished runs under `root`.
 
     Args:
-        rows: `table` or `table/row` prefixes to take; empty takes all that belong to a table.
-        any_signature: take runs of one row, scale and seed whose configs differ, each into a record of its own.
+        rows: `table` or `table/row` prefixes of runs to pull; if empty, all runs that belong to a table.
+        any_signature: accept runs of the same row, scale and seed with different configs, each as a separate record.
 
-    Raises `UserError`, once, with everything that is wrong; then nothing is written.
+    Raises a single `UserError` with all problems, in which case nothing is written.
     """
-    check_words(rows)
+    check_tables(rows)
     problems: list[str] = []
     candidates: list[Candidate] = []
-    passed_over = 0
+    skipped = 0
     for remote in runs:
         about = _about(remote)
-        if about is None or not _is_wanted(about, rows) or "result/schema" not in remote.summary:
-            passed_over += 1
+        if about is None or not _is_selected(about, rows) or "result/schema" not in remote.summary:
+            skipped += 1
             continue
         try:
             candidates.append(_candidate(remote, about, root))
@@ -104,23 +105,20 @@ def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_si
     problems += _duplicates(candidates)
     if not any_signature:
         problems += _conflicts(candidates, root)
-    new: list[Candidate] = []
-    here: list[Candidate] = []
-    for candidate in candidates:
-        problem = _against_local(candidate)
-        if problem:
-            problems.append(problem)
-        (here if candidate.record.result() is not None else new).append(candidate)
+    problems += [problem for candidate in candidates if (problem := _local_conflict(candidate))]
     if problems:
         unique = list(dict.fromkeys(problems))
         raise UserError(f"nothing pulled: {len(unique)} problem(s)\n" + "\n".join(f"  {text}" for text in unique))
-    for candidate in new:
-        _write(candidate)
-    return Pulled(tuple(c.record.path for c in new), tuple(c.record.path for c in here), passed_over)
+    existing = [candidate.record.path for candidate in candidates if candidate.record.result() is not None]
+    written = [candidate.record.path for candidate in candidates if candidate.record.path not in existing]
+    for candidate in candidates:
+        if candidate.record.path in written:
+            _write(candidate)
+    return Pulled(tuple(written), tuple(existing), skipped)
 
 
 def _about(remote: RemoteRun) -> dict[str, Any] | None:
-    """What the run's config.yaml held; None for a run that is none of this project's."""
+    """Return the content of the run's config.yaml; None for a run of unrelated code."""
     try:
         about = json.loads(remote.config.get(CONFIG_TEXT, "null"))
     except (TypeError, json.JSONDecodeError):
@@ -128,10 +126,10 @@ def _about(remote: RemoteRun) -> dict[str, Any] | None:
     return about if isinstance(about, dict) and {"table", "row", "signature"} <= about.keys() else None
 
 
-def _is_wanted(about: Mapping[str, Any], rows: Sequence[str]) -> bool:
+def _is_selected(about: Mapping[str, Any], rows: Sequence[str]) -> bool:
     name = f"{about['table']}/{about['row']}"
     if not rows:
-        return is_of_a_table(about)
+        return bool(about["table"] != SINGLE_RUNS)
     return any(name == row or name.startswith(f"{row}/") for row in rows)
 
 
@@ -139,8 +137,7 @@ def _candidate(remote: RemoteRun, about: Mapping[str, Any], root: Path) -> Candi
     row = row_of(remote.id, about)
     config = config_of_row(remote.id, about, row)
     claims = [about["signature"], remote.config.get("signature"), remote.summary.get("result/signature")]
-    wrong = [claim for claim in claims if claim != config.signature]
-    if wrong:
+    if wrong := [claim for claim in claims if claim not in (config.signature, config.former_signature)]:
         raise UserError(
             f"{remote.id}: conflicting signatures: it claims {str(wrong[0])[:8]}, its config gives "
             f"{config.signature[:8]}; one of them was edited or belongs to another version of the code"
@@ -152,7 +149,7 @@ def _candidate(remote: RemoteRun, about: Mapping[str, Any], root: Path) -> Candi
 
 
 def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
-    """Two W&B runs for one record: which of them is the run, nobody can say."""
+    """Return a problem for each record that several W&B runs would be written to."""
     by_path: dict[Path, list[Candidate]] = {}
     for candidate in candidates:
         by_path.setdefault(candidate.record.path, []).append(candidate)
@@ -165,51 +162,49 @@ def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
 
 
 def _conflicts(candidates: Sequence[Candidate], root: Path) -> list[str]:
-    """One row, scale and seed with several signatures, in the project or here: only one can be in a table."""
+    """Return a problem for each row, scale and seed with several signatures, as a table can have only one.
+
+    Signatures of runs in the project and of local records count.
+    """
     problems = []
     for candidate in candidates:
-        table, row, scale, seed = candidate.place
-        mine = candidate.config.signature[:8]
-        others = {
-            other.config.signature[:8]: other.remote.url
-            for other in candidates
-            if other.place == candidate.place and other.config.signature != candidate.config.signature
-        }
-        folder = root / table / row / scale
-        for path in sorted(folder.glob(f"seed{seed}-*")):
+        table, row, scale, seed = candidate.cell
+        own = candidate.config.signature[:8]
+        others = {other.config.signature[:8]: other.remote.url for other in candidates if other.cell == candidate.cell}
+        for path in sorted((root / table / row / scale).glob(f"seed{seed}-*")):
             others.setdefault(path.name.rpartition("-")[2], str(path))
-        others.pop(mine, None)
+        others.pop(own, None)
         if others:
             known = ", ".join(f"{name} ({where})" for name, where in sorted(others.items()))
             problems.append(
-                f"{table}/{row} {scale} seed {seed}: conflicting signatures: {mine} ({candidate.remote.url}) and "
+                f"{table}/{row} {scale} seed {seed}: conflicting signatures: {own} ({candidate.remote.url}) and "
                 f"{known}; their configs differ, so one table cannot hold both; --any-signature takes them all"
             )
     return problems
 
 
-def _against_local(candidate: Candidate) -> str:
-    """What the record here has against the run; empty where there is none, or it says the same."""
-    record = candidate.record
+def _local_conflict(candidate: Candidate) -> str:
+    """Return how the local record contradicts the run; empty if there is no record or it has the same result."""
+    record, url = candidate.record, candidate.remote.url
     if not record.path.exists():
         return ""
     local = record.result()
     if local is None:
         state = record.status().state
-        return f"{record.path}: is here and {state}, {candidate.remote.url} is finished; remove the folder to take it"
+        return f"{record.path}: exists and is {state}, {url} is finished; remove the folder to pull it"
     different = [key for key in sorted({*local, *candidate.result}) if local.get(key) != candidate.result.get(key)]
     if not different:
         return ""
     shown = ", ".join(f"{key} {local.get(key)} here, {candidate.result.get(key)} there" for key in different[:3])
-    return f"{record.path}: duplicate: this run was made twice, here and as {candidate.remote.url} ({shown}); keep one"
+    return f"{record.path}: duplicate: this run was trained twice, here and as {url} ({shown}); keep one"
 
 
 def _write(candidate: Candidate) -> None:
-    """The record, renamed to its place when it is whole: a pull that is interrupted leaves none."""
+    """Write the record to a hidden folder, which is renamed when complete."""
     remote, result, final = candidate.remote, candidate.result, candidate.record.path
-    record = Record(final.with_name(f".{final.name}.pull"))  # `all_records` passes it over
+    record = Record(final.with_name(f".{final.name}.pull"))  # `all_records` ignores hidden folders
     try:
-        shutil.rmtree(record.path, ignore_errors=True)  # of a pull that was killed
+        shutil.rmtree(record.path, ignore_errors=True)  # left over from a pull that was killed
         record.create(candidate.config, candidate.row.table, candidate.row.id)
         write_json(record.path / "provenance.json", dict(candidate.provenance))
         entity, _, project = remote.project.rpartition("/")
@@ -220,6 +215,6 @@ def _write(candidate: Candidate) -> None:
         record.set_status(done)
         record.path.rename(final)
     except OSError as error:
-        raise UserError(f"{final}: cannot be written ({error.strerror}); pull again to go on") from None
+        raise UserError(f"{final}: cannot be written ({error.strerror}); pull again to resume") from None
     finally:
         shutil.rmtree(record.path, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""`repro wandb push`: the W&B runs of finished or stopped runs, rebuilt from their records. metrics.jsonl is the truth.
+"""`repro wandb push`: create or complete the W&B runs of finished or stopped runs from their records.
 
-Pushing again sends only what the server does not have: a run goes on after the server's last step, and every entry has
-the same step wherever it comes from. So a push that was cut off is simply started again.
+A push sends only what the server lacks: it resumes after the server's last step, and an entry has the same step
+regardless of who sends it. An interrupted push can therefore simply be repeated.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.errors import UserError
-from repro.paper_tables import table_names
 from repro.runs.record import Record, all_records
-from repro.tracking.client import Limits, client_errors, require_login, reset_client, start_run
+from repro.tables.loader import table_names
+from repro.tracking.client import client_errors, reset_client
+from repro.tracking.login import require_login
+from repro.tracking.metric_names import names_of, step_of
 from repro.tracking.mirror_file import Mirror, push_command, read_mirror, write_mirror
-from repro.tracking.names import names_of, step_of
-from repro.tracking.place import Place, place_of
 from repro.tracking.run_log import RunLog
+from repro.tracking.wandb_project import WandbProject, choose_project
+from repro.tracking.wandb_run import Timeouts, start_run
 
-LIMITS = Limits(init_s=60, finish_s=600)  # not a run's own: whoever pushes has time, and half an upload is none
-_CONFIRM_S = 30.0
+TIMEOUTS = Timeouts(init_s=60, finish_s=600, confirm_s=30)  # nothing waits for a push, and a partial upload is useless
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of one record: `sent` entries, or why it was not pushed. `url` is the W&B run's."""
+    """The outcome for one record: number of entries sent and URL of the W&B run, or why it was skipped or failed."""
 
     record: Path
     sent: int = 0
@@ -38,77 +39,75 @@ class Pushed:
 
 
 def records_of(words: Sequence[str], root: Path) -> list[Record]:
-    """The records that words name: a record's folder, any folder above records, or a table below `root`.
+    """Return the records in the folders or tables named by `words`.
 
-    Raises `UserError` for a word that leads to no record.
+    A word is the folder of a record, a folder that contains records, or a table under `root`. Raises `UserError` for a
+    word without records.
     """
-    found: dict[Path, Record] = {}
+    records: dict[Path, Record] = {}
     for word in words:
         folder = Path(word) if Path(word).is_dir() else root / word
-        records = [Record(folder)] if (folder / "config.yaml").is_file() else list(all_records(folder))
-        if not records:
+        found = [Record(folder)] if (folder / "config.yaml").is_file() else list(all_records(folder))
+        if not found:
             tables = ", ".join(table_names())
             raise UserError(f"{word}: no run record there and none below {folder}; give a folder or a table ({tables})")
-        found |= {record.path.resolve(): record for record in records}
-    return list(found.values())
+        records |= {record.path.resolve(): record for record in found}
+    return list(records.values())
 
 
-def push(records: Sequence[Record], project: str | None = None) -> Iterator[Pushed]:
-    """Push each record and yield what became of it; one that fails does not keep the others back.
+def push(records: Sequence[Record], project: str | None = None, timeouts: Timeouts = TIMEOUTS) -> Iterator[Pushed]:
+    """Push each record and yield its outcome; a failure does not stop the others.
 
-    Raises `UserError` where the client has no key.
+    Raises `UserError` without a key.
     """
     require_login()
     for record in records:
-        yield push_one(record, project)
+        yield _push(record, project, timeouts)
 
 
-def push_one(record: Record, project: str | None) -> Pushed:
-    """Push one record. A run that is at work, or still sends, is left to its own mirror."""
+def _push(record: Record, project: str | None, timeouts: Timeouts) -> Pushed:
     try:
-        with client_errors("W&B did not take it", f"; again: {push_command(record.path)}"):
-            why_not = _left_alone(record)
-            return Pushed(record.path, skipped=why_not) if why_not else _send(record, project)
+        with client_errors("W&B did not accept it", f"; try again: {push_command(record.path)}"):
+            reason = _reason_to_skip(record)
+            return Pushed(record.path, skipped=reason) if reason else _send(record, project, timeouts)
     except UserError as error:
         reset_client()
         return Pushed(record.path, failed=str(error))
 
 
-def _left_alone(record: Record) -> str:
-    """Why this record is not to be pushed; empty where it is.
-
-    A run is done before its mirror is: two who write one W&B run at once spoil it.
-    """
+def _reason_to_skip(record: Record) -> str:
+    """Return why a record is not pushed; empty if it is. Two writers to one W&B run would overwrite each other."""
     status, mirror = record.status(), read_mirror(record.path)
     if status.state == "running" and not status.is_silent(time.time()):
-        return "is running; it mirrors itself"
-    # Its process holds the lock to the end. Of another machine that may not be seen: its last sign of life counts.
+        return "is running and mirrors itself"
+    # A run is done before its mirror is. Its process holds the lock until it exits; on other machines the lock may not
+    # be visible, so the heartbeat decides.
     is_elsewhere = status.host not in (None, platform.node())
     is_live = mirror is not None and mirror.state == "live" and not status.is_silent(time.time())
     if record.is_locked or (is_elsewhere and is_live):
-        return "is still at work; it mirrors itself"
+        return "its process has not exited and mirrors itself"
     if status.attempt == 0 and record.result() is None:
         return "has not started yet"
     origin = record.provenance().get("pulled_from")
-    return f"was pulled from {origin}, where it is" if origin else ""
+    return f"was pulled from {origin}" if origin else ""
 
 
-def _send(record: Record, project: str | None) -> Pushed:
+def _send(record: Record, option: str | None, timeouts: Timeouts) -> Pushed:
     about, config = record.about(), record.config()
-    place = place_of(config.tracker.project, project, read_mirror(record.path))
+    project = choose_project(config.tracker, option, read_mirror(record.path))
     names = names_of(about["table"], about["row"], config)
-    # The client's own files are of no use afterwards: the record has everything.
+    # The client's own files are temporary, because the record is complete.
     with tempfile.TemporaryDirectory(prefix="repro-push-") as folder:
-        run = start_run(record, config, "online", Path(folder), place, LIMITS, is_at_work=False)
-        to, url = Place(run.project, run.entity), run.url
+        run = start_run(record, config, "online", Path(folder), project, timeouts, is_training=False)
+        pushed_to, url = WandbProject(run.project, run.entity), run.url
         log = RunLog(run, config, names)
         for entry in sorted(record.metrics(), key=step_of):
             log.write(entry)
-        log.finish(record, record.result(), LIMITS.finish_s)
-    missing, again = log.missing(_CONFIRM_S), push_command(record.path)
-    mirror = Mirror("current", "online", run.id, url, log.update, entity=to.entity, project=to.project)
+        log.finish(record, record.result(), timeouts.finish_s)
+    missing, again = log.missing(timeouts.confirm_s), push_command(record.path)
+    mirror = Mirror("current", "online", run.id, url, log.update, entity=pushed_to.entity, project=pushed_to.name)
     if missing:
         write_mirror(record.path, replace(mirror, state="behind", reason=missing, push=again))
-        raise UserError(f"W&B did not take it ({missing}); again: {again}")
+        raise UserError(f"W&B did not accept it ({missing}); try again: {again}")
     write_mirror(record.path, mirror)
     return Pushed(record.path, log.sent, url)

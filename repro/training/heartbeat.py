@@ -1,4 +1,4 @@
-"""The pulse of an attempt: status.json kept fresh, whatever the training is busy with, and a look at who came after."""
+"""The heartbeat of an attempt: keeps status.json up to date and notices when a newer attempt takes over."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from repro.interruption import StopFlag
 from repro.runs.record import Record
 from repro.runs.status import State, Status
-from repro.training.interruption import StopFlag
 
-AT_MOST_EVERY_S = 1.0  # while there is progress to tell
-AT_LEAST_EVERY_S = 15.0  # while there is none: reading a million file names, compiling, evaluating
+MIN_INTERVAL_S = 1.0  # between two writes while training advances
+MAX_INTERVAL_S = 15.0  # between two writes otherwise: while listing a million files, compiling or evaluating
 
 
 class Heartbeat:
-    """Writes the status of one attempt. Also a sink of metrics, for the latest loss and accuracy.
+    """Writes the status of one attempt, on the first rank. It is also a metric sink, for the latest loss and accuracy.
 
-    A thread of its own, because an update of a large model may take minutes and reading data as well: silence then
-    means that the process is dead, and nothing else. Only the first rank has one.
+    It runs in its own thread, because reading data or one update of a large model may take minutes. A heartbeat that
+    stops therefore means only one thing: the process is dead.
 
-    Once a newer attempt has claimed the run, this one asks its training to stop and writes no status any more.
+    Once a newer attempt has claimed the run, it requests a stop and no longer writes the status.
     """
 
     def __init__(self, record: Record, status: Status, stop: StopFlag) -> None:
         self.record, self.status, self.stop = record, status, stop
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._written = 0.0
+        self._written_at = 0.0
         self._is_failing = False
-        self._furthest = status.update  # of the attempts before
+        self._furthest_update = status.update  # of all earlier attempts
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
@@ -49,18 +49,18 @@ class Heartbeat:
         return self.record.attempt_dir(self.status.attempt + 1).is_dir()
 
     def progress(self, update: int, updates: int) -> None:
-        """Note how far the run is; written at most once a second."""
+        """Record the update that the run has reached. The file is written at most once a second."""
         status = self.status
         if not status.updates:
             status = status.moved("running", started=time.time(), update_at_start=update - 1)
-        # Getting further than any attempt before ends a row of submissions in vain; doing the same again does not.
-        submissions = 0 if update > self._furthest else status.submissions
+        # Only new progress resets the count of submissions; repeating updates of an earlier attempt does not.
+        submissions = 0 if update > self._furthest_update else status.submissions
         self.status = status.moved("running", update=update, updates=updates, submissions=submissions)
-        if time.monotonic() - self._written > AT_MOST_EVERY_S:
+        if time.monotonic() - self._written_at > MIN_INTERVAL_S:
             self._try_to_write()
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Take the numbers that a status shows."""
+        """Copy the values that the status shows from a metric entry."""
         if entry["kind"] == "eval":
             self.status = self.status.moved("running", top1_pct=entry["top1_pct"])
         elif "loss" in entry:
@@ -68,40 +68,39 @@ class Heartbeat:
             self.status = self.status.moved("running", loss=entry["loss"], loader_share_pct=share)
 
     def hint(self, line: str) -> None:
-        """Take what a person should set."""
+        """Show advice in the status."""
         self.status = self.status.moved("running", hint=line)
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is open."""
 
     def end(self, state: State, reason: str | None) -> None:
-        """Write how the attempt ended. Where that cannot be written, the exit code and result.json tell it."""
+        """Write the outcome of the attempt. If that fails, the exit code and result.json still report it."""
         self._ended.set()
         self._thread.join()
         self.status = self.status.moved(state, reason=reason)
         self._try_to_write()
 
     def _beat(self) -> None:
-        while not self._ended.wait(AT_MOST_EVERY_S):
-            if self.is_superseded or time.monotonic() - self._written > AT_LEAST_EVERY_S:
+        while not self._ended.wait(MIN_INTERVAL_S):
+            if self.is_superseded or time.monotonic() - self._written_at > MAX_INTERVAL_S:
                 self._try_to_write()
 
     def _try_to_write(self) -> None:
-        """A full disk or a file server that hiccups ends no training; one that stays so fails its checkpoint."""
+        """Write the status. A full disk or a slow file server must not end training; the next checkpoint would fail."""
         try:
             self._write()
         except OSError as error:
             if not self._is_failing:
-                print(f"heartbeat: {error}; trained on, tried again", file=sys.stderr, flush=True)
+                print(f"heartbeat: {error}; training continues, writing again later", file=sys.stderr, flush=True)
             self._is_failing = True
         else:
             self._is_failing = False
 
     def _write(self) -> None:
         with self._lock:
-            self._written = time.monotonic()
-            if self.is_superseded:  # the status is the newer attempt's now
+            self._written_at = time.monotonic()
+            if self.is_superseded:  # the status belongs to the newer attempt
                 self.stop.reason = f"attempt {self.record.latest_attempt()}, which has taken over"
             else:
-                state = self.status.state
-                self.record.set_status(self.status.moved(state))
+                self.record.set_status(self.status.moved(self.status.state))

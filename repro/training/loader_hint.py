@@ -1,4 +1,4 @@
-"""Says once, in a line, that a training waits for its images, and what to set."""
+"""Advice, once and in one line, if training waits for data."""
 
 from __future__ import annotations
 
@@ -8,50 +8,56 @@ from typing import Any
 from repro.config import Data
 from repro.cores import cores_of_rank
 
-LIMIT_PCT = 10.0  # of the time between two entries; below it, nothing that a person sets gains much
+LIMIT_PCT = 10.0  # share of the time between two log entries; below it, no setting gains much
 SHARDS = "pack the files into shards (repro shards)"
 
 
 class LoaderHint:
-    """A sink of metrics that tells a hint at the second entry in a row whose `loader_share_pct` is above the limit.
+    """A metric sink that gives advice after two consecutive entries whose `loader_share_pct` exceeds the limit.
 
-    The first may be that of workers that start. `hint` gives the line for a share.
+    One entry is not enough, because it may include the start-up of the workers.
+
+    Args:
+        advice: returns the line for a share in percent.
+        log: receives that line, once.
     """
 
-    def __init__(self, hint: Callable[[float], str], tell: Callable[[str], None]) -> None:
-        self._hint, self._tell = hint, tell
-        self._above = 0
-        self.told: str | None = None
+    def __init__(self, advice: Callable[[float], str], log: Callable[[str], None]) -> None:
+        self._advice, self._log = advice, log
+        self._consecutive = 0
+        self.line: str | None = None
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Look at one entry."""
-        share = entry.get("loader_share_pct")
-        if share is None or self.told is not None:
+        """Check one entry."""
+        share_pct = entry.get("loader_share_pct")
+        if share_pct is None or self.line is not None:
             return
-        self._above = self._above + 1 if share > LIMIT_PCT else 0
-        if self._above == 2:
-            self.told = self._hint(share)
-            self._tell(self.told)
+        self._consecutive = self._consecutive + 1 if share_pct > LIMIT_PCT else 0
+        if self._consecutive == 2:
+            self.line = self._advice(share_pct)
+            self._log(self.line)
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is open."""
 
 
-def loader_hint(share_pct: float, data: Data, decodes: bool, in_shards: bool, ranks_here: int) -> str:
-    """What takes the time, and what to set. `decodes`: whether files are decoded while training.
+def loader_hint(share_pct: float, data: Data, decodes: bool, in_shards: bool, processes: int) -> str:
+    """Return a line that names the settings that would speed up loading.
 
-    `ranks_here` is how many training processes share this one's cores.
+    Args:
+        decodes: whether files are decoded during training.
+        processes: number of training processes that share the cores of this machine.
     """
-    mine = cores_of_rank(ranks_here)
+    cores = cores_of_rank(processes)
     settings = []
-    if decodes and data.workers < mine:
-        settings.append(f"data.workers={mine} (now {data.workers}; {mine} cores for each process)")
+    if decodes and data.workers < cores:
+        settings.append(f"data.workers={cores} (now {data.workers}; {cores} cores for each process)")
     if decodes and data.clip is None and data.decoder == "pil":
         settings.append("data.decoder=fast")
     if decodes and data.clip is None and not in_shards:
         settings.append(SHARDS)
     if not decodes:
-        settings.append("a larger recipe.micro_batch (images are in memory: what is left is putting batches together)")
-    elif data.workers >= mine:
+        settings.append("a larger recipe.micro_batch (images are in memory; the time is spent collating batches)")
+    elif data.workers >= cores:
         settings.append("more cores for each process")
-    return f"the loader took {share_pct:.0f} % of the time between two entries: {', or '.join(settings)}"
+    return f"loading took {share_pct:.0f} % of the time between two log entries; try {', or '.join(settings)}"

@@ -1,20 +1,20 @@
-"""Everything a training holds between two updates: what a checkpoint saves and a resumed run takes back."""
+"""The training state between two updates: what a checkpoint saves and a resumed run loads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from repro.parts import MethodPart
-from repro.training.recipe import TrainingParts
+from repro.methods.base import MethodPart
+from repro.training.recipe import Optimization
 
 
 @dataclass
 class Best:
-    """The best evaluation so far. `epoch` counts from 1; 0 means none."""
+    """The best evaluation so far. `epoch` counts from 1; 0 means that there is no evaluation yet."""
 
     top1_pct: float = -1.0
     epoch: int = 0
@@ -22,37 +22,49 @@ class Best:
 
 @dataclass
 class TrainingState:
-    """A training after `update` optimizer updates, of which `evaluated_epochs` epochs have been evaluated."""
+    """The state of training after `update` optimizer updates.
+
+    Attributes:
+        evaluated_epochs: epochs that have ended, with or without an evaluation.
+        loss_sum: sum of the losses of the `loss_updates` updates since the last log entry, on the model's device.
+        wall_s: seconds of training and evaluation over all attempts.
+        last: values of the latest evaluation.
+    """
 
     model: nn.Module
-    training: TrainingParts
+    optimization: Optimization
     parts: list[MethodPart]
     update: int = 0
     evaluated_epochs: int = 0
     best: Best = field(default_factory=Best)
-    loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    loss_sum: torch.Tensor = field(init=False)
     loss_updates: int = 0
     wall_s: float = 0.0
     last: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        device = next(self.model.parameters()).device
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it can be loaded with `weights_only=True`."""
+        """Return the state as tensors and plain values, so that a checkpoint can be loaded with `weights_only=True`."""
+        ema = self.optimization.ema
         return {
             "update": self.update,
             "evaluated_epochs": self.evaluated_epochs,
-            "best": {"top1_pct": self.best.top1_pct, "epoch": self.best.epoch},
+            "best": asdict(self.best),
             "loss_sum": self.loss_sum,
             "loss_updates": self.loss_updates,
             "wall_s": self.wall_s,
             "last": self.last,
             "model": self.model.state_dict(),
-            "optimizer": self.training.optimizer.state_dict(),
-            "ema": self.training.ema.module.state_dict() if self.training.ema else None,
+            "optimizer": self.optimization.optimizer.state_dict(),
+            "ema": ema.module.state_dict() if ema else None,
             "parts": [part.state_dict() for part in self.parts],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.update = state["update"]
         self.evaluated_epochs = state["evaluated_epochs"]
         self.best = Best(**state["best"])
@@ -61,18 +73,17 @@ class TrainingState:
         self.wall_s = state["wall_s"]
         self.last = state["last"]
         self.model.load_state_dict(state["model"])
-        self.training.optimizer.load_state_dict(state["optimizer"])
-        if self.training.ema:
-            self.training.ema.module.load_state_dict(state["ema"])
+        self.optimization.optimizer.load_state_dict(state["optimizer"])
+        if self.optimization.ema:
+            self.optimization.ema.module.load_state_dict(state["ema"])
         for part, part_state in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(part_state)
 
     def weights(self) -> dict[str, Any]:
-        """What an evaluation needs: the model's weights and those of its EMA."""
-        ema = self.training.ema
-        return {
-            "update": self.update,
-            "model": self.model.state_dict(),
-            "ema": ema.module.state_dict() if ema else None,
-            "parts": [part.state_dict() for part in self.parts],
-        }
+        """Return what an evaluation needs: the weights of the model and of its EMA, and the state of the parts."""
+        state = self.state_dict()
+        return {name: state[name] for name in ("update", "model", "ema", "parts")}
+
+    def part_metrics(self) -> dict[str, float]:
+        """Return the current metrics of all method parts."""
+        return {name: value for part in self.parts for name, value in part.metrics().items()}

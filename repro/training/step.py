@@ -1,6 +1,6 @@
-"""One optimizer update: all that happens on the device between two updates. Knows no config, data set or record.
+"""One optimizer update: everything that happens on the device. It uses no config, data set or record.
 
-Nothing in it waits for the device: losses are added up where they are, and what the host decides it knows already.
+It never synchronizes with the device: losses are summed there, and the host decides based on what it already has.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from repro.models.checkpointing import checkpoint_activations
-from repro.models.compiling import compile_blocks, eager_where_watched
-from repro.seeding import seeded, stream_seed
-from repro.training.distributed import World
-from repro.training.precision import attention, autocast
+from repro.distributed import World
+from repro.models.activation_checkpointing import checkpoint_activations
+from repro.models.compiling import compile_blocks, eager_if_hooked
+from repro.models.precision import attention, autocast
+from repro.seeding import preserved_generators, seed_generators, stream_seed
 from repro.training.state import TrainingState
 
 
 class Step:
-    """The update of one training, over `accumulate` micro-batches of this rank.
+    """The optimizer update of a run, over `accumulate` micro-batches of this rank.
 
     Args:
-        amp: `none` or `bfloat16`, see `repro.training.precision`.
-        clip_grad_norm: largest norm of all gradients; None leaves them.
-        seed: the run's, for what is drawn in an update.
-        compiled: let torch compile the blocks. The same arithmetic, rounded in another order.
-        checkpointing: keep only what goes into each block and compute the rest again for the backward pass. The same
-            numbers, bit for bit.
+        amp: `none` or `bfloat16`, see `repro.models.precision`.
+        clip_grad_norm: maximum total norm of the gradients; None disables clipping.
+        seed: the seed of the run, for the random draws of an update.
+        compiled: whether to compile the blocks. The arithmetic is the same, but sums are rounded in another order.
+        checkpointing: whether to store only the inputs of each block, and to recompute the rest in the backward pass
+            bit for bit.
 
-    Raises `UserError` where the model cannot be checkpointed, or there is nothing here to compile with.
+    Raises `UserError` if the model cannot be checkpointed or this machine has no compiler.
     """
 
     def __init__(
@@ -48,89 +48,101 @@ class Step:
     ) -> None:
         self.state, self.world = state, world
         self.amp, self.clip_grad_norm, self.accumulate, self.seed = amp, clip_grad_norm, accumulate, seed
-        # The EMA's copy has been made before: it is evaluated only, as it is.
+        # The EMA has already copied the model: its copy is only evaluated, and stays unchanged.
         if checkpointing:
             checkpoint_activations(state.model)
         self.compiled = compiled
         if compiled:
             compile_blocks(state.model, world.device)
-        # A GPU's convolutions want the channels of a pixel side by side; the images' layout is that of all after it.
+        # Convolutions on a GPU are faster in channels-last, and activations inherit the layout of the images.
         self._layout = torch.channels_last if world.device.type == "cuda" else torch.preserve_format
-        self._learning: list[bool] = []
+        self._trainable: list[bool] = []
         self.wrap()
 
     def wrap(self) -> None:
-        """Make the model the ranks' common one again where other parameters learn than before: DDP counts on them."""
-        learning = [parameter.requires_grad for parameter in self.state.model.parameters()]
-        if learning != self._learning:
-            self._wrapped = self.state.model  # what was there lets go of the gradients first
-            self._wrapped, self._learning = self.world.wrap(self.state.model), learning
+        """Wrap the model in DDP, and again whenever the trainable parameters change: DDP fixes them at construction."""
+        if self.world.size == 1:  # for a small model, listing the parameters takes longer than the optimizer
+            self._wrapped = self.state.model
+            return
+        trainable = [parameter.requires_grad for parameter in self.state.model.parameters()]
+        if trainable != self._trainable:
+            self._wrapped = self.state.model  # drop the old wrapper first: it holds references to the gradients
+            self._wrapped, self._trainable = self.world.wrap(self.state.model), trainable
 
     def run(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """The next update of the state, over the whole global batch, at the learning rate that has been set.
+        """Run the next update over the whole global batch, at the current learning rate.
 
-        Raises `NotANumber` where masks would be chosen by what is none.
+        This leaves the global generators seeded by the update; a caller that draws from them afterwards preserves them
+        once per epoch.
+
+        Raises `NotANumber` if masks would be selected based on values that are NaN.
         """
-        state, training = self.state, self.state.training
+        state, optimization = self.state, self.state.optimization
         update = state.update + 1
-        training.optimizer.zero_grad(set_to_none=True)
-        with self.seeded("update", update):
-            for part in state.parts:
-                part.before_update(update)
-            self.wrap()
-            state.loss_sum += self.backward(batches)
+        optimization.optimizer.zero_grad(set_to_none=True)
+        self._seed("update", update)
+        for part in state.parts:
+            part.before_update(update)
+        self.wrap()
+        state.loss_sum += self.backward(batches)
         state.loss_updates += 1
         for part in state.parts:
             part.after_backward(update)
         if self.clip_grad_norm:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_grad_norm)
-        training.optimizer.step()
+        optimization.optimizer.step()
         self.world.average_batch_norms(state.model)
         state.update = update
         for part in state.parts:
             part.after_step(update)
-        if training.ema is not None:
-            training.ema.update(state.model)
+        if optimization.ema is not None:
+            optimization.ema.update(state.model)
 
     def backward(self, batches: Iterator[tuple[Tensor, Tensor]], updates: int = 1) -> Tensor:
-        """Add the gradient of the mean loss over `updates` global batches to the parameters'; returns that loss."""
+        """Accumulate the gradient of the mean loss over `updates` global batches and return that loss."""
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        micros = updates * self.accumulate
-        watched = eager_where_watched(self.state.model) if self.compiled else nullcontext()
+        micro_batches = updates * self.accumulate
+        watched = eager_if_hooked(self.state.model) if self.compiled else nullcontext()
         with watched, attention(self.amp, self.world.device):
-            for micro in range(micros):
-                with self._synchronised(micro == micros - 1):
-                    loss = self._loss(*next(batches)) / micros
+            for number in range(micro_batches):
+                with self._gradient_sync(is_last=number == micro_batches - 1):
+                    loss = self._loss(*next(batches))
+                    if micro_batches > 1:
+                        loss = loss / micro_batches
                     loss.backward()
-                total += loss.detach()  # on the device: reading it here would stall a GPU
+                total += loss.detach()  # stays on the device: reading it here would stall a GPU
         return total
 
     @contextmanager
     def seeded(self, purpose: str, number: int) -> Iterator[None]:
-        """Random draws that depend on what they are for, on every device, and on the rank."""
-        names = (purpose, self.seed, number, self.world.rank)
-        with seeded(*names):
-            if self.world.device.type == "cuda":
-                torch.cuda.manual_seed(stream_seed(*names))
+        """Seed all random draws, on host and device, with (purpose, run, number, rank)."""
+        with preserved_generators():
+            self._seed(purpose, number)
             yield
 
+    def _seed(self, purpose: str, number: int) -> None:
+        names = (purpose, self.seed, number, self.world.rank)
+        seed_generators(*names)
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(stream_seed(*names))
+
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        training = self.state.training
+        optimization = self.state.optimization
         layout = self._layout if images.dim() == 4 else torch.preserve_format
         images = images.to(self.world.device, non_blocking=True, memory_format=layout)
         labels = labels.to(self.world.device, non_blocking=True)
-        if training.mixup is not None:
-            images, labels = training.mixup(images, labels)
+        if optimization.mixup is not None:
+            images, labels = optimization.mixup(images, labels)
         with autocast(self.amp, self.world.device):
             for part in self.state.parts:
-                loss = part.objective(self._wrapped, images, labels, training.loss)
-                if loss is not None:
-                    return loss
-            recipes: Tensor = training.loss(self._wrapped(images), labels)
-        return recipes
+                objective = part.objective(self._wrapped, images, labels, optimization.loss)
+                if objective is not None:
+                    return objective
+            loss: Tensor = optimization.loss(self._wrapped(images), labels)
+        return loss
 
-    def _synchronised(self, is_last: bool) -> AbstractContextManager[None]:
-        """Gradients are averaged over ranks once an update, with its last micro-batch."""
+    def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Average gradients over ranks once per update, in the backward pass of its last micro-batch."""
         if isinstance(self._wrapped, DistributedDataParallel) and not is_last:
             return self._wrapped.no_sync()
         return nullcontext()

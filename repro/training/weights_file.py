@@ -1,4 +1,4 @@
-"""Finished weights in a file without their zeros: values of the entries that are not zero, and a bit for each entry."""
+"""Files of trained weights without their zeros: the values of nonzero entries, and one bit per entry."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from repro.runs.files import replacing
+from repro.files import replacing
 
 _VALUES, _BITS = "#values", "#bits"
-_WORTHWHILE = 1 / 16  # share of zeros from which the bits cost less than the zeros they replace
+_WORTHWHILE = 1 / 16  # share of zeros above which the bits take less space than the zeros they replace
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a state of tensors as safetensors, atomically; `read_weights` gives equal tensors back."""
+    """Write a state dict of tensors as safetensors, atomically; `read_weights` returns equal tensors."""
     stored: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     for name, tensor in weights.items():
@@ -36,12 +36,12 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def is_packed(metadata: Mapping[str, str] | None) -> bool:
-    """Whether a file with this metadata is one of `write_weights`."""
+    """Return whether a file with this metadata was written by `write_weights`."""
     return "shapes" in (metadata or {})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors as they were before `write_weights`, on the CPU."""
+    """Return the tensors that were passed to `write_weights`, on the CPU."""
     weights: dict[str, Tensor] = {}
     with safe_open(path, framework="pt") as stored:
         shapes: dict[str, list[int]] = json.loads(stored.metadata()["shapes"])

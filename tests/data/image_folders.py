@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from repro.composition import compose
 from repro.config import Config
+from repro.config.compose import compose
 
 MakeImages = Callable[[Path, Iterable[str]], None]
 

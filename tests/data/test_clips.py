@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from video_files import frames, load
 
-from repro.data.clips import frames_of_clip, scaled, spatial_crops
+from repro.data.clips import clip_frames, resized, three_crops
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -43,7 +43,7 @@ def test_training_clips_are_drawn_from_the_generator_alone(kinetics: Path) -> No
 
 @given(st.integers(1, 400), st.integers(1, 16), st.integers(1, 40), st.floats(0, 1, exclude_max=True))
 def test_frames_of_a_clip_are_in_the_video_and_in_order(total: int, count: int, step: int, start: float) -> None:
-    found = frames_of_clip(total, count, step, start)
+    found = clip_frames(total, count, step, start)
     assert len(found) == count
     assert found == sorted(found)
     assert found[0] >= 0
@@ -53,15 +53,15 @@ def test_frames_of_a_clip_are_in_the_video_and_in_order(total: int, count: int, 
 
 
 def test_frames_of_a_clip_by_hand() -> None:
-    assert frames_of_clip(300, 8, 32, 0.0) == list(range(0, 225, 32))
-    assert frames_of_clip(300, 8, 32, 0.9999)[-1] == 299
-    assert frames_of_clip(9, 3, 32, 0.7) == [0, 4, 8]
+    assert clip_frames(300, 8, 32, 0.0) == list(range(0, 225, 32))
+    assert clip_frames(300, 8, 32, 0.9999)[-1] == 299
+    assert clip_frames(9, 3, 32, 0.7) == [0, 4, 8]
 
 
 def test_an_upright_video_is_cropped_above_and_below() -> None:
-    images = scaled(torch.from_numpy(frames(2, height=40, width=20)), 10)
+    images = resized(torch.from_numpy(frames(2, height=40, width=20)), 10)
     assert images.shape == (2, 3, 20, 10)
-    above, centre, below = spatial_crops(images, 10)
+    above, centre, below = three_crops(images, 10)
     assert above.equal(images[:, :, :10])
     assert centre.equal(images[:, :, 5:15])
     assert below.equal(images[:, :, 10:])

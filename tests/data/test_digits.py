@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from repro.composition import compose
 from repro.config import Config
+from repro.config.compose import compose
 from repro.data import digits
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError

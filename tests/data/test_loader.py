@@ -27,7 +27,7 @@ from repro.seeding import stream_seed
 
 @dataclass(frozen=True)
 class Noise:
-    """Image i is three random numbers, one of each generator; its label is i."""
+    """Image i is three random numbers, one from each generator; its label is i."""
 
     size: int
     is_random: bool = True
@@ -85,7 +85,7 @@ def test_an_epoch_shows_as_many_images_as_there_are(size: int, seed: int, epoch:
     assert order == epoch_order(size, seed, epoch, repeats).tolist()
 
 
-def test_seeds_and_epochs_have_orders_of_their_own() -> None:
+def test_seeds_and_epochs_have_different_orders() -> None:
     orders = {tuple(epoch_order(50, seed, epoch, 1).tolist()) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16
 
@@ -110,7 +110,7 @@ def test_a_micro_batch_is_no_more_than_a_ranks_share() -> None:
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
-def test_ranks_together_show_what_one_would(world: int, micro: int, accumulate: int, repeats: int, extra: int) -> None:
+def test_ranks_share_the_batches_of_one(world: int, micro: int, accumulate: int, repeats: int, extra: int) -> None:
     batch = world * micro * accumulate
     options = {"size": 2 * batch + min(extra, batch - 1), "global_batch": batch, "repeats": repeats, "seed": 5}
     alone = list(make(micro_batch=batch, **options).batches(2))
@@ -120,7 +120,7 @@ def test_ranks_together_show_what_one_would(world: int, micro: int, accumulate: 
         for rank, batches in enumerate(ranks):
             assert len(batches) == 2 * accumulate
             mine = batches[update * accumulate : (update + 1) * accumulate]
-            assert torch.cat([image for image, _ in mine]).equal(images[rank::world])  # augmentation and all
+            assert torch.cat([image for image, _ in mine]).equal(images[rank::world])  # including the augmentation
             assert torch.cat([label for _, label in mine]).equal(indices[rank::world])
 
 
@@ -133,12 +133,12 @@ def test_a_resumed_epoch_is_the_rest_of_the_epoch(workers: int, first_update: in
         assert same(rest, whole[per_update * first_update :])
 
 
-def test_a_place_beyond_the_epoch_is_refused() -> None:
+def test_an_update_beyond_the_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"first_update=6 is not in \[0, 5\]"):
         make().batches(0, 6)
 
 
-def test_augmentation_is_that_of_seed_epoch_and_position() -> None:
+def test_augmentation_depends_on_seed_epoch_and_position() -> None:
     def first(seed: int, epoch: int) -> Tensor:
         return torch.cat([image for image, _ in make(seed=seed, repeats=3).batches(epoch)]).flatten()
 
@@ -147,7 +147,7 @@ def test_augmentation_is_that_of_seed_epoch_and_position() -> None:
     assert first(1, 2).equal(first(1, 2))
 
 
-def test_the_training_process_draws_undisturbed() -> None:
+def test_loading_leaves_the_global_generators_unchanged() -> None:
     state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     for workers in (0, 1):
         list(make(workers=workers).batches(0))
@@ -189,7 +189,7 @@ def test_jpeg_files_are_augmented_alike_in_any_process(flowers: Path) -> None:
         ),
     ],
 )
-def test_a_batch_that_cannot_be_shared_out_is_refused(options: dict[str, int], message: str) -> None:
+def test_an_indivisible_batch_is_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(UserError) as caught:
         make(**options)
     assert str(caught.value) == message
@@ -230,8 +230,8 @@ def test_workers_ignore_the_signals_of_a_preemption() -> None:
     assert labels(seen) == whole
 
 
-def test_workers_are_born_deaf() -> None:
-    # A handler that a worker inherits must not run there, not even while the worker starts.
+def test_workers_do_not_run_inherited_signal_handlers() -> None:
+    # Not even while the worker starts.
     caught = []
     before = signal.signal(signal.SIGUSR2, lambda *_: caught.append(os.getpid()))
     try:
@@ -242,7 +242,7 @@ def test_workers_are_born_deaf() -> None:
         os.kill(os.getpid(), signal.SIGUSR2)
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert caught == [os.getpid()]  # and the training process hears again
+    assert caught == [os.getpid()]  # the training process receives signals again
 
 
 def test_closing_ends_the_workers() -> None:
@@ -255,8 +255,7 @@ def test_closing_ends_the_workers() -> None:
     assert list(stream) == []
 
 
-def test_a_stuck_worker_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+def test_a_stopped_worker_is_killed() -> None:
     stream = make(size=200, workers=1).batches(0)
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid or 0, signal.SIGSTOP)
@@ -276,9 +275,9 @@ print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
 
 @pytest.mark.parametrize(
     ("ending", "code"),
-    [("kept = stream._batches; raise RuntimeError", 1), ("os.kill(os.getpid(), 9)", -signal.SIGKILL)],
+    [("raise RuntimeError", 1), ("os.kill(os.getpid(), 9)", -signal.SIGKILL)],
 )
-def test_workers_leave_with_their_process(ending: str, code: int) -> None:
+def test_workers_end_with_their_process(ending: str, code: int) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(ending=ending)],
         cwd=Path(__file__).parent,
@@ -288,7 +287,7 @@ def test_workers_leave_with_their_process(ending: str, code: int) -> None:
     )
     assert ended.returncode == code
     (worker,) = ended.stdout.split()
-    deadline = time.monotonic() + 20  # an orphan looks for its parent every 5 s
+    deadline = time.monotonic() + 20  # an orphaned worker checks for its parent every 5 s
     while Path(f"/proc/{int(worker)}").exists() and not _is_zombie(int(worker)):
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -28,7 +28,7 @@ def test_two_names_are_two_streams(one: list[int | str], other: list[int | str])
 
 
 def test_a_part_that_is_no_name_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"not by 0\.5"):
+    with pytest.raises(TypeError, match=r"not 0\.5"):
         stream_seed("order", 0.5)  # type: ignore[arg-type]
 
 

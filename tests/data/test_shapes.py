@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeClassifier
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.data import shapes
 from repro.data.in_memory import ImagesInMemory
 from repro.data.shapes_drawing import AREA, NAMES, draw, own_centres, scenes
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(folder: Path) -> tuple[shapes.Part, shapes.Part]:
-    return shapes.kept_splits(folder, 24)
+    return shapes.cached_splits(folder, 24)
 
 
 def load(folder: Path, *overrides: str) -> Splits:
@@ -136,30 +136,30 @@ def test_images_are_drawn_once(
     folder: Path, parts: tuple[shapes.Part, shapes.Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "raw_splits", lambda side: pytest.fail("drawn again"))
-    for kept, drawn in zip(shapes.kept_splits(folder, 24), parts, strict=True):
+    for kept, drawn in zip(shapes.cached_splits(folder, 24), parts, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(kept, drawn, strict=True))
 
 
 @pytest.mark.parametrize("damage", ["a byte", "the end", "all"])
-def test_a_damaged_file_is_drawn_anew(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "TRAIN_IMAGES", 16)
     monkeypatch.setattr(shapes, "TEST_IMAGES", 8)
-    shapes.kept_splits(tmp_path, 24)
+    shapes.cached_splits(tmp_path, 24)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     broken = {"a byte": bytes([*whole[:-1], whole[-1] ^ 1]), "the end": whole[:-9], "all": b""}[damage]
     path.write_bytes(broken)
-    (train, _, _), _ = shapes.kept_splits(tmp_path, 24)
+    (train, _, _), _ = shapes.cached_splits(tmp_path, 24)
     assert path.read_bytes() == whole
     assert np.array_equal(train, shapes.raw_splits(24)[0][0])
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "TRAIN_IMAGES", 16)
     monkeypatch.setattr(shapes, "TEST_IMAGES", 8)
     (tmp_path / "file").write_text("")
-    with pytest.warns(RuntimeWarning, match=r"shapes are drawn for every run \(or set data.root\)"):
-        shapes.kept_splits(tmp_path / "file" / "folder", 24)
+    with pytest.warns(RuntimeWarning, match=r"shapes are drawn again for every run \(or set data.root\)"):
+        shapes.cached_splits(tmp_path / "file" / "folder", 24)
 
 
 @pytest.mark.parametrize(

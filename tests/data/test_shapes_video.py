@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 pytest.importorskip("av")
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.data import shapes_video
 from repro.data.clips import Clips
 from repro.data.shapes_drawing import NAMES
@@ -39,7 +38,7 @@ def test_moving_shapes_are_read_back_as_they_were_drawn(tmp_path: Path) -> None:
     pixels, classes, masks = shapes_video.videos(1, range(16))
     order = np.lexsort((np.arange(16), [sorted(NAMES).index(NAMES[kind]) for kind in classes]))
     for place, number in enumerate(order):
-        path = splits.test.folder / os.fsdecode(splits.test.names[place])
+        path = Path(splits.test.files.name(place))
         assert np.array_equal(read_frames(path, range(8)), pixels[number])
     assert masks.any((2, 3)).all()
     # The object moves by 7 pixels, up or down, and stays in sight.
@@ -52,23 +51,23 @@ def test_moving_shapes_are_read_back_as_they_were_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_moving_shapes_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, digest = shapes_video.kept_videos(tmp_path)
+    folder, digest = shapes_video.cached_videos(tmp_path)
     monkeypatch.setattr(shapes_video, "write_video", lambda *_: pytest.fail("written again"))
-    assert shapes_video.kept_videos(tmp_path) == (folder, digest)
+    assert shapes_video.cached_videos(tmp_path) == (folder, digest)
     assert [path.name for path in tmp_path.glob("[!.]*")] == [folder.name]
 
 
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("how", ["zeroed", "gone", "exchanged"])
 def test_moving_shapes_that_were_damaged_are_written_anew(tmp_path: Path, how: str) -> None:
-    folder, digest = shapes_video.kept_videos(tmp_path)
+    folder, digest = shapes_video.cached_videos(tmp_path)
     one, other = sorted(folder.glob("val/*/*.mp4"))[:2]
     before = one.read_bytes()
     if how == "gone":
         one.unlink()
     else:
         one.write_bytes(bytes(len(before)) if how == "zeroed" else other.read_bytes())
-    assert shapes_video.kept_videos(tmp_path) == (folder, digest)
+    assert shapes_video.cached_videos(tmp_path) == (folder, digest)
     assert np.array_equal(read_frames(one, range(8)), shapes_video.videos(1, range(16))[0][int(one.stem)])
 
 
@@ -78,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"file/sub: videos cannot be written there \(Not a directory\); set data\.root"
     ):
-        shapes_video.kept_videos(tmp_path / "file/sub")
+        shapes_video.cached_videos(tmp_path / "file/sub")
 
 
 @pytest.mark.usefixtures("few")
@@ -88,5 +87,5 @@ def test_a_writing_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(shapes_video, "write_video", stop)
     with pytest.raises(KeyboardInterrupt):
-        shapes_video.kept_videos(tmp_path)
+        shapes_video.cached_videos(tmp_path)
     assert list(tmp_path.glob("[!.]*")) + list(tmp_path.glob("*/")) == []

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from importlib import import_module
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.data.splits import first_few, stratified_prefix
+from repro.config.compose import compose
+from repro.data.splits import stratified_prefix
+from repro.errors import first_few
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 
@@ -34,3 +39,11 @@ def test_a_prefix_is_stratified_and_nested(classes: list[int], data: st.DataObje
 def test_a_long_list_is_cut() -> None:
     assert first_few(["a"]) == "a"
     assert first_few(list("abcde")) == "a, b, c and 2 more"
+
+
+@pytest.mark.parametrize(("name", "images"), [("digits", 360), ("shapes", 1024), ("shapes_video", 256)])
+def test_configs_state_the_size_of_the_test_split(name: str, images: int) -> None:
+    """The report computes intervals of accuracies from it, and it is no part of a run's record."""
+    loader = import_module(f"repro.data.{name}")
+    size = loader.TEST_VIDEOS if name == "shapes_video" else loader.TEST_IMAGES
+    assert compose([f"data={name}"]).data.test_images == size == images

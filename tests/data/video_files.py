@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repro.composition import compose
+from repro.config import Config
+from repro.config.compose import compose
 from repro.data.splits import Splits, load_splits
 
 pytest.importorskip("av")
@@ -43,11 +44,15 @@ def zeroed(path: Path) -> Path:
     return path
 
 
-def load(root: Path, *overrides: str, began_with: str | None = None) -> Splits:
-    config = compose(
+def kinetics_config(root: Path, *overrides: str) -> Config:
+    return compose(
         [
             *("backbone=timesformer_base", "data=kinetics400", f"data.root='{root}'", "data.clip.frame_step=2"),
             *("model.num_classes=2", *overrides),
         ]
     )
-    return load_splits(config.data, config.recipe, config.model, began_with)
+
+
+def load(root: Path, *overrides: str, resume_fingerprint: str | None = None) -> Splits:
+    config = kinetics_config(root, *overrides)
+    return load_splits(config.data, config.recipe, config.model, resume_fingerprint)

@@ -8,15 +8,17 @@ import re
 import shlex
 from pathlib import Path
 
-from repro.cli import _parse
-from repro.commands.selection import split
-from repro.composition import compose
-from repro.paper_tables import load_table, table_names
+from repro.cli.main import parse
+from repro.cli.selection import selection
+from repro.config.compose import compose
+from repro.config.overrides import split_sweep
+from repro.locations import groups
+from repro.tables.loader import find_row, load_table, table_names
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("[CR]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 # Stands for one of the reader's own: `repro logs table1 ROW`.
-PLACEHOLDERS = {"ROW": "deit_tiny/dense"}
+PLACEHOLDERS = {"ROW": "deit_tiny/dense", "TABLE": "table1"}
 
 
 def in_blocks(program: str) -> list[tuple[str, str]]:
@@ -46,7 +48,7 @@ def check(words: list[str]) -> None:
 
     Its options are read as the command line reads them; its table, its rows and its overrides have to be there.
     """
-    options = _parse([PLACEHOLDERS.get(word, word) for word in words])
+    options = parse([PLACEHOLDERS.get(word, word) for word in words])
     scale = getattr(options, "scale", "local")
     if words[:2] in (["wandb", "push"], ["wandb", "pull"]):
         for word in options.words:
@@ -56,9 +58,15 @@ def check(words: list[str]) -> None:
         check_overrides([], scale, options.words)
     elif words[0] == "eval":
         check_evaluation(options)
+    elif words[0] == "new":
+        assert options.name in ("NAME", options.name.lower())
+    elif words[0] == "adopt":
+        check_overrides(list(find_row(options.row)[1].overrides), scale, options.words)
     elif words[0] in ("train", "doctor"):
-        for one in sweep(options.words) if getattr(options, "multirun", False) else [options.words]:
+        for one in split_sweep(options.words, groups()) if getattr(options, "multirun", False) else [options.words]:
             check_overrides([], scale, one)
+    elif getattr(options, "table", None) == "runs/by_hand":  # the records of the reader's single runs
+        assert words[0] in ("status", "logs", "cancel")
     elif getattr(options, "table", None):
         check_selection(options, scale)
 
@@ -67,7 +75,7 @@ def check_evaluation(options: argparse.Namespace) -> None:
     """One model: a row of a table, a record's folder, an export's or a file of the reader's own, or timm's."""
     names = [word for word in options.words if "=" not in word]
     assert len(names) == (0 if options.pretrained else 1), names
-    is_own = any(Path(name).suffix for name in names) or names == ["exported"]
+    is_own = any(Path(name).suffix for name in names) or names in (["exported"], ["FILE"])
     if names and not is_own:
         check_place(names[0])
     check_overrides([], "paper" if is_own or options.pretrained else "local", options.words[len(names) :])
@@ -77,7 +85,8 @@ def check_selection(options: argparse.Namespace, scale: str) -> None:
     """A table, rows of it, and overrides that their configs take."""
     table = load_table(options.table)
     if hasattr(options, "seeds"):
-        rows, overrides = split(options)
+        selected = selection(options)
+        rows, overrides = list(selected.patterns), list(selected.overrides)
     else:
         rows = [word for word in options.words if "=" not in word]
         overrides = [word for word in options.words if "=" in word]
@@ -90,7 +99,8 @@ def check_selection(options: argparse.Namespace, scale: str) -> None:
 def check_overrides(before: list[str], scale: str, overrides: list[str]) -> None:
     """Compose a config with them; nothing is read, so it does not matter where the images would be."""
     # Described on the same page, and made by the reader.
-    known = ["launcher=slurm" if word == "launcher=mine" else word for word in overrides]
+    made = {"launcher=mine": "launcher=slurm", "experiment=mine": "experiment=svite_longer"}
+    known = [made.get(word, word) for word in overrides]
     own = [] if any(word.startswith("scale=") for word in known) else [f"scale={scale}"]
     compose([*before, *own, "data.root=nowhere", *known])
 
@@ -104,13 +114,6 @@ def check_place(word: str) -> None:
         assert not parts or any(f"{row}/".startswith("/".join(parts[:2]) + "/") for row in rows), word
         return
     assert any(word == row.id for name in table_names() for row in load_table(name).every_row), word
-
-
-def sweep(words: list[str]) -> list[list[str]]:
-    """The runs of `a=1,2 b=3`."""
-    parts = (word.partition("=") for word in words)
-    choices = [[f"{name}={value}" for value in values.split(",")] for name, _, values in parts]
-    return [list(one) for one in itertools.product(*choices)]
 
 
 def repro_lines(said: str) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Table 2's way, from the command line: soft top-k over weights, blocks, neurons; magnitude pruning beside it."""
+"""Table 2 from the command line: soft top-k over weights, blocks and neurons, and magnitude pruning."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 from test_table_journey import repro
 
-from repro.models.export import load_exported, masked_model
+from repro.evaluation.finished_model import finished_weights
+from repro.inference.build import masked_model
+from repro.inference.export import load_exported
 from repro.runs.record import Record
 from repro.tracking.offline_runs import offline_runs_below
-from repro.training.finished import finished_weights
 
 ROWS = (
     "resnet50/dense",
@@ -39,7 +40,7 @@ def result_of(folder: Path, row: str) -> tuple[Record, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("row", "left"), [("resnet50/spartan-95", 0.05), ("resnet50/imp-95", 0.05)])
-def test_the_whole_model_keeps_what_the_row_says(launched: Path, row: str, left: float) -> None:
+def test_the_whole_model_has_the_density_of_its_row(launched: Path, row: str, left: float) -> None:
     record, result = result_of(launched, row)
     weights = finished_weights(record, "last")
     learned = {
@@ -57,15 +58,15 @@ def test_the_whole_model_keeps_what_the_row_says(launched: Path, row: str, left:
     assert result["params_m"] == pytest.approx(left * 25.557032, abs=2e-6), "counted at the published size"
 
 
-def test_the_report_has_them_beside_the_bounds(launched: Path) -> None:
-    with (launched / "reports" / "table2" / "table2.csv").open(newline="") as stream:
+def test_the_report_compares_them_with_the_bounds(launched: Path) -> None:
+    with (launched / "reports" / "table2" / "smoke" / "table2.csv").open(newline="") as stream:
         cells = {line["row"]: line for line in csv.DictReader(stream)}
     assert list(cells) == list(ROWS)
     bound = cells["resnet50/spartan-95"]
     assert (bound["top1_drop_pct_max_published"], bound["top1_drop_pct_max_verdict"]) == ("1", "other scale")
     assert all(float(line["local_top1_last_pct"]) >= 0 for line in cells.values())
     assert {line["top1_last_pct"] for line in cells.values()} == {""}
-    assert (launched / "reports" / "figure2.svg").stat().st_size > 1000
+    assert (launched / "reports" / "table2" / "smoke" / "table2_local.svg").stat().st_size > 1000
 
 
 def test_the_mirror_has_the_sharpness_and_the_density(launched: Path) -> None:
@@ -78,7 +79,7 @@ def test_the_mirror_has_the_sharpness_and_the_density(launched: Path) -> None:
     assert [line["sparsity/beta"] for line in lines] == sorted(line["sparsity/beta"] for line in lines)
 
 
-def test_an_export_of_neurons_is_smaller_and_says_the_same(launched: Path) -> None:
+def test_an_export_of_neurons_is_smaller_and_has_the_same_outputs(launched: Path) -> None:
     record, _ = result_of(launched, "vit_base/spartan_neuron-50")
     answer = repro(launched, "export", str(record.path), "--kernels", "dense", "--out", str(launched / "out"))
     assert answer.returncode == 0, answer.stderr

@@ -12,11 +12,11 @@ import pytest
 import torch
 from test_table_journey import repro
 
-from repro.models.anatomy import kept_patches
-from repro.models.export import load_exported
+from repro.evaluation.finished_model import finished_weights
+from repro.evaluation.inspection import kept_patches
+from repro.inference.export import load_exported
 from repro.runs.record import Record
 from repro.training import checkpoint
-from repro.training.finished import finished_weights
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_a_launch_leaves_the_segmentation_rows_measured(launched: Path) -> None:
     assert found is not None
     assert (found["data"], found["images"], found["is_whole"]) == ("shapes", 128, True)
     assert result_of(launched, "random_dropping")[0].interpretation() is None
-    with (launched / "reports" / "table3" / "table3.csv").open(newline="") as stream:
+    with (launched / "reports" / "table3" / "smoke" / "table3.csv").open(newline="") as stream:
         cells = {line["row"]: line for line in csv.DictReader(stream)}
     for name, heat_map in (("", "token_scores"), ("-attention", "class_attention"), ("-rollout", "rollout")):
         line = cells[f"deit_small/ia_red2-segmentation{name}"]
@@ -48,7 +48,7 @@ def test_a_launch_leaves_the_segmentation_rows_measured(launched: Path) -> None:
             "128",
             "deit_small/ia_red2",
         )
-    assert (launched / "reports" / "table3_interpretation.svg").is_file()
+    assert (launched / "reports" / "table3" / "smoke" / "table3_interpretation.svg").is_file()
 
 
 def result_of(folder: Path, row: str) -> tuple[Record, dict[str, Any]]:
@@ -56,7 +56,7 @@ def result_of(folder: Path, row: str) -> tuple[Record, dict[str, Any]]:
     return Record(path), json.loads((path / "result.json").read_text())
 
 
-def test_chance_keeps_what_the_interpreters_measured_and_begins_where_they_did(launched: Path) -> None:
+def test_random_dropping_has_the_measured_keep_rates_and_the_same_start(launched: Path) -> None:
     learned, measured = result_of(launched, "ia_red2")
     chance, drawn = result_of(launched, "random_dropping")
     for stage in (1, 2, 3):
@@ -73,10 +73,10 @@ def test_chance_keeps_what_the_interpreters_measured_and_begins_where_they_did(l
     assert checkpoint.load_latest(learned.checkpoint_dir, torch.device("cpu")) is not None
 
 
-def test_counts_that_rest_on_other_data_are_marked_and_not_held_against_the_paper(launched: Path) -> None:
+def test_counts_from_other_data_are_marked_and_have_no_verdict(launched: Path) -> None:
     answer = repro(launched, "report", "table3", "deit_small/*", "--scale", "smoke")
     assert answer.returncode == 0, answer.stderr
-    with (launched / "reports" / "table3" / "table3.csv").open(newline="") as stream:
+    with (launched / "reports" / "table3" / "smoke" / "table3.csv").open(newline="") as stream:
         cells = {line["row"]: line for line in csv.DictReader(stream)}
     learned, dense, linformer = (cells[f"deit_small/{name}"] for name in ("ia_red2", "dense", "linformer"))
     assert dense["macs_g_verdict"] == "reproduced", "an exact count is decided at every scale"
@@ -90,14 +90,17 @@ def test_counts_that_rest_on_other_data_are_marked_and_not_held_against_the_pape
     assert learned["throughput_img_s_verdict"] == "other scale", (
         "what it keeps of other images says nothing of its speed"
     )
-    assert "mark e: tokens left are those measured on other data" in (launched / "reports/table3/table3.md").read_text()
+    assert (
+        "mark e: tokens left are those measured on other data"
+        in (launched / "reports/table3/smoke/table3.md").read_text()
+    )
 
 
 def test_an_export_drops_the_same_patches(launched: Path) -> None:
     record, _ = result_of(launched, "ia_red2")
     answer = repro(launched, "export", str(record.path), "--kernels", "dense", "--out", str(launched / "out"))
     assert answer.returncode == 0, answer.stderr
-    from repro.models.export import masked_model
+    from repro.inference.build import masked_model
 
     exported = load_exported(launched / "out")
     trained = masked_model(record.config(), finished_weights(record, "last"))

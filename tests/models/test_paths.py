@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from repro.models.paths import PathSkippingBlock
+from repro.models.drop_path import PathSkippingBlock
 
 IMAGES, TOKENS, WIDTH = 8, 5, 12
 VALUES = torch.randn(IMAGES, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import timm
 import torch
 from small_runs import same
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.errors import UserError
 from repro.models.backbone import build_model
 from repro.models.pretrained import pretrained_weights

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro.geometry import TimeSformer as Shape
-from repro.measure.layers import whole
+from repro.counting.geometry import TimeSformer as Shape
 from repro.models.backbone import build_model
-from repro.tokens.dropping import Decision, Dropper, attach_droppers
+from repro.models.token_dropping import Decision, Dropper, attach_droppers
 
 transformers = pytest.importorskip("transformers")
 
@@ -63,7 +62,7 @@ def kept(model: Any, keep: Tensor, clips: Tensor, execution: str = "packed") -> 
 
 def written_out(model: Any, keep: Tensor, clips: Tensor) -> Tensor:
     """The layers written out over all tokens, the dropped ones hidden from attention by masks."""
-    (count, places, frames) = len(clips), SMALL.places, SMALL.frames
+    (count, places, frames) = len(clips), SMALL.patches_per_frame, SMALL.frames
 
     def attend(attention: Any, values: Tensor, mask: Tensor) -> Tensor:
         rows, tokens, width = values.shape
@@ -221,7 +220,7 @@ def test_several_views_are_averaged_as_probabilities(model: Any, clips: Tensor) 
 @pytest.mark.parametrize("shape", [SMALL, SMALL.model_copy(update={"frames": 3, "depth": 1, "image_size": 16})])
 def test_counts_are_those_of_the_model(shape: Shape) -> None:
     model = build_model(shape, 0.0, 0).eval()
-    counted = whole(shape)
+    counted = shape.dense_model()
     assert counted.params == sum(weight.numel() for weight in model.parameters())
     weights = dict(model.named_parameters())
     for layer in counted.layers:
@@ -233,7 +232,7 @@ def test_counts_are_those_of_the_model(shape: Shape) -> None:
 
 def test_the_published_size() -> None:
     # 121.4 M parameters and 0.59 TFLOPs over three views: table 2 of the TimeSformer paper.
-    counted = whole(BASE)
+    counted = BASE.dense_model()
     assert counted.params / 1e6 == pytest.approx(121.4, abs=0.2)
     assert 3 * counted.macs / 1e12 == pytest.approx(0.59, abs=0.005)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_records import write_record
 
-from repro.report.claims import load_claims
+from repro.errors import UserError
+from repro.notebook import open_report
+from repro.report.claims import every_claim
+from repro.tables.loader import load_table
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -41,7 +46,7 @@ def test_the_committed_verdicts_are_on_the_claims_of_their_table() -> None:
     (path,) = (path for path in NOTEBOOKS if path.stem == "table_and_verdicts")
     outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
     words = html.unescape("\n".join("".join(output.get("data", {}).get("text/html", [])) for output in outputs))
-    claims = load_claims()
+    claims = every_claim()
     own = {claim.statement for claim in claims if claim.table == "table1"}
     assert own
     assert {claim.statement for claim in claims if claim.statement in words} == own
@@ -51,6 +56,27 @@ def shown(path: Path) -> list[str]:
     """The words of each output, in order."""
     outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
     return ["".join(output["data"]["text/plain"]) for output in outputs if "text/plain" in output.get("data", {})]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_asks_a_question_and_answers_it_first(path: Path) -> None:
+    """The title is a question; the first output is the answer, in sentences; imports take one line."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert "".join(cells[0]["source"]).splitlines()[0].endswith("?")
+    answer = code_cells(path)[1]["outputs"][0]["data"]["text/markdown"]
+    assert all(line.startswith("- ") and line.endswith(".") for line in "".join(answer).splitlines())
+    imports = [line for cell in code_cells(path) for line in cell["source"] if "import " in line]
+    assert len(imports) == 1
+    assert imports[0].startswith("from repro.notebook import ")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pictures_have_150_dots_per_inch(path: Path) -> None:
+    outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
+    pictures = [base64.b64decode(output["data"]["image/png"]) for output in outputs if "image/png" in output["data"]]
+    assert pictures
+    for picture in pictures:
+        assert int.from_bytes(picture[16:20], "big") == 5.5 * 150  # a PNG's width in its header
 
 
 def test_they_run_on_fresh_records(tmp_path: Path) -> None:
@@ -75,12 +101,33 @@ def test_they_run_on_fresh_records(tmp_path: Path) -> None:
     executed = sorted((tmp_path / "executed").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in NOTEBOOKS]
     assert all(cell["execution_count"] for path in executed for cell in code_cells(path))
-    # Runs are compared from W&B's own files, then from the records: the same table both times.
+    # Runs are compared from W&B's own files, then from the records: the same both times.
     run("notebooks", "comparing_runs", "--out", "again", REPRO_FROM="records")
-    mirrored, differences, results, checked, curves = shown(tmp_path / "executed" / "comparing_runs.ipynb")
+    answer, gains, _, agreement, runs, curves = shown(tmp_path / "executed" / "comparing_runs.ipynb")
     from_records = shown(tmp_path / "again" / "comparing_runs.ipynb")
-    assert [name for name in ("dense", "svite-30", "s2vite-40") if f"table1-deit_small-{name}" not in mirrored] == []
-    assert "Empty DataFrame" in from_records[0]
-    assert from_records[1:3] == [differences, results]
-    assert [line.split()[-1] for line in checked.splitlines()[1:]] == ["0", "0", "0"]
-    assert curves.splitlines()[2:] == from_records[4].splitlines()[2:]
+    assert [name for name in ("dense", "svite-30", "s2vite-40") if f"table1-deit_small-{name}" not in runs] == []
+    assert re.fullmatch(r"0 of \d+ values in 3 results differ between W&B and the records\.", agreement)
+    assert from_records[:2] == [answer, gains]
+    assert from_records[5] == curves
+
+
+def test_a_report_in_a_notebook(tmp_path: Path) -> None:
+    table = load_table("table1")
+    for id_, by_seed in {"deit_tiny/dense": (90.0, 90.5, 91.0), "deit_tiny/svite-30": (60.0, 60.5, 61.2)}.items():
+        (row,) = table.select([id_])
+        for seed, top1 in enumerate(by_seed):
+            write_record(tmp_path, row, "local", seed, top1_best_pct=top1)
+    report = open_report("table1", ["deit_tiny/dense", "deit_tiny/svite-30"], "local", [0, 1, 2], tmp_path)
+    assert report.gains_in_words == (
+        "1 of 1 differences to the dense model are decided at 95 %.",
+        "Less accurate: deit_tiny/svite-30 (-29.9) points.",
+    )
+    assert report.gains.loc["deit_tiny/svite-30", "pairs"] == 3
+    assert report.conclusion == tuple(report.view.summary.lines)
+    assert report.mask_updates == ("No finished run has moved a mask.",)
+    png, size = report.figure("table1_local")._repr_png_()  # type: ignore[union-attr]
+    assert png.startswith(b"\x89PNG")
+    assert size == {"width": 660}
+    assert "make figures TABLE=table1 SCALE=local" in str(report.figure("table1_heads"))
+    with pytest.raises(UserError, match="no figure 'table1_head'; nearest: table1_heads"):
+        report.figure("table1_head")

@@ -1,15 +1,19 @@
-"""Records that the report's tests read, written once."""
+"""Records for the report tests, written once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from report_records import write_record
+from report_records import view_of_results, write_record
 
-from repro.paper_tables import load_table
-from repro.report.collect import collect
-from repro.rows import Table
+from repro.report.cells import Results
+from repro.report.collect import collect_results
+from repro.report.frame import frame_of
+from repro.report.view import View
+from repro.tables.loader import load_table
+from repro.tables.rows import Table
 
 SEEDS = (0, 1, 2)
 
@@ -21,7 +25,7 @@ def table() -> Table:
 
 @pytest.fixture(scope="session")
 def roots(tmp_path_factory: pytest.TempPathFactory, table: Table) -> dict[str, Path]:
-    """Runs at two scales with every state a run can be in; the same at both but for the accuracies."""
+    """Runs at two scales in every state that a run can be in; only the accuracies differ between scales."""
     found = {}
     for scale in ("local", "paper"):
         root = found[scale] = tmp_path_factory.mktemp(f"runs {scale}")
@@ -48,5 +52,15 @@ def roots(tmp_path_factory: pytest.TempPathFactory, table: Table) -> dict[str, P
 
 
 @pytest.fixture(scope="session")
-def frames(roots: dict[str, Path], table: Table) -> dict:
-    return {scale: collect(table, table.rows, scale, SEEDS, root) for scale, root in roots.items()}
+def results(roots: dict[str, Path], table: Table) -> dict[str, Results]:
+    return {scale: collect_results(table, table.rows, scale, SEEDS, root) for scale, root in roots.items()}
+
+
+@pytest.fixture(scope="session")
+def frames(results: dict[str, Results]) -> dict[str, pd.DataFrame]:
+    return {scale: frame_of(found) for scale, found in results.items()}
+
+
+@pytest.fixture(scope="session")
+def views(results: dict[str, Results]) -> dict[str, View]:
+    return {scale: view_of_results(found) for scale, found in results.items()}

@@ -1,32 +1,33 @@
-"""Files that are JSON and hold what they should not: one line each, that names the file and says what to do."""
+"""Valid JSON files with invalid content: each error is one line that names the file and says what to do."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from report_records import write_record, write_saving
+from report_records import collect, frame_and_evidence, write_record, write_saving
 
-from repro.cli import main
+from repro.cli.main import main
 from repro.errors import UserError
+from repro.files import write_json
 from repro.report.card import remembered_affiliation
-from repro.report.collect import collect, gather
-from repro.report.extracts import awaited
-from repro.report.histories import read_histories
-from repro.report.interpretation_figure import draw_interpretation
-from repro.report.page import section_file, write_index
-from repro.rows import Table
-from repro.runs.contents import ANATOMY_SCHEMA
-from repro.runs.files import write_json
+from repro.report.figures.interpretation import draw_interpretation
+from repro.report.figures.mask_history import read_histories
+from repro.report.figures.pending import pending_figures
+from repro.report.folders import report_folder
+from repro.report.page import write_index
 from repro.runs.record import Record
+from repro.runs.schemas import ANATOMY_SCHEMA
 from repro.runs.status import Status
 from repro.runs.timing import read_timing, timing_path
+from repro.tables.rows import Table
 from repro.tracking.mirror_file import Mirror, mirror_file, read_mirror
 
 ROW = "deit_small/s2vite-40"
@@ -51,7 +52,7 @@ MASKS = {"kind": "masks", "update": 1, "epoch": 1.0, "churn": 0.1, "density/a": 
 
 @pytest.fixture
 def record(table: Table, tmp_path: Path) -> Record:
-    """A finished record with every file that a report reads."""
+    """A finished record with all files that a report reads."""
     (row,) = table.select([ROW])
     made = write_record(tmp_path, row, "local", 0)
     gpu = {"name": "a card", "memory_gib": 80, "driver": None}
@@ -64,12 +65,12 @@ def record(table: Table, tmp_path: Path) -> Record:
 
 
 def without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A change that takes keys out."""
+    """Return a change that removes keys."""
     return lambda found: {key: value for key, value in found.items() if key not in names}
 
 
 def read(record: Record, name: str) -> Any:
-    """A file of the record through its reader."""
+    """Read a file of the record with its reader."""
     return getattr(record, name)()
 
 
@@ -123,7 +124,7 @@ def test_wrong_content_is_named(record: Record, name: str, change: Any, words: s
         ("null", "None where an object should be"),
         ('{"top', "damaged (Unterminated string"),
         ("", "damaged (Expecting value"),
-        ('{"a": NaN}', "damaged (NaN is no JSON number)"),
+        ('{"a": NaN}', "damaged (NaN is not a JSON number)"),
     ],
 )
 def test_what_is_no_object_is_damaged(record: Record, name: str, text: str, words: str) -> None:
@@ -135,7 +136,7 @@ def test_what_is_no_object_is_damaged(record: Record, name: str, text: str, word
 
 
 def test_keys_of_a_newer_version_are_passed_over(record: Record) -> None:
-    write_json(record.path / "status.json", {**record.status().as_json(), "mood": "good"})
+    write_json(record.path / "status.json", {**asdict(record.status()), "mood": "good"})
     assert record.status().state == "done"
     write_json(record.path / "result.json", {**(record.result() or {}), "mood": "good"})
     assert (record.result() or {})["mood"] == "good"
@@ -153,7 +154,7 @@ def test_a_result_of_another_schema_is_for_its_reader_to_judge(record: Record) -
         ('{"kind": "eval", "epoch": 1, "top1_pct": 5}', "no update"),
         ('{"kind": "eval", "update": 1, "top1_pct": 5}', "eval without epoch"),
         ('{"kind": "eval", "update": 1, "epoch": 1}', "eval without top1_pct"),
-        ('{"kind": "eval", "update": 1, "epoch": 1, "top1_pct": NaN}', "NaN is no JSON number"),
+        ('{"kind": "eval", "update": 1, "epoch": 1, "top1_pct": NaN}', "NaN is not a JSON number"),
         ('{"kind": "eval", "update": 1, "epoch": 1, "top1_pct": 4000}', "top1_pct should be from 0 to 100, not 4000"),
         ('{"kind": "masks", "update": 1}', "masks without epoch"),
         ('{"kind": "masks", "update": 1, "epoch": 1, "churn": "x"}', "churn should be a number, not 'x'"),
@@ -179,7 +180,7 @@ def test_a_metric_line_that_is_whole_and_wrong_has_its_number(record: Record, li
         ({"pairs": [[0, 0]]}, "pairs.0.0 should be greater than 0, not 0"),
         ({"pairs": [[1.0]]}, "no pairs.0.1"),
         ({"setting": {}}, "no setting.device, setting.batch, setting.dtype, setting.threads, setting.is_compiled"),
-        ({"row": "deit_small/dense"}, "is of table1 deit_small/dense"),
+        ({"row": "deit_small/dense"}, "is the timing of table1 deit_small/dense"),
         ({"schema": 0}, "schema 0, this code reads 1"),
         (None, "[1] where an object should be"),
     ],
@@ -232,8 +233,8 @@ def unstarted(about: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (retired, "not a config of this version of the code (unknown key recipe.retired_option)"),
-        (unstarted, "not a config of this version of the code (no run)"),
+        (retired, "not a config of this version (unknown key recipe.retired_option)"),
+        (unstarted, "not a config of this version (no run)"),
         (lambda about: "", "damaged (None where a config should be)"),
         (lambda about: "a: [1", "damaged (while parsing a flow sequence"),
         (lambda about: "signature: x\n", "damaged (no table, row)"),
@@ -246,14 +247,14 @@ def test_a_record_of_another_version_beside_a_rows_own_is_told_of_once(
     old = Record(record.path.with_name("seed0-0ld00000"))
     shutil.copytree(record.path, old.path)
     (old.path / "config.yaml").write_text(damage(record.about()))
-    _, every = gather(table, table.select([ROW]), "local", [0], tmp_path)
+    _, every = frame_and_evidence(table, table.select([ROW]), "local", [0], tmp_path)
     assert [(history.row.id, history.variant) for history in read_histories(every)] == [(ROW, "")]
-    said = awaited(table, every, "local")
+    said = pending_figures(table, every, "local")
     assert said.startswith(f"Left out of the figures of masks: {old.path}/config.yaml: {words}")
     assert said.endswith("move this folder away.")
     assert "\n" not in said
     shutil.copytree(old.path, old.path.with_name("seed0-0ld00001"))
-    assert awaited(table, every, "local") == f"{said} And 1 more record of these rows."
+    assert pending_figures(table, every, "local") == f"{said} And 1 more record of these rows."
 
 
 def test_the_report_is_made_beside_a_record_of_another_version(
@@ -270,13 +271,13 @@ def test_the_report_is_made_beside_a_record_of_another_version(
     assert ended.value.code == 0
     assert capsys.readouterr().out.count("Left out of the figures of masks") == 1
     assert "unknown key recipe.retired_option" in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
-    assert (tmp_path / "reports" / "table1_masks.svg").is_file()
+    assert (tmp_path / "reports" / "table1" / "local" / "table1_churn.svg").is_file()
 
 
 def test_lines_of_masks_that_do_not_go_together(record: Record, table: Table, tmp_path: Path) -> None:
     other = {"kind": "masks", "update": 2, "epoch": 2.0, "churn": 0.1, "density/b": 0.5}
     record.metrics_file.write_text(f"{json.dumps(MASKS)}\n{json.dumps(other)}\n")
-    _, every = gather(table, table.select([ROW]), "local", [0], tmp_path)
+    _, every = frame_and_evidence(table, table.select([ROW]), "local", [0], tmp_path)
     with pytest.raises(UserError, match=r"metrics\.jsonl: lines of masks name different layers"):
         list(read_histories(every))
 
@@ -289,9 +290,9 @@ def test_pictures_that_are_gone_or_damaged(
         np.savez_compressed(record.path / "interpretation.npz", images=np.zeros((1, 4, 4, 3), np.uint8))
     elif isinstance(stored, bytes):
         (record.path / "interpretation.npz").write_bytes(stored)
-    _, every = gather(table, table.select([ROW]), "local", [0], tmp_path)
+    _, every = frame_and_evidence(table, table.select([ROW]), "local", [0], tmp_path)
     with pytest.raises(UserError, match=r"interpretation\.npz: damaged .*; remove interpretation\.json") as raised:
-        draw_interpretation(table, every)
+        draw_interpretation(table, every, 5.5)
     assert "\n" not in str(raised.value)
 
 
@@ -299,14 +300,18 @@ def test_pictures_that_are_gone_or_damaged(
     ("text", "words"),
     [
         ("[]", "[] where an object should be"),
-        ('{"schema": 1}', "no table, title, html, figures, runs"),
-        ('{"schema": 1, "table": "t", "title": "t", "html": ["a"], "figures": [], "runs": []}', "too few html (['a'])"),
+        ('{"schema": 4}', "no table, scale, title, tone, "),
+        (
+            '{"schema": 4, "table": "t", "scale": "s", "title": "t", "tone": "good", "overview": "", "html": ["a"], '
+            '"figures": [], "runs": []}',
+            "too few html (['a'])",
+        ),
         ('{"sch', "damaged (Unterminated"),
     ],
 )
 def test_a_damaged_section(tmp_path: Path, text: str, words: str) -> None:
-    file = section_file(tmp_path, "table2")
-    file.parent.mkdir()
+    file = report_folder(tmp_path, "table2", "local") / "section.json"
+    file.parent.mkdir(parents=True)
     file.write_text(text)
     with pytest.raises(UserError) as raised:
         write_index(tmp_path)
@@ -324,11 +329,12 @@ def test_a_damaged_section(tmp_path: Path, text: str, words: str) -> None:
     ],
 )
 def test_a_damaged_card(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "card.json").write_text(text)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "card.json").write_text(text)
     with pytest.raises(UserError) as raised:
         remembered_affiliation(tmp_path)
     assert words in str(raised.value)
-    assert "remove it, and say it again (repro card " in str(raised.value)
+    assert "remove it, and give the affiliation again: repro card " in str(raised.value)
 
 
 @pytest.mark.parametrize(

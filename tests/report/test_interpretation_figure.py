@@ -1,4 +1,4 @@
-"""The figure of where a model looks: from what `repro interpret` leaves in records, and nothing else."""
+"""The figure of where a model looks: drawn only from what `repro interpret` writes into records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from report_records import write_record
 
-from repro.paper_tables import load_table
-from repro.report.evidence import read_table
-from repro.report.interpretation_figure import draw_interpretation, what_is_shown
-from repro.runs.files import write_json
+from repro.files import write_json
+from repro.report.collect import collect_results
+from repro.report.figures.files import drawn
+from repro.report.figures.interpretation import draw_interpretation, interpretations
+from repro.report.figures.style import COLUMN_IN, PAGE_IN
 from repro.runs.record import Record
+from repro.tables.loader import load_table
 
 TABLE = load_table("table3")
 
@@ -39,20 +41,25 @@ def write(record: Record, stages: int, with_masks: bool) -> None:
 
 def test_the_row_with_most_stages_is_drawn(tmp_path: Path) -> None:
     rows = TABLE.select(["deit_small/dense deit_small/ia_red2 deit_small/ia_red2-d1"])
-    assert draw_interpretation(TABLE, read_table(TABLE, rows, "local", [0], tmp_path)) is None
+    none = collect_results(TABLE, rows, "local", [0], tmp_path).evidence
+    assert draw_interpretation(TABLE, none, PAGE_IN) is None
     for row, stages in zip(rows, (0, 3, 1), strict=True):
         write(write_record(tmp_path, row, "local", 0, overrides=row.overrides_at("local")), stages, with_masks=True)
-    every = read_table(TABLE, rows, "local", [0], tmp_path)
-    figure = draw_interpretation(TABLE, every)
+    every = collect_results(TABLE, rows, "local", [0], tmp_path).evidence
+    figure = drawn(lambda width_in: draw_interpretation(TABLE, every, width_in), PAGE_IN)
     assert figure is not None
     heads = [axes.get_title() for axes in figure.axes[:5]]
     assert heads == [
         "image",
-        *(f"after stage {stage}\n90 % of object,\n10 % of rest" for stage in (1, 2, 3)),
-        "attention rollout\nmIoU 61.2 %",
+        *(f"stage {stage}\nobject 90 %\nrest 10 %" for stage in (1, 2, 3)),
+        "attention\nrollout\nmIoU 61.2 %",
     ]
-    assert figure.get_suptitle() == "DeiT-Small, local scale, IA-RED2: shapes, 7 images"
-    # What is gone is dark, what stays is as it was: of four patches the upper two stay.
+    assert figure.get_suptitle() == "DeiT-Small, IA-RED2, local scale: shapes, 7 images"
+    # In column width, each image is a column, with a row of panels for each stage and heat map.
+    column = drawn(lambda width_in: draw_interpretation(TABLE, every, width_in), COLUMN_IN)
+    assert column is not None
+    assert [axes.get_ylabel() for axes in column.axes if axes.get_ylabel()] == heads
+    # Dropped patches are dark, kept patches unchanged: of four patches, the upper two are kept.
     shown = figure.axes[1].images[0].get_array()
     assert shown is not None
     assert set(np.unique(shown[:4])) == {200}
@@ -62,8 +69,8 @@ def test_the_row_with_most_stages_is_drawn(tmp_path: Path) -> None:
 def test_without_masks_shares_are_of_all_patches(tmp_path: Path) -> None:
     (row,) = TABLE.select(["deit_small/ia_red2"])
     write(write_record(tmp_path, row, "local", 0, overrides=row.overrides_at("local")), 1, with_masks=False)
-    every = read_table(TABLE, [row], "local", [0], tmp_path)
-    figure = draw_interpretation(TABLE, every)
+    every = collect_results(TABLE, [row], "local", [0], tmp_path).evidence
+    figure = draw_interpretation(TABLE, every, PAGE_IN)
     assert figure is not None
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "after stage 1\n50 % kept", "attention rollout"]
-    assert "deit_small/ia_red2" in what_is_shown(every)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "stage 1\nkept 50 %", "attention\nrollout"]
+    assert [evidence.row.id for evidence, *_ in interpretations(every)] == ["deit_small/ia_red2"]

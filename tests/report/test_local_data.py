@@ -1,4 +1,4 @@
-"""Accuracies that are not the published training's say so, in the same words, wherever they are shown."""
+"""Accuracies that are not from the published training are labelled as such, with the same wording in every output."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from report_records import write_record
+from report_records import view_of_results, write_record
 
-from repro.paper_tables import load_table
+from repro.files import write_json
 from repro.report import escaping
 from repro.report.card import card_of
-from repro.report.collect import gather
-from repro.report.figures import draw_table_figure
-from repro.report.histories import read_histories
-from repro.report.interpretation_figure import draw_interpretation
-from repro.report.layer_figure import draw_layers
-from repro.report.local_data import accuracy_axis, local_title, trained_at
-from repro.report.mask_figure import draw_mask_figure
-from repro.report.more_figures import draw_heads, draw_sparsity, draw_tokens, drawings
+from repro.report.collect import collect_results
+from repro.report.figures.drawings import drawings
+from repro.report.figures.files import drawn
+from repro.report.figures.style import PAGE_IN
+from repro.report.local_data import accuracy_axis, local_label, trained_at
 from repro.report.page import run_lines, section_html
 from repro.report.tables import html_text, latex_text, markdown_text
-from repro.report.view import view
-from repro.rows import Table
-from repro.runs.contents import ANATOMY_SCHEMA
-from repro.runs.files import write_json
 from repro.runs.record import Record
+from repro.runs.schemas import ANATOMY_SCHEMA
+from repro.tables.loader import load_table
+from repro.tables.rows import Table
 
 OVERRIDDEN = "not the published training (overrides)"
 
@@ -36,26 +32,26 @@ OVERRIDDEN = "not the published training (overrides)"
 @pytest.mark.parametrize(
     ("scale", "overrides", "title", "axis"),
     [
-        ("local", [], "local top-1 (digits, not ImageNet)", "local scale: digits top-1 (%),\nnot ImageNet"),
+        ("local", [], "local top-1 (digits, not ImageNet)", "digits top-1, best epoch (%)\nlocal scale, not ImageNet"),
         (
             "paper",
             ["recipe.weight_decay=0.1"],
             f"top-1 (ImageNet, {OVERRIDDEN})",
-            f"paper scale: ImageNet top-1 (%),\n{OVERRIDDEN}",
+            f"ImageNet top-1, best epoch (%)\npaper scale, {OVERRIDDEN}",
         ),
         (
             "paper",
             ["data=imagefolder", "data.root=photos"],
             "top-1 (imagefolder, not ImageNet)",
-            "paper scale: imagefolder top-1 (%),\nnot ImageNet",
+            "imagefolder top-1, best epoch (%)\npaper scale, not ImageNet",
         ),
         (
             "local",
             ["data=imagenet", "data.root=photos"],
             "local top-1 (ImageNet, not the published training)",
-            "local scale: ImageNet top-1 (%),\nnot the published training",
+            "ImageNet top-1, best epoch (%)\nlocal scale, not the published training",
         ),
-        ("paper", [], "", "ImageNet top-1 (%)"),
+        ("paper", [], "", "ImageNet top-1, best epoch (%)"),
     ],
 )
 def test_one_wording_everywhere(
@@ -64,43 +60,39 @@ def test_one_wording_everywhere(
     rows = table.select(["deit_small/dense", "deit_small/svite-50"])
     for row in rows:
         write_curve(write_record(tmp_path, row, scale, 0, overrides=overrides))
-    frame, every = gather(table, rows, scale, [0], tmp_path, overrides)
-    assert local_title(frame, table) == title
-    assert accuracy_axis(frame, table) == axis
-    seen = view(frame, table, overrides)
-    assert [column.head for column in seen.columns if "top-1" in column.head] == ([title] if title else [])
+    results = collect_results(table, rows, scale, [0], tmp_path, overrides)
+    assert local_label(results, "top-1") == title
+    assert accuracy_axis(results) == axis
+    seen = view_of_results(results)
+    (grid,) = seen.compact
+    head = title.replace("top-1", "top-1, best epoch")
+    assert [column.head for column in grid.columns if "top-1" in column.head] == ([head] if title else [])
     over_seeds = f"Accuracy over seeds: {title}" if title else "Accuracy over seeds"
     assert over_seeds in [note.title for note in seen.notes]
     assert escaping.markdown(over_seeds) in markdown_text(seen)
     assert escaping.latex(over_seeds) in latex_text(seen)
     assert over_seeds in html_text(seen)
-    figure = draw_table_figure(frame, table)
-    assert figure.axes[-1].get_ylabel() == axis
-    sparsity = draw_sparsity(frame, table)
-    assert sparsity is not None
-    assert sparsity.axes[0].get_ylabel() == axis
-    figures = {one.name: one.draw() for one in drawings(frame, table, every)}
-    cost, curves = figures["cost"], figures["curves"]
-    assert curves is not None
-    assert curves.get_supylabel().split() == axis.split()
-    curves.draw_without_rendering()
-    for label in (curves._supxlabel, curves._supylabel):  # type: ignore[attr-defined]  # no other way to their places
-        (left, bottom), (right, top) = label.get_window_extent().get_points()
-        assert 0 <= left < right <= curves.bbox.x1
-        assert 0 <= bottom < top <= curves.bbox.y1
-    assert cost is not None
-    first, *others = cost.axes[0].get_ylabel().split("\n")
-    assert first == ("gain over dense (points)," if title else "top-1 gain over dense (points)")
-    assert " ".join(others) == title
-    filled = card_of(table, every, scale, [0], overrides)
-    before, after = section_html(frame, table, run_lines(frame, every, tmp_path), filled, overrides)
-    assert f"best {title or 'top-1'} in %, each point a run" in before + after
+    figures = {one.name: drawn(one.draw, PAGE_IN) for one in drawings(results)}
+    names = ("table1_local" if title else "figure1", "table1_sparsity", "table1_curves_deit_small", "table1_cost")
+    for name, measured in zip(names, (axis, axis, axis.replace("best", "each"), axis), strict=True):
+        figure = figures[name]
+        assert figure is not None
+        label = " ".join(figure.get_supylabel().split())
+        if name == "table1_cost":
+            assert label.startswith("gain over dense, best epoch (points)")
+            continue
+        assert label == " ".join(measured.split())
+    filled = card_of(seen.results)
+    before, after = section_html(seen, run_lines(seen.results, tmp_path), filled)
+    assert f"{head or 'top-1, best epoch'} in %, each point a run" in before + after
     assert "GMACs per image of the published backbone" in before + after
 
 
 def write_curve(record: Record) -> None:
     lines = [{"kind": "eval", "update": e, "epoch": e, "top1_pct": 40.0 + e} for e in (1, 2)]
-    lines += [{"kind": "masks", "update": e, "epoch": e, "churn": 0.1, "density/head": 0.5} for e in (0, 1)]
+    lines += [
+        {"kind": "masks", "update": e, "epoch": e, "churn": 0.1, "density": 0.5, "density/head": 0.5} for e in (0, 1)
+    ]
     record.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
@@ -116,7 +108,7 @@ def write_curve(record: Record) -> None:
 def test_a_model_is_named_with_its_scale(
     table: Table, tmp_path: Path, scale: str, overrides: Sequence[str], words: str
 ) -> None:
-    """DeiT-Small has twelve layers at one scale only: a picture of four says which it is of."""
+    """DeiT-Small has twelve layers at only one scale, so a figure with four layers names its scale."""
     rows = table.select(["deit_small/svite-50", "deit_small/svite_plus-10-50"])
     for row in rows:
         record = write_record(tmp_path, row, scale, 0, overrides=overrides)
@@ -124,24 +116,20 @@ def test_a_model_is_named_with_its_scale(
         seen = {"images": np.zeros((1, 8, 8)).tolist(), "kept": [[[True] * 15 + [False]]], "patch_size": 2}
         write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True, False]] * 4, **seen})
         interpreted(record)
-    frame, every = gather(table, rows, scale, [0], tmp_path, overrides)
-    assert trained_at(every) == words
-    histories = list(read_histories(every))
-    for figure in (
-        draw_heads(table, every),
-        draw_tokens(table, every),
-        draw_layers(table, histories, trained_at(every)),
-        draw_mask_figure(table, histories, trained_at(every)),
-        draw_interpretation(table, every),
-        *(one.draw() for one in drawings(frame, table, every) if one.name == "layers"),
-    ):
+    results = collect_results(table, rows, scale, [0], tmp_path, overrides)
+    assert trained_at(results.evidence) == words
+    figures = {one.name.removeprefix("table1_"): drawn(one.draw, PAGE_IN) for one in drawings(results)}
+    for name in ("heads", "tokens", "layers", "churn", "final_density", "interpretation"):
+        figure = figures[name]
         assert figure is not None
-        assert f", {words}" in figure.get_suptitle()
-        assert f"{words} (" not in figure.get_suptitle()
-    lines = run_lines(frame, every, tmp_path)
+        head = " ".join(figure.get_suptitle().split())
+        assert f", {words}" in head
+        assert f"{words} (" not in head
+    seen = view_of_results(collect_results(table, rows, scale, [0], tmp_path, overrides))
+    lines = run_lines(seen.results, tmp_path)
     data = "imagenet" if "data=imagenet" in overrides or scale == "paper" else "digits"
     assert [line["data"] for line in lines] == [f"{data}, {words}"] * 2
-    assert f"79.50 % ({data}, {words})" in "".join(section_html(frame, table, lines, None, overrides))
+    assert f"best 79.50 % ({data}, {words})" in "".join(section_html(seen, lines, None))
 
 
 def interpreted(record: Record) -> None:
@@ -157,42 +145,20 @@ def interpreted(record: Record) -> None:
 
 
 def test_published_accuracies_are_of_their_own_rows_data(tmp_path: Path) -> None:
-    """A frame of videos says so; one of both names both."""
+    """The axis names the data set of videos, or both if there are rows of both."""
     table = load_table("table3")
     for patterns, axis in (
-        (["deit_small/dense"], "ImageNet top-1 (%)"),
-        (["timesformer/*"], "Kinetics-400 top-1 (%)"),
-        (["deit_small/dense", "timesformer/*"], "ImageNet, Kinetics-400 top-1 (%)"),
+        (["deit_small/dense"], "ImageNet top-1, best epoch (%)"),
+        (["timesformer/*"], "Kinetics-400 top-1, best epoch (%)"),
+        (["deit_small/dense", "timesformer/*"], "ImageNet, Kinetics-400 top-1, best epoch (%)"),
     ):
-        frame, _ = gather(table, table.select(patterns), "paper", [0], tmp_path)
-        assert accuracy_axis(frame, table) == axis
-        assert draw_table_figure(frame, table).axes[0].get_ylabel() == axis
-
-
-def test_what_it_is_not_is_within_the_picture(tmp_path: Path) -> None:
-    """Two data sets make the longest label: `... (shapes, moving shapes, not ImageNet or Kinetics-400)`."""
-    table = load_table("table3")
-    rows = table.select(["deit_small/dense", "deit_small/ia_red2", "timesformer/*"])
-    for row in rows:
-        write_record(tmp_path, row, "local", 0)
-    frame, every = gather(table, rows, "local", [0], tmp_path)
-    figures = {one.name: one.draw() for one in drawings(frame, table, every)}
-    assert figures["sparsity"] is None, "no weight is sparse: every point would stand at 0"
-    cost = figures["cost"]
-    assert cost is not None
-    label = cost.axes[0].yaxis.label
-    assert label.get_text().endswith("Kinetics-400)")
-    cost.draw_without_rendering()
-    where, whole = label.get_window_extent(), cost.bbox
-    assert whole.y0 <= where.y0
-    assert where.y1 <= whole.y1
+        assert accuracy_axis(collect_results(table, table.select(patterns), "paper", [0], tmp_path)) == axis
 
 
 def test_a_link_to_a_record_is_an_address(table: Table, tmp_path: Path) -> None:
     root = tmp_path / "runs #1 of 50 %"
     (row,) = table.select(["deit_small/dense"])
     write_record(root, row, "local", 0)
-    frame, every = gather(table, [row], "local", [0], root)
-    (line,) = run_lines(frame, every, tmp_path / "reports")
+    (line,) = run_lines(collect_results(table, [row], "local", [0], root), tmp_path / "reports")
     assert line["href"].startswith("../runs%20%231%20of%2050%20%25/table1/")
     assert (tmp_path / "reports" / unquote(line["href"])).resolve().is_dir()

@@ -1,4 +1,4 @@
-"""The figure of masks: what it is drawn from, and when there is none."""
+"""The figures of masks: what they are drawn from, and when there are none."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_records import write_record
+from matplotlib.axes import Axes
+from report_records import collect, frame_and_evidence, write_record
 
-from repro.report.collect import collect, gather
-from repro.report.histories import read_histories
-from repro.report.layer_figure import draw_layers, layer_map
-from repro.report.mask_figure import draw_mask_figure, mask_figure
-from repro.rows import Table
+from repro.report.collect import collect_results
+from repro.report.figures.drawings import write_figures
+from repro.report.figures.files import drawn
+from repro.report.figures.layers import draw_layers, layer_map
+from repro.report.figures.mask_history import read_histories
+from repro.report.figures.masks import draw_churn, draw_ever_active, draw_final_density, draw_units
+from repro.report.figures.style import PAGE_IN
 from repro.runs.record import Record
+from repro.tables.rows import Table
 
 
 def write_history(record: Record, entries: list[dict[str, Any]]) -> None:
@@ -39,66 +43,76 @@ def root(table: Table, tmp_path: Path) -> Path:
             record,
             [{**units, "neurons_ever_active": v, "heads_ever_active": 0.67} for v in (0.6, found, found)],
         )
-    write_record(tmp_path, rows["deit_base/omp-50"], "local", 0)  # from before histories were kept
+    write_record(tmp_path, rows["deit_base/omp-50"], "local", 0)  # from before mask histories were recorded
     return tmp_path
 
 
 def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) -> None:
-    histories = list(read_histories(gather(table, table.rows, "local", [0], root)[1]))
+    histories = list(read_histories(frame_and_evidence(table, table.rows, "local", [0], root)[1]))
     assert [(history.row.id, history.variant) for history in histories] == [
         ("deit_small/svite-50", ""),
         ("deit_small/s2vite-40", ""),
         ("deit_small/s2vite-40", "growth=as_released"),
     ]
-    assert histories[0].progress == (0, 1 / 12, 2 / 12)
+    assert histories[0].progress == (0, 1 / 6, 2 / 6)
     assert histories[0].layer_density == {"blocks.0.attn.qkv": 0.4, "head": 1.0}
-    figure = draw_mask_figure(table, histories, "local scale")
-    units = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[2].lines}
+
+    def panel(draw: Any) -> Axes:
+        figure = drawn(lambda width_in: draw(table, histories, "local scale", width_in), PAGE_IN)
+        assert figure is not None
+        (axes,) = figure.axes
+        return axes
+
+    units = {str(line.get_label()): np.asarray(line.get_ydata()) for line in panel(draw_units).lines}
     assert set(units) == {
         f"{kind}, growth {name}" for kind in ("neurons", "heads") for name in ("fresh", "as_released")
     }
     assert units["neurons, growth fresh"] == pytest.approx([60, 90, 90, 90])
     assert units["neurons, growth as_released"] == pytest.approx([60, 60, 60, 60])
-    fired = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[1].lines}
-    assert fired["SViTE 50 %: ever active"] == pytest.approx([50, 70, 75, 75])
-    # One legend for all panels, beside them: sixteen lines of it would hide what they name.
-    (keys,) = figure.legends
+    ever, active = (np.asarray(line.get_ydata()) for line in panel(draw_ever_active).lines)
+    assert ever == pytest.approx([50, 70, 75, 75])
+    assert active == pytest.approx([50, 50, 50, 50])
+    final = panel(draw_final_density)
+    assert [label.get_text() for label in final.get_xticklabels()] == ["0 qkv", "head"]
+    assert final.figure is not None
+    handles = final.figure.legends[0].legend_handles
+    assert {line.get_linestyle() for line in (*final.lines, *handles)} == {"None"}, "points, as layers have no order"  # type: ignore[union-attr]
+    churn = panel(draw_churn).figure
+    assert churn is not None
+    (keys,) = churn.legends
     assert [text.get_text() for text in keys.get_texts()] == [
-        *("SViTE 50 %", "S2ViTE 40 %", "S2ViTE 40 %, growth=as_released")
+        *("SViTE, 50 % sparsity", "S2ViTE, 40 % sparsity", "S2ViTE, 40 % sparsity, growth as_released")
     ]
-    assert [axes.get_legend() is not None for axes in figure.axes] == [False, True, True, False]
 
 
 def test_a_layer_is_as_dense_as_the_last_mask_left_it(root: Path, table: Table) -> None:
     (record,) = Record(root / "table1" / "deit_small" / "svite-50" / "local").path.glob("seed0-*")
     densities = (1.0, 0.5, 0.25)
     write_history(Record(record), [{"churn": 0.0, "density": d, "density/blocks.0.attn.qkv": d} for d in densities])
-    histories = list(read_histories(gather(table, table.rows, "local", [0], root)[1]))
-    seen = layer_map(histories[0])  # of 12 epochs: masks at the start, after one and after two
+    histories = list(read_histories(frame_and_evidence(table, table.rows, "local", [0], root)[1]))
+    seen = layer_map(histories[0])  # 6 epochs, with masks at the start, after one epoch and after two
     assert seen.shape == (1, 128)
-    assert (seen[0, 5], seen[0, 15], seen[0, 100]) == (100, 50, 25)
-    figure = draw_layers(table, histories, "local scale")
+    assert (seen[0, 5], seen[0, 30], seen[0, 100]) == (100, 50, 25)
+    figure = draw_layers(table, histories, "local scale", PAGE_IN)
     assert figure is not None
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 qkv"]
-    assert draw_layers(table, [], "local scale") is None
+    assert draw_layers(table, [], "local scale", PAGE_IN) is None
 
 
 def test_thousands_of_seeds_are_told_by_their_place_alone(root: Path, table: Table) -> None:
     rows = table.select(["deit_small/s2vite-40"])
     record = write_record(root, rows[0], "local", 1)
-    every = gather(table, rows, "local", [0, 1], root)[1]
+    every = frame_and_evidence(table, rows, "local", [0, 1], root)[1]
     record.path.joinpath("config.yaml").write_text("not read")
     assert [history.variant for history in read_histories(every)] == ["", "growth=as_released"]
 
 
-def test_it_is_written_the_same_twice_and_not_at_all_without_a_history(root: Path, table: Table) -> None:
-    every = gather(table, table.rows, "local", [0], root)[1]
-    first = mask_figure(table, every, root / "a")
-    assert [path.name for path in first] == ["table1_masks.svg", "table1_masks.png", "table1_masks.pdf"]
-    second = mask_figure(table, every, root / "b")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    none = gather(table, table.rows, "paper", [0], root, ["data.root=x"])[1]
-    assert mask_figure(table, none, root / "c") == []
+def test_they_are_written_with_a_history_only(root: Path, table: Table) -> None:
+    names = {f"table1_{name}" for name in ("churn", "ever_active", "units", "final_density", "layers")}
+    written, _ = write_figures(collect_results(table, table.rows, "local", [0], root), root / "a")
+    assert names <= {one.name for one in written}
+    none = collect_results(table, table.rows, "paper", [0], root, ["data.root=x"])
+    assert not names & {one.name for one in write_figures(none, root / "b")[0]}
 
 
 def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:

@@ -1,4 +1,4 @@
-"""The frame: every row, in order, with what is known of it and nothing that is not."""
+"""The frame: all rows, in order, with everything that is known about them and nothing else."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_records import write_record, write_saving
+from report_records import collect, view_of_results, write_record, write_saving
 
-from repro.composition import groups
 from repro.errors import UserError
+from repro.files import write_json, write_text
 from repro.launch.liveness import why_alive
-from repro.paper_tables import load_table
-from repro.report.collect import collect
+from repro.locations import groups
+from repro.report.collect import collect_results
 from repro.report.evidence import read_evidence
-from repro.report.view import tone, view
-from repro.rows import Table
-from repro.runs.files import write_json, write_text
+from repro.report.format import tone
 from repro.runs.timing import Setting, read_timing, write_timing
+from repro.tables.loader import load_table
+from repro.tables.rows import Table
 
 REPORT_DIR = Path(__file__).resolve().parents[2] / "repro" / "report"
 FIXED = [
@@ -42,32 +42,24 @@ def test_columns_are_the_fixed_ones_in_order(frames: dict[str, pd.DataFrame], ta
     cells = [
         f"{metric}_{part}" for metric in table.metrics for part in ["published", "source", "kind", "delta", "verdict"]
     ]
-    assert names[: len(FIXED) + len(cells)] == [*FIXED, *cells]
+    own = ["params_saving_pct", "throughput_img_s"]  # metrics that some tables lack
+    assert names[: len(FIXED) + len(own) + len(cells)] == [*FIXED, *own, *cells]
     assert names == list(frames["paper"].columns)
 
 
 @pytest.mark.parametrize("scale", ["local", "paper"])
 def test_42_rows_in_the_papers_order(frames: dict[str, pd.DataFrame], table: Table, scale: str) -> None:
     assert list(frames[scale]["row"]) == [row.id for row in table.rows]
-    assert len(frames[scale]) == 42
+    assert len(frames[scale]) == len(load_table("table1").rows)
 
 
 def test_without_a_record_there_are_still_42_counted_rows(table: Table, tmp_path: Path) -> None:
     frame = collect(table, table.rows, "local", [0], tmp_path / "no runs yet")
-    assert len(frame) == 42
+    assert len(frame) == len(load_table("table1").rows)
     assert frame[["params_m", "macs_g", "flops_saving_pct"]].notna().all(axis=None)
     assert set(frame["state"]) == {"missing"}
     assert set(frame["top1_pct_verdict"]) == {"missing", "no published value"}
     assert list(frame["params_m_verdict"]).count("reproduced") == sum(frame["params_m_published"].notna())
-
-
-def test_the_frame_is_the_same_however_many_processes_read(
-    frames: dict[str, pd.DataFrame], roots: dict[str, Path], table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for count in (1, 3):
-        for place in ("collect", "sharing"):
-            monkeypatch.setattr(f"repro.report.{place}.processors", lambda count=count: count)
-        pd.testing.assert_frame_equal(collect(table, table.rows, "paper", SEEDS, roots["paper"]), frames["paper"])
 
 
 def test_local_accuracies_are_never_in_columns_of_the_paper(frames: dict[str, pd.DataFrame]) -> None:
@@ -129,7 +121,7 @@ def test_states_are_named(
 
 @pytest.mark.parametrize(("age_s", "state"), [(60.0, "running"), (121.0, "interrupted"), (-600.0, "interrupted")])
 def test_a_silent_run_is_one_for_the_report_and_for_a_launch(tmp_path: Path, age_s: float, state: str) -> None:
-    """A heartbeat from the future too: a clock went backwards."""
+    """This includes a heartbeat in the future, after a clock was set back."""
     table = load_table("table1")
     row = table.select(["deit_small/dense"])[0]
     record = write_record(tmp_path, row, "local", 0, "running", heartbeat=1e9 - age_s, host="another-node")
@@ -192,8 +184,9 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
         "median of 7 turns with deit_small/dense, quartiles 22.5 to 23.5 %; "
         "37.0 % fewer MACs as timed; a device, 2 threads, batch 8, float32"
     )
-    told = {note.title: note.items for note in view(frame, table).notes}
-    assert told["Time saving as measured here"][0].startswith("deit_small/s2vite-40: 23.0 %: heads and neurons removed")
+    seen = view_of_results(collect_results(table, [row], "local", [0, 1], tmp_path))
+    notes = {note.title: note.items for note in seen.notes}
+    assert notes["Time saving as timed here"][0].startswith("deit_small/s2vite-40: 23.0 %: heads and neurons removed")
     column = read_timing(tmp_path, "table1", row.id)
     assert column is not None
     write_timing(tmp_path, replace(column, provenance={"timed_as": "deit_small/ssp-40"}))
@@ -202,7 +195,7 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
     write_timing(tmp_path, column)
     for batch, device in ((64, "a device"), (16, "another device")):
         setting = Setting(device, batch, "float32", 2, False)
-        write_timing(tmp_path, replace(column, setting=setting, pairs=((1.0, 0.7),) * 7), is_beside=True)
+        write_timing(tmp_path, replace(column, setting=setting, pairs=((1.0, 0.7),) * 7), is_extra_batch=True)
     again = collect(table, [row], "local", [0, 1], tmp_path)
     assert again.loc[0, "time_saving_pct"] == pytest.approx(23.0), "the column's batch decides"
     assert again.loc[0, "time_note"] == (
@@ -213,7 +206,7 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("saving", "threads", "turns", "verdict"),
     [
-        # 22.7 is published, to 0.05; within 2.05 of it is reproduced; seven turns span a point to either side.
+        # Published is 22.7 ± 0.05, so values within 2.05 are reproduced; seven turns span one point on either side.
         (23.7, 0, 7, "reproduced"),
         (23.7, 1, 7, "reproduced on CPU"),
         (24.0, 0, 7, "undecided"),
@@ -221,7 +214,7 @@ def test_a_timing_is_judged_once_it_is_there(table: Table, tmp_path: Path) -> No
         (30.0, 0, 7, "above"),
         (30.0, 1, 7, "above on CPU"),
         (10.0, 1, 7, "below on CPU"),
-        (30.0, 0, 5, "undecided"),  # five turns of any spread hold the median with 93.75 % only
+        (30.0, 0, 5, "undecided"),  # five turns contain the median with probability 93.75 % at most
     ],
 )
 def test_a_time_is_judged_by_its_interval_and_device(
@@ -247,7 +240,7 @@ def test_a_result_is_what_done_means(table: Table, tmp_path: Path) -> None:
     row = table.rows[0]
     record = write_record(tmp_path, row, "local", 0)
     record.set_status(record.status().moved("running"))
-    # Killed between writing its result, which comes last, and saying so.
+    # Killed after writing its result, but before updating its status.
     assert collect(table, [row], "local", [0], tmp_path).loc[0, "n_seeds"] == 1
     record.set_status(record.status().moved("done"))
     (record.path / "result.json").unlink()
@@ -285,7 +278,7 @@ def test_the_report_imports_nothing_heavy() -> None:
     code = (
         "import sys, repro.report.build\n"
         "heavy = {'torch', 'timm', 'wandb', 'submitit', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)\n"
-        "import repro.report.more_figures\n"
+        "import repro.report.figures.drawings\n"
         "heavy |= {'torch', 'timm', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )
@@ -294,7 +287,7 @@ def test_the_report_imports_nothing_heavy() -> None:
 
 
 def test_no_method_is_named_in_the_code() -> None:
-    # `dense` is a word of the field as well (masked-dense weights).
+    # `dense` is also a technical term (masked-dense weights).
     names = "|".join(re.escape(name) for name in groups()["method"] if name != "dense")
     for file in (*REPORT_DIR.glob("*.py"), *REPORT_DIR.glob("templates/*")):
         found = re.findall(rf"\b({names})\b", file.read_text(encoding="utf-8"), flags=re.IGNORECASE)

@@ -1,28 +1,27 @@
-"""Figures that only `make figures` draws are told of wherever a reader looks for them, until they are there."""
+"""Every output mentions figures that need `make figures`, until they exist."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from report_records import write_record
+from report_records import frame_and_evidence, write_record
 
-from repro.cli import main
-from repro.paper_tables import load_table
+from repro.cli.main import main
+from repro.files import write_json
 from repro.report.build import build
-from repro.report.collect import gather
-from repro.report.extracts import awaited
-from repro.rows import Table
-from repro.runs.contents import ANATOMY_SCHEMA
-from repro.runs.files import write_json
+from repro.report.figures.pending import pending_figures
+from repro.runs.schemas import ANATOMY_SCHEMA
+from repro.tables.loader import load_table
+from repro.tables.rows import Table
 
 ALL = "Not drawn yet: heads left, patches kept, heat maps over images. make figures TABLE=table1 SCALE=local"
 INTERPRETED = {"schema": 1, "data": "digits", "images": 8, "images_with_mask": 0, "maps": {}, "stages": []}
 
 
 def said(table: Table, pattern: str, scale: str, root: Path) -> str:
-    _, every = gather(table, table.select([pattern]), scale, [0], root)
-    return awaited(table, every, scale)
+    _, every = frame_and_evidence(table, table.select([pattern]), scale, [0], root)
+    return pending_figures(table, every, scale)
 
 
 def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
@@ -48,6 +47,10 @@ def test_a_model_without_tokens_has_no_heat_maps_to_wait_for(tmp_path: Path) -> 
     assert said(spartan, "resnet50/*", "local", tmp_path) == ""
 
 
+def _nothing(*_: object) -> None:
+    """Draw nothing. Defined at module level, because other processes call it."""
+
+
 def test_the_terminal_and_the_page_say_so(
     table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,12 +62,12 @@ def test_the_terminal_and_the_page_say_so(
     assert ended.value.code == 0
     assert ALL in capsys.readouterr().out
     assert ALL in (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
-    # Once they are there the page shows them, and nothing is said.
+    # Once they exist, the page shows them and does not mention `make figures`.
     write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True, False]] * 2})
     write_json(record.path / "interpretation.json", INTERPRETED)
-    monkeypatch.setattr("repro.report.more_figures.draw_interpretation", lambda *_: None)
+    monkeypatch.setattr("repro.report.figures.drawings.draw_interpretation", _nothing)
     report = build(table, [row], "local", [0], tmp_path / "runs", tmp_path / "reports")
-    assert report.awaited == ""
+    assert report.pending == ""
     page = (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     assert "Not drawn yet" not in page
-    assert 'alt="Heads left in each layer"' in page
+    assert 'alt="Heads left in each layer, one seed."' in page

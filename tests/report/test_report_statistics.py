@@ -8,43 +8,33 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_records import write_record
-from scipy.stats import binom, ttest_ind
+from report_records import collect, write_record
+from scipy.stats import binom
 
-from repro.errors import UserError
-from repro.report.collect import collect
-from repro.report.comparison import compare
-from repro.report.statistics import difference, mean_of, median_interval, paired_differences, summarise
-from repro.rows import Table
+from repro.report.statistics import mean_of, median_interval, paired_differences
+from repro.tables.rows import Table
 
 accuracies = st.floats(0, 100, allow_nan=False)
 
 
 def test_three_seeds_by_hand() -> None:
-    # mean 80; deviations -1, 0, 1; s = sqrt(2/2) = 1; t(2, 97.5 %) = 4.302653; half = 4.302653/sqrt(3) = 2.484138
-    found = summarise([79.0, 80.0, 81.0])
+    # mean 80; deviations -1, 0, 1; s = sqrt(2/2) = 1; t(2, 97.5 %) = 4.302653; half-width 4.302653/sqrt(3) = 2.484138
+    found = mean_of([79.0, 80.0, 81.0])
     assert (found.n, found.mean, found.std) == (3, 80.0, 1.0)
-    assert found.low == pytest.approx(80 - 2.484138, abs=1e-6)
-    assert found.high == pytest.approx(80 + 2.484138, abs=1e-6)
+    assert found.interval() == pytest.approx((80 - 2.484138, 80 + 2.484138), abs=1e-6)
 
 
 def test_two_seeds_by_hand() -> None:
     # s = 0.2/sqrt(2); t(1, 97.5 %) = 12.7062; half = 12.7062 * 0.1 = 1.27062
-    found = summarise([80.0, 80.2])
+    found = mean_of([80.0, 80.2])
     assert found.std == pytest.approx(0.1414214, abs=1e-6)
-    assert found.high == pytest.approx(80.1 + 1.27062, abs=1e-4)
-
-
-def test_one_seed_has_no_spread_and_none_has_no_mean() -> None:
-    one, none = summarise([80.0]), summarise([])
-    assert (one.n, one.mean, one.std, one.low, one.high) == (1, 80.0, None, None, None)
-    assert (none.n, none.mean, none.std, none.low, none.high) == (0, None, None, None, None)
+    assert found.interval()[1] == pytest.approx(80.1 + 1.27062, abs=1e-4)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_number_that_is_none_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        summarise([80.0, bad])
+        mean_of([80.0, bad])
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -53,33 +43,23 @@ def test_differences_are_paired_by_seed() -> None:
     assert list(found) == [0, 2]
 
 
-def test_the_same_seeds_are_paired() -> None:
+def test_the_mean_of_pairs_by_hand() -> None:
     # differences 0.2, 0.3, 0.4: mean 0.3, s = 0.1, half = 4.302653 * 0.1 / sqrt(3)
-    found = difference({0: 80.2, 1: 82.3, 2: 84.4}, {2: 84.0, 0: 80.0, 1: 82.0})
-    assert (found.mean, found.error) == pytest.approx((0.3, 0.1 / math.sqrt(3)))
-    assert (found.freedom, found.words) == (2, "paired by 3 seeds")
+    pairs = paired_differences({0: 80.2, 1: 82.3, 2: 84.4}, {2: 84.0, 0: 80.0, 1: 82.0})
+    found = mean_of(pairs.values(), "paired by ")
+    assert (found.mean, found.std) == pytest.approx((0.3, 0.1))
+    assert (found.n, found.words) == (3, "paired by 3 seeds")
     assert found.interval() == pytest.approx((0.3 - 0.248414, 0.3 + 0.248414), abs=1e-6)
+    # two-sided t(2) at 98.75 %, for one of four tests
+    assert found.interval(0.9875) == pytest.approx((0.3 - 0.5115, 0.3 + 0.5115), abs=2e-4)
 
 
-def test_other_seeds_are_compared_by_welch() -> None:
-    # variances 7/3 over 3 and 1/2 over 2: error sqrt(7/9 + 1/4), freedom (7/9 + 1/4)^2 / ((7/9)^2/2 + (1/4)^2/1)
-    found = difference({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.0})
-    shares = (7 / 9, 1 / 4)
-    assert found.error == pytest.approx(math.sqrt(sum(shares)))
-    assert found.freedom == pytest.approx(sum(shares) ** 2 / (shares[0] ** 2 / 2 + shares[1] ** 2))
-    assert found.words == "Welch, 3 and 2 seeds"
-    reference = ttest_ind([1.0, 2.0, 4.0], [0.0, 1.0], equal_var=False).confidence_interval()
-    assert found.interval() == pytest.approx((reference.low, reference.high))
-    assert difference({0: 1.0, 1: 1.0, 2: 1.0}, {0: 0.0, 1: 0.0}).interval() == (1.0, 1.0)
-
-
-def test_one_seed_says_nothing_of_a_spread() -> None:
-    for found in (mean_of({0: 80.0}), difference({0: 80.0}, {0: 79.0}), difference({0: 80.0}, {0: 79.0, 1: 79.1})):
-        assert found.error is None
-        assert found.interval() == (-math.inf, math.inf)
-    for empty in (lambda: mean_of({}), lambda: difference({}, {}), lambda: difference({0: 1.0}, {})):
-        with pytest.raises(ValueError, match="no values"):
-            empty()
+def test_one_seed_has_no_spread_and_no_seed_no_mean() -> None:
+    found = mean_of([80.0])
+    assert (found.n, found.mean, found.std, found.words) == (1, 80.0, None, "1 seed")
+    assert found.interval() == (-math.inf, math.inf)
+    with pytest.raises(ValueError, match="no values"):
+        mean_of([])
 
 
 WITHOUT_END = (-math.inf, math.inf)
@@ -104,20 +84,17 @@ def test_it_is_the_narrowest_that_covers(n: int) -> None:
 
 @given(st.lists(accuracies, min_size=2, max_size=20), st.floats(-50, 50))
 def test_shift_moves_the_mean_and_keeps_the_spread(sample: list[float], shift: float) -> None:
-    here, there = summarise(sample), summarise([value + shift for value in sample])
-    assert here.mean is not None
+    here, there = mean_of(sample), mean_of([value + shift for value in sample])
     assert there.mean == pytest.approx(here.mean + shift, abs=1e-9)
     assert there.std == pytest.approx(here.std, abs=1e-6)
 
 
 @given(st.lists(accuracies, min_size=2, max_size=20))
 def test_the_interval_holds_the_mean_and_the_order_does_not_matter(sample: list[float]) -> None:
-    found = summarise(sample)
-    assert found.low is not None
-    assert found.high is not None
-    assert found.mean is not None
-    assert found.low <= found.mean <= found.high
-    assert summarise(reversed(sample)).std == pytest.approx(found.std)
+    found = mean_of(sample)
+    low, high = found.interval()
+    assert low <= found.mean <= high
+    assert mean_of(reversed(sample)).std == pytest.approx(found.std)
 
 
 @given(st.dictionaries(st.integers(0, 9), accuracies), st.dictionaries(st.integers(0, 9), accuracies))
@@ -129,7 +106,7 @@ def test_pairing_is_antisymmetric(one: dict[int, float], other: dict[int, float]
 def test_the_frame_tells_best_from_last_and_pairs_gains_by_seed(table: Table, tmp_path: Path) -> None:
     rows = {row.id: row for row in table.rows}
     dense, sparse = rows["deit_tiny/dense"], rows["deit_tiny/s2vite-30"]
-    # Seed 2 has no dense run, so that there are two pairs: -2 and -1; their mean is -1.5, s = 1/sqrt(2).
+    # Seed 2 has no dense run, so there are two pairs, -2 and -1, with mean -1.5 and s = 1/sqrt(2).
     for seed, best in ((0, 72.0), (1, 73.0)):
         write_record(tmp_path, dense, "paper", seed, top1_best_pct=best, top1_last_pct=best - 1)
     for seed, best in ((0, 70.0), (1, 72.0), (2, 71.0)):
@@ -145,8 +122,3 @@ def test_the_frame_tells_best_from_last_and_pairs_gains_by_seed(table: Table, tm
     # t(1, 97.5 %) = 12.7062; half = 12.7062 * 0.5
     assert found["gain_ci95_high_pct"] == pytest.approx(-1.5 + 6.3531, abs=1e-4)
     assert math.isnan(frame.loc[dense.id]["gain_pct"])
-    compared = compare(table, sparse.id, dense.id, "paper", [0, 1, 2], tmp_path)
-    assert dict(compared.by_seed) == {0: -2.0, 1: -1.0}
-    assert not compared.is_decided
-    with pytest.raises(UserError, match="takes one on each side"):
-        compare(table, "deit_tiny/*", dense.id, "paper", [0], tmp_path)

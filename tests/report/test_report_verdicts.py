@@ -1,21 +1,19 @@
-"""Verdicts: worked by hand, cell by cell, and by their properties."""
+"""Verdicts: worked by hand for individual cells, and their properties."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from repro.report.verdicts import judge, tolerance
-from repro.rows import Metric, PublishedValue
+from repro.report.verdicts import DECIDABLE, judge, tolerance, training_state
+from repro.tables.rows import Metric, PublishedValue
 
 TOP1 = Metric("top1_pct", "Top-1 (%)", 0.2, "training", "test")
 PARAMS = Metric("params_m", "Params (M)", 0.02, "analysis", "test")
 TIME = Metric("time_saving_pct", "Time saving (%)", 2.0, "device", "test")
-PAPER: dict[str, Any] = {"n": 3, "std": 0.1, "state": "done", "scale": "paper", "seeds": 3}
 
 
 def published(value: float, uncertainty: float = 0.0, metric: str = "top1_pct") -> PublishedValue:
@@ -36,12 +34,12 @@ def published(value: float, uncertainty: float = 0.0, metric: str = "top1_pct") 
     ],
 )
 def test_accuracy_at_paper_scale(measured: float, std: float, uncertainty: float, verdict: str) -> None:
-    assert judge(measured, published(80.18, uncertainty), TOP1, **{**PAPER, "std": std}) == verdict
+    assert judge(measured, published(80.18, uncertainty), TOP1, n=3, std=std) == verdict
 
 
 def test_one_seed_of_three_decides_nothing() -> None:
-    words = judge(80.3, published(80.18), TOP1, n=1, std=None, state="done", scale="paper", seeds=3)
-    assert words == "partial (1 of 3)"
+    assert training_state(1, "done", 3, is_published_training=True) == "partial (1 of 3)"
+    assert training_state(3, "done", 3, is_published_training=True) == DECIDABLE
 
 
 def test_one_value_is_held_to_the_metrics_own_tolerance() -> None:
@@ -49,51 +47,34 @@ def test_one_value_is_held_to_the_metrics_own_tolerance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict"),
+    ("n", "run_state", "is_published_training", "state"),
     [
-        ({"n": 2, "state": "partial (2 of 3)"}, "partial (2 of 3)"),
-        ({"n": 0, "state": "running"}, "running"),
-        ({"n": 0, "state": "requeued"}, "running"),
-        ({"n": 0, "state": "submitted"}, "running"),
-        ({"n": 0, "state": "failed"}, "failed"),
-        ({"n": 0, "state": "missing"}, "missing"),
-        ({"n": 0, "state": "planned"}, "missing"),
-        ({"n": 0, "state": "cancelled"}, "missing"),
-        ({"n": 0, "state": "interrupted"}, "missing"),
-        ({"scale": "local"}, "other scale"),
-        ({"scale": "smoke"}, "other scale"),
-        ({"scale": "local", "n": 1, "state": "partial (1 of 3)"}, "other scale"),
-        ({"scale": "local", "n": 0, "state": "failed"}, "failed"),
+        (2, "partial (2 of 3)", True, "partial (2 of 3)"),
+        (0, "running", True, "running"),
+        (0, "requeued", True, "running"),
+        (0, "submitted", True, "running"),
+        (0, "failed", True, "failed"),
+        (0, "missing", True, "missing"),
+        (0, "planned", True, "missing"),
+        (0, "cancelled", True, "missing"),
+        (0, "interrupted", True, "missing"),
+        (3, "done", False, "other scale"),
+        (1, "partial (1 of 3)", False, "other scale"),
+        (0, "failed", False, "failed"),
     ],
 )
-def test_states_of_training(changes: dict[str, Any], verdict: str) -> None:
-    measured = None if changes.get("n") == 0 else 80.18
-    assert judge(measured, published(80.18), TOP1, **{**PAPER, **changes}) == verdict
+def test_states_of_training(n: int, run_state: str, is_published_training: bool, state: str) -> None:
+    assert training_state(n, run_state, 3, is_published_training=is_published_training) == state
 
 
-@pytest.mark.parametrize("state", ["missing", "failed", "running", "done"])
-@pytest.mark.parametrize("scale", ["smoke", "local", "paper"])
-def test_a_count_is_decided_whatever_trains(state: str, scale: str) -> None:
-    value = published(14.6, 0.05, "params_m")
+def test_a_count_and_a_time_are_judged_without_seeds() -> None:
     for measured, verdict in ((14.601364, "reproduced"), (14.68, "above"), (14.5, "below")):
-        assert judge(measured, value, PARAMS, n=0, std=None, state=state, scale=scale, seeds=3) == verdict
-
-
-def test_time_waits_for_a_stopwatch_and_is_decided_at_every_scale() -> None:
-    value = published(22.7, 0.1, "time_saving_pct")
-    assert judge(None, value, TIME, **PAPER) == "not measured"
-    assert judge(24.7, value, TIME, **{**PAPER, "scale": "local", "std": None}) == "reproduced"
-    assert judge(36.0, value, TIME, **{**PAPER, "scale": "local", "std": None}) == "above"
-
-
-def test_nothing_published_comes_first() -> None:
-    for metric in (TOP1, PARAMS, TIME):
-        assert judge(None, None, metric, n=0, std=None, state="failed", scale="local", seeds=3) == "no published value"
-
-
-def test_a_hole_in_the_frame_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="no measured value"):
-        judge(None, published(14.6), PARAMS, **PAPER)
+        assert judge(measured, published(14.6, 0.05, "params_m"), PARAMS) == verdict
+    saving = published(22.7, 0.1, "time_saving_pct")
+    assert judge(24.7, saving, TIME, n=7, interval=(24.0, 24.75)) == "reproduced"
+    assert judge(24.7, saving, TIME, n=7, interval=(24.0, 24.9)) == "undecided"
+    assert judge(36.0, saving, TIME, n=7, interval=(35.0, 37.0)) == "above"
+    assert judge(24.7, saving, TIME, n=3, interval=(-math.inf, math.inf)) == "undecided"
 
 
 numbers = st.floats(-100, 100)
@@ -107,7 +88,7 @@ def test_reproduced_exactly_within_the_tolerance(
     allowed = max(0.2, 0.0 if std is None else 1.96 * std / math.sqrt(n)) + uncertainty
     distance = abs(measured - value)
     assume(abs(distance - allowed) > 1e-6)
-    verdict = judge(measured, published(value, uncertainty), TOP1, n=n, std=std, state="done", scale="paper", seeds=n)
+    verdict = judge(measured, published(value, uncertainty), TOP1, n=n, std=std)
     assert (verdict == "reproduced") == (distance <= allowed)
     assert verdict in ("reproduced", "above", "below")
 
@@ -115,13 +96,13 @@ def test_reproduced_exactly_within_the_tolerance(
 @given(numbers, st.floats(-20, 20), spreads)
 def test_above_and_below_mirror_each_other(value: float, distance: float, std: float | None) -> None:
     assume(abs(abs(distance) - tolerance(published(value), TOP1, 3, std)) > 1e-6)
-    there = judge(value + distance, published(value), TOP1, **{**PAPER, "std": std})
-    back = judge(value - distance, published(value), TOP1, **{**PAPER, "std": std})
+    there = judge(value + distance, published(value), TOP1, n=3, std=std)
+    back = judge(value - distance, published(value), TOP1, n=3, std=std)
     assert back == {"above": "below", "below": "above"}.get(there, there)
 
 
 @given(numbers, numbers, st.floats(0, 2), st.floats(0, 2))
 def test_less_certain_is_never_stricter(measured: float, value: float, less: float, more: float) -> None:
     low, high = sorted((less, more))
-    if judge(measured, published(value, low), TOP1, **PAPER) == "reproduced":
-        assert judge(measured, published(value, high), TOP1, **PAPER) == "reproduced"
+    if judge(measured, published(value, low), TOP1, n=3, std=0.1) == "reproduced":
+        assert judge(measured, published(value, high), TOP1, n=3, std=0.1) == "reproduced"

@@ -1,4 +1,4 @@
-"""Records on disk: whole files only, torn lines passed over, places that follow from what a run is."""
+"""Records on disk: atomic files, torn lines, and paths that follow from the config."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.errors import UserError
+from repro.files import read_object, replacing, write_json
 from repro.runs import provenance
-from repro.runs.files import read_json, replacing, write_json
 from repro.runs.record import Record, all_records, record_for
 from repro.runs.status import Status
 from repro.tracking.sinks import JsonlSink
@@ -27,11 +27,11 @@ def record(tmp_path: Path) -> Record:
     return made
 
 
-def test_place_and_round_trip(record: Record, tmp_path: Path) -> None:
+def test_path_and_round_trip(record: Record, tmp_path: Path) -> None:
     config = compose(["method=svite", "seed=2"])
     place = record.path.relative_to(tmp_path)
     assert place == Path(f"table1/deit_small/svite-50/local/seed2-{config.signature[:8]}")
-    assert record.config() == config
+    assert record.config().model_dump() == config.model_dump()  # without what is no part of a run
     assert record.config().signature == record.about()["signature"] == config.signature
     assert record.status() == Status()
     assert record.result() is None
@@ -46,7 +46,7 @@ def test_creating_again_changes_nothing(record: Record) -> None:
     assert record.status().state == "running"
 
 
-def test_where_a_run_begins_is_kept_relative(tmp_path: Path) -> None:
+def test_starts_from_is_stored_relative(tmp_path: Path) -> None:
     config = compose()
     origin = record_for(tmp_path / "runs", config, "table1", "deit_small/dense")
     made = record_for(tmp_path / "runs", config, "table1", "deit_small/omp-50")
@@ -65,16 +65,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"a": float("nan")})
     with pytest.raises(FileNotFoundError), replacing(path) as temporary:
-        temporary.with_name("nobody wrote the temporary file").touch()
-    (tmp_path / "nobody wrote the temporary file").unlink()
-    assert read_json(path) == {"a": 1}
+        temporary.with_name("not the temporary file").touch()
+    (tmp_path / "not the temporary file").unlink()
+    assert read_object(path) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
-    assert read_json(tmp_path / "none.json") is None
+    assert read_object(tmp_path / "none.json") is None
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_what_a_writer_makes_for_its_owner_alone_is_as_other_files(umask: int, mode: int, tmp_path: Path) -> None:
-    """safetensors gives its files mode 0600, whatever the umask: nobody else could read an export."""
+def test_atomic_files_have_the_usual_mode(umask: int, mode: int, tmp_path: Path) -> None:
+    """safetensors gives its files mode 0600, whatever the umask: other users could not read an export."""
     before = os.umask(umask)
     try:
         with replacing(tmp_path / "model.safetensors") as temporary:
@@ -87,16 +87,16 @@ def test_what_a_writer_makes_for_its_owner_alone_is_as_other_files(umask: int, m
     assert found == {"model.safetensors": mode, "as_always": mode}
 
 
-def test_a_torn_line_is_passed_over_and_the_next_is_whole(record: Record) -> None:
+def test_a_torn_line_is_skipped(record: Record) -> None:
     record.metrics_file.write_bytes(b'{"kind": "train", "update": 1, "loss": 2.0}\n{"kind": "train", "update": 2, "lo')
     sink = JsonlSink(record.metrics_file)
     sink.write({"kind": "train", "update": 2, "loss": 1.5})
-    sink.write({"kind": "train", "update": 1, "loss": 2.0})  # a resumed run says some lines again
+    sink.write({"kind": "train", "update": 1, "loss": 2.0})  # a resumed run repeats some lines
     sink.close(None)
     assert [(entry["update"], entry["loss"]) for entry in record.metrics()] == [(1, 2.0), (2, 1.5)]
 
 
-def test_metrics_refuse_what_is_no_number(record: Record) -> None:
+def test_metrics_must_be_finite(record: Record) -> None:
     sink = JsonlSink(record.metrics_file)
     with pytest.raises(ValueError, match="not JSON compliant"):
         sink.write({"kind": "train", "update": 1, "loss": float("inf")})
@@ -108,13 +108,13 @@ def test_not_a_record(tmp_path: Path) -> None:
         Record(tmp_path).about()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot make the run's folder"):
+    with pytest.raises(UserError, match="cannot create the run's folder"):
         record_for(tmp_path / "file", compose(), "t", "r").create(compose(), "t", "r")
 
 
-def test_provenance_has_what_papers_leave_out_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provenance_has_versions_and_hardware_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef" * 3)
     seen = provenance.collect("abc", "cpu")
     assert {

@@ -1,4 +1,4 @@
-"""A Slurm for these tests; one line where there is none, unless REPRO_REQUIRE_SLURM=1 demands one."""
+"""A Slurm for these tests. Without one they are skipped with one line, or fail with REPRO_REQUIRE_SLURM=1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from one_node import OneNode, missing
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip here and not in a fixture, which would be told once for each test."""
+    """Skip here and not in a fixture, which would be reported once for each test."""
     lacking = missing() or ("cluster_with_accounting" in getattr(item, "fixturenames", ()) and missing(True))
     if lacking:
         advice = "be root" if lacking == ["root"] else "apt-get install slurm-wlm munge slurmdbd mariadb-server"
@@ -56,7 +56,7 @@ def lab(cluster: OneNode, tmp_path: Path) -> Lab:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cluster: OneNode) -> Iterator[Lab]:
-    """The long runs, without Slurm; at work beside the first test that compares its own with them, which waits then."""
+    """The long runs, without Slurm. They run during the first test that compares its own with them."""
     lab = Lab(cluster, tmp_path_factory.mktemp("undisturbed"))
     with lab.begun("launch", "table1", ROW, ORIGIN, "--scale", "smoke", LONG, "tracker=none"):
         yield lab

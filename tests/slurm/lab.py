@@ -17,10 +17,11 @@ import pytest
 from one_node import OneNode
 from rich.console import Console
 
-from repro.launch.launching import Wishes, launch
+from repro.launch.launch import LaunchOptions, launch
+from repro.launch.manifest import read_manifest
 from repro.launch.plan import plan
-from repro.paper_tables import load_table
 from repro.runs.record import Record
+from repro.tables.loader import load_table
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW, ORIGIN = "deit_tiny/s2vite-30", "deit_tiny/dense"
@@ -55,7 +56,7 @@ class Lab:
 
     @contextmanager
     def begun(self, *words: str) -> Iterator[None]:
-        """A command of ours at work beside the block, until `finish`."""
+        """Run a command during the block, until `finish`."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "repro", *words],
             cwd=self.folder,
@@ -77,8 +78,8 @@ class Lab:
     def finish(self) -> None:
         """Wait for what has `begun`, if anything has."""
         if self.process is not None and self.process.returncode is None:
-            said, _ = self.process.communicate(timeout=300)
-            assert self.process.returncode == 0, said
+            output, _ = self.process.communicate(timeout=300)
+            assert self.process.returncode == 0, output
 
     def launch(self, rows: str, *overrides: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`repro launch table1 --yes` at scale smoke."""
@@ -96,7 +97,7 @@ class Lab:
             for row, own in rows.items()
             for run in plan(table, table.select([row]), "smoke", [0], root, [*SMALL, *overrides, *own])
         ]
-        launch("table1", runs, Wishes(False, True, 5, root), Console(file=io.StringIO()))
+        launch("table1", runs, LaunchOptions(False, True, 5, root), Console(file=io.StringIO()))
 
     def records(self) -> dict[str, Record]:
         """The records there are, by row."""
@@ -110,8 +111,18 @@ class Lab:
         return self.records()[row]
 
     def state(self, row: str) -> str:
-        """What its status says."""
+        """The state of its status."""
         return self.record(row).status().state
+
+    def job_id(self, row: str) -> str:
+        """Its job, by Slurm's queue and the manifest of its array."""
+        record = self.record(row)
+        root, status = self.folder / "runs", record.status()
+        manifest = read_manifest(root, status.array or "")
+        assert manifest is not None
+        index = manifest.index_of(root, record)
+        assert index is not None
+        return manifest.task_id(index) or ""
 
     def wait_state(self, row: str, *states: str, timeout_s: float = 240) -> None:
         """Until a run is in one of these states, letting requeued jobs start at once."""

@@ -86,7 +86,7 @@ StorageLoc=slurm_acct
 
 
 def missing(accounting: bool = False) -> list[str]:
-    """Programs that this machine lacks; ["root"] where we are somebody else, who cannot run slurmd."""
+    """Programs that this machine lacks; ["root"] if this user is not root, as slurmd must be."""
     names = (*NEEDED, *ACCOUNTING) if accounting else NEEDED
     lacking = [name for name in names if _program(name) is None]
     return lacking or ([] if os.getuid() == 0 else ["root"])

@@ -18,7 +18,7 @@ import torch
 from lab import ROW, SMALL, Lab
 from one_node import MAX_ARRAY_SIZE, OneNode
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.launch import slurm
 from repro.models.backbone import build_model
 
@@ -30,9 +30,9 @@ def names_in_queue(lab: Lab) -> list[str]:
 
 
 def test_a_table_in_arrays_beyond_max_array_size_and_launched_twice_at_once(lab: Lab) -> None:
-    # Somebody's habits for their own commands: a filter that hides what waits, a name that beats ours.
+    # The user's defaults for their own commands: a filter that hides pending jobs, a job name that overrides ours.
     lab.environment |= {"SQUEUE_STATES": "R", "SBATCH_JOB_NAME": "mine", "SBATCH_TIMELIMIT": "0:01"}
-    # And they launch from an interactive job, whose settings srun would take for those of ours, and refuse.
+    # And they launch from an interactive job, whose settings srun would take for requests of ours, and refuse.
     lab.environment |= {"SLURM_JOB_ID": "4711", "SLURM_MEM_PER_CPU": "100", "SLURM_NTASKS": "7"}
     rows = "deit_tiny/dense deit_tiny/svite-30 deit_tiny/svite-40 deit_tiny/s2vite-30 deit_tiny/omp-30"
     answers: list[subprocess.CompletedProcess[str]] = []
@@ -44,18 +44,17 @@ def test_a_table_in_arrays_beyond_max_array_size_and_launched_twice_at_once(lab:
     for thread in threads:
         thread.join()
     assert len(lab.records()) == 5 > MAX_ARRAY_SIZE  # one array of them all would be refused as a whole
-    said = "".join(answer.stdout for answer in answers)
-    # Two arrays of three and one; omp-30 begins with dense's weights, and waits for that job in an array of its own.
-    assert said.count("submitted 5 runs in 3 arrays") == 1, said
+    output = "".join(answer.stdout for answer in answers)
+    # Two arrays of three and one; omp-30 starts from dense, and waits for that job in another array.
+    assert output.count("submitted 5 runs in 3 arrays") == 1, output
     lab.wait_empty()
     for row, record in lab.records().items():
         assert (row, record.status().state, record.latest_attempt()) == (row, "done", 1)
-    assert not list((lab.folder / "runs" / ".launch" / "tokens").iterdir())
     assert "nothing to submit" in lab.launch(rows).stdout
 
 
 def test_two_nodes(lab: Lab) -> None:
-    """One rank on each of two nodes, which find each other as the job says: by the first one's name."""
+    """One rank on each of two nodes, which find each other by the name of the first."""
     lab.launch(ROW, "launcher.nodes=2", "launcher.partition=pair")
     lab.wait_state(ROW, "done", "failed")
     record = lab.record(ROW)
@@ -92,8 +91,11 @@ def test_tasks_of_srun_evaluate_together(lab: Lab) -> None:
     assert (both["top1_pct"], both["top5_pct"]) == (alone["top1_pct"], alone["top5_pct"])
 
 
-def test_a_launch_that_is_killed_right_after_sbatch_loses_and_doubles_nothing(lab: Lab) -> None:
-    """Slurm has the array, and nobody has its number: only the token in its name tells whose it is."""
+def test_a_launch_that_is_killed_right_after_sbatch_loses_and_doubles_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm has the array, and its id is nowhere on disk: the token in its name tells which runs it executes."""
+    rows = (ROW, "deit_tiny/svite-30")
     tools = lab.folder / "tools"
     tools.mkdir()
     (tools / "sbatch").write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -KILL $PPID\n')
@@ -101,48 +103,32 @@ def test_a_launch_that_is_killed_right_after_sbatch_loses_and_doubles_nothing(la
     path = lab.environment["PATH"]
     lab.occupy()
     lab.environment["PATH"] = f"{tools}:{path}"
-    lab.launch(f"{ROW} deit_tiny/svite-30", code=-signal.SIGKILL)
+    lab.launch(" ".join(rows), code=-signal.SIGKILL)
     lab.environment["PATH"] = path
-    (token,) = (lab.folder / "runs" / ".launch" / "tokens").iterdir()
-    (orphans,) = {name for name in names_in_queue(lab) if name != "occupied"}
-    assert orphans == f"repro-table1-{token.stem}"
-    assert {record.status().job_id for record in lab.records().values()} == {None}
-    # submitit had not put its pickles in place: these jobs cannot run, and must not wait for them.
-    said = lab.launch(f"{ROW} deit_tiny/svite-30").stdout
-    assert "0 of its jobs kept, 2 cancelled" in said
-    assert "submitted 2 runs in 1 arrays" in said
-    assert orphans not in names_in_queue(lab)
+    (manifest,) = (lab.folder / "runs" / ".launch" / "arrays").iterdir()
+    assert json.loads(manifest.read_text())["job_id"] is None
+    (name,) = {name for name in names_in_queue(lab) if name != "occupied"}
+    assert name == f"repro-table1-{manifest.stem}"
+    output = lab.launch(" ".join(rows)).stdout
+    assert re.search(r"not started: \S+: Slurm job \d+_[01] is pending", output), output
+    assert "nothing to submit" in output
+    shown = json.loads(lab.repro("status", "table1", *rows, "--scale", "smoke", "--json", *SMALL).stdout)
+    ids = {entry["job_id"] for entry in shown}
+    assert {id_.partition("_")[2] for id_ in ids} == {"0", "1"}
+    with monkeypatch.context() as there:
+        there.setenv("SLURM_CONF", lab.environment["SLURM_CONF"])
+        there.setattr(os, "getuid", lambda: 61001)  # unknown to this machine: squeue shows nothing, and exits with 0
+        assert ids <= set(slurm.queue())
     lab.free()
     lab.wait_empty()
     for record in lab.records().values():
         assert (record.status().state, record.latest_attempt()) == ("done", 1)
 
 
-def test_jobs_of_a_launch_that_died_before_their_ids_were_on_disk_are_found_again(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pending_jobs_are_cancelled(lab: Lab) -> None:
     rows = (ROW, "deit_tiny/svite-30")
     lab.occupy()
     lab.launch(" ".join(rows))
-    ids = {row: lab.record(row).status().job_id for row in rows}
-    assert None not in ids.values()
-    with monkeypatch.context() as there:
-        there.setenv("SLURM_CONF", lab.environment["SLURM_CONF"])
-        there.setattr(os, "getuid", lambda: 61001)  # whom this machine does not know: squeue shows nothing, and exits 0
-        assert set(ids.values()) <= set(slurm.queue())
-    (name,) = {name for name in names_in_queue(lab) if name != "occupied"}
-    # As it is on disk between sbatch and the ids: the runs in the order of the array.
-    in_order = sorted(rows, key=lambda row: ids[row] or "")
-    places = [str(lab.record(row).path.relative_to(lab.folder / "runs")) for row in in_order]
-    for row in rows:
-        lab.record(row).set_status(replace(lab.record(row).status(), job_id=None))
-    token = lab.folder / "runs" / ".launch" / "tokens" / f"{name.rpartition('-')[2]}.json"
-    token.write_text(json.dumps({"runs": places}))
-    said = lab.launch(" ".join(rows)).stdout
-    assert "2 of its jobs kept, 0 cancelled" in said
-    assert "nothing to submit" in said
-    assert {row: lab.record(row).status().job_id for row in rows} == ids
-    assert not token.exists()
     lab.repro("cancel", "table1", *rows, "--scale", "smoke", *SMALL)
     lab.free()
     lab.wait_empty()
@@ -150,20 +136,44 @@ def test_jobs_of_a_launch_that_died_before_their_ids_were_on_disk_are_found_agai
     assert [lab.record(row).latest_attempt() for row in rows] == [0, 0]
 
 
-def test_a_wrong_container_is_told_although_no_attempt_was_made(lab: Lab) -> None:
+def test_the_jobs_of_a_later_launch_replace_those_that_slurm_accepted_late(lab: Lab) -> None:
+    """A second launch submits the run again, since the queue did not show the first job for long."""
+    lab.occupy()
+    lab.launch(ROW)
+    record = lab.record(ROW)
+    first = lab.job_id(ROW)
+    squeue = lab.folder / "squeue"
+    squeue.write_text("#!/bin/sh\n")
+    squeue.chmod(0o755)
+    record.set_status(replace(record.status(), heartbeat=0.0))
+    path = lab.environment["PATH"]
+    lab.environment["PATH"] = f"{lab.folder}:{path}"
+    lab.launch(ROW)
+    lab.environment["PATH"] = path
+    second = lab.job_id(ROW)
+    assert first != second
+    lab.free()
+    lab.wait_empty()
+    assert (lab.state(ROW), lab.record(ROW).latest_attempt()) == ("done", 1)
+    assert (record.attempt_dir(1) / "job").read_text().split()[0] == second
+    (log,) = (lab.folder / "runs" / ".launch" / "jobs").glob(f"*/{first}_0_log.err")
+    assert "a later launch has submitted this run" in log.read_text()
+
+
+def test_the_error_of_a_wrong_container_is_shown_without_an_attempt(lab: Lab) -> None:
     lab.launch(ROW, "launcher.container=[/nowhere/apptainer,exec]")
     lab.wait_empty()
     assert (lab.state(ROW), lab.record(ROW).latest_attempt()) == ("submitted", 0)
-    said = lab.repro("status", "table1", ROW, "--scale", "smoke", *SMALL).stdout
+    output = lab.repro("status", "table1", ROW, "--scale", "smoke", *SMALL).stdout
     words = "execve(): /nowhere/apptainer: No such file or directory"
-    assert re.search(rf"1 failed alike: slurmstepd.*: error: {re.escape(words)}", said), said
-    (command,) = [line.strip() for line in said.splitlines() if " logs " in line]
+    assert re.search(rf"1 failed with the same error: slurmstepd.*: error: {re.escape(words)}", output), output
+    (command,) = [line.strip() for line in output.splitlines() if " logs " in line]
     shown = subprocess.run(
         command, shell=True, cwd=lab.folder, env=lab.environment, capture_output=True, text=True, check=True
     )
     assert words in shown.stdout
     checks = lab.repro("doctor", *SMALL, "launcher.container=[/nowhere/apptainer,exec]", code=1).stdout
-    assert re.search(r"fail  task on a node .*/nowhere/apptainer.*-> mend launcher.container=", checks), checks
+    assert re.search(r"fail  task on a node .*/nowhere/apptainer.*-> correct launcher.container=", checks), checks
 
 
 def test_doctor_on_a_cluster(lab: Lab) -> None:
@@ -190,22 +200,22 @@ def test_doctor_on_a_cluster(lab: Lab) -> None:
     assert re.search(r"^fail  partition +nowhere: .*-> sinfo lists them", wrong, re.MULTILINE)
 
 
-def test_nobody_to_ask_submits_nothing(lab: Lab) -> None:
+def test_a_launch_without_a_terminal_submits_nothing(lab: Lab) -> None:
     answer = lab.repro(
         "launch", "table1", ROW, "--scale", "smoke", "launcher=slurm", "launcher.gpus_per_node=0", code=2
     )
     assert "table1 at scale smoke: 1 planned; a launch would start 1" in answer.stdout
-    assert "say --yes to start them" in answer.stderr
+    assert "use --yes to start them" in answer.stderr
     assert not lab.records()
 
 
-def test_what_sbatch_refuses_is_one_line_and_leaves_nothing_behind(lab: Lab) -> None:
+def test_a_refusal_of_sbatch_is_one_line_and_leaves_nothing_behind(lab: Lab) -> None:
     answer = lab.launch(ROW, "launcher.partition=nowhere", code=2)
     assert "repro: sbatch: " in answer.stderr
     assert "invalid partition" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert lab.state(ROW) == "planned"
-    assert not list((lab.folder / "runs" / ".launch" / "tokens").iterdir())
+    assert not list((lab.folder / "runs" / ".launch" / "arrays").iterdir())
 
 
 def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accounting: OneNode, tmp_path: Path) -> None:
@@ -226,11 +236,11 @@ def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accou
     states = {row: record.status() for row, record in lab.records().items()}
     good = (ROW, "deit_tiny/svite-30")
     assert [states[row].state for row in (*good, "deit_tiny/dense")] == ["done", "done", "failed"]
-    # `afterok` was told the truth: what begins with dense's weights was never started.
+    # `afterok` is right about the failure: the run that starts from dense was never started.
     assert lab.record("deit_tiny/omp-30").latest_attempt() == 0
 
     def known(row: str) -> str:
-        job_id = states[row].job_id or ""
+        job_id = lab.job_id(row)
         return lab.node.run("sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", job_id).stdout.strip()
 
     lab.node.wait(lambda: known("deit_tiny/dense") == "FAILED|1:0")
@@ -247,13 +257,13 @@ def test_a_failing_row_disturbs_no_other_and_accounting_knows(cluster_with_accou
     seen = {entry["row"]: entry for entry in json.loads(answer.stdout)}
     assert seen["deit_tiny/omp-30"]["state"] == "dead"
     assert (
-        "begins with deit_tiny/dense, which failed: never started (its job: cancelled"
+        "never started: it starts from deit_tiny/dense, which failed (its job: cancelled"
         in (seen["deit_tiny/omp-30"]["reason"])
     )
     # 1: two runs had failed before, and are left alone.
     again = lab.launch(*bad, code=1)
     assert "nothing to submit" in again.stdout
     assert "failed: deit_tiny/dense: the loss is not finite" in again.stderr
-    assert "failed: deit_tiny/omp-30: begins with deit_tiny/dense, which is not finished" in again.stderr
+    assert "failed: deit_tiny/omp-30: starts from deit_tiny/dense, which is not done" in again.stderr
     checks = json.loads(lab.repro("doctor", "--scale", "smoke", "--json", code=None).stdout)
     assert {"name": "accounting", "verdict": "pass", "found": "accounting_storage/slurmdbd", "advice": ""} in checks

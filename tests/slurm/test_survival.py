@@ -31,14 +31,14 @@ def test_an_array_preempted_requeued_and_resumed_bit_for_bit(
 ) -> None:
     """Two long rows of one array, each with a requeue of its own, and a short one that is done and stays so.
 
-    A fourth begins with the weights of one of the long ones, and waits in Slurm while that is preempted and goes on.
+    A fourth starts from one of the long ones, and waits in Slurm while that is preempted and resumed.
     """
     short = "deit_tiny/svite-30"
     lab.launch_together({ROW: [LONG], short: [], BEGUN: [LONG]}, monkeypatch, "launcher.partition=low")
     lab.wait_state(short, "done")
     for row in (ROW, ORIGIN):
         lab.wait_update(row, 30)
-    ids = {row: record.status().job_id or "" for row, record in lab.records().items()}
+    ids = {row: lab.job_id(row) for row in lab.records()}
     assert {ids[row].partition("_")[2] for row in (ROW, short, ORIGIN)} == {"0", "1", "2"}
     assert lab.node.job(ids[BEGUN])["Reason"] == "Dependency"
     lab.node.run("sbatch", "-p", "high", "-n4", "-o", "/dev/null", "--wrap", "sleep 2")
@@ -58,8 +58,8 @@ def test_an_array_preempted_requeued_and_resumed_bit_for_bit(
     assert lab.record(short).latest_attempt() == 1
 
 
-def test_two_ranks_stop_at_one_update_and_go_on_bit_for_bit(lab: Lab, tmp_path: Path) -> None:
-    """Two tasks of one job over gloo, signalled as Slurm does it; the same beside it, undisturbed."""
+def test_two_ranks_stop_at_one_update_and_resume_bit_for_bit(lab: Lab, tmp_path: Path) -> None:
+    """Two tasks of one job over gloo, signalled as Slurm does it, and the same undisturbed."""
     peace = Lab(lab.node, tmp_path / "peace")
     peace.folder.mkdir()
     for each in (lab, peace):
@@ -70,15 +70,15 @@ def test_two_ranks_stop_at_one_update_and_go_on_bit_for_bit(lab: Lab, tmp_path: 
     lab.node.run("scancel", "--signal=USR2", job_id)
     lab.wait_state(ROW, "requeued")
     stopped = record.status()
-    others = lab.folder / "runs" / ".launch" / "jobs" / f"{job_id}_1_log.out"
+    (others,) = (lab.folder / "runs" / ".launch" / "jobs").glob(f"*/{job_id}_1_log.out")
     for rank, file in enumerate((record.attempt_dir(1) / "stdout", others)):
-        # Each is told by Slurm; the slower one may hear it from the other first.
+        # Slurm signals each; the slower one may learn it from the other first.
         assert re.search(f"^rank {rank}: stopped by .+ after update {stopped.update}$", file.read_text(), re.MULTILINE)
     lab.wait_state(ROW, "done", "failed")
     assert (record.status().job_id, record.latest_attempt()) == (job_id, 2)
-    said = (record.attempt_dir(2) / "stdout").read_text()
-    assert "2 ranks x 1 x 32" in said
-    assert f"resumed from update {stopped.update}" in said
+    log = (record.attempt_dir(2) / "stdout").read_text()
+    assert "2 ranks x 1 x 32" in log
+    assert f"resumed from update {stopped.update}" in log
     assert (record.result() or {})["world_size"] == 2
     peace.wait_state(ROW, "done", "failed")
     assert peace.record(ROW).latest_attempt() == 1
@@ -86,7 +86,7 @@ def test_two_ranks_stop_at_one_update_and_go_on_bit_for_bit(lab: Lab, tmp_path: 
 
 
 def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
-    # A minute is Slurm's shortest limit; told 48 s before its end, so 12 s after its start.
+    # A minute is Slurm's shortest limit; the signal comes 48 s before its end, 12 s after its start.
     lab.launch(ROW, "recipe.epochs=5000", "launcher.time_min=1", "launcher.signal_lead_s=48")
 
     def has_stopped_on_the_way() -> bool:
@@ -110,7 +110,7 @@ def test_timed_out_requeued_and_resumed(lab: Lab) -> None:
 
 
 def stopped_while_it_saves(pid: int, checkpoints: Path) -> bool:
-    """Stop a process in the midst of writing a checkpoint; False where it was not at one, and goes on."""
+    """Stop a process while it writes a checkpoint; False if it was not writing one."""
     until = time.monotonic() + 2
     while not list(checkpoints.glob(".update-*.tmp")):
         if time.monotonic() > until:
@@ -124,13 +124,13 @@ def stopped_while_it_saves(pid: int, checkpoints: Path) -> bool:
     return False
 
 
-def test_cancelled_while_it_saves_is_not_requeued_and_goes_on(lab: Lab, undisturbed: Lab) -> None:
+def test_a_run_cancelled_while_it_saves_is_not_requeued_and_resumes(lab: Lab, undisturbed: Lab) -> None:
     lab.launch(ROW, LONG, "run.checkpoint_every_s=0.01")  # it saves most of the time
     lab.wait_update(ROW, 20)
     status = lab.record(ROW).status()
     pid, saves = status.pid or 0, lab.record(ROW).checkpoint_dir
     lab.node.wait(lambda: stopped_while_it_saves(pid, saves), 60)
-    # Slurm lets a stopped process go on, and tells it to end, in one breath.
+    # Slurm sends SIGCONT and SIGTERM together.
     lab.node.run("scancel", status.job_id or "")
     lab.wait_empty()
     assert lab.state(ROW) == "cancelled"
@@ -139,7 +139,7 @@ def test_cancelled_while_it_saves_is_not_requeued_and_goes_on(lab: Lab, undistur
     same_as(lab, undisturbed)
 
 
-def test_a_node_that_dies_is_replaced_by_a_requeue(lab: Lab, undisturbed: Lab) -> None:
+def test_a_run_resumes_after_its_node_has_failed(lab: Lab, undisturbed: Lab) -> None:
     lab.launch(ROW, LONG, "run.checkpoint_every_s=0.2")
     lab.wait_update(ROW, 20)
     pid = lab.record(ROW).status().pid
@@ -170,7 +170,7 @@ def test_a_node_that_dies_is_replaced_by_a_requeue(lab: Lab, undisturbed: Lab) -
     same_as(lab, undisturbed)
 
 
-def test_the_controller_restarts_meanwhile_and_requeues(lab: Lab, undisturbed: Lab) -> None:
+def test_a_run_survives_a_restart_of_the_controller(lab: Lab, undisturbed: Lab) -> None:
     lab.launch(ROW, LONG)
     lab.wait_update(ROW, 20)
     lab.node.run("scontrol", "shutdown", "slurmctld")
@@ -178,13 +178,13 @@ def test_the_controller_restarts_meanwhile_and_requeues(lab: Lab, undisturbed: L
     lab.wait_update(ROW, lab.record(ROW).status().update + 1)  # the run does not care
     lab.node.start_daemon("slurmctld")
     lab.node.wait(lambda: lab.node.run("squeue", check=False).returncode == 0)
-    assert "Slurm has job" in lab.launch(ROW, LONG).stdout
+    assert re.search("Slurm job .* is ", lab.launch(ROW, LONG).stdout)
     assert lab.record(ROW).latest_attempt() == 1
     # As an admin does it, or Slurm itself: SIGTERM, as with scancel, and the job comes back all the same.
     lab.node.run("scontrol", "requeue", lab.record(ROW).status().job_id or "")
     lab.node.wait(lambda: lab.state(ROW) in ("requeued", "cancelled"))
     assert lab.state(ROW) == "requeued"
-    assert "Slurm has job" in lab.launch(ROW, LONG).stdout
+    assert re.search("Slurm job .* is ", lab.launch(ROW, LONG).stdout)
     lab.wait_state(ROW, "done")
     lab.wait_empty()
     assert lab.record(ROW).latest_attempt() == 2

@@ -1,4 +1,4 @@
-"""The client as a user's: no key from the machine that tests, no service left from another test's server."""
+"""A clean client for each test: no key from this machine, and no service process left from another test's server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import repro.tracking  # noqa: F401 (sets up the client's environment, before anything imports the client)
 
-with warnings.catch_warnings():  # declared with what pydantic has deprecated
+with warnings.catch_warnings():  # its models use deprecated pydantic features
     warnings.simplefilter("ignore", DeprecationWarning)
     import wandb_workspaces.workspaces  # noqa: F401
 
@@ -27,11 +27,11 @@ def fresh_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     import wandb
 
-    gc.freeze()  # what is there by now need not be looked through again below: torch alone takes 0.3 s
+    gc.freeze()  # excludes existing objects from the collection below: torch alone takes 0.3 s
     yield
     if [child for child in psutil.Process().children() if child.name().startswith("wandb-core")]:
         wandb.teardown()
-        with warnings.catch_warnings():  # the client drops its service's process without waiting for its end
+        with warnings.catch_warnings():  # the client does not wait for its service process to exit
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
     gc.unfreeze()

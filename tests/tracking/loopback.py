@@ -1,4 +1,4 @@
-"""A W&B server on this machine, as far as the real client needs one; or one that misbehaves as servers do."""
+"""A local W&B server with what the real client needs, which can also misbehave as servers do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "0123456789" * 4
 
 @dataclass
 class StoredRun:
-    """One run as the server has it: history lines in order, the summary, the config, files by name."""
+    """A run as stored on the server: history lines in order, summary, config, and files by name."""
 
     config: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
@@ -35,22 +35,35 @@ class StoredRun:
 
 @dataclass
 class Server:
-    """The server of a user, `me`; `runs` are by `project/id`.
+    """The server of a user, `me`.
 
-    `behaviour` is ok, hang, or an HTTP status that every request gets; `hang_after` history lines it goes silent.
-
-    `stream_status` is what entries alone get; `delay_s` how long every answer takes. `overlaps` are history lines that
-    came at another place than after the last: of two writers at once, or of one that does not know where it was.
+    Attributes:
+        behaviour: ok, hang, or an HTTP status for all requests.
+        hang_after: number of history lines after which the server hangs.
+        stream_status: HTTP status for entries only.
+        delay_s: duration of every response, in seconds.
+        loses: history lines that the server loses when a run ends.
+        hangs_at_end: whether the server hangs after a run has ended.
+        overlaps: history lines that did not continue after the last line: from two writers at once, or from one that
+            lost its position.
+        sweep_config: YAML of the sweep, which starts a run for each of `sweep_parameters`.
+        runs: runs by `project/id`.
     """
 
     behaviour: str = "ok"
     hang_after: int | None = None
     stream_status: int = 200
     delay_s: float = 0.0
+    loses: slice | None = None
+    hangs_at_end: bool = False
     overlaps: list[str] = field(default_factory=list)
+    sweep_config: str = ""
+    sweep_parameters: list[dict[str, Any]] = field(default_factory=list)
+    sweep_started: int = 0
     port: int = 0
     runs: dict[str, StoredRun] = field(default_factory=dict)
     views: list[dict[str, Any]] = field(default_factory=list)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     artifacts: Artifacts = field(default_factory=Artifacts)
@@ -65,13 +78,20 @@ class Server:
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
 
     def graphql(self, query: str, values: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one operation: its `data`; or `errors`, as for a field that the schema does not have."""
+        """Return the response to an operation: `data`, or `errors`, such as for a field that is not in the schema."""
         data: dict[str, Any] = {}
         named = re.search(r"(?:query|mutation)\s+(\w+)", query)
         artifacts = self.artifacts.answer(named[1], values) if named else None
         if artifacts is not None:
             return {"data": artifacts}
-        if "upsertBucket" in query:
+        if "upsertBucket" in query and "name" not in values:  # the public API writes a summary
+            (run,) = (run for key, run in self.runs.items() if key.partition("/")[2] == values["id"])
+            run.summary = json.loads(values["summaryMetrics"])
+            data["upsertBucket"] = {"bucket": {"id": values["id"]}}
+        elif "notifyScriptableRunAlert" in query:
+            self.alerts.append(values)
+            data["notifyScriptableRunAlert"] = {"success": True}
+        elif "upsertBucket" in query:
             run = self.runs.setdefault(self._key(values), StoredRun())
             run.config |= {key: item["value"] for key, item in json.loads(values["config"] or "{}").items()}
             run.about |= {key: value for key, value in values.items() if value is not None and key != "config"}
@@ -86,7 +106,7 @@ class Server:
             to = f"{self.url}/upload/{values['project']}/{values['run']}"
             files = [{"name": name, "uploadUrl": f"{to}?file={name}"} for name in values["files"]]
             data["createRunFiles"] = {"runID": values["run"], "uploadHeaders": [], "files": files}
-        elif re.search(r"query \w*Runs\b", query):
+        elif re.search(r"query (?!Sweep)\w*Runs\b", query):
             asked = {key: run for key, run in self.runs.items() if key.startswith(f"{values['project']}/")}
             edges = [{"node": self._bucket(key, run), "cursor": key} for key, run in asked.items()]
             page = {"hasNextPage": False, "endCursor": None}
@@ -101,12 +121,13 @@ class Server:
             self.views.append(values)
             data["upsertView"] = {
                 "view": {
-                    "id": f"view{len(self.views)}", "name": values["name"], "displayName": values["displayName"],
-                    "description": values.get("description") or "", "type": values.get("type"),
+                    "id": values.get("id") or f"view{len(self.views)}", "name": values["name"],
+                    "displayName": values["displayName"], "description": values.get("description") or "",
+                    "type": values.get("type"),
                     "spec": values["spec"], "project": {"id": "1", "name": "proj", "entityName": "me"},
                     "createdAt": None, "updatedAt": None,
                 },
-                "inserted": True,
+                "inserted": not values.get("id"),
             }  # fmt: skip
         elif re.search(r"query \w*Projects\b", query):
             page = {"hasNextPage": False, "endCursor": None}
@@ -115,6 +136,15 @@ class Server:
                 "isBenchmark": False, "user": None,
             }  # fmt: skip
             data["models"] = {"edges": [{"node": node, "cursor": "1"}], "pageInfo": page}
+        elif re.search(r"query SweepWithRuns\b", query):
+            sweep = {"id": "s", "name": values["sweep"], "config": self.sweep_config, "runs": {"edges": []}}
+            data["project"] = {"sweep": sweep}
+        elif "createAgent" in query:
+            data["createAgent"] = {"agent": {"id": "agent"}}
+        elif "agentHeartbeat" in query:
+            is_busy = bool(json.loads(values["runState"]))
+            commands = [] if is_busy else self._next_sweep_run()
+            data["agentHeartbeat"] = {"agent": {"id": "agent"}, "commands": json.dumps(commands)}
         elif "viewer" in query or "serverInfo" in query:
             data["viewer"] = {
                 "id": "u", "entity": "me", "username": "me", "name": "me", "email": "", "flags": "{}",
@@ -125,6 +155,18 @@ class Server:
             self.unknown.append(query)
             return {"data": None, "errors": [{"message": f"not known here: {query.strip().splitlines()[0]}"}]}
         return {"data": data}
+
+    def _next_sweep_run(self) -> list[dict[str, Any]]:
+        """Return the command to start the next run of the sweep, once; the runs are named r0, r1, ..."""
+        if self.sweep_started == len(self.sweep_parameters):
+            return [{"type": "exit"}]
+        parameters = self.sweep_parameters[self.sweep_started]
+        command = {
+            "type": "run", "run_id": f"r{self.sweep_started}", "program": "repro",
+            "args": {name: {"value": value} for name, value in parameters.items()},
+        }  # fmt: skip
+        self.sweep_started += 1
+        return [command]
 
     def _key(self, values: dict[str, Any]) -> str:
         return f"{values['project']}/{values['name']}"
@@ -160,18 +202,22 @@ class Server:
         run.preempting = run.preempting or body.get("preempting", False)
         if body.get("complete"):
             run.exit_code = body["exitcode"]
+            if self.loses is not None:
+                del run.history[self.loses]
+            if self.hangs_at_end:
+                self.behaviour = "hang"
 
 
 @contextmanager
 def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Server]:
-    """A server on a free port, until the block ends."""
+    """Run a server on a free port until the block ends."""
     server = Server(behaviour, hang_after)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: object) -> None:
-            """Silent."""
+            """Log nothing."""
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -207,7 +253,7 @@ def serving(behaviour: str = "ok", hang_after: int | None = None) -> Iterator[Se
                 self.end_headers()
                 self.wfile.write(answer)
             except OSError:
-                self.close_connection = True  # the client has gone: it does not wait for ever
+                self.close_connection = True  # the client has gone, as it does not wait forever
 
         do_GET = do_POST = do_PUT = _answer  # noqa: N815 (names that http.server asks for)
 

@@ -1,7 +1,7 @@
-"""The artifact side of the loopback server: sequences of versions, their files and manifests, as W&B keeps them.
+"""Artifacts on the loopback server: sequences of versions with files and manifests, as stored by W&B.
 
-Fields and states are those that the client of this version asks for (its queries are in its package, under
-`wandb/sdk/artifacts/_generated`, and in the text of its `wandb-core`): what does not exist is null, not left out.
+Fields and states are those queried by the installed client version (the queries are in its package, under
+`wandb/sdk/artifacts/_generated`, and in the text of `wandb-core`). Missing values are null, not omitted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 @dataclass
 class StoredArtifact:
-    """One version. Its state is PENDING until it is committed, as the server has it."""
+    """An artifact version. Its state is PENDING until it is committed, as on the server."""
 
     id: str
     name: str
@@ -28,8 +28,13 @@ class StoredArtifact:
 
 @dataclass
 class Artifacts:
-    """Every artifact of one project. `url` is the server's; `refuses_files` answers an upload with 403, and
-    `answers_nonsense` every query with an object that has no fields."""
+    """All artifacts of one project.
+
+    Attributes:
+        url: URL of the server.
+        answers_nonsense: respond to every query with an object without fields.
+        refuses_files: respond to uploads with status 403.
+    """
 
     url: str = ""
     answers_nonsense: bool = False
@@ -37,7 +42,7 @@ class Artifacts:
     stored: list[StoredArtifact] = field(default_factory=list)
 
     def answer(self, operation: str, values: dict[str, Any]) -> dict[str, Any] | None:
-        """The `data` of one operation; None for one that is not about artifacts."""
+        """Return the `data` of an operation; None for one that is not about artifacts."""
         asked = values.get("input", values)
         if self.answers_nonsense and "Artifact" in operation:
             return {}
@@ -67,7 +72,7 @@ class Artifacts:
         return None
 
     def upload(self, artifact: str, file: str, body: bytes) -> int:
-        """Take one file, or the manifest; returns the HTTP status."""
+        """Store a file or the manifest; return the HTTP status."""
         if self.refuses_files:
             return 403
         stored = self._by_id(artifact)
@@ -85,7 +90,7 @@ class Artifacts:
         return next(artifact for artifact in self.stored if artifact.id == wanted)
 
     def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """A new version, or the one there is with these contents."""
+        """Return a new version, or the existing one with the same content."""
         name, latest = asked["artifactCollectionName"], self._latest(asked["artifactCollectionName"])
         if latest is None or latest.asked["digest"] != asked["digest"]:
             identifier = base64.b64encode(f"Artifact:{len(self.stored) + 1}".encode()).decode()
@@ -98,7 +103,7 @@ class Artifacts:
         return {"id": artifact.id, "state": artifact.state, "artifactSequence": {"latestArtifact": before}}
 
     def _manifest(self, identifier: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """Its id is the artifact's: a version has one."""
+        """Return the manifest of a version, which has the artifact's id, as there is only one."""
         file = {"id": "f", "uploadUrl": f"{self.url}/artifact/{identifier}?file=manifest", "uploadHeaders": []}
         return {"id": identifier, "file": file if asked["includeUpload"] else {"id": "f"}}
 

@@ -1,4 +1,4 @@
-"""What a metric is called: nothing of another scale can be taken for the published data set's."""
+"""Metric names: metrics of another scale cannot be mistaken for those on the published data set."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 import pytest
 from mirrored import ROW, eval_entry, result_of_run, train_entry
 
-from repro.composition import compose
-from repro.paper_tables import load_table
+from repro.config.compose import compose
+from repro.tables.loader import load_table
 from repro.tracking.current_cost import CurrentCost
-from repro.tracking.names import names_of, result_of, step_of
+from repro.tracking.metric_names import names_of, step_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from repro.tracking.names import names_of, result_of, step_of
         (["scale=local", "data=imagenet", "data.root=x"], "local"),
         (["scale=paper", "data.root=x"], "eval"),
         (["scale=paper", "data=imagefolder", "data.root=x"], "other_data"),
+        (["scale=paper", "data.root=x", "recipe.lr=0.001"], "other_config"),
     ],
 )
 def test_accuracies_of_other_scales_have_names_of_their_own(overrides: list[str], group: str) -> None:
@@ -33,7 +34,7 @@ def test_accuracies_of_other_scales_have_names_of_their_own(overrides: list[str]
     assert bool(plain) == (group == "eval")
     assert f"{group}/top1_pct" in every
     assert f"{group}/top1_ema_pct" in every
-    assert result_of(names.summary(result), names) == result
+    assert names.result(names.summary(result)) == result
 
 
 def test_names_are_grouped() -> None:
@@ -45,7 +46,7 @@ def test_names_are_grouped() -> None:
         "speed/loader_share_pct",
         "density/blocks.0.attn.qkv", "cost/model_macs_g", "deit_small/local_train_loss", "update",
     }  # fmt: skip
-    assert "published/top1_pct" not in names.logged(eval_entry(8))  # a run by hand has no published row
+    assert "published/top1_pct" not in names.logged(eval_entry(8))  # a single run has no published row
 
 
 def test_the_published_accuracy_is_a_flat_line() -> None:
@@ -64,7 +65,7 @@ def test_macs_of_the_model_follow_its_density() -> None:
     config = compose(["method=svite", "method.sparsity=0.5"])
     dense, half = (CurrentCost(config).after({"density": density}) for density in (1.0, 0.5))
     assert half < dense
-    # With every layer's own density: the dense model's MACs when all are 1.
+    # With densities of all layers: those of the dense model if all are 1.
     layers = {f"density/{layer.name}": 1.0 for layer in config.model.layers(config.model.tokens)}
     assert CurrentCost(config).after({**layers, "density": 0.5}) == pytest.approx(dense)
     fixed = compose(load_table("table1").select(["deit_small/s2vite-40"])[0].overrides)
@@ -72,7 +73,7 @@ def test_macs_of_the_model_follow_its_density() -> None:
 
 
 def test_macs_stay_exact_between_two_entries_with_every_layer() -> None:
-    # gmp decides by magnitude over all layers: what they got is not what an even split of the density would give.
+    # gmp prunes by magnitude over all layers, so layer densities differ from a uniform distribution of the density.
     config = compose(["method=gmp", "method.sparsity=0.5"])
     names = [layer.name for layer in config.model.layers(config.model.tokens)]
     layers = {f"density/{name}": 1.0 if "fc" in name else 0.1 for name in names}

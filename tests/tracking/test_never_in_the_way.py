@@ -1,4 +1,4 @@
-"""Whatever W&B, its server or its disk does: the training goes on, the record is complete, and somebody says so."""
+"""Whatever W&B, its server or its disk does: training continues, the record is complete, stderr states the reason."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import wandb
 from loopback import KEY, serving
 from mirrored import ROW, bytes_below, new_record, read_back, write_run
 
-from repro.cli import main
-from repro.tracking import client
+from repro.cli.main import main
 from repro.tracking.mirror_file import one_line, read_mirror, write_mirror
-from repro.tracking.open import open_sinks
 from repro.tracking.run_log import RunLog
-from repro.tracking.segment import is_whole, offline_runs
-from repro.tracking.sinks import Sinks
+from repro.training.attempt import EXIT_DONE, execute
+
+IMPATIENT = "tracker.init_timeout_s=0.5"
 
 
 def use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 0.5)
 
 
 @pytest.mark.parametrize("behaviour", ["500", "401"])
@@ -39,16 +35,16 @@ def test_a_server_that_does_not_serve_leaves_offline_files(
 ) -> None:
     with serving(behaviour) as server:
         use(monkeypatch, server.url)
-        record, config = new_record(tmp_path)
+        record, config = new_record(tmp_path, IMPATIENT)
         write_run(record, config, range(1, 9))
         assert server.requests
     said = capsys.readouterr().err
     assert "W&B cannot be reached" in said
     assert f"repro wandb push {record.path}" in said
     assert len(list(record.metrics())) == 9
-    segment = offline_runs(record.path)[-1]
-    assert is_whole(segment)
-    assert read_back(segment)["summary"]["train/loss"] == pytest.approx(0.25)
+    offline = read_back(record)
+    assert offline["state"] == "finished"
+    assert offline["summary"]["train/loss"] == pytest.approx(0.25)
     mirror = read_mirror(record.path)
     assert mirror is not None
     assert (mirror.state, mirror.mode) == ("behind", "offline")
@@ -59,13 +55,13 @@ def test_a_server_that_does_not_serve_leaves_offline_files(
 def test_a_server_that_refuses_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as unused:  # bound and not listening
+    with socket.socket() as unused:  # bound, but not listening
         unused.bind(("127.0.0.1", 0))
         use(monkeypatch, f"http://127.0.0.1:{unused.getsockname()[1]}")
-        record, config = new_record(tmp_path)
+        record, config = new_record(tmp_path, IMPATIENT)
         write_run(record, config, range(1, 9))
     assert "W&B cannot be reached" in capsys.readouterr().err
-    assert read_back(offline_runs(record.path)[0])["summary"]["train/loss"] == pytest.approx(0.25)
+    assert read_back(record)["summary"]["train/loss"] == pytest.approx(0.25)
 
 
 def test_online_without_a_key_is_offline(
@@ -74,18 +70,16 @@ def test_online_without_a_key_is_offline(
     record, config = new_record(tmp_path, "tracker.mode=online")
     write_run(record, config, range(1, 9))
     assert "W&B cannot be reached" in capsys.readouterr().err
-    assert is_whole(offline_runs(record.path)[0])
+    assert read_back(record)["state"] == "finished"
 
 
 def test_a_server_that_falls_silent_in_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(hang_after=0) as server:  # takes the run, and then nothing more
+    with serving(hang_after=0) as server:  # accepts the run, then hangs
         use(monkeypatch, server.url)
         record, config = new_record(tmp_path, "tracker.finish_timeout_s=1")
-        started = time.monotonic()
         write_run(record, config, range(1, 9))
-        assert time.monotonic() - started < 10
     assert "W&B mirror is behind (TimeoutError" in capsys.readouterr().err
     mirror = read_mirror(record.path)
     assert mirror is not None
@@ -95,26 +89,26 @@ def test_a_server_that_falls_silent_in_the_middle(
 
 
 STOPPED = """
-import sys, time
+import sys
 from pathlib import Path
 from mirrored import new_record, write_run
-from repro.tracking import wandb_mirror
-wandb_mirror._STOPPED_S = 1.0
+from repro.tracking.wandb_run import Timeouts
 record, config = new_record(Path(sys.argv[1]))
-write_run(record, config, range(1, 9), finished=False)
+timeouts = Timeouts(init_s=60, finish_s=60, stopped_s=1)
+write_run(record, config, range(1, 9), finished=False, timeouts=timeouts)
 """
 
 
-def test_a_run_that_is_stopped_does_not_wait_for_a_silent_server(tmp_path: Path) -> None:
-    with serving(hang_after=0) as server:
-        started = time.monotonic()
+@pytest.mark.parametrize("hang_after", [None, 0])
+def test_a_run_that_is_stopped_does_not_wait_for_a_silent_server(tmp_path: Path, hang_after: int | None) -> None:
+    """Neither for one that never responded nor for one that has started the run. The process exits, too."""
+    with serving("hang" if hang_after is None else "ok", hang_after) as server:
         answer = subprocess.run(
             [sys.executable, "-c", STOPPED, str(tmp_path / "runs")],
-            capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
+            capture_output=True, text=True, timeout=50, check=True, cwd=Path(__file__).parent,
             env={**os.environ, **server.environment, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )  # fmt: skip
-        assert time.monotonic() - started < 20, "tracker.finish_timeout_s is 30"
-    assert "W&B mirror is behind (not through after 1 s)" in answer.stderr
+    assert "W&B mirror is behind (not finished after 1 s)" in answer.stderr
     assert answer.stderr.count("warning:") == 1
     assert "Traceback" not in answer.stderr
 
@@ -137,7 +131,7 @@ def test_a_client_that_fails(
 def test_a_client_that_exits_in_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # As the client does where its service process has died: a thread would end by it without a word.
+    # As the client does if its service process has died: this would end a thread silently.
     def leave(*_: object, **__: object) -> None:
         raise SystemExit(1)
 
@@ -151,10 +145,12 @@ def test_a_client_that_exits_in_the_middle(
     assert len(list(record.metrics())) == 9
 
 
-def test_status_says_what_is_behind_and_how_to_send_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_what_is_behind_and_how_to_send_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     record, config = new_record(tmp_path)
     write_run(record, config, range(1, 9))
-    # A second run, whose attempt was killed while it wrote to the server.
+    # A second run, whose attempt was killed while writing to the server.
     other, config = new_record(tmp_path, "seed=1")
     write_run(other, config, range(1, 9), finished=False)
     mirror = read_mirror(other.path)
@@ -164,14 +160,20 @@ def test_status_says_what_is_behind_and_how_to_send_it(tmp_path: Path, capsys: p
     selection = ["table1", ROW.id, "--scale", "smoke", "--seeds", "2", "--runs", str(tmp_path)]
     with pytest.raises(SystemExit):
         main(["status", *selection])
-    said = capsys.readouterr().out
-    assert "W&B is behind for 2 runs (1 of them: not logged in to W&B)" in said
-    assert f"repro wandb push {record.path.parent}" in said
+    without_account = capsys.readouterr().out.replace("\n", " ")
+    assert "W&B is behind for 1 runs (its last attempt was killed)" in without_account
+    assert f"repro wandb push {other.path}" in without_account
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with pytest.raises(SystemExit):
+        main(["status", *selection])
+    with_account = capsys.readouterr().out.replace("\n", " ")
+    assert "W&B is behind for 2 runs (1 of them: not logged in to W&B)" in with_account
+    assert f"repro wandb push {record.path.parent}" in with_account
     with pytest.raises(SystemExit):
         main(["status", *selection, "--json"])
     first, second = json.loads(capsys.readouterr().out)
     assert first["mirror"]["state"] == second["mirror"]["state"] == "behind"
-    assert second["mirror"]["reason"] == "its last attempt ended without a word"
+    assert second["mirror"]["reason"] == "its last attempt was killed"
     assert second["mirror"]["push"] == f"repro wandb push {other.path}"
 
 
@@ -191,12 +193,12 @@ def test_no_key_in_anything_that_a_launch_and_a_report_leave(tmp_path: Path) -> 
                 ["wandb", "dashboard", "table1", "--project", "proj"],
             )
         ]  # fmt: skip
-        assert [run.exit_code for run in server.runs.values()] == [0], "the key was never used"
+        assert {run.exit_code for run in server.runs.values()} == {0}, "the key was never used"
         assert server.views
     assert [answer.returncode for answer in answers] == [0] * 5, [answer.stderr for answer in answers]
     written = bytes_below(tmp_path)
     assert b"top1" in written
-    assert (tmp_path / "reports" / "table1" / "table1.html").is_file()
+    assert (tmp_path / "reports" / "table1" / "smoke" / "table1.html").is_file()
     assert list((tmp_path / "runs").glob("**/.launch/**/*"))
     assert KEY.encode() not in written
     assert not [answer for answer in answers if KEY in answer.stdout + answer.stderr]
@@ -213,17 +215,15 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-resource.setrlimit(resource.RLIMIT_FSIZE, (160 * 1024, 160 * 1024))  # each file, as a full disk would end it
+resource.setrlimit(resource.RLIMIT_FSIZE, (160 * 1024, 160 * 1024))  # for each file, as a full disk would end it
 from mirrored import new_record, write_run
-from repro.tracking import wandb_mirror
-wandb_mirror._FLUSH_S = 0.5
 record, config = new_record(Path(sys.argv[1]))
 write_run(record, config, range(1, 501))
 """
 
 
 def run_on_full_disk(folder: Path, environment: dict[str, str]) -> tuple[str, Path]:
-    """What a run says whose files may not grow, and its record."""
+    """Run with a limit on file sizes; return what the run prints to stderr, and the folder of its record."""
     answer = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(folder / "runs")],
         capture_output=True, text=True, timeout=60, check=True, cwd=Path(__file__).parent,
@@ -233,14 +233,11 @@ def run_on_full_disk(folder: Path, environment: dict[str, str]) -> tuple[str, Pa
     return answer.stderr, path.parent
 
 
-def test_a_disk_that_fills_up(tmp_path: Path) -> None:
-    # The client itself says nothing: it finishes the run as if all had been written.
-    said, path = run_on_full_disk(tmp_path, {})
-    assert "W&B mirror is behind (the offline files are incomplete: is the disk full?)" in said
+def test_a_disk_that_fills_up_under_the_offline_files(tmp_path: Path) -> None:
+    _, path = run_on_full_disk(tmp_path, {})
     mirror = read_mirror(path)
     assert mirror is not None
-    assert mirror.state == "behind"
-    assert "repro wandb push" in mirror.push
+    assert (mirror.state, mirror.mode, mirror.push) == ("behind", "offline", f"repro wandb push {path}")
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 501
     assert (path / "result.json").is_file()
 
@@ -254,8 +251,8 @@ def test_a_disk_that_fills_up_under_a_run_that_is_mirrored_as_it_goes(tmp_path: 
     assert (path / "result.json").is_file()
     mirror = read_mirror(path)
     assert mirror is not None
-    # Entries that wait to be sent wait in the client's file, where it is slower than they come: how many are lost is
-    # chance, and the client says nothing. What must hold is that the mirror says what is true.
+    # If entries arrive faster than the client sends them, they are buffered in its file. It is random how many are
+    # lost, and the client does not report it, but the state of the mirror must be correct.
     is_complete = sent == 501 and "result/smoke_top1_best_pct" in run.summary
     assert mirror.state == ("current" if is_complete else "behind")
     assert ("W&B mirror is behind (the server has " in said) == (sent < 501)
@@ -264,27 +261,14 @@ def test_a_disk_that_fills_up_under_a_run_that_is_mirrored_as_it_goes(tmp_path: 
 def test_a_training_with_a_server_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from repro.training import task
-    from repro.training.task import EXIT_DONE, execute
-
     with serving("hang") as server:
         use(monkeypatch, server.url)
-        record, _ = new_record(tmp_path, "tracker.finish_timeout_s=1")
-        opened: list[float] = []
-
-        def timed(*words: Any, **named: Any) -> Sinks:
-            started = time.monotonic()
-            sinks = open_sinks(*words, **named)
-            opened.append(time.monotonic() - started)
-            return sinks
-
-        monkeypatch.setattr(task, "open_sinks", timed)
-        assert execute(record.path, tell=lambda _: None) == EXIT_DONE
-    assert opened[0] < 0.5, "opening waits for the server"
+        record, _ = new_record(tmp_path, IMPATIENT, "tracker.finish_timeout_s=1")
+        assert execute(record.path, log=lambda _: None) == EXIT_DONE
     assert record.status().state == "done"
     assert record.result() is not None
     assert "W&B cannot be reached" in capsys.readouterr().err
-    assert is_whole(offline_runs(record.path)[0])
+    assert read_back(record)["state"] == "finished"
     assert KEY.encode() not in bytes_below(record.path)
 
 

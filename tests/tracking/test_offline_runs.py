@@ -1,4 +1,4 @@
-"""Runs read from W&B's offline files: what a server would have, and records again."""
+"""Runs read from W&B's offline files: the same as from a server, and converted back to records."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mirrored import eval_entry, new_record, result_of_run, train_entry, write_r
 from repro.errors import UserError
 from repro.runs.record import Record
 from repro.tracking.offline_runs import accuracies, offline_runs_below
-from repro.tracking.open import open_sinks
 from repro.tracking.pull import pull
+from repro.tracking.sinks import open_sinks
 
 
 def test_the_segments_of_a_run_are_one_and_become_its_record(tmp_path: Path) -> None:
     runs = tmp_path / "runs with space"
     record, config = new_record(runs)
-    # A first attempt of four updates that was stopped, and a second one that goes on with the fourth.
+    # A first attempt of four updates that was stopped, and a second one that resumes with the fourth.
     sinks = open_sinks(record, config, is_first=True)
     for update in range(1, 5):
         sinks.write(train_entry(update))
@@ -42,7 +42,7 @@ def test_the_segments_of_a_run_are_one_and_become_its_record(tmp_path: Path) -> 
 
 
 def test_no_run_and_no_file_of_the_client_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no offline run of W&B there"):
+    with pytest.raises(UserError, match="no offline W&B run below it"):
         offline_runs_below(tmp_path)
     (tmp_path / "offline-run-1").mkdir()
     (tmp_path / "offline-run-1" / "run-x.wandb").write_bytes(b"no log of the client")

@@ -1,9 +1,10 @@
-"""W&B to records: what becomes one, and what is refused before anything is written."""
+"""Pull from W&B to records: what is converted, and what is rejected before anything is written."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,20 @@ import pytest
 from loopback import serving
 from mirrored import finished, new_record, repro, result_of_run, use, write_run
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.errors import UserError
-from repro.paper_tables import load_table
-from repro.runs.files import write_json
+from repro.files import write_json
 from repro.runs.record import Record, all_records, record_for
-from repro.tracking import pull as pulling
-from repro.tracking.client import CONFIG_TEXT
-from repro.tracking.names import names_of
+from repro.runs.status import Status
+from repro.tables.loader import load_table
+from repro.tracking.metric_names import names_of
 from repro.tracking.pull import RemoteRun, pull, remote_runs
-from repro.training.task import EXIT_FAILED, execute
+from repro.tracking.wandb_run import CONFIG_TEXT
+from repro.training.attempt import EXIT_FAILED, execute
 
 
 def remote(record: Record, **result: Any) -> RemoteRun:
-    """What a server has of a record, without a server."""
+    """Return a record's run as a server would, without a server."""
     about, config = record.about(), record.config()
     summary = names_of("table1", about["row"], config).summary(result_of_run(config, row=about["row"], **result))
     text = {"signature": about["signature"], CONFIG_TEXT: json.dumps(about)}
@@ -42,9 +43,9 @@ def test_from_one_machine_to_another(
         use(monkeypatch, server)
         assert repro("push", str(here)) == 0
         assert repro("pull", "me/repro-sparse-vit", "--runs", str(there)) == 0
-        assert "1 pulled, 0 here already, 1 passed over" in capsys.readouterr().out
+        assert "1 pulled, 0 already here, 1 skipped" in capsys.readouterr().out
         assert repro("pull", "me/repro-sparse-vit", "table1/deit_small", "--runs", str(there)) == 0
-        assert "0 pulled, 1 here already" in capsys.readouterr().out
+        assert "0 pulled, 1 already here" in capsys.readouterr().out
         assert remote_runs("me/repro-sparse-vit")[0].url.startswith(server.url)
     pulled = Record(there / record.path.relative_to(here))
     assert pulled.result() == record.result()
@@ -73,7 +74,7 @@ def test_what_a_pull_refuses(tmp_path: Path) -> None:
             pull(runs, mine)
         assert not mine.exists()
     assert len(pull([remote(record), remote(other)], mine, any_signature=True).written) == 2
-    with pytest.raises(UserError, match=r"duplicate: this run was made twice.*wall_s 1.5 here, 9.0 there"):
+    with pytest.raises(UserError, match=r"duplicate: this run was trained twice.*wall_s 1.5 here, 9.0 there"):
         pull([remote(record, wall_s=9.0)], mine, any_signature=True)
 
 
@@ -81,13 +82,13 @@ def test_a_pull_does_not_touch_a_run_that_is_at_work_here(tmp_path: Path) -> Non
     theirs = finished(tmp_path / "theirs")
     mine, _ = new_record(tmp_path / "mine", "tracker=none")
     write_json(mine.path / "checkpoint.json", {})
-    with pytest.raises(UserError, match="is here and requeued"):
+    with pytest.raises(UserError, match="exists and is requeued"):
         pull([remote(theirs)], tmp_path / "mine")
     assert mine.result() is None
 
 
 def edited(record: Record, config: dict[str, Any] | None = None, **summary: Any) -> RemoteRun:
-    """A run that somebody changed on the server: values of its config text and of its summary (None: gone)."""
+    """Return a run that was edited on the server: values of its config text and summary (None: removed)."""
     run = remote(record)
     text = {**json.loads(run.config[CONFIG_TEXT]), **(config or {})}
     changed = {**run.summary, **{name.replace("__", "/"): value for name, value in summary.items()}}
@@ -111,12 +112,12 @@ OTHER_ROW = "deit_small/svite_plus-10-50"
         ({"row": "deit_tiny/dense"}, {}, "its backbone.name is 'deit_small', the row's is 'deit_tiny'"),
         ({"signature": ["a"]}, {}, "conflicting signatures"),
         ({}, {"result__schema": 2}, "its result has schema 2, this code reads 1"),
-        ({}, {"result__row": OTHER_ROW}, "its result says row"),
-        ({}, {"result__scale": "paper"}, "its result says scale 'paper', its config 'smoke'"),
-        ({}, {"result__seed": 1}, "its result says seed 1, its config 0"),
-        ({}, {"result__dataset": "imagenet"}, "its result says dataset 'imagenet', its config 'digits'"),
-        ({}, {"result__smoke_top1_best_pct": 99.9}, "its result is not what its record had"),
-        ({}, {"result__smoke_top5_best_pct": 99.9}, "its result is not what its record had"),
+        ({}, {"result__row": OTHER_ROW}, "its result has row"),
+        ({}, {"result__scale": "paper"}, "its result has scale 'paper', its config 'smoke'"),
+        ({}, {"result__seed": 1}, "its result has seed 1, its config 0"),
+        ({}, {"result__dataset": "imagenet"}, "its result has dataset 'imagenet', its config 'digits'"),
+        ({}, {"result__smoke_top1_best_pct": 99.9}, "its result differs from its record's"),
+        ({}, {"result__smoke_top5_best_pct": 99.9}, "its result differs from its record's"),
         ({}, {"result__smoke_top1_best_pct": None}, "its result has no top1_best_pct; push it again"),
         ({}, {"result__updates": None}, "its result has no updates"),
         ({}, {"result__updates": "8"}, "its result has no updates"),
@@ -134,11 +135,11 @@ def test_a_run_that_is_not_what_it_says_is_refused_and_nothing_is_written(
         pull([remote(whole), edited(record, config, **summary)], folder)
     assert len(str(refused.value).splitlines()) == 2
     assert sorted(tmp_path.rglob("*")) == before
-    assert pull([remote(whole), remote(record)], folder).passed_over == 0
+    assert pull([remote(whole), remote(record)], folder).skipped == 0
 
 
 def test_a_row_is_not_taken_for_another_that_differs_in_its_own_settings(tmp_path: Path) -> None:
-    # Of two rows of one method at one sparsity only the settings tell which is which.
+    # Two rows of the same method and sparsity differ only in their settings.
     table = load_table("table1")
     row, other = table.select(["deit_small/s2vite-40"])[0], table.select(["deit_small/s2vite-40-as_released"])[0]
     for mine, claimed, message in (
@@ -155,36 +156,37 @@ def test_a_row_is_not_taken_for_another_that_differs_in_its_own_settings(tmp_pat
         assert len(pull([remote(record)], tmp_path / mine.id.rpartition("/")[2]).written) == 1
 
 
-def test_runs_by_hand_are_passed_over_and_words_name_tables(tmp_path: Path) -> None:
+def test_single_runs_are_skipped_and_prefixes_name_tables(tmp_path: Path) -> None:
     record = finished(tmp_path / "theirs")
     by_hand = edited(record, {"table": "by_hand"}, result__table="by_hand")
-    assert pull([by_hand, remote(record)], tmp_path / "mine").passed_over == 1
+    assert pull([by_hand, remote(record)], tmp_path / "mine").skipped == 1
     with pytest.raises(UserError, match=r"by_hand: no table 'by_hand'; valid: .*table1"):
         pull([by_hand], tmp_path / "mine", ["by_hand"])
 
 
-def test_a_pull_that_is_cut_off_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pull_without_disk_space_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record, mine = finished(tmp_path / "theirs"), tmp_path / "mine"
+    run = remote(record)
 
-    def full(path: Path, value: Any) -> None:
-        if path.name == "result.json":
-            raise OSError(28, "No space left on device")
-        write_json(path, value)
+    def disk_is_full(self: Record, status: Status) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pulling, "write_json", full)
+    monkeypatch.setattr(Record, "set_status", disk_is_full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
-        pull([remote(record)], mine)
+        pull([run], mine)
     assert not [path for path in mine.rglob("*") if path.is_file()]
 
-    monkeypatch.setattr(pulling.shutil, "rmtree", lambda *_, **__: None)  # as for a process that is killed outright
-    with pytest.raises(UserError):
-        pull([remote(record)], mine)
-    assert list(mine.rglob("config.yaml"))
+
+def test_a_pull_after_one_that_was_killed(tmp_path: Path) -> None:
+    record, mine = finished(tmp_path / "theirs"), tmp_path / "mine"
+    final = mine / record.path.relative_to(tmp_path / "theirs")
+    unfinished = final.with_name(f".{final.name}.pull")
+    shutil.copytree(record.path, unfinished)
     assert not list(all_records(mine))
-    monkeypatch.undo()
-    (path,) = pull([remote(record)], mine).written
-    assert [found.path for found in all_records(mine)] == [path]
-    assert Record(path).result() == record.result()
+    assert pull([remote(record)], mine).written == (final,)
+    assert [found.path for found in all_records(mine)] == [final]
+    assert Record(final).result() == record.result()
+    assert not unfinished.exists()
 
 
 def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> None:
@@ -196,12 +198,12 @@ def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> Non
     sparse = compose(["backbone=deit_small", "method=omp", "method.sparsity=0.5", "scale=smoke", "run.device=cpu"])
     begun = record_for(tmp_path / "mine", sparse, "by_hand", "omp")
     begun.create(sparse, "by_hand", "omp", starts_from=path)
-    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
+    assert execute(begun.path, log=lambda _: None) == EXIT_FAILED
     reason = begun.status().reason or ""
     assert reason == (
-        f"begins with the weights of {path}, which was pulled and has no weights here (http://w/e/p/runs/id); copy its "
-        "checkpoint/ from the machine that made it, or remove that folder and launch that row"
+        f"starts from the weights of {path}, which was pulled without its weights (http://w/e/p/runs/id); copy its "
+        "checkpoint/ from the machine that trained it, or remove that folder and launch that row"
     )
-    write_json(path / "provenance.json", {})  # made here, its checkpoints removed
-    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
-    assert "which is finished and has lost its last checkpoint; copy its" in (begun.status().reason or "")
+    write_json(path / "provenance.json", {})  # trained here, checkpoints removed
+    assert execute(begun.path, log=lambda _: None) == EXIT_FAILED
+    assert "after update 4, which it has not kept; remove that folder and" in (begun.status().reason or "")

@@ -1,4 +1,4 @@
-"""Records to W&B: the real client against a server on this machine."""
+"""Push records to W&B, with the real client and a local server."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from mirrored import (
     finished,
     new_record,
     repro,
+    restart_client,
     result_of_run,
     train_entry,
     use,
     write_run,
 )
 
-from repro.runs.files import write_json
+from repro.files import write_json
 from repro.runs.record import Record
-from repro.tracking import client, push
 from repro.tracking.mirror_file import Mirror, read_mirror, write_mirror
-from repro.tracking.open import open_sinks
+from repro.tracking.push import push
+from repro.tracking.sinks import open_sinks
+from repro.tracking.wandb_run import Timeouts
 
 
 def without_clock(line: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def test_a_push_to_a_server_that_fails_says_so_for_each_record(
         use(monkeypatch, server)
         assert repro("push", str(record.path)) == 1
     said = capsys.readouterr().out
-    assert said.startswith(f"failed   {record.path}: W&B did not take it (CommError")
+    assert said.startswith(f"failed   {record.path}: W&B did not accept it (CommError")
     assert said.count("\n") == 1
     assert f"repro wandb push {record.path}" in said
 
@@ -114,7 +116,7 @@ def test_weights_that_do_not_arrive_are_one_line_and_the_others_are_pushed(
         assert repro("push", str(tmp_path)) == 1
         said = capsys.readouterr().out.splitlines()
         (failed,) = (line for line in said if line.startswith("failed"))
-        assert failed.startswith(f"failed   {first.path}: W&B did not take it (")
+        assert failed.startswith(f"failed   {first.path}: W&B did not accept it (")
         assert error in failed
         assert failed.endswith(f"again: repro wandb push {first.path}")
         assert [line for line in said if line.startswith(f"pushed   {second.path}: 9 entries")]
@@ -154,26 +156,24 @@ def test_a_run_at_work_is_left_to_its_own_mirror(
     record.set_status(record.status().moved("running"))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert repro("push", str(record.path)) == 0
-    assert "is running; it mirrors itself" in capsys.readouterr().out
+    assert "is running and mirrors itself" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_a_push_whose_entries_are_refused_has_failed(
-    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The client takes the run's end for success: it has dropped what was refused without a word.
-    monkeypatch.setattr(push, "_CONFIRM_S", 0.5)
+    # The client drops rejected entries and reports success.
     record = finished(tmp_path)
     with serving() as server:
         use(monkeypatch, server)
         server.stream_status = status
-        assert repro("push", str(record.path)) == 1
+        (pushed,) = push([record], timeouts=Timeouts(confirm_s=0.5))
         (run,) = server.runs.values()
         assert not run.history
         reason = "the server refused entries: its last step is -1, the record's 34"
         again = f"repro wandb push {record.path}"
-        said = capsys.readouterr().out
-        assert said == f"failed   {record.path}: W&B did not take it ({reason}); again: {again}\n"
+        assert pushed.failed == f"W&B did not accept it ({reason}); try again: {again}"
         mirror = read_mirror(record.path)
         assert mirror is not None
         assert (mirror.state, mirror.reason, mirror.push) == ("behind", reason, again)
@@ -201,7 +201,7 @@ def test_a_push_leaves_what_is_known_of_the_runs_own_machine(tmp_path: Path, mon
         same = before.keys() - {"wandb-summary.json", "config.yaml"}
         assert {name: run.files[name] for name in same} == {name: before[name] for name in same}
         assert {name: run.about[name] for name in about if name != "id"} == about
-        # The same run, made where there was no network: all that is said of a machine is its own.
+        # The same run from a machine without network: information about the machine is that of the training machine.
         server.runs.clear()
         assert repro("push", str(record.path)) == 0
         (run,) = server.runs.values()
@@ -209,7 +209,7 @@ def test_a_push_leaves_what_is_known_of_the_runs_own_machine(tmp_path: Path, mon
         assert "wandb-metadata.json" not in run.files
         assert (run.about["host"], run.about["program"]) == ("node7", "repro")
         assert run.about["commit"].startswith("c0ffee")
-        # A record from before it kept them: better none than those of the machine that pushes.
+        # A record from an older version has no requirements: better none than those of the pushing machine.
         server.runs.clear()
         (record.path / "requirements.txt").unlink()
         assert repro("push", str(record.path)) == 0
@@ -220,9 +220,9 @@ def test_a_push_leaves_what_is_known_of_the_runs_own_machine(tmp_path: Path, mon
 def test_a_run_that_is_done_and_still_sends_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A run is done before its mirror is closed; two writers at once would write over each other's lines.
+    # A run is done before its mirror is closed; two concurrent writers would overwrite each other's lines.
     record, config = new_record(tmp_path)
-    with serving() as server:  # counts writers that meet
+    with serving() as server:  # records concurrent writers
         use(monkeypatch, server)
         with FileLock(record.path / "lock"):
             sinks = open_sinks(record, config, is_first=True)
@@ -232,7 +232,7 @@ def test_a_run_that_is_done_and_still_sends_is_left_alone(
             write_json(record.path / "result.json", result)
             record.set_status(record.status().moved("done"))
             assert repro("push", str(record.path)) == 0
-            assert capsys.readouterr().out == f"skipped  {record.path}: is still at work; it mirrors itself\n"
+            assert capsys.readouterr().out == f"skipped  {record.path}: its process has not exited and mirrors itself\n"
             sinks.close(result)
         assert repro("push", str(record.path)) == 0
         (run,) = server.runs.values()
@@ -272,7 +272,7 @@ def test_a_push_goes_where_the_run_is(tmp_path: Path, monkeypatch: pytest.Monkey
         mirror = read_mirror(record.path)
         assert mirror is not None
         assert (mirror.entity, mirror.project) == ("me", "of-the-cluster")
-        monkeypatch.delenv("WANDB_PROJECT")  # the shell that the command is typed in
+        monkeypatch.delenv("WANDB_PROJECT")  # the shell in which the user runs the command
         assert repro("push", str(record.path)) == 0
         assert projects_of(server) == ["of-the-cluster"]
         monkeypatch.setenv("WANDB_PROJECT", "another")
@@ -291,14 +291,14 @@ def test_a_push_of_a_run_that_was_never_sent(tracker: str, tmp_path: Path, monke
     write_run(record, config, range(1, 3))
     offline, _ = new_record(tmp_path, "seed=1", f"tracker={tracker}")
     shutil.copytree(record.path, offline.path, dirs_exist_ok=True, ignore=lambda *_: ["config.yaml", "wandb"])
-    client.reset_client()  # another process: this one's client has read its settings
+    restart_client()  # as in a new process, since the client has already read its settings
     own = "of-the-node" if tracker == "wandb" else "repro-sparse-vit"
     with serving() as server:
         use(monkeypatch, server)
         monkeypatch.delenv("WANDB_PROJECT")
         assert repro("push", str(record.path)) == 0
         assert projects_of(server) == [own]
-        monkeypatch.setenv("WANDB_PROJECT", "of-the-shell")  # nothing is there yet that it would double
+        monkeypatch.setenv("WANDB_PROJECT", "of-the-shell")  # there is no run yet that it would duplicate
         assert repro("push", str(offline.path)) == 0
         assert projects_of(server) == sorted([own, "of-the-shell"])
 
@@ -306,7 +306,7 @@ def test_a_push_of_a_run_that_was_never_sent(tracker: str, tmp_path: Path, monke
 def test_a_record_without_a_project_goes_where_a_dashboard_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record, config = new_record(tmp_path, "tracker=none", "tracker.project=null")  # as tracker=none once was
+    record, config = new_record(tmp_path, "tracker=none", "tracker.project=null")  # as `tracker=none` used to be
     write_run(record, config, range(1, 3))
     with serving() as server:
         use(monkeypatch, server)
@@ -317,10 +317,11 @@ def test_a_record_without_a_project_goes_where_a_dashboard_looks(
 
 
 def test_a_push_waits_longer_than_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, config = new_record(tmp_path, "tracker.mode=offline", "tracker.finish_timeout_s=0.05")
+    record, config = new_record(
+        tmp_path, "tracker.mode=offline", "tracker.init_timeout_s=0.05", "tracker.finish_timeout_s=0.05"
+    )
     write_run(record, config, range(1, 9))
-    client.reset_client()
-    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 0.05)
+    restart_client()
     with serving() as server:
         use(monkeypatch, server)
         server.delay_s = 0.3
@@ -336,4 +337,4 @@ def test_a_pulled_record_is_not_pushed(
     write_json(record.path / "provenance.json", {"pulled_from": "http://w/e/p/runs/id"})
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert repro("push", str(record.path)) == 0
-    assert capsys.readouterr().out == f"skipped  {record.path}: was pulled from http://w/e/p/runs/id, where it is\n"
+    assert capsys.readouterr().out == f"skipped  {record.path}: was pulled from http://w/e/p/runs/id\n"

@@ -1,4 +1,4 @@
-"""The mirror with the real client: offline files read back by the client's own reader, online runs by a server."""
+"""The mirror with the real client: offline files are read with the client's own reader, online runs from a server."""
 
 from __future__ import annotations
 
@@ -14,25 +14,35 @@ from pathlib import Path
 import pytest
 import wandb
 from loopback import KEY, serving
-from mirrored import ROW, bytes_below, eval_entry, history_of, new_record, read_back, train_entry, write_run
+from mirrored import (
+    ROW,
+    bytes_below,
+    eval_entry,
+    history_of,
+    new_record,
+    offline_segments,
+    read_back,
+    train_entry,
+    write_run,
+)
 
-from repro.composition import compose
-from repro.paper_tables import load_table
+from repro.config.compose import compose
 from repro.runs.record import record_for
-from repro.tracking.client import run_id, tags
+from repro.tables.loader import load_table
+from repro.tracking.metric_names import step_of
 from repro.tracking.mirror_file import read_mirror
-from repro.tracking.names import step_of
-from repro.tracking.open import open_sinks
-from repro.tracking.segment import is_whole, offline_runs
-from repro.training.task import EXIT_DONE, execute
+from repro.tracking.sinks import open_sinks
+from repro.tracking.wandb_project import WandbProject, choose_project
+from repro.tracking.wandb_run import default_run_id
+from repro.training.attempt import EXIT_DONE, execute
 
 
 def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
     record, config = new_record(tmp_path / "runs with space")
     write_run(record, config, range(1, 9))
-    (segment,) = offline_runs(record.path)
-    seen = read_back(segment)
-    assert run_id(config.signature, "table1", ROW.id) in json.dumps(seen)
+    (segment,) = offline_segments(record.path)
+    seen = read_back(record)
+    assert default_run_id(record.about()) in json.dumps(seen)
     summary = seen["summary"]
     assert summary["train/loss"] == pytest.approx(0.25)
     assert summary["train/learning_rate"] == 0.001
@@ -42,7 +52,7 @@ def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
     assert summary["cost/flops_saving_pct"] == pytest.approx(49.24, abs=0.02)
     assert summary["published/top1_pct"] == 80.18
     assert summary["published/flops_saving_pct"] == 49.32
-    # At another scale than the paper's an accuracy has another name, and no difference to the published one.
+    # At scales other than the paper's, an accuracy has another name and no difference to the published accuracy.
     assert summary["smoke/top1_pct"] == summary["deit_small/smoke_top1_pct"] == 77.0
     assert summary["result/smoke_top1_best_pct"] == 78.5
     assert not [name for name in summary if name.startswith(("eval/", "result/top1", "delta/", "deit_small/top1"))]
@@ -58,7 +68,7 @@ def test_offline_run_holds_what_the_record_holds(tmp_path: Path) -> None:
     assert mirror.push == f"repro wandb push '{record.path}'"
 
 
-# What a page of W&B needs of a run, whatever its method; `{layer}` is any one of those that the method prunes.
+# Metrics that W&B pages need from every run, whatever its method; `{layer}` is any layer that the method prunes.
 OF_EVERY_RUN = {
     "train/loss", "train/learning_rate", "train/epoch", "speed/step_time_ms", "speed/images_per_s",
     "speed/loader_share_pct",
@@ -67,11 +77,11 @@ OF_EVERY_RUN = {
 }  # fmt: skip
 OF_METHOD = {
     "deit_small/svite-50": {
-        "sparsity/density", "sparsity/ever_active", "density/blocks.0.attn.qkv", "density/blocks.3.mlp.fc2",
+        "sparsity/density", "sparsity/ever_active", "density/blocks.0.attn.qkv", "density/blocks.2.mlp.fc2",
     },
     "deit_small/s2vite_plus-10-40": {
         "sparsity/heads_density", "sparsity/heads_ever_active", "sparsity/neurons_density",
-        "density/blocks.0.attn", "density/blocks.3.mlp", "tokens/token_keep_rate", "tokens/temperature",
+        "density/blocks.0.attn", "density/blocks.2.mlp", "tokens/token_keep_rate", "tokens/temperature",
     },
 }  # fmt: skip
 
@@ -82,8 +92,8 @@ def test_a_training_read_back_has_every_curve(name: str, tmp_path: Path) -> None
     config = compose([*row.overrides, "scale=smoke", "tracker.mode=offline", "run.device=cpu"])
     record = record_for(tmp_path, config, "table1", row.id)
     record.create(config, "table1", row.id)
-    assert execute(record.path, tell=lambda _: None) == EXIT_DONE
-    (segment,) = offline_runs(record.path)
+    assert execute(record.path, log=lambda _: None) == EXIT_DONE
+    (segment,) = offline_segments(record.path)
     lines = [record["history"]["item"] for record in history_of(segment)]
     entries = sorted(record.metrics(), key=step_of)
     assert [line["_step"] for line in lines] == [step_of(entry) for entry in entries]
@@ -97,10 +107,10 @@ def test_a_training_read_back_has_every_curve(name: str, tmp_path: Path) -> None
     published = row.best_published("top1_pct")
     assert published is not None
     assert {line["published/top1_pct"] for line in lines if "published/top1_pct" in line} == {published.value}
-    summary = read_back(segment)["summary"]
+    summary = read_back(record)["summary"]
     assert summary["result/smoke_top1_last_pct"] == (record.result() or {})["top1_last_pct"]
     assert not list(segment.rglob("*.safetensors"))
-    # The versions of this machine, in the record: a push from another one sends these.
+    # The record has the package versions of this machine, which a push from another machine sends.
     versions = (record.path / "requirements.txt").read_text()
     assert f"\nwandb=={wandb.__version__}\n" in versions
     assert (segment / "files" / "requirements.txt").read_text() == versions
@@ -110,24 +120,25 @@ def test_every_attempt_is_a_segment_of_one_run_and_the_last_holds_all(tmp_path: 
     record, config = new_record(tmp_path)
     write_run(record, config, range(1, 5), finished=False)
     begun = int(time.time())
-    while int(time.time()) == begun:  # the client names a segment by the second
+    while int(time.time()) == begun:  # the client names segments by time, in seconds
         time.sleep(0.02)
     write_run(record, config, range(4, 9))  # from the checkpoint after update 3
-    segments = offline_runs(record.path)
+    segments = offline_segments(record.path)
+    assert len(segments) == 2
     assert len({segment.name.split("-", 3)[-1] for segment in segments}) == 1
-    assert [is_whole(segment) for segment in segments] == [True, True]
-    assert read_back(segments[1])["summary"]["_step"] == 4 * 8 + 2
+    latest = read_back(record)
+    assert (latest["state"], latest["summary"]["_step"]) == ("finished", 4 * 8 + 2)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tracking.md"])
+@pytest.mark.parametrize("document", ["docs/tracking.md"])
 def test_the_commands_that_the_documents_show_open_one_run(document: str, tmp_path: Path) -> None:
-    # More folders than one: a second seed, and a second segment of a run that went on.
+    # Several folders: a second seed, and a second segment of a resumed run.
     record, config = new_record(tmp_path / "runs")
     write_run(record, config, range(1, 5))
     os.utime(record.path / "wandb", (0, 0))
     latest, config = new_record(tmp_path / "runs", "seed=1")
     write_run(latest, config, range(1, 5), finished=False)
-    shutil.copytree(offline_runs(latest.path)[0], latest.path / "wandb" / "offline-run-20200101_000000-older")
+    shutil.copytree(offline_segments(latest.path)[0], latest.path / "wandb" / "offline-run-20200101_000000-older")
     lines = (Path(__file__).parents[2] / document).read_text().splitlines()
     folder, inspect = (
         next(line.strip() for line in lines if start in line) for start in ("run=$(ls", "wandb leet inspect")
@@ -140,7 +151,7 @@ def test_the_commands_that_the_documents_show_open_one_run(document: str, tmp_pa
         ["bash", "-c", f"{place}\n{command}"], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
     )
     assert json.loads(answer.stdout)["summary"]["train/loss"] == pytest.approx(0.5)
-    assert run_id(config.signature, "table1", ROW.id) in answer.stdout
+    assert default_run_id(latest.about()) in answer.stdout
 
 
 def test_online_a_requeued_run_is_one_run_with_every_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +162,9 @@ def test_online_a_requeued_run_is_one_run_with_every_line_once(tmp_path: Path, m
         sinks = open_sinks(record, config, is_first=True)
         for update in range(1, 5):
             sinks.write(train_entry(update))
-        sinks.close(None)  # stopped while it evaluates: the evaluation comes with the next attempt
+        sinks.close(None)  # stopped during evaluation, which the next attempt logs
         sinks = open_sinks(record, config, is_first=True)
-        sinks.write(train_entry(4))  # repeated, alike, by a resume from an older checkpoint
+        sinks.write(train_entry(4))  # repeated identically after a resume from an older checkpoint
         sinks.write(eval_entry(4))
         sinks.close(None)
         write_run(record, config, range(5, 9))
@@ -178,7 +189,7 @@ def test_online_a_requeued_run_is_one_run_with_every_line_once(tmp_path: Path, m
 def test_paper_scale_says_the_difference_to_the_published_value(tmp_path: Path) -> None:
     record, config = new_record(tmp_path, "scale=paper", "data.root=somewhere")
     write_run(record, config, range(1, 3))
-    summary = read_back(offline_runs(record.path)[0])["summary"]
+    summary = read_back(record)["summary"]
     assert summary["delta/top1_pct"] == pytest.approx(78.5 - 80.18)
     assert summary["result/top1_best_pct"] == 78.5
     assert summary["eval/top1_pct"] == summary["deit_small/top1_pct"] == 77.0
@@ -189,15 +200,30 @@ def test_weights_are_an_artifact_where_asked_for(tmp_path: Path) -> None:
         record, config = new_record(tmp_path / name, f"tracker.upload_weights={asked}")
         record.weights_file.write_bytes(b"weights of this run")
         write_run(record, config, range(1, 3))
-        log = next(offline_runs(record.path)[0].glob("*.wandb")).read_bytes()
+        log = next(offline_segments(record.path)[0].glob("*.wandb")).read_bytes()
         assert (b"weights.safetensors" in log) == (name == "yes")
 
 
-def test_tags() -> None:
-    config = compose(ROW.overrides)
-    assert tags("table1", config) == [
-        "table1", "svite_plus", "deit_small", "sparsity=0.5", "data_sparsity=0.05", "scale=local",
+def test_tags_notes_and_entity_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ("tracker.tags=[ablation,july]", "tracker.notes='first try'", "tracker.entity=me")
+    record, config = new_record(tmp_path, *overrides)
+    assert record.config().tracker.tags == ("ablation", "july")
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        write_run(record, config, range(1, 3))
+        (run,) = server.runs.values()
+    assert run.about["tags"] == [
+        "table1", "svite_plus", "deit_small", "sparsity=0.5", "data_sparsity=0.05", "scale=smoke", "ablation", "july",
     ]  # fmt: skip
+    assert run.about["notes"] == "first try"
+    assert run.about["entity"] == "me"
+    team = compose(["tracker.entity=team"])
+    assert team.signature == compose([]).signature
+    assert choose_project(team.tracker) == WandbProject("repro-sparse-vit", "team")
+    assert choose_project(team.tracker, "other/project") == WandbProject("project", "other")
+    monkeypatch.setenv("WANDB_ENTITY", "of-the-shell")
+    assert choose_project(team.tracker) == WandbProject("repro-sparse-vit", "of-the-shell")
 
 
 def test_no_mirror_means_no_folder(tmp_path: Path) -> None:

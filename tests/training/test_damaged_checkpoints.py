@@ -15,12 +15,12 @@ import pytest
 import torch
 from small_runs import SHORT, VIT
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.errors import UserError
+from repro.evaluation.finished_model import finished_weights
 from repro.runs.record import record_for
 from repro.training import checkpoint
-from repro.training.finished import finished_weights
-from repro.training.task import EXIT_DONE, EXIT_FAILED, execute
+from repro.training.attempt import EXIT_DONE, EXIT_FAILED, execute
 
 CPU = torch.device("cpu")
 KILLS = 50
@@ -49,7 +49,7 @@ def test_killed_while_it_saves(tmp_path: Path) -> None:
         assert state["update"] >= reported, "a checkpoint that was saved is gone"
         assert torch.equal(state["weights"], torch.full((50000,), float(state["update"])))
         start = state["update"] + 1
-    assert len(list(tmp_path.glob("update-*.pt"))) <= checkpoint.KEPT + 1
+    assert len(list(tmp_path.glob("update-*.pt"))) <= checkpoint.KEEP_LAST + 1
 
 
 def _save_for_ever(folder: Path, start: int, writer: multiprocessing.connection.Connection) -> None:
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, dama
         checkpoint.save(tmp_path, update, {"update": update, "weights": torch.ones(1000)})
     newest = tmp_path / "update-000000002.pt"
     spoil(newest, damage)
-    with pytest.warns(RuntimeWarning, match=r"update-000000002.pt is damaged; going back"):
+    with pytest.warns(RuntimeWarning, match=r"update-000000002.pt is damaged; using the checkpoint before"):
         state = checkpoint.load_latest(tmp_path, CPU)
     assert state is not None
     assert state["update"] == 1
@@ -116,16 +116,16 @@ def test_nothing_begins_with_an_earlier_epoch_of_a_finished_run(tmp_path: Path) 
     dense = compose([*VIT, *SHORT, "method=dense"])
     origin = record_for(tmp_path, dense, "table1", "deit_tiny/dense")
     origin.create(dense, "table1", "deit_tiny/dense")
-    assert execute(origin.path, tell=lambda _: None) == EXIT_DONE
+    assert execute(origin.path, log=lambda _: None) == EXIT_DONE
     checkpoints = sorted(origin.checkpoint_dir.glob("update-*.pt"))
     assert len(checkpoints) == 2
     spoil(checkpoints[-1], "bit flipped")
-    omp = compose([*VIT, *SHORT, "method=omp"])
+    omp = compose([*VIT, *SHORT, "method=omp", "method.finetune.after=1"])
     begun = record_for(tmp_path, omp, "table1", "deit_tiny/omp-30")
     begun.create(omp, "table1", "deit_tiny/omp-30", starts_from=origin.path)
-    assert execute(begun.path, tell=lambda _: None) == EXIT_FAILED
-    assert f"begins with the weights of {origin.path}, which is finished and has lost its last checkpoint" in (
+    assert execute(begun.path, log=lambda _: None) == EXIT_FAILED
+    assert f"starts from the weights of {origin.path}, which is finished and has lost its last checkpoint" in (
         begun.status().reason or ""
     )
-    with pytest.raises(UserError, match="no last checkpoint that is whole"):
+    with pytest.raises(UserError, match="the last checkpoint is missing or damaged"):
         finished_weights(origin, "last")

@@ -17,7 +17,7 @@ from smoke_records import ROW, in_child, new_record
 
 from repro.runs.record import Record
 from repro.training import checkpoint
-from repro.training.task import EXIT_DONE, EXIT_FAILED
+from repro.training.attempt import EXIT_DONE, EXIT_FAILED
 
 CPU = torch.device("cpu")
 TESTS = Path(__file__).resolve().parents[1]

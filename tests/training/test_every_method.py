@@ -12,9 +12,8 @@ from torch import nn
 
 from repro.config import Config
 from repro.errors import UserError
-from repro.measure.layers import whole
-from repro.sparsity.masks import prunable_weights
-from repro.training.interruption import Interrupted
+from repro.interruption import Interrupted
+from repro.methods.weights.masks import prunable_weights
 from repro.training.loop import RunFailed
 
 PRUNED_ONCE = ("omp", "tp", "ssp")
@@ -58,7 +57,7 @@ def test_the_trained_model_is_as_sparse_as_the_row_says(name: str, tmp_path: Pat
     history = kept.of("masks")
     if config.method.weights is not None and config.method.weights.distribution is not None:
         drawn = name.startswith("svite") and "global" not in name
-        if config.method.weights.block is None:
+        if "block" not in config.method.weights.options:
             assert density == pytest.approx(1 - config.method.sparsity, abs=0.02 if drawn else 0.01)
         else:
             assert_the_whole_model_is_at_its_target(config, {n: int(w.count_nonzero()) for n, w in weights.items()})
@@ -80,10 +79,10 @@ def test_the_trained_model_is_as_sparse_as_the_row_says(name: str, tmp_path: Pat
 def assert_the_whole_model_is_at_its_target(config: Config, nonzero: dict[str, int]) -> None:
     """Within one block of it, and not above."""
     assert config.method.weights is not None
-    model, block = whole(config.model), config.method.weights.block
-    largest = {"entry": 1, "4x4": 16, "neuron": 4 * 4 * 12}[str(block)]
+    model, options = config.model.dense_model(), config.method.weights.options
+    largest = {"entry": 1, "4x4": 16, "neuron": 4 * 4 * 12}[options["block"]]
     left = 1 - config.method.sparsity
-    if config.method.weights.cost == "macs":
+    if options["cost"] == "macs":
         spent = model.attention_macs + sum(nonzero[layer.name] * layer.uses for layer in model.layers)
         assert 0 <= left * model.macs - spent < largest * 17
     else:
@@ -98,12 +97,12 @@ def test_weights_stay_sparse_after_every_update_and_in_the_average(name: str, tm
     (part,) = run.state.parts
     batches = iter(run.loader.batches(0, 0))
     for _ in range(4):
-        run._update(batches)
+        run.update(batches)
         state = {key: value.clone() for key, value in run.state.model.state_dict().items()}
         part.constrain(run.state.model)
         assert same(state, dict(run.state.model.state_dict()))
-    assert run.state.training.ema is not None
-    average = run.state.training.ema.module
+    assert run.state.optimization.ema is not None
+    average = run.state.optimization.ema.module
     part.constrain(average)
     inactive = copy.deepcopy(run.state.model)
     with torch.no_grad():
@@ -122,7 +121,7 @@ def test_the_gradient_that_is_scored_is_that_of_the_global_batch(micro: int, tmp
     """Whatever the accumulation: against one pass over all images at once."""
     plain = ("recipe.mixup=0", "recipe.drop_path=0", f"recipe.micro_batch={micro}")
     run = trainer(small_config("method=dense", *plain), tmp_path)
-    run._backward_only(3)
+    run.accumulate_gradients(3)
     scored = {
         name: weight.grad.clone() for name, weight in run.state.model.named_parameters() if weight.grad is not None
     }
@@ -132,7 +131,7 @@ def test_the_gradient_that_is_scored_is_that_of_the_global_batch(micro: int, tmp
             images.append(some)
             labels.append(names)
     run.state.model.zero_grad()
-    loss: nn.Module = run.state.training.loss
+    loss: nn.Module = run.state.optimization.loss
     loss(run.state.model(torch.cat(images)), torch.cat(labels)).backward()
     for name, weight in run.state.model.named_parameters():
         assert weight.grad is not None
@@ -146,7 +145,7 @@ def test_mixed_precision_scores_the_same_gradient(micro: int, tmp_path: Path) ->
     gradients = []
     for amp in ("none", "bfloat16"):
         run = trainer(small_config(*plain, f"recipe.amp={amp}"), tmp_path / amp)
-        run._backward_only(1)
+        run.accumulate_gradients(1)
         gradients.append({name: weight.grad for name, weight in run.state.model.named_parameters()})
     exact, mixed = gradients
     largest = 0.0
@@ -173,28 +172,28 @@ def test_methods_choose_in_mixed_precision_too(name: str, tmp_path: Path, dense:
 def test_preparation_changes_no_weight_by_itself(tmp_path: Path) -> None:
     run = trainer(small_config("method=dense"), tmp_path)
     before = {key: value.clone() for key, value in run.state.model.state_dict().items()}
-    run._backward_only(9)  # more than two epochs of batches
+    run.accumulate_gradients(9)  # more than two epochs of batches
     assert same(before, dict(run.state.model.state_dict()))
 
 
 def test_fine_tuning_is_half_as_long_at_half_the_rate(tmp_path: Path, dense: Weights) -> None:
     config = small_config("method=omp", "recipe.epochs=8")
-    assert config.own_recipe.epochs == 4
-    assert config.own_recipe.warmup_epochs == 0.5
-    assert config.own_recipe.peak_lr == config.recipe.peak_lr / 2
-    assert small_config("method=gmp").own_recipe is not None
-    assert small_config("method=gmp").own_recipe.epochs == 3
+    assert config.effective_recipe.epochs == 4
+    assert config.effective_recipe.warmup_epochs == 0.5
+    assert config.effective_recipe.peak_lr == config.recipe.peak_lr / 2
+    assert small_config("method=gmp").effective_recipe is not None
+    assert small_config("method=gmp").effective_recipe.epochs == 3
 
 
 def test_a_method_that_begins_with_trained_weights_refuses_to_begin_without(tmp_path: Path, dense: Weights) -> None:
-    with pytest.raises(UserError, match="begins with the weights of dense"):
+    with pytest.raises(UserError, match="starts from the weights of dense"):
         trainer(small_config("method=omp"), tmp_path)
     config = small_config("method=svite")
-    around = trainer(config, tmp_path).around
+    context = trainer(config, tmp_path).context
     from repro.training.loop import Trainer
 
     with pytest.raises(UserError, match="no other run"):
-        Trainer(config, splits_of(config), around, dense)
+        Trainer(config, splits_of(config), context, dense)
 
 
 @pytest.mark.parametrize("name", ["svite", "s2vite", "s2vite as released", "gmp", "spartan", "imp", "top_kast"])
@@ -204,7 +203,7 @@ def test_a_gradient_that_is_not_a_number_fails_the_run_with_a_reason(name: str, 
     images, labels = next(batches)
     poisoned = iter([(images * float("nan"), labels)] * 4)
     with pytest.raises(RunFailed, match="after update 1: a score is not a number"):
-        run._update(poisoned)
+        run.update(poisoned)
 
 
 @pytest.mark.parametrize("name", ["tp", "ssp", "omp"])
@@ -237,9 +236,9 @@ def test_masks_that_stay_are_asked_for_by_an_end_of_zero(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("recipe.optimizer=adamv", "recipe.optimizer=adamv: timm has none; nearest: adam"),
+        ("recipe.optimizer=adamv", "recipe.optimizer=adamv: timm has no such optimizer; nearest: adam"),
         ("method.weights.target=no.such.Thing", "no.such.Thing: no such class"),
-        ("method.weights.target=repro.errors.UserError", "repro.errors.UserError: not a repro.parts.MethodPart"),
+        ("method.weights.target=repro.errors.UserError", "repro.errors.UserError: not a repro.methods.base.MethodPart"),
     ],
 )
 def test_names_that_only_torch_can_check_are_refused_before_training(
@@ -251,5 +250,5 @@ def test_names_that_only_torch_can_check_are_refused_before_training(
 
 def test_growth_by_momentum_needs_an_optimizer_that_has_one(tmp_path: Path) -> None:
     config = small_config(*METHODS["svite momentum"], "recipe.optimizer=adagrad")
-    with pytest.raises(UserError, match="keeps no first moment"):
+    with pytest.raises(UserError, match=r"recipe\.optimizer has no first moment; use adamw"):
         trainer(config, tmp_path)

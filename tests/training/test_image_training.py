@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_runs import Kept, same, small_config, trainer
 
-from repro.training.interruption import Interrupted
+from repro.interruption import Interrupted
 
 CLASSES = 3
 

@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 from small_runs import Kept, small_config, trainer
 
-from repro.composition import compose
 from repro.config import Data
+from repro.config.compose import compose
 from repro.cores import cores_of_rank
-from repro.launch.overview import lines, render
 from repro.launch.plan import plan
-from repro.paper_tables import load_table
+from repro.launch.status import run_statuses
+from repro.launch.status_table import status_table
 from repro.runs.record import Record
+from repro.tables.loader import load_table
+from repro.training.attempt import EXIT_DONE, execute
 from repro.training.loader_hint import LoaderHint, loader_hint
-from repro.training.task import EXIT_DONE, execute
 
 
 def entries(*shares: float | None) -> list[dict[str, Any]]:
@@ -51,19 +53,19 @@ def data(*overrides: str) -> Data:
 
 def test_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    begins = "the loader took 34 % of the time between two entries: "
+    begins = "loading took 34 % of the time between two log entries; try "
     pil = data("data.workers=4", "data.decoder=pil")
-    assert loader_hint(34.2, pil, decodes=True, in_shards=False, ranks_here=2) == (
+    assert loader_hint(34.2, pil, decodes=True, in_shards=False, processes=2) == (
         f"{begins}data.workers=8 (now 4; 8 cores for each process), or data.decoder=fast, "
         "or pack the files into shards (repro shards)"
     )
-    assert loader_hint(34.2, data("data.workers=8"), decodes=True, in_shards=True, ranks_here=2) == (
+    assert loader_hint(34.2, data("data.workers=8"), decodes=True, in_shards=True, processes=2) == (
         f"{begins}more cores for each process"
     )
     digits = compose(["data=digits"]).data
-    assert "recipe.micro_batch" in loader_hint(34.2, digits, decodes=False, in_shards=False, ranks_here=1)
+    assert "recipe.micro_batch" in loader_hint(34.2, digits, decodes=False, in_shards=False, processes=1)
     videos = compose(["data=kinetics400", "data.root=/x", "backbone=timesformer_base", "scale=paper"]).data
-    said = loader_hint(34.2, videos, decodes=True, in_shards=False, ranks_here=1)
+    said = loader_hint(34.2, videos, decodes=True, in_shards=False, processes=1)
     assert said == f"{begins}data.workers=16 (now 10; 16 cores for each process)"
 
 
@@ -119,19 +121,19 @@ def test_a_run_that_waits_for_its_images_says_so(
     (run,) = plan(load_table("table1"), [row], "smoke", [0], tmp_path / "runs", overrides)
     run.record.create(run.config, "table1", row.id)
     assert execute(run.record.path) == EXIT_DONE
-    said = [line for line in capsys.readouterr().out.splitlines() if "the loader took" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "loading took" in line]
     assert len(said) == 1
     record = Record(run.record.path)
     assert record.status().hint == said[0]
     assert record.provenance()["data_decoder"] == "fast"
     assert "pillow" in record.provenance()["versions"]
     # While it runs, a status shows both; afterwards neither.
-    assert "loader" not in shown(lines([run], None))
+    assert "loader" not in shown(run_statuses([run], None))
     record.set_status(record.status().moved("running"))
     (record.path / "result.json").unlink()
-    monkeypatch.setattr("repro.launch.overview.why_alive", lambda *_: "a test says so")
     (again,) = plan(load_table("table1"), [row], "smoke", [0], tmp_path / "runs", overrides)
-    text = shown(lines([again], None))
+    with FileLock(record.path / "lock"):  # as a process that executes the run
+        text = shown(run_statuses([again], None))
     assert f"deit_tiny/dense: {said[0]}" in text
     assert "loader " in text.splitlines()[1]
 
@@ -139,6 +141,6 @@ def test_a_run_that_waits_for_its_images_says_so(
 def shown(entries: Any) -> str:
     console = Console(width=400, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     with console.capture() as captured:
-        console.print(render("table1", entries))
+        console.print(status_table("table1", entries))
     console.file.close()
     return captured.get()

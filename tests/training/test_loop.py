@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_runs import Kept, small_config, splits_of, trainer
 
-from repro.training.distributed import World
-from repro.training.evaluation import evaluate
+from repro.distributed import World
+from repro.training.accuracy import evaluate
 from repro.training.loop import RunFailed
 
 
@@ -70,10 +70,10 @@ def test_evaluation_counts_every_image_once() -> None:
 def test_ema_follows_the_weights_and_is_as_sparse(tmp_path: Path) -> None:
     run = trainer(small_config("method=svite", "method.sparsity=0.7", "recipe.ema_decay=0.999999"), tmp_path)
     # 1.5 million published iterations in 8 updates: the half-life stays the same share of the training.
-    assert run.state.training.ema is not None
-    assert run.state.training.ema.decay == pytest.approx(0.999999 ** (600 * 1281167 / 512 / 12), rel=1e-4)
+    assert run.state.optimization.ema is not None
+    assert run.state.optimization.ema.decay == pytest.approx(0.999999 ** (600 * 1281167 / 512 / 12), rel=1e-4)
     run.run()
-    averaged = dict(run.state.training.ema.module.named_parameters())
+    averaged = dict(run.state.optimization.ema.module.named_parameters())
     for name, parameter in run.state.model.named_parameters():
         if parameter.dim() in (2, 4):
             assert torch.all((averaged[name] == 0) >= (parameter == 0)), name

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from repro.training.precision import attention
+from repro.models.precision import attention
 
 CPU = torch.device("cpu")
 

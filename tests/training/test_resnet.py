@@ -9,8 +9,8 @@ import torch
 from small_runs import Weights, config_of, resnet_config, same, trainer
 from torch import nn
 
-from repro.models.export import masked_model
-from repro.sparsity.masks import prunable_weights
+from repro.inference.build import masked_model
+from repro.methods.weights.masks import prunable_weights
 
 
 @pytest.mark.parametrize("name", ["resnet svite", "resnet omp", "resnet gmp", "resnet tp"])
@@ -32,7 +32,7 @@ def running(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def test_the_average_has_the_average_of_what_batch_norms_saw(tmp_path: Path) -> None:
     run = trainer(resnet_config("method=dense"), tmp_path)
-    ema = run.state.training.ema
+    ema = run.state.optimization.ema
     assert ema is not None
     saved = run.state.state_dict()
     assert "bn1.running_var" in saved["model"]
@@ -40,7 +40,7 @@ def test_the_average_has_the_average_of_what_batch_norms_saw(tmp_path: Path) -> 
     expected = running(ema.module)
     batches = iter(run.loader.batches(0, 0))
     for _ in range(4):
-        run._update(batches)
+        run.update(batches)
         decay = ema.get_decay()
         for name, buffer in running(run.state.model).items():
             expected[name] = expected[name].lerp(buffer, 1 - decay) if buffer.is_floating_point() else buffer
@@ -54,7 +54,7 @@ def test_the_average_has_the_average_of_what_batch_norms_saw(tmp_path: Path) -> 
 def test_scoring_leaves_batch_norms_as_they_were(tmp_path: Path) -> None:
     run = trainer(resnet_config("method=dense"), tmp_path)
     before = {key: value.clone() for key, value in run.state.model.state_dict().items()}
-    run._backward_only(5)
+    run.accumulate_gradients(5)
     assert same(before, dict(run.state.model.state_dict()))
 
 
@@ -62,19 +62,19 @@ def test_evaluation_uses_what_was_remembered_and_changes_nothing(tmp_path: Path)
     run = trainer(resnet_config("method=dense"), tmp_path)
     run.run()
     before = {key: value.clone() for key, value in run.state.model.state_dict().items()}
-    accuracy = run._accuracy(run.state.model)
+    accuracy = run.evaluator.accuracy(run.state.model)
     assert same(before, dict(run.state.model.state_dict()))
     finished = masked_model(run.config, before)
     assert not finished.training
-    assert run._accuracy(finished) == accuracy, "as it is loaded again from its weights"
+    assert run.evaluator.accuracy(finished) == accuracy, "as it is loaded again from its weights"
     forgetful = {name: torch.zeros_like(value) if "running_mean" in name else value for name, value in before.items()}
-    assert run._accuracy(masked_model(run.config, forgetful)) != accuracy
+    assert run.evaluator.accuracy(masked_model(run.config, forgetful)) != accuracy
 
 
 def test_decay_and_momentum_are_the_recipes(tmp_path: Path) -> None:
     """SGD with Nesterov momentum; no weight decay on biases and norms."""
     run = trainer(resnet_config("method=dense"), tmp_path)
-    optimizer = run.state.training.optimizer
+    optimizer = run.state.optimization.optimizer
     assert isinstance(optimizer, torch.optim.SGD)
     names = {id(weight): name for name, weight in run.state.model.named_parameters()}
     for group in optimizer.param_groups:

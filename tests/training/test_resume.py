@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_runs import METHODS, Kept, same, small_config, trainer
 
-from repro.training.interruption import Interrupted
+from repro.interruption import Interrupted
 
 
 @pytest.mark.parametrize("name", ["dense", "s2vite_plus"])

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from repro.config import Config
-from repro.models.paths import PathSkippingBlock
+from repro.models.drop_path import PathSkippingBlock
 
 UPDATES, WINDOW = 200, 20
 # 200 updates of eight images, at a rate that learns; evaluated once.
@@ -73,7 +73,7 @@ def losses_of_the_step(config: Config, folder: Path, dense: Weights) -> list[flo
 def losses_of_the_plain_loop(config: Config, folder: Path, dense: Weights) -> list[float]:
     """The loss of every update of a loop that takes no short cut."""
     run = trainer(config, folder, dense)
-    model, training, parts = run.state.model, run.state.training, run.state.parts
+    model, training, parts = run.state.model, run.state.optimization, run.state.parts
     groups = training.optimizer.param_groups
     plain = torch.optim.AdamW(
         [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups],
@@ -112,8 +112,10 @@ def losses_of_the_plain_loop(config: Config, folder: Path, dense: Weights) -> li
                     total += loss.item() / run.loader.accumulate
             for part in parts:
                 part.after_backward(update)
-            if config.own_recipe.clip_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.own_recipe.clip_grad_norm, foreach=False)
+            if config.effective_recipe.clip_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(
+                    model.parameters(), config.effective_recipe.clip_grad_norm, foreach=False
+                )
             plain.step()
             for part in parts:
                 part.after_step(update)

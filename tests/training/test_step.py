@@ -11,12 +11,12 @@ from needs import needs
 from small_runs import METHODS, ON_TOKENS, RESNET, SHORT, Kept, Weights, config_of, same, small_config, trainer
 from torch import nn
 
-from repro.composition import compose
+from repro.config.compose import compose
 from repro.errors import UserError
-from repro.models.checkpointing import CheckpointedBlocks, checkpoint_activations
-from repro.models.compiling import compile_blocks, eager_where_watched
-from repro.tokens.dropping import DroppingBlocks
-from repro.training.interruption import Interrupted
+from repro.interruption import Interrupted
+from repro.models.activation_checkpointing import CheckpointedBlocks, checkpoint_activations
+from repro.models.compiling import compile_blocks, eager_if_hooked
+from repro.models.token_dropping import DroppingBlocks
 
 CHECKPOINTED = "run.checkpoint_activations=true"
 COMPILED = "run.compile=true"
@@ -90,8 +90,8 @@ def test_torchs_own_optimizers_update_all_weights_in_one_pass(
     name, momentum = override
     config = small_config(f"recipe.optimizer={name}", f"recipe.momentum={'null' if momentum is None else momentum}")
     run = trainer(config, tmp_path)
-    assert bool(run.state.training.optimizer.defaults.get("fused")) is is_fused
-    run._update(iter(run.loader.batches(0)))
+    assert bool(run.state.optimization.optimizer.defaults.get("fused")) is is_fused
+    run.update(iter(run.loader.batches(0)))
 
 
 @needs_compiler
@@ -125,19 +125,19 @@ def test_a_block_that_is_watched_runs_eagerly() -> None:
     values, seen = torch.ones(1, 2), []
     expected = model.blocks(values)
     handle = model.blocks[0][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    with eager_where_watched(model):
+    with eager_if_hooked(model):
         assert torch.equal(model.blocks(values), expected)
     assert len(seen) == 1
     handle.remove()
-    with eager_where_watched(model):
+    with eager_if_hooked(model):
         model.blocks(values)
     assert len(seen) == 1
 
 
 def test_nothing_to_compile_with_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repro.models.compiling.shutil.which", lambda _: None)
-    with pytest.raises(UserError, match=r"run\.compile=true: there is no C\+\+ compiler"):
+    with pytest.raises(UserError, match=r"run\.compile=true: found no C\+\+ compiler"):
         compile_blocks(nn.Linear(2, 2), torch.device("cpu"))
     monkeypatch.setattr("repro.models.compiling.importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match="no Triton"):
+    with pytest.raises(UserError, match="Triton is not installed"):
         compile_blocks(nn.Linear(2, 2), torch.device("cuda"))

@@ -12,14 +12,14 @@ from small_runs import Kept, Weights, same, trainer
 pytest.importorskip("av")
 pytest.importorskip("transformers")
 
-from repro.composition import compose
 from repro.config import Config
+from repro.config.compose import compose
 from repro.data import shapes_video
-from repro.models.anatomy import anatomy
+from repro.evaluation.inspection import inspect_model
+from repro.inference.export import export, load_exported
+from repro.interruption import Interrupted
+from repro.methods.weights.masks import prunable_weights
 from repro.models.backbone import build_model
-from repro.models.export import export, load_exported
-from repro.sparsity.masks import prunable_weights
-from repro.training.interruption import Interrupted
 
 LEARNT = ("method=ia_red2", "method.tokens.interpreters=1", "method.finetune.changes.epochs=2")
 
@@ -85,7 +85,7 @@ def test_a_finished_model_is_drawn_and_exported(videos: Path, tmp_path: Path) ->
     run.run()
     weights = run.state.model.state_dict()
     clips = torch.stack([run.splits.test[index][0] for index in range(3)])
-    found = anatomy(here, weights, clips)
+    found = inspect_model(here, weights, clips)
     assert (len(found["images"]), found["patch_size"]) == (8, 4)
     assert np.shape(found["kept"]) == (1, 8, 36), "frames, place by place"
     assert found["heads"] == [[], []]

@@ -17,10 +17,10 @@ import torch
 from small_runs import METHODS, ON_RESNET, ON_TOKENS, ON_VIDEO, Kept, config_of, few_videos, splits_of, video_config
 from torch import nn
 
+from repro.distributed import World, join_world, leave_world
 from repro.models.backbone import build_model
 from repro.tracking.sinks import Sinks
-from repro.training.distributed import World, join_world, leave_world
-from repro.training.loop import Surroundings, Trainer
+from repro.training.loop import RunContext, Trainer
 
 
 def digest(state: Any) -> str:
@@ -58,8 +58,8 @@ def train(name: str, folder: Path, world: World, dense: dict[str, torch.Tensor],
         state = runs[0].state
         seen.append([update, digest([part.state_dict() for part in state.parts]), digest(state.model.state_dict())])
 
-    around = Surroundings(world, Sinks([kept]), folder / f"{name} {len(overrides)}", note, lambda: None)
-    runs.append(Trainer(config, splits_of(config), around, dense if config.method.starts_from else None))
+    context = RunContext(world, Sinks([kept]), folder / f"{name} {len(overrides)}", note, lambda: None)
+    runs.append(Trainer(config, splits_of(config), context, dense if config.method.starts_from else None))
     assert runs[0].loader.accumulate == 2
     note(0, 0)
     result = runs[0].run()
@@ -72,8 +72,8 @@ def on_videos(name: str, folder: Path, world: World) -> dict[str, Any]:
     """The weights that a small video run ends with, as numbers, and its loss."""
     config = video_config(folder / "videos", *ON_VIDEO[name])
     begun_with = build_model(config.model, 0.0, 7).state_dict() if config.method.starts_from else None
-    around = Surroundings(world, Sinks([Kept()]), folder / f"video {name}", lambda *_: None, lambda: None)
-    run = Trainer(config, splits_of(config), around, begun_with)
+    context = RunContext(world, Sinks([Kept()]), folder / f"video {name}", lambda *_: None, lambda: None)
+    run = Trainer(config, splits_of(config), context, begun_with)
     loss = run.run()["loss_last"]
     return {"loss": loss, "weights": {key: value.tolist() for key, value in run.state.model.state_dict().items()}}
 

@@ -1,0 +1,1 @@
+"""The command line: one module per command. Heavy imports are inside functions, so that `repro --help` is fast."""

@@ -1,0 +1,91 @@
+"""Export a finished run's model, without the heads and neurons that it has pruned.
+
+Examples:
+  repro export deit_small/s2vite-40 --out exported
+  repro export runs/table1/deit_small/dense/local/seed0-1a2b3c4d --format onnx --out exported
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from repro.cli.options import SCALES, add_command, add_runs, announced, folder, set_threads
+from repro.errors import UserError
+
+
+def add_parser(commands: Any) -> None:
+    command = add_command(commands, "export", __doc__, run)
+    command.add_argument("what", metavar="RECORD_OR_ROW", help="folder of a record, or a row: deit_small/s2vite-40")
+    command.add_argument("words", nargs="*", metavar="OVERRIDES", help="overrides of the row's launch")
+    command.add_argument("--out", type=folder, required=True, metavar="DIR", help="output folder")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="epoch (default last)")
+    command.add_argument(
+        "--kernels",
+        choices=("measured", "dense"),
+        help="select the fastest kernel for each sparse layer by measuring here, or keep all layers dense (default "
+        "measured; with --format dense)",
+    )
+    command.add_argument(
+        "--format",
+        action="append",
+        choices=("onnx", "torch"),
+        default=[],
+        help="also write a graph that runs without repro: model.onnx, or model.pt2 of torch.export; may be repeated",
+    )
+    command.add_argument("--batch", type=int, default=8, metavar="N", help="batch size for the measurement (default 8)")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads for the measurement (default: all)")
+    command.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device to measure on (default auto)"
+    )
+    command.add_argument("--scale", choices=SCALES, default="local", help="scale of the row (default local)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the row (default 0)")
+    add_runs(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    with announced("loading torch"):
+        from repro.distributed import resolve_device
+        from repro.evaluation.finished_model import export_record
+        from repro.inference.kernel_selection import KernelSearch
+        from repro.launch.plan import finished_record
+
+    record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
+    if options.format and options.kernels == "measured":
+        raise UserError("--kernels measured: a graph has no operator for sparse kernels; leave out one of the options")
+    set_threads(options.threads)
+    search = None
+    if options.kernels != "dense" and not options.format:
+        search = KernelSearch(options.batch, str(resolve_device(options.device)), lambda line: print(f"  {line}"))
+    description = export_record(record, options.weights, options.out, search, list(dict.fromkeys(options.format)))
+    count, what = description["parameters"], f"{options.weights} epoch"
+    if record.is_adopted:
+        what = "adopted weights"
+    print(
+        f"{options.out}: {description['row']}, {what}: {count['stored']:,} parameters, "
+        f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
+    )
+    for graph in description["graphs"].values():
+        print(f"  {_graph_line(graph)}")
+    if description["kernels"] is not None:
+        print(f"  {_kernels_line(description['kernels'])}")
+    return 0
+
+
+def _graph_line(graph: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in graph["versions"].items())
+    return (
+        f"{graph['file']}: any number of images, layers dense; logits within "
+        f"{graph['largest_logit_difference']:.1g} of the model's (allowed: {graph['tolerance']:g} of the largest); "
+        f"tokens {graph['tokens']}; {versions}"
+    )
+
+
+def _kernels_line(kernels: Mapping[str, Any]) -> str:
+    device = f"{kernels['threads']} threads, {kernels['device']}" if kernels["threads"] else kernels["device"]
+    return (
+        f"{kernels['form'].replace('_', ' ')}: {len(kernels['layers'])} layers with sparse kernels, "
+        f"{1 / kernels['time_over_masked']['again']:.2f} times as fast as the masked model (limit, by what stays "
+        f"dense: {1 / kernels['limit_over_masked']:.2f}; batch {kernels['batch']}, {kernels['dtype']}, {device})"
+    )

@@ -1,0 +1,86 @@
+"""Checks of a config over several fields: values that are valid alone but do not fit together."""
+
+from __future__ import annotations
+
+from repro.config.costs import cost_models
+from repro.config.launcher import SlurmLauncher
+from repro.config.run_config import Config
+from repro.config.schedule import mask_schedule, training_length
+from repro.counting.schedule import Length
+
+
+def cross_checks(config: Config) -> list[str]:
+    """One message for each conflict; each names the key to change."""
+    errors = [*_method_errors(config), *config.model.errors()]
+    if config.run.checkpoint_activations and not config.model.token_blocks:
+        errors.append(
+            f"run.checkpoint_activations=true: backbone={config.backbone.name} has no transformer blocks; set it false"
+        )
+    weights = config.method.weights
+    missing = [
+        f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
+        for key, value in (weights.options if weights is not None else {}).items()
+        if value is None
+    ]
+    if missing:  # the checks below need these values
+        return [*errors, *missing]
+    errors += [*_recipe_errors(config), *_launcher_errors(config)]
+    for cost_model in cost_models(config.method):
+        errors += cost_model.errors(config.model, config.backbone.paper, config.method.name, config.backbone.name)
+    if config.data.images_per_epoch:
+        images = config.data.limit_train or config.data.images_per_epoch
+        errors += schedule_errors(config, training_length(config, images))
+    return errors
+
+
+def schedule_errors(config: Config, length: Length) -> list[str]:
+    """Conflicts between the mask schedule and the length of the training, which may be known only from the data."""
+    schedule = mask_schedule(config, length)
+    return [] if schedule is None else schedule.errors()
+
+
+def _method_errors(config: Config) -> list[str]:
+    method, model, backbone = config.method, config.model, config.backbone.name
+    errors = []
+    if method.weights is None and method.sparsity:
+        errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
+    if method.tokens is None:
+        if method.data_sparsity:
+            errors.append(
+                f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0"
+            )
+    elif not model.tokens:
+        errors.append(f"method={method.name}: selects tokens, backbone={backbone} has none")
+    elif method.tokens.needs_joint_attention and not model.has_joint_attention:
+        errors.append(
+            f"method={method.name}: needs blocks that attend once over all tokens, unlike those of backbone={backbone}"
+        )
+    return errors
+
+
+def _recipe_errors(config: Config) -> list[str]:
+    recipe = config.effective_recipe
+    micro_batch = min(recipe.micro_batch, recipe.global_batch)
+    errors = []
+    if recipe.global_batch % micro_batch:
+        errors.append(
+            f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"
+        )
+    if recipe.min_lr > recipe.peak_lr:
+        errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
+    if recipe.warmup_epochs >= recipe.epochs:
+        errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
+    if config.restarts and recipe.warmup_epochs:
+        errors.append("method.finetune.restarts: the learning rate restarts without warm-up; set warmup_epochs=0")
+    if (recipe.mixup > 0 or recipe.cutmix > 0) and micro_batch % 2:
+        errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
+    return errors
+
+
+def _launcher_errors(config: Config) -> list[str]:
+    launcher = config.launcher
+    if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
+        return [
+            f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
+        ]
+    return []

@@ -1,0 +1,220 @@
+"""Composes the `Config` of a run from Hydra overrides, with all errors in one message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from repro.config import Config, Data, method_options
+from repro.config.checks import cross_checks
+from repro.config.data_roots import needs_root, root_of
+from repro.config.groups import compose_groups, file_that_sets
+from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
+from repro.config.site import GROUPS as SITE_GROUPS
+from repro.config.site import site_defaults
+from repro.errors import UserError, did_you_mean
+from repro.locations import groups
+
+
+def compose(overrides: Iterable[str] = ()) -> Config:
+    """Compose the config of one run from Hydra overrides (`backbone=deit_small`, `method.sparsity=0.5`).
+
+    Site defaults (`repro.config.site`) apply where the overrides set nothing. Raises `UserError` that lists every wrong
+    group, key and value, each with the nearest valid names.
+    """
+    errors: list[str] = []
+    choices, values, deleted = _split(overrides, errors)
+    defaults = site_defaults()
+    composed = compose_groups({**{group: defaults[group] for group in SITE_GROUPS if group in defaults}, **choices})
+    if composed.model is None:
+        raise UserError(f"config: scale={composed.scale.name}: backbone={composed.backbone.name} is not run at it")
+    values = {**_site_values(composed, defaults), **values}
+    if isinstance(values.get("data.root"), dict):
+        try:
+            values["data.root"] = root_of(composed.data.name, values["data.root"])
+        except UserError as error:
+            values["data.root"] = None
+            errors += str(error).splitlines()
+    # Folders are set in the resolved config: `${x}` in their names is no interpolation.
+    folders = {key: values[key] for key in FOLDER_KEYS if isinstance(values.get(key), str)}
+    try:
+        errors += _apply(composed, {**values, **dict.fromkeys(folders, "")}, deleted)
+        return _validate(composed, folders, errors, lambda key: "" if key in values else file_that_sets(key, choices))
+    except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(_message([*errors, key + str(error).splitlines()[0]])) from None
+
+
+def with_data(data: Data, overrides: Sequence[str]) -> Data:
+    """Apply overrides to `data`: `data.root=/data/imagenet`, or `data=imagefolder` for another data set.
+
+    Another data set keeps the normalisation of `data`, which the model was trained with, unless an override sets it.
+    Raises `UserError` as `compose` does.
+    """
+    chosen = [text for text in overrides if text.startswith("data=")]
+    others = [text for text in overrides if text not in chosen]
+    is_same = not chosen or chosen[-1] == f"data={data.name}"
+    root = [f"data.root={quoted(data.root)}"] if is_same and data.root is not None else []
+    composed = compose([*(chosen or [f"data={data.name}"]), *root, *others]).data
+    set_keys = {text.partition("=")[0].removeprefix("data.") for text in others}
+    if is_same:
+        return data.model_copy(update={key: getattr(composed, key) for key in set_keys})
+    return composed.model_copy(update={key: getattr(data, key) for key in ("mean", "std") if key not in set_keys})
+
+
+def _split(overrides: Iterable[str], errors: list[str]) -> tuple[dict[str, str], dict[str, Any], list[str]]:
+    """Split overrides into choices of options, by group, values, by key, and deleted keys."""
+    choices: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    deleted: list[str] = []
+    for text in overrides:
+        try:
+            override = parse_override(text)
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        key, value = override.key, override.value
+        options = groups().get(key)
+        if override.is_deletion:
+            deleted.append(key)
+            values.pop(key, None)
+            choices.pop(key, None)
+        elif options is None:
+            values[key] = value
+        elif value in options:
+            choices[key] = str(value)
+        else:
+            errors.append(f"{text}: no {key} {value!r}{did_you_mean(str(value), options)}")
+    return choices, values, deleted
+
+
+def _site_values(composed: DictConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the site defaults that apply to a config: keys of its launcher, the folder of its data set."""
+    values = {}
+    for key, value in defaults.items():
+        section, _, name = key.partition(".")
+        if key == "data.root":
+            folder = value.get(composed.data.name) if isinstance(value, dict) else value
+            if folder is not None and needs_root(composed.data.name):
+                values[key] = os.path.expanduser(str(folder))
+        elif name and name in composed[section]:
+            values[key] = value
+    return values
+
+
+def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[str]) -> list[str]:
+    """Set values and delete keys in place; return one message for each key that does not exist."""
+    errors = []
+    model_keys = [f"model.{name}" for name in composed.backbone.local]
+    known = {*model_keys, *(key for key, _ in _leaves(OmegaConf.to_container(composed)))}
+    for key, value in values.items():
+        if key not in known:
+            errors.append(f"{key}: no such key{did_you_mean(key, known)}")
+        elif key not in model_keys:
+            OmegaConf.update(composed, key, value, merge=False)
+    if not isinstance(composed.model, DictConfig):
+        return [*errors, f"model={composed.model!r}: not a model; set its keys, such as model.depth=6"]
+    # `model` is a reference to one of the backbone's geometries. It becomes a copy before its own keys are set.
+    composed.model = OmegaConf.to_container(composed.model, resolve=True)
+    for key in model_keys:
+        if key in values:
+            OmegaConf.update(composed, key, values[key], merge=False)
+    for key in deleted:
+        section, _, name = key.rpartition(".")
+        parent = OmegaConf.select(composed, section) if section else None
+        if key in groups():
+            errors.append(f"~{key}: every run needs one; choose another: {', '.join(groups()[key])}")
+        elif isinstance(parent, DictConfig) and name in parent:
+            with open_dict(parent):
+                parent.pop(name)
+        else:
+            errors.append(f"~{key}: no such key{did_you_mean(key, known)}")
+    return errors
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict) or not node:
+        yield prefix, node
+        return
+    for key, child in node.items():
+        yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _validate(
+    composed: DictConfig, folders: Mapping[str, str], errors: list[str], file_of: Callable[[str], str]
+) -> Config:
+    """Resolve and check a config; `file_of` names the file that sets a key. Raises `UserError` with all `errors`."""
+    for key, value in _leaves(OmegaConf.to_container(composed)):
+        if value == MISSING:
+            errors.append(f"{key}: needs a value ({key}=...)")
+            OmegaConf.update(composed, key, None)
+    data = composed.data
+    if (
+        data.get("root") is None
+        and "data.root" not in _keys(errors)
+        and data.name in groups()["data"]
+        and needs_root(data.name)
+    ):
+        errors.append(f"data.root=null: data={data.name} needs the folder that holds train/ and val/; set data.root")
+    resolved: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    for key, folder in folders.items():
+        section, _, name = key.partition(".")
+        resolved[section][name] = folder
+    option_errors = method_options.settle(resolved["method"])
+    errors += option_errors
+    try:
+        config = Config.model_validate(resolved)
+    except ValidationError as error:
+        reported = _keys(errors)
+        for item in error.errors():
+            if (key := _key(item["loc"], resolved)) not in reported:
+                errors.append(file_of(key) + _message_of(key, item, resolved))
+        raise UserError(_message(errors)) from None
+    if not option_errors:  # a wrong option would be reported twice
+        errors += cross_checks(config)
+    if errors:
+        raise UserError(_message(errors))
+    return config
+
+
+def _keys(errors: Iterable[str]) -> set[str]:
+    """The keys that messages are about: `recipe.epochs=-1: ...`, `data.root: ...`."""
+    return {text.partition(":")[0].partition("=")[0] for text in errors}
+
+
+def _message_of(key: str, error: Mapping[str, Any], resolved: dict[str, Any]) -> str:
+    if error["type"] == "missing":
+        return f"{key}: needs a value ({key}=...)"
+    if key == "experiment":
+        return "experiment: its file must start with the line `# @package _global_`"
+    if error["type"] == "extra_forbidden":
+        section, _, name = key.rpartition(".")
+        valid = [other for other in OmegaConf.select(OmegaConf.create(resolved), section, default={}) if other != name]
+        return f"{key}: no such key{did_you_mean(name, valid)}"
+    return f"{key}={error['input']!r}: {error['msg'].lower()}"
+
+
+def _key(location: tuple[int | str, ...], resolved: Any) -> str:
+    """The key of a pydantic error as an override writes it.
+
+    pydantic adds the tag of a union (the launcher's name, a geometry's architecture) to the path of its fields: a word
+    that the config does not have and that is not the last one.
+    """
+    node, parts = resolved, []
+    for index, part in enumerate(location, start=1):
+        if isinstance(node, dict) and part not in node and index < len(location):
+            continue
+        parts.append(str(part))
+        node = node.get(part) if isinstance(node, dict) else None
+    return ".".join(parts)
+
+
+def _message(errors: list[str]) -> str:
+    if len(errors) == 1:
+        return f"config: {errors[0]}"
+    return f"config: {len(errors)} errors\n" + "\n".join(f"  {error}" for error in errors)

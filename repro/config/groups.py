@@ -1,0 +1,126 @@
+"""Hydra's composition of the config groups."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
+from repro.errors import UserError, did_you_mean
+from repro.locations import CONF_DIR, config_dirs
+
+Choices = tuple[tuple[str, str], ...]  # an option by group
+
+
+def compose_groups(choices: Mapping[str, str]) -> DictConfig:
+    """Compose the default config with these choices, by group: a new, unresolved config, as Hydra makes it.
+
+    Planning a table composes hundreds of rows that differ in few choices. Hydra needs about 50 ms for each, so results
+    are cached, and an option that sets nothing but its own section is composed only once. Raises `UserError` for a
+    config file that Hydra cannot compose.
+    """
+    composed: DictConfig = pickle.loads(_composed(tuple(sorted(choices.items())), config_dirs()))
+    return composed
+
+
+def data_section(name: str) -> DictConfig:
+    """The section of a data set, by its option."""
+    return _data_section(name, config_dirs())
+
+
+def file_that_sets(key: str, choices: Mapping[str, str]) -> str:
+    """The chosen file of the user's own that sets a key, as the start of a message; empty if none does."""
+    for group, option in choices.items():
+        for folder in config_dirs():
+            file = folder / group / f"{option}.yaml"
+            if folder == CONF_DIR or not file.is_file():
+                continue
+            is_global = file.read_text(encoding="utf-8").startswith("# @package _global_")
+            inside = key if is_global else key.removeprefix(f"{group}.")
+            if OmegaConf.select(OmegaConf.load(file), inside, throw_on_resolution_failure=False) is not None:
+                return f"{file}: "
+    return ""
+
+
+def hydra_overrides(overrides: Iterable[str]) -> list[str]:
+    """Overrides as Hydra's own command line takes them, with the search path."""
+    found = []
+    for text in overrides:
+        override = parse_override(text)
+        is_folder = override.key in FOLDER_KEYS and isinstance(override.value, str)
+        found.append(f"{override.key}={quoted(override.value)}" if is_folder else text)
+    return [*_search_path(config_dirs()), *found]
+
+
+def hydra_section(overrides: Iterable[str]) -> str:
+    """Hydra's own settings of a config, as YAML."""
+    return OmegaConf.to_yaml(_hydra("config", hydra_overrides(overrides), (), return_hydra_config=True).hydra)
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed(choices: Choices, folders: tuple[Path, ...]) -> bytes:
+    # Pickled, because OmegaConf takes nine times as long for a copy.
+    sections = {}
+    if not any(group == "experiment" for group, _ in choices):  # which sets keys of any section
+        found = {group: own_section(group, option, folders) for group, option in choices}
+        sections = {group: section for group, section in found.items() if section is not None}
+    others = tuple(choice for choice in choices if choice[0] not in sections)
+    composed = OmegaConf.create(compose_with_hydra(others, folders))
+    for group, section in sections.items():
+        composed[group] = section
+    return pickle.dumps(composed)
+
+
+@functools.lru_cache(maxsize=256)
+def compose_with_hydra(choices: Choices, folders: tuple[Path, ...]) -> DictConfig:
+    """Compose the default config with these choices. Do not change the result: it is cached."""
+    return _hydra("config", [f"{group}={option}" for group, option in choices], folders)
+
+
+@functools.cache
+def own_section(group: str, option: str, folders: tuple[Path, ...]) -> DictConfig | None:
+    """The section that an option sets; None if it sets other sections too, or if other options set this one."""
+    if group not in ("method", "launcher", "tracker"):  # a scale chooses data and recipe
+        return None
+    try:
+        alone = _hydra(f"{group}/{option}", [], folders)
+    except UserError:  # it overrides an option of another group
+        return None
+    return alone[group] if list(alone) == [group] else None
+
+
+@functools.cache
+def _data_section(name: str, folders: tuple[Path, ...]) -> DictConfig:
+    section: DictConfig = _hydra(f"data/{name}", [], folders).data
+    return section
+
+
+def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **options: Any) -> DictConfig:
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return hydra_compose(config_name, [*_search_path(folders), *overrides], **options)
+    except MissingConfigException as error:  # a file's defaults name an option that is not there
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        chosen_by = next((text for text in overrides if text.startswith("experiment=")), config_name)
+        raise UserError(
+            f"config: {chosen_by}: no {group} {option!r}{did_you_mean(option, error.options or ())}"
+        ) from None
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        text = " ".join(str(error).split()).partition(" Config search path:")[0]
+        raise UserError(f"config: {text}") from None
+
+
+def _search_path(folders: Iterable[Path]) -> list[str]:
+    """The override that makes Hydra look for options in the user's own folders too."""
+    own = [quoted(f"file://{folder}") for folder in folders if folder != CONF_DIR]
+    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []

@@ -1,0 +1,90 @@
+"""The config of one run: all sections, and values that depend on several of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
+
+from repro.config.backbone import Backbone
+from repro.config.data import Data
+from repro.config.execution import Run, Scale, Tracker
+from repro.config.launcher import Launcher
+from repro.config.method import PRETRAINED, Finetune, Method, StagedFinetune
+from repro.config.recipe import Recipe
+from repro.config.section import Section
+from repro.config.signature import FORMER_BATCHES, former_signature, signature
+from repro.counting.geometry import Geometry
+
+
+class Config(Section):
+    """The complete config of one run."""
+
+    seed: NonNegativeInt
+    backbone: Backbone
+    model: Geometry
+    method: Method
+    data: Data
+    recipe: Recipe
+    scale: Scale
+    launcher: Annotated[Launcher, Field(discriminator="name")]
+    tracker: Tracker
+    run: Run
+
+    @property
+    def effective_recipe(self) -> Recipe:
+        """The recipe of this run's training: `recipe`, changed if the method fine-tunes.
+
+        Warm-up keeps its share of the training, and the learning rate ends at that of the recipe.
+        """
+        finetune = self.method.finetune
+        if finetune is None:
+            return self.recipe
+        if isinstance(finetune, StagedFinetune):
+            changes = finetune.changes
+            return self.recipe.model_copy(update={**changes.model_dump(), "epochs": finetune.stages * changes.epochs})
+        epochs = max(1, round(self.recipe.epochs * finetune.epochs_fraction))
+        return self.recipe.model_copy(
+            update={
+                "epochs": epochs,
+                "warmup_epochs": self.recipe.warmup_epochs * epochs / self.recipe.epochs,
+                "lr": self.recipe.lr * finetune.lr_factor,
+            }
+        )
+
+    @property
+    def weights_after(self) -> float:
+        """The share of the other run's training whose weights this run starts from; 1 for its final weights."""
+        return self.method.finetune.after if isinstance(self.method.finetune, Finetune) else 1.0
+
+    @property
+    def earlier_epochs(self) -> float:
+        """Epochs of the other run's training that precede this one's; 0 for random or published initial weights."""
+        if self.method.starts_from in (None, PRETRAINED):
+            return 0.0
+        return self.weights_after * self.recipe.epochs  # the recipe is the other run's: see `Finetune`
+
+    @property
+    def stages(self) -> int:
+        """Number of equal stages of the training; the learning-rate schedule restarts with each."""
+        return self.method.finetune.stages if isinstance(self.method.finetune, StagedFinetune) else 1
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """Fractions of each stage at which the learning-rate schedule restarts as well."""
+        return self.method.finetune.restarts if isinstance(self.method.finetune, StagedFinetune) else ()
+
+    @property
+    def signature(self) -> str:
+        """sha256, in hex, of everything that can change a result."""
+        return signature(self.model_dump(mode="json"))
+
+    @property
+    def former_signature(self) -> str | None:
+        """The signature that records of this config had while batch sizes of one device counted; None if the same."""
+        micro_batch, finetune_micro_batch, eval_batch = FORMER_BATCHES.get(self.recipe.name, (None, None, None))
+        is_staged = isinstance(self.method.finetune, StagedFinetune)
+        is_usual = self.recipe.micro_batch == micro_batch and self.recipe.eval_batch == eval_batch
+        if is_usual and (not is_staged or self.effective_recipe.micro_batch == finetune_micro_batch):
+            return None  # without hashing, which takes a millisecond
+        return former_signature(self.model_dump(mode="json"))

@@ -1,0 +1,82 @@
+"""Defaults of a site or a user: `repro.yaml`, or the file that REPRO_CONFIG names.
+
+  data.root: {imagenet: /data/imagenet, kinetics400: /data/kinetics400}
+  run.root: /scratch/me/runs
+  launcher.partition: gpu
+  launcher.account: my_project
+
+Only settings that cannot change a result may be in it. Rows, experiments and the command line override them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from repro.config.execution import Run, Tracker
+from repro.config.launcher import InlineLauncher, LocalLauncher, SlurmLauncher
+from repro.errors import UserError, did_you_mean
+from repro.locations import groups
+from repro.typed_files import load_yaml
+
+VARIABLE = "REPRO_CONFIG"
+SECTIONS: Mapping[str, tuple[type[BaseModel], ...]] = {
+    "run": (Run,),
+    "launcher": (InlineLauncher, LocalLauncher, SlurmLauncher),
+    "tracker": (Tracker,),
+}
+GROUPS = ("launcher", "tracker")
+KEYS = frozenset(
+    ["data.root", "data.workers", *GROUPS]
+    + [f"{section}.{name}" for section, models in SECTIONS.items() for model in models for name in model.model_fields]
+)
+
+
+def site_file() -> Path | None:
+    """The file of site defaults; None if there is none. Raises `UserError` if REPRO_CONFIG names a missing one."""
+    variable = os.environ.get(VARIABLE)
+    if variable is not None:
+        file = Path(variable).expanduser()
+        if variable and not file.is_file():
+            raise UserError(f"{VARIABLE}={variable}: no such file")
+        return file if variable else None
+    places = (Path("repro.yaml"), Path("~/.config/repro.yaml").expanduser())
+    return next((place for place in places if place.is_file()), None)
+
+
+def site_defaults() -> Mapping[str, Any]:
+    """The defaults by key; `launcher` and `tracker` are options of these groups. Raises `UserError` for a wrong key."""
+    file = site_file()
+    return {} if file is None else _read(file.absolute(), file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(file: Path, _: int) -> Mapping[str, Any]:
+    content = load_yaml(file)[0]
+    if not isinstance(content, dict | None):
+        raise UserError(f"{file}: not a mapping of keys to values; write launcher.partition: gpu")
+    defaults = dict(_flat(content or {}))
+    for key, value in defaults.items():
+        if key not in KEYS:
+            raise UserError(f"{file}: {key}: not a site default{did_you_mean(key, KEYS)}")
+        if key in GROUPS and value not in groups()[key]:
+            raise UserError(f"{file}: no {key} {value!r}{did_you_mean(str(value), groups()[key])}")
+    for key in ("data.root", "run.root"):
+        if isinstance(defaults.get(key), str):
+            defaults[key] = os.path.expanduser(defaults[key])
+    return defaults
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots, down to those of a section: `launcher: {partition: gpu}` is `launcher.partition: gpu`."""
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and not prefix and "." not in key:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value

@@ -1,0 +1,1 @@
+"""W&B workspaces and reports of a table, built from its frame."""

@@ -1,0 +1,111 @@
+"""CIFAR-10 and CIFAR-100 from the published archives for Python, read and checked by torchvision."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets.utils import check_integrity
+
+from repro.config import Data, Recipe
+from repro.counting.geometry import Geometry
+from repro.data.in_memory import array_digest
+from repro.data.layouts import ARCHIVES, Archive, find_data
+from repro.data.splits import Splits, check_channels
+from repro.data.transforms import evaluation_transform, padded_crop_transform
+from repro.errors import UserError
+
+IMAGE_SIZE = 32
+_CLASSES: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Images in memory, uint8 (images, height, width, 3), transformed when they are indexed."""
+
+    pixels: Pixels
+    labels: Tensor
+    transform: Callable[[Image.Image], Any]  # of an RGB image
+    is_random: bool  # whether the transform draws from the global generators
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.pixels[index])), int(self.labels[index])
+
+    def take(self, indices: Tensor) -> ArrayImages:
+        return replace(self, pixels=self.pixels[indices.numpy()], labels=self.labels[indices])
+
+
+def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+    """Load the published splits, with the recipe's augmentation on the training images.
+
+    Training images are padded by 4 pixels and cropped, as is usual for CIFAR and as DeiT's code does for images of up
+    to 32 pixels, instead of being cropped and resized. Raises `UserError` for another image size, other channels, and
+    archives that are missing or not the published ones.
+    """
+    if model.image_size != IMAGE_SIZE:
+        raise UserError(f"model.image_size={model.image_size}: data={data.name} is 32x32; set model.image_size=32")
+    check_channels(data, model, channels=3)
+    train, test = (read_archive(data, is_training=is_training) for is_training in (True, False))
+    arrays = [(np.asarray(split.data), np.asarray(split.targets, dtype=np.int64)) for split in (train, test)]
+    transforms = (padded_crop_transform(data, recipe, model), evaluation_transform(data, recipe, model))
+    images = [
+        ArrayImages(pixels, torch.from_numpy(labels), transform, is_random)
+        for (pixels, labels), transform, is_random in zip(arrays, transforms, (True, False), strict=True)
+    ]
+    return Splits(
+        train=images[0],
+        test=images[1],
+        num_classes=len(train.classes),
+        fingerprint=array_digest(*arrays[0], *arrays[1]),
+    )
+
+
+def read_archive(data: Data, *, is_training: bool) -> CIFAR10:
+    """Read a split of the archive, which `data.download` fetches. Raises `UserError` if it is not the published one."""
+    root, archive = find_data(data), ARCHIVES[data.name]
+    assert root is not None
+    try:
+        with _only_one_unpacks(root, archive, is_fetched=data.download):
+            return _read(root, archive, _CLASSES[data.name], is_training=is_training, is_fetched=data.download)
+    except URLError as error:
+        raise UserError(
+            f"{archive.address}{archive.file}: cannot be fetched ({error.reason}); put it into data.root={root}"
+        ) from None
+    except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:  # another md5, cut off, no access
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"data.root={root}: {archive.file} and {archive.folder}/ in it are not what is published at "
+            f"{archive.address} ({reason}); remove them and fetch the archive again"
+        ) from None
+
+
+def _read(root: Path, archive: Archive, published: type[CIFAR10], *, is_training: bool, is_fetched: bool) -> CIFAR10:
+    is_packed = not (root / archive.folder).is_dir()
+    if is_packed and not is_fetched and not check_integrity(str(root / archive.file), published.tgz_md5):
+        raise RuntimeError("the archive has another md5")  # torchvision would fetch it again
+    return published(root, train=is_training, download=is_packed or is_fetched)
+
+
+def _only_one_unpacks(root: Path, archive: Archive, *, is_fetched: bool) -> AbstractContextManager[object]:
+    """A lock: runs that start together would unpack into one folder. A folder without write access needs none."""
+    if is_fetched:
+        root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / f".{archive.folder}.lock") if os.access(root, os.W_OK) else nullcontext()

@@ -1,0 +1,203 @@
+"""The folder layouts of `data.root`: which entries are data, and where the files of each split are.
+
+Folders are listed, no file is opened, and torch is not imported, so that `repro doctor` and a launch can check a root.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.config import Data
+from repro.errors import UserError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+# Folders and files that operating systems, file servers and notebooks add, besides hidden ones.
+_NOT_DATA = {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found", "Thumbs.db"}
+SHARDS, TARS = ".zip", (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
+KAGGLE_LABELS = "LOC_val_solution.csv"
+
+GENERATED = ("digits", "shapes", "shapes_video")
+VIDEOS = ("kinetics400", "shapes_video")
+_VALIDATION = ("val", "validation")
+_VIDEO_VALIDATION = (*_VALIDATION, "validate")  # Kinetics' own csv file is named validate.csv
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A data set that is published as one file: its name, the folder in it, where it is, and the number of classes."""
+
+    file: str
+    folder: str
+    address: str
+    classes: int
+
+
+ARCHIVES = {
+    "cifar10": Archive("cifar-10-python.tar.gz", "cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/", 10),
+    "cifar100": Archive("cifar-100-python.tar.gz", "cifar-100-python", "https://www.cs.toronto.edu/~kriz/", 100),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the files of a split are."""
+
+    folder: Path  # that file names are relative to
+    table: Path | None = None  # the csv file that gives each file its class; None where class folders do
+    is_packed: bool = False  # whether the files are in shards
+
+
+def find_data(data: Data) -> Path | None:
+    """The folder that holds the splits of `data`, if they need one. Raises `UserError` if loading them would."""
+    if data.name in GENERATED:
+        return None
+    if data.name in ARCHIVES:
+        return _find_archive(data)
+    find_split(data, "train")
+    find_split(data, "test")
+    return _splits_folder(data)
+
+
+def _find_archive(data: Data) -> Path:
+    """Return the folder that holds, or with `data.download` will hold, a published archive or its unpacked folder."""
+    archive, root = ARCHIVES[data.name], Path(str(data.root)).expanduser()
+    if not ((root / archive.folder).is_dir() or (root / archive.file).is_file() or data.download):
+        raise UserError(
+            f"data.root={root}: neither {archive.file} nor {archive.folder}/ in it; put the archive there "
+            f"({archive.address}{archive.file}), or set data.download=true"
+        )
+    return root
+
+
+def find_split(data: Data, split: str) -> Split:
+    """The files of a split of `data`, `train` or `test`. Raises `UserError` if it is missing or in another layout."""
+    folder = _splits_folder(data)
+    if data.name in VIDEOS:
+        return _video_split(folder, "train" if split == "train" else _video_validation(folder))
+    if split == "train":
+        return image_split(folder / "train")
+    return image_split(validation_folder(folder), may_be_flat=data.name == "imagenet")
+
+
+def image_split(folder: Path, may_be_flat: bool = False) -> Split:
+    """Find the images of one split: class folders, shards, or one flat folder with labels in Kaggle's csv file.
+
+    Raises `UserError` if `folder` is missing or holds none of these.
+    """
+    if not folder.is_dir():
+        expected = _unpack(folder.parent, folder.name) or f"expected {folder}/<class>/*.jpg (or set data.root)"
+        raise UserError(f"{folder}: no such folder; {expected}")
+    if _has_classes(folder):
+        return Split(folder)
+    files = visible_files(folder)
+    if any(name.endswith(SHARDS) for name in files):
+        return Split(folder, is_packed=True)
+    if any(name.endswith(TARS) for name in files):
+        raise UserError(f"{folder}: tar files are not read directly; repro shards {folder.parent} OUT converts them")
+    if not may_be_flat:
+        raise UserError(f"{folder}: no class folders in it; expected {folder}/<class>/*.jpg")
+    if not any(is_image(name) for name in files):
+        raise UserError(f"{folder}: no images and no class folders in it; expected *.JPEG or <wnid>/*.JPEG")
+    return Split(folder, table=kaggle_labels(folder))
+
+
+def imagenet_folder(root: Path) -> Path:
+    """Return the folder of `train/` and `val/`: CLS-LOC in Kaggle's download, otherwise `root` itself."""
+    return root / KAGGLE_IMAGES if (root / KAGGLE_IMAGES).is_dir() else root
+
+
+def validation_folder(root: Path) -> Path:
+    """Return `root/val` or `root/validation`; raise `UserError` if neither exists."""
+    for name in _VALIDATION:
+        if (root / name).is_dir():
+            return root / name
+    expected = _unpack(root, "val") or f"expected {root}/val/<class>/*.jpg"
+    raise UserError(f"{root}: no folder {' or '.join(_VALIDATION)} in it; {expected}")
+
+
+def kaggle_labels(folder: Path) -> Path:
+    """Find Kaggle's csv file of validation labels in `folder` or above; raise `UserError` if there is none."""
+    # At most: val, CLS-LOC, Data, ILSVRC, and the root of Kaggle's download.
+    for parent in (folder, *list(folder.parents)[: len(KAGGLE_IMAGES.parts) + 1]):
+        if (parent / KAGGLE_LABELS).is_file():
+            return parent / KAGGLE_LABELS
+    raise UserError(
+        f"{folder}: images without class folders need {KAGGLE_LABELS} in {folder.parent} or above; copy it there, or "
+        f"sort the images into {folder.name}/<wnid>/"
+    )
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder may hold data: hidden ones (`.ipynb_checkpoints`, `._0.jpg`) and others do not."""
+    return not name.startswith(".") and name not in _NOT_DATA
+
+
+def is_data_path(path: str) -> bool:
+    """Whether a relative path leads through data only."""
+    return all(map(is_data, posixpath.normpath(path).split("/")))
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the class folders in `folder`, sorted; none if the folder is missing."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_data(entry.name) and entry.is_dir())
+
+
+def visible_files(folder: Path) -> list[str]:
+    """Return the names of the data files in `folder`, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_data(entry.name) and not entry.is_dir())
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name has the ending of an image."""
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
+def _has_classes(folder: Path) -> bool:
+    """Whether class folders are in `folder`. Raises `UserError` if its only folder holds them, as in `train/train/`."""
+    classes = class_folders(folder)
+    if len(classes) == 1 and class_folders(folder / classes[0]) and not visible_files(folder / classes[0]):
+        raise UserError(f"{folder}: its only folder, {classes[0]}, holds folders and no files; move them to {folder}")
+    return bool(classes)
+
+
+def _unpack(root: Path, split: str) -> str:
+    """How to unpack the tar file of a split in `root`, such as ILSVRC2012_img_train.tar; empty if there is none."""
+    files = visible_files(root) if root.is_dir() else []
+    tar = next((name for name in files if name.endswith(TARS) and split in name.lower()), None)
+    return f"unpack {tar}: mkdir {root / split} && tar -xf {root / tar} -C {root / split}" if tar else ""
+
+
+def _splits_folder(data: Data) -> Path:
+    """The folder that holds the splits: `data.root`, or CLS-LOC in Kaggle's download of ImageNet."""
+    if data.root is None:
+        raise UserError(f"data.root=null: data={data.name} needs the folder that holds train/ and val/; set data.root")
+    root = Path(data.root).expanduser().absolute()
+    if not root.is_dir():
+        raise UserError(f"data.root={data.root}: no such folder; expected one that holds train/ and val/")
+    return imagenet_folder(root) if data.name == "imagenet" else root
+
+
+def _video_validation(root: Path) -> str:
+    for name in _VIDEO_VALIDATION:
+        if (root / name).is_dir() or (root / f"{name}.csv").is_file():
+            return name
+    raise UserError(f"{root}: no {' or '.join(_VIDEO_VALIDATION)}, folder or csv, in it")
+
+
+def _video_split(root: Path, name: str) -> Split:
+    table = root / f"{name}.csv"
+    if table.is_file():
+        return Split(root, table)
+    if not _has_classes(root / name):
+        raise UserError(f"{root}: neither {name}.csv nor class folders in {name}/; expected {name}/<class>/*.mp4")
+    return Split(root / name)

@@ -1,0 +1,249 @@
+"""Listing the files of a split, with the class of each. No torch: `repro shards` lists as a training does."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from repro.csv_files import read_csv, read_text, split_lines
+from repro.data.folder_files import FolderFiles
+from repro.data.layouts import (
+    IMAGE_ENDINGS,
+    VIDEO_ENDINGS,
+    Split,
+    class_folders,
+    is_data,
+    is_image,
+    kaggle_labels,
+    visible_files,
+)
+from repro.data.shards import Shards, open_shards
+from repro.errors import UserError, first_few
+
+STAT_THREADS = 16
+_TOLERATED_SHARE = 1000  # one file in so many may become unreadable during a run, and at least one
+_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files of a split."""
+
+    folder: Path  # that names are relative to
+    names: Sequence[str]  # in a fixed order; those from a csv file may be absolute
+    classes: Sequence[str]  # the name of each file's class
+    table: Path | None = None  # the csv file that gives the classes; None where class folders do
+    shards: Shards | None = None  # that hold the files, in the same order, if they are packed
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def class_names(self) -> list[str]:
+        """Return the classes that have a file, sorted."""
+        return sorted(set(self.classes))
+
+    def labels(self, class_names: Sequence[str]) -> list[int]:
+        """Return the class of each file as an index into `class_names`."""
+        index = {name: number for number, name in enumerate(class_names)}
+        return [index[name] for name in self.classes]
+
+    def files(self) -> FolderFiles | Shards:
+        """Return the files, to be read by their positions."""
+        return FolderFiles.of(self.folder, self.names) if self.shards is None else self.shards
+
+    def sizes(self) -> list[int]:
+        """Return the bytes of each file. Raise `UserError` for a file that is gone."""
+        if self.shards is not None:
+            return [int(size) for size in self.shards.sizes]
+        # Threads, because a network file system answers slowly but answers many at once.
+        step = max(1, -(-len(self.names) // STAT_THREADS))
+        parts = [self.names[start : start + step] for start in range(0, len(self.names), step)]
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            return [size for part in pool.map(partial(_sizes, self.folder), parts) for size in part]
+
+
+def list_images(split: Split) -> Listing:
+    """List the images of a split: by class, then by name.
+
+    Raises `UserError` for a class folder without images, and for an image that Kaggle's csv file does not name.
+    """
+    shards = None
+    if split.is_packed:
+        names, shards = open_shards(split.folder)
+        rows = sorted(range(len(names)), key=lambda row: _order(names[row]))
+        names, shards = [names[row] for row in rows], shards.take(np.array(rows))
+    elif split.table is None:
+        names = _in_class_folders(split.folder, IMAGE_ENDINGS)
+    else:
+        names = [name for name in visible_files(split.folder) if is_image(name)]
+    table = split.table
+    if table is None and not all("/" in name for name in names):  # Kaggle's flat folder, packed
+        table = kaggle_labels(split.folder)
+    classes = _folder_classes(names) if table is None else _kaggle_classes(split.folder, names, table)
+    return Listing(split.folder, names, classes, table, shards)
+
+
+def list_videos(split: Split) -> Listing:
+    """List the videos of a split: those in class folders, or the lines of its csv file.
+
+    A line is a path (relative to the file's folder, or absolute) and a class, separated by a space or a comma, as for
+    SlowFast and TimeSformer; or it has Kinetics' own columns, for files `<youtube_id>_<start>_<end>.mp4` (six digits
+    each) in `<split>/` or its class folders. Raises `UserError` for a class folder without videos, and for another csv
+    file.
+    """
+    if split.table is None:
+        names = _in_class_folders(split.folder, VIDEO_ENDINGS)
+        return Listing(split.folder, names, _folder_classes(names))
+    pairs = list(_video_table(split.folder, split.table))
+    if not pairs:
+        raise UserError(f"{split.table}: no videos in it")
+    return Listing(split.folder, [name for name, _ in pairs], [label for _, label in pairs], split.table)
+
+
+def count_files(split: Split, at_most: int) -> int:
+    """Count the images or videos in class folders, up to `at_most`, which shards and csv files are assumed to have."""
+    if split.table is not None or split.is_packed:
+        return at_most
+    endings = IMAGE_ENDINGS + VIDEO_ENDINGS
+    files = (name for each in class_folders(split.folder) for name in _files_below(split.folder, each, endings))
+    return sum(1 for _ in itertools.islice(files, at_most))
+
+
+def fingerprint(class_names: Sequence[str], *listings: Listing) -> str:
+    """Return 16 hex digits of the names, classes and sizes of files; their contents are not read.
+
+    Files in shards have the fingerprint of the folder that was packed. Raises `UserError` for a file that is gone.
+    """
+    digest = blake2b(digest_size=8)
+    for listing in listings:
+        digest.update("\0".join(listing.class_names()).encode(errors="surrogateescape") + b"\n")
+        for name, label, size in zip(listing.names, listing.labels(class_names), listing.sizes(), strict=True):
+            digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def tolerated(files: int) -> int:
+    """Return how many of so many files may become unreadable during a run."""
+    return max(1, files // _TOLERATED_SHARE)
+
+
+def _in_class_folders(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    names: list[str] = []
+    empty = []
+    for class_name in class_folders(folder):
+        found = sorted(_files_below(folder, class_name, endings), key=_order)
+        names += found
+        if not found:
+            empty.append(class_name)
+    if empty:
+        raise UserError(f"{folder}: no files in class folder {first_few(empty)}; valid endings: {' '.join(endings)}")
+    return names
+
+
+def _files_below(folder: Path, class_name: str, endings: tuple[str, ...]) -> Iterator[str]:
+    """Files of a class folder and its subfolders, by their names relative to `folder`."""
+    start = len(os.path.join(folder, ""))  # slicing, because relpath takes seconds for a million files
+    for parent, subfolders, files in os.walk(folder / class_name, followlinks=True):
+        subfolders[:] = [name for name in subfolders if is_data(name) and not _is_loop(parent, name)]
+        for name in files:
+            if is_data(name) and name.lower().endswith(endings):
+                yield os.path.join(parent, name)[start:]
+
+
+def _folder_classes(names: Sequence[str]) -> list[str]:
+    return [name.partition("/")[0] for name in names]
+
+
+def _is_loop(parent: str, subfolder: str) -> bool:
+    """Whether a subfolder is a link to a folder that contains it."""
+    path = os.path.join(parent, subfolder)
+    return os.path.islink(path) and Path(parent).resolve().is_relative_to(Path(path).resolve())
+
+
+def _order(name: str) -> tuple[str, str, str]:
+    """Sort key of a file: its class folder, its folder, its name (torchvision's order in class folders)."""
+    parent, _, file = name.rpartition("/")
+    return name.partition("/")[0], parent, file
+
+
+def _sizes(folder: Path, names: Sequence[str]) -> list[int]:
+    sizes = []
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            sizes.append(os.stat(path).st_size)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or remove it") from None
+    return sizes
+
+
+def _kaggle_classes(folder: Path, names: Sequence[str], table: Path) -> list[str]:
+    wnids = read_kaggle_labels(table)
+    unlabelled = [name for name in names if Path(name).stem not in wnids]
+    if unlabelled:
+        raise UserError(f"{table}: no line for {first_few(unlabelled)} of {folder}; use the csv file of the same data")
+    return [wnids[Path(name).stem] for name in names]
+
+
+def read_kaggle_labels(path: Path) -> dict[str, str]:
+    """Return the wnid of every image in Kaggle's csv file.
+
+    PredictionString is `wnid x y x y`, repeated for every box of that class. Raises `UserError` for another file.
+    """
+    wnids = {}
+    for line, record in read_csv(path, ("ImageId", "PredictionString")):
+        wnid = record["PredictionString"].partition(" ")[0]
+        if not wnid:
+            raise UserError(f"{path} line {line}: no wnid in PredictionString; use Kaggle's file")
+        wnids[record["ImageId"]] = wnid
+    return wnids
+
+
+def _video_table(root: Path, table: Path) -> Iterator[tuple[str, str]]:
+    """The name and the class of each video in a csv file."""
+    text = read_text(table)
+    header = text.partition("\n")[0]
+    if all(column in header for column in _KINETICS_COLUMNS):
+        return _kinetics_videos(root, table)
+    return _listed_videos(table, text, _separator(header))
+
+
+def _kinetics_videos(root: Path, table: Path) -> Iterator[tuple[str, str]]:
+    split = table.stem
+    folders = {_folder_key(name): name for name in class_folders(root / split)}
+    for line, record in read_csv(table, _KINETICS_COLUMNS):
+        label = record["label"]
+        try:
+            start, end = int(record["time_start"]), int(record["time_end"])
+        except ValueError:
+            raise UserError(f"{table} line {line}: times are whole seconds; use Kinetics' file") from None
+        name = f"{record['youtube_id']}_{start:06d}_{end:06d}.mp4"
+        yield f"{split}/{folders.get(_folder_key(label), label)}/{name}" if folders else f"{split}/{name}", label
+
+
+def _folder_key(label: str) -> str:
+    """A class name as it is compared with folders: downloaders write `air drumming` as `air_drumming`, too."""
+    return label.replace("_", " ").strip().lower()
+
+
+def _listed_videos(table: Path, text: str, separator: str) -> Iterator[tuple[str, str]]:
+    for number, values in split_lines(table, text, separator):
+        while not values[-1]:
+            values.pop()
+        if len(values) < 2 or (separator != " " and len(values) > 2):
+            columns = f"{len(values)} column{'s' * (len(values) != 1)}"
+            raise UserError(f"{table} line {number}: expected a path and a class, found {columns}")
+        yield " ".join(values[:-1]), values[-1]  # a path may contain spaces
+
+
+def _separator(line: str) -> str:
+    """What separates a path and a class: the class has no folder in it, the path may have commas and spaces."""
+    return next((sep for sep in ("\t", ",", ";") if sep in line and "/" not in line.rpartition(sep)[2]), " ")

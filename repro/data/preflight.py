@@ -1,0 +1,56 @@
+"""Checks of the data in `data.root` before a run starts, by listing the files. No torch."""
+
+from __future__ import annotations
+
+from repro.config import Config, Data
+from repro.counting.geometry import Geometry, TimeSformer
+from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
+from repro.data.listing import count_files, fingerprint, list_images, list_videos
+from repro.errors import UserError
+
+
+def check_fits(config: Config) -> None:
+    """Raise `UserError` if the data in `data.root` do not fit the config, as far as folders and csv files show."""
+    data, model, recipe = config.data, config.model, config.recipe
+    find_data(data)
+    if data.name in GENERATED:
+        return
+    if data.name in ARCHIVES:
+        if model.num_classes != (classes := ARCHIVES[data.name].classes):
+            raise UserError(f"data={data.name}: has {classes} classes; set model.num_classes={classes}")
+        return
+    train, test = find_split(data, "train"), find_split(data, "test")
+    channels = len(data.mean)
+    class_names = class_folders(train.folder) if train.table is None else list_videos(train).class_names()
+    wrong = []
+    if model.in_chans != channels:
+        wrong.append(f"model.in_chans={channels}")
+    if len(class_names) not in (0, model.num_classes):  # 0: in shards, which are not read here
+        wrong.append(f"model.num_classes={len(class_names)}")
+    images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
+    if not images:
+        raise UserError(f"{train.folder}: holds no {'videos' if data.name in VIDEOS else 'images'}")
+    if data.limit_train is not None and images < data.limit_train:
+        wrong.append("data.limit_train=null")
+    if data.limit_test is not None and count_files(test, data.limit_test) < data.limit_test:
+        wrong.append("data.limit_test=null")
+    if images < recipe.global_batch:
+        fits = images - images % recipe.micro_batch
+        wrong.append(f"recipe.global_batch={fits or images}")
+    if wrong:
+        raise UserError(f"{train.folder}: its images do not fit the config; set {' '.join(wrong)}")
+
+
+def has_fingerprint(data: Data, model: Geometry, trained_on: str) -> bool:
+    """Whether the data have this fingerprint, apart from unreadable videos. Raises what `find_split` raises."""
+    if data.name in ARCHIVES:  # one published file, whose md5 is checked when it is read
+        return find_data(data) is not None
+    train, test = find_split(data, "train"), find_split(data, "test")
+    if data.name not in VIDEOS:
+        images = list_images(train), list_images(test)
+        return fingerprint(images[0].class_names(), *images) == trained_on
+    from repro.data.video_inspection import saved_listing, usable_videos, video_fingerprint  # needs PyAV
+
+    assert isinstance(model, TimeSformer)
+    videos = [usable_videos(list_videos(split), model.frames) for split in (train, test)]
+    return trained_on == video_fingerprint(*videos) or saved_listing(trained_on, *videos) is not None

@@ -1,0 +1,63 @@
+"""Files that become unreadable after they were listed, and the files of the same class that replace them."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from repro.data.listing import tolerated
+from repro.distributed import World
+from repro.errors import UnreadableError, UserError
+
+T = TypeVar("T")
+
+
+class UnreadableFiles:
+    """The unreadable files of a split. `marks`, uint8 (files,), are 1 for them in all loader processes of a rank."""
+
+    def __init__(self, files: int, unreadable: Iterable[int] = ()) -> None:
+        # Anonymous memory, which forked workers share: torch's shared tensors need space in /dev/shm.
+        self.marks = torch.frombuffer(mmap.mmap(-1, max(1, files)), dtype=torch.uint8)[:files]
+        for index in unreadable:
+            self.marks[index] = 1
+
+    def read(self, index: int, labels: Tensor, positions: Tensor, read: Callable[[int], T]) -> T:
+        """Return `read(index)`, or that of the next readable file of the same class if it raises `UnreadableError`.
+
+        All other files keep their places, so a resumed run sees what it would have seen. `labels` and `positions` (in
+        `marks`) are those of the files that may be read, int64 (n,). Raises `UserError` if no file of the class is
+        left, or more files are unreadable than `tolerated`.
+        """
+        label = labels[index]
+        candidate = index
+        for _ in range(len(labels)):
+            position = int(positions[candidate])
+            if labels[candidate] == label and not self.marks[position]:
+                try:
+                    return read(candidate)
+                except UnreadableError as error:
+                    self._mark(position, error)
+            candidate = (candidate + 1) % len(labels)
+        raise UserError(f"no file of class {int(label)} can be read any more; restore the files")
+
+    def _mark(self, position: int, error: UnreadableError) -> None:
+        self.marks[position] = 1
+        count, most = int(self.marks.sum()), tolerated(len(self.marks))
+        if count > most:
+            raise UserError(
+                f"{error}; {count} files have become unreadable since they were listed, at most {most} may; "
+                "repro doctor --data lists all of them: restore them and launch again, or remove them and "
+                "the folder of the run"
+            ) from None
+        print(f"{error}; the next file of its class replaces it", file=sys.stderr, flush=True)
+
+
+def count_unreadable(splits: Sequence[UnreadableFiles], world: World) -> int:
+    """Count the files that became unreadable on any rank. Every rank must call it."""
+    marks = (world.total(split.marks.to(world.device, torch.int64)) for split in splits)
+    return sum(int((ranks > 0).sum()) for ranks in marks)

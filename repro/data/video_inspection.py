@@ -1,0 +1,202 @@
+"""Which videos of a data set are usable: each file is decoded once, and the result is cached."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+from filelock import FileLock
+
+from repro.data.cache import user_cache
+from repro.data.listing import STAT_THREADS, Listing, tolerated
+from repro.data.video_decoding import Inspection, inspect
+from repro.errors import UserError, first_few
+from repro.files import write_text
+
+SAVE_EVERY = 2048  # inspections: they survive a job that is killed
+REPORT_EVERY_S = 30.0
+Report = Callable[[int, int], None]
+_RULES = 2  # version of `inspect`: results of another one are not reused
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Usable videos of a split."""
+
+    folder: Path
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    frames: tuple[int, ...]  # the number of frames of each
+    skipped: tuple[str, ...] = ()  # the other videos of the split, a line each: name and reason
+    lost: tuple[str, ...] = ()  # names of those usable when the run began and unreadable now
+
+
+def usable_videos(listing: Listing, least_frames: int) -> Videos:
+    """Return the videos with at least `least_frames` frames. Raises `UserError` if none is left, or none of a class."""
+    usable, skipped = inspect_videos(listing, least_frames)
+    if not usable:
+        paths = (
+            f"; paths in {listing.table.name} are absolute, or relative to {listing.folder}" if listing.table else ""
+        )
+        raise UserError(f"{listing.folder}: none of {len(skipped)} videos can be used; {skipped[0]}{paths}")
+    names, classes, frames = zip(*usable, strict=True)
+    if missing := sorted(set(listing.classes) - set(classes)):
+        raise UserError(f"{listing.folder}: no usable video of class {first_few(missing)}; the first: {skipped[0]}")
+    return Videos(listing.folder, names, classes, frames, tuple(skipped))
+
+
+def inspect_videos(
+    listing: Listing, least_frames: int, report: Report | None = None
+) -> tuple[list[tuple[str, str, int]], list[str]]:
+    """Return name, class and number of frames of each usable video, and a line for each other: name and reason.
+
+    A result is cached for as long as the file's size and time stay the same. `report` is called with the number of
+    files inspected and of all that are not in the cache (default: print the progress now and then).
+    """
+    usable, skipped = [], []
+    inspections = _inspected(listing, report or _progress(listing.folder))
+    for name, label, inspection in zip(listing.names, listing.classes, inspections, strict=True):
+        fault = inspection.fault
+        if not fault and inspection.frames < least_frames:
+            plural = "s" * (inspection.frames != 1)
+            fault = f"too short: {inspection.frames} frame{plural}, a clip has {least_frames}"
+        if fault:
+            skipped.append(f"{os.path.join(listing.folder.name, name)}: {fault}")
+        else:
+            usable.append((name, label, inspection.frames))
+    return usable, skipped
+
+
+def video_fingerprint(*splits: Videos) -> str:
+    """Return 16 hex digits of the names, classes and lengths of videos."""
+    digest = blake2b(digest_size=8)
+    for videos in splits:
+        for entry in zip(videos.names, videos.classes, videos.frames, strict=True):
+            digest.update(("\0".join(map(str, entry)) + "\n").encode(errors="surrogateescape"))
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def save_listing(fingerprint: str, *splits: Videos) -> None:
+    """Save the list of videos of a fingerprint in the user's cache folder, for `saved_listing`."""
+    path = _listing_file(fingerprint)
+    if not path.is_file():
+        with contextlib.suppress(OSError):  # without a cache, a run can only be resumed with exactly the same videos
+            columns = [[videos.names, videos.classes, videos.frames] for videos in splits]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(columns) + "\n")
+
+
+def saved_listing(fingerprint: str, *splits: Videos) -> tuple[Videos, ...] | None:
+    """Return the videos of this fingerprint, which a run has trained on, in place of those usable now.
+
+    Those that have become unreadable since are `lost`; videos that were added are ignored. None if too many are lost,
+    one has become another video, or the fingerprint is not in the cache.
+    """
+    try:
+        columns = json.loads(_listing_file(fingerprint).read_text(encoding="utf-8"))
+        saved = [Videos(now.folder, *map(tuple, each)) for now, each in zip(splits, columns, strict=True)]
+    except (OSError, ValueError, TypeError):
+        return None
+    if video_fingerprint(*saved) != fingerprint:
+        return None
+    resumed = []
+    for now, before in zip(splits, saved, strict=True):
+        usable_now = {name: rest for name, *rest in zip(now.names, now.classes, now.frames, strict=True)}
+        entries = zip(before.names, before.classes, before.frames, strict=True)
+        if any(usable_now.get(name, rest) != rest for name, *rest in entries):
+            return None
+        lost = tuple(name for name in before.names if name not in usable_now)
+        if len(lost) > tolerated(len(before.names)):
+            return None
+        prefixes = tuple(f"{os.path.join(now.folder.name, name)}: " for name in lost)
+        skipped = tuple(line for line in now.skipped if not prefixes or not line.startswith(prefixes))
+        resumed.append(replace(before, skipped=skipped, lost=lost))
+    return tuple(resumed)
+
+
+def _listing_file(fingerprint: str) -> Path:
+    return user_cache() / f"videos-of-{fingerprint}.json"
+
+
+def _inspected(listing: Listing, report: Report) -> list[Inspection]:
+    folder_digest = blake2b(str(listing.folder).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    cache = user_cache() / f"videos-{folder_digest}-{_RULES}.json"
+    with _locked(cache), contextlib.ExitStack() as stack:
+        pool = ThreadPoolExecutor(STAT_THREADS)
+        stack.callback(pool.shutdown, cancel_futures=True)  # no pending task starts after an exception
+        cached = _read_cache(cache)
+        versions = list(pool.map(lambda name: _version(listing.folder / name), listing.names))
+        pending = [
+            (name, version)
+            for name, version in zip(listing.names, versions, strict=True)
+            if cached.get(name, [])[: len(version)] != version
+        ]
+        for start in range(0, len(pending), SAVE_EVERY):
+            chunk = pending[start : start + SAVE_EVERY]
+            inspections = pool.map(inspect, [listing.folder / name for name, _ in chunk])
+            try:
+                for done, ((name, version), found) in enumerate(zip(chunk, inspections, strict=True), start=start + 1):
+                    cached[name] = [*version, found.frames, found.fault]
+                    report(done, len(pending))
+            finally:  # also if it is interrupted
+                with contextlib.suppress(OSError):  # without a cache, the next run inspects the videos again
+                    write_text(cache, json.dumps(cached) + "\n")
+    return [Inspection(int(cached[name][2]), str(cached[name][3])) for name in listing.names]
+
+
+def _progress(folder: Path) -> Report:
+    """Return a function that prints, now and then, how many files are inspected and the time left."""
+    started = reported = time.monotonic()
+
+    def report(done: int, count: int) -> None:
+        nonlocal reported
+        now = time.monotonic()
+        if now - reported >= REPORT_EVERY_S:
+            reported = now
+            left_min = (now - started) / done * (count - done) / 60
+            progress = f"{folder}: {done:,} of {count:,} videos inspected, about {left_min:,.0f} minutes left"
+            print(f"{progress}; if this is interrupted, what is done is kept", flush=True)
+
+    return report
+
+
+@contextlib.contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    """Let one process of a machine inspect, and the others wait for its cache."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache.with_suffix(".lock"))
+        lock.acquire()
+    except (OSError, NotImplementedError):  # a folder that is not writable, or a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read_cache(cache: Path) -> dict[str, list[int | str]]:
+    """Results by file name: size, time, number of frames, fault. Empty if the cache is missing or damaged."""
+    try:
+        results: dict[str, list[int | str]] = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return results
+
+
+def _version(path: Path) -> list[int]:
+    """Size and time of a file, which change when it does; zeros if it is missing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [0, 0]
+    return [stat.st_size, stat.st_mtime_ns]

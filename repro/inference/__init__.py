@@ -1,0 +1,1 @@
+"""Finished models made small and fast: physical shrinking, sparse kernels, export."""

@@ -1,0 +1,153 @@
+"""Export a finished model as a graph that runs without this code: ONNX or `torch.export`.
+
+The batch size is dynamic. Before anything is written, the graph's logits are compared with the model's.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import importlib.util
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.counting.geometry import Geometry
+from repro.errors import UserError
+from repro.inference.logits import logits_of
+from repro.inference.shrink import align
+from repro.models.token_dropping import mask_instead_of_dropping
+
+OPSET = 25  # the newest that both torch's exporter writes and onnxruntime reads
+TOLERANCE = 1e-4  # of the graph's logits, relative to the model's largest logit (or to 1)
+CHECKED_BATCHES = (1, 3, 8)
+_EXAMPLE_BATCH = 2  # torch.export takes a size of 1 for a constant
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A checked graph: the content of its file and its description in `model.json`."""
+
+    content: bytes
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format of graphs.
+
+    `write` converts a program with metadata into the content of the file, a function that runs that content, and the
+    versions of the packages that took part.
+    """
+
+    file: str  # its name in an export
+    write: Callable[[torch.export.ExportedProgram, Mapping[str, str]], tuple[bytes, Run, dict[str, Any]]]
+
+
+def build_graph(model: nn.Module, geometry: Geometry, name: str, metadata: Mapping[str, str]) -> Graph:
+    """Build the graph of a model in evaluation mode, on the CPU; the model is not changed.
+
+    Tokens are dropped in the graph if the model drops a fixed number of them. If the number depends on the image they
+    are hidden from attention instead, because a graph has one shape for all images of a batch: logits are the same and
+    no time is saved. `metadata` is stored in the file. Raises `UserError` for an unknown or missing format, a model
+    that samples, or one that torch cannot export, and `ArithmeticError` if the graph's logits differ from the model's.
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format {name}: valid: {', '.join(FORMATS)}")
+    images = torch.randn(max(CHECKED_BATCHES), *geometry.input_shape, generator=torch.Generator().manual_seed(1))
+    expected = logits_of(model, images, seed=0)
+    if not torch.equal(expected, logits_of(model, images, seed=1)):
+        raise UserError(f"--format {name}: this model samples tokens at random in evaluation; a graph cannot")
+    static = align(copy.deepcopy(model))  # odd widths are slow in onnxruntime too
+    is_hiding = mask_instead_of_dropping(static)
+    batch = torch.export.Dim("batch", min=1, max=2**16)
+    try:
+        program = torch.export.export(static, (images[:_EXAMPLE_BATCH],), dynamic_shapes=({0: batch},))
+    except Exception as error:  # torch raises exceptions of many unrelated classes here
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"--format {name}: torch.export cannot trace this model ({type(error).__name__}: {first_line}); export "
+            "without --format instead"
+        ) from error
+    content, run, versions = FORMATS[name].write(program, metadata)
+    difference = max(float((run(images[:size]) - expected[:size]).abs().max()) for size in CHECKED_BATCHES)
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ArithmeticError(f"logits of the {name} graph differ from the model's by {difference:.2g}")
+    shape = ", ".join(str(size) for size in geometry.input_shape)
+    about = {
+        "file": FORMATS[name].file,
+        "input": f"images: float32 (batch, {shape})",
+        "output": f"logits: float32 (batch, {geometry.num_classes})",
+        "checked_batches": list(CHECKED_BATCHES),
+        "largest_logit_difference": difference,
+        "tolerance": TOLERANCE,
+        "tokens": "hidden, not dropped: logits are the same, no time is saved" if is_hiding else "as the model",
+        "versions": versions,
+    }
+    return Graph(content, about)
+
+
+def _onnx(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> tuple[bytes, Run, dict[str, Any]]:
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UserError(f"--format onnx: {', '.join(missing)} is not installed; pip install 'repro-sparse-vit[onnx]'")
+    import onnxruntime
+
+    try:
+        exported: Any = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+        )
+    except torch.onnx.OnnxExporterError as error:
+        first_line = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(
+            f"--format onnx: ONNX cannot express this model ({first_line}); --format torch may work"
+        ) from error
+    proto = exported.model_proto
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    if opsets.get("") != OPSET:
+        raise ArithmeticError(f"torch wrote opset {opsets.get('')}, not {OPSET}")
+    for key, value in metadata.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    content: bytes = proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    return content, run, {"opset": OPSET, **_versions("torch", *packages)}
+
+
+def _torch(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> tuple[bytes, Run, dict[str, Any]]:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"about.json": json.dumps(dict(metadata))})
+    content = buffer.getvalue()
+    loaded = torch.export.load(io.BytesIO(content)).module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = loaded(images)
+        return logits
+
+    return content, run, _versions("torch")
+
+
+FORMATS = {"onnx": Format("model.onnx", _onnx), "torch": Format("model.pt2", _torch)}
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in packages}

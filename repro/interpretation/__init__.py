@@ -1,1 +1,0 @@
-"""Where a model looks: heat maps, how well they find objects, and which patches stayed."""

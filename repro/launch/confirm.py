@@ -1,0 +1,68 @@
+"""The question before a launch that costs GPU hours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from repro.config import Launcher, SlurmLauncher
+from repro.errors import UserError
+from repro.launch.cost_estimate import estimates, known_throughput
+from repro.launch.decide import Decision, starting
+from repro.launch.plan import PlannedRun
+from repro.launch.print_plan import print_plan
+
+ASKS_AT_SCALES = ("paper", "mini")
+
+
+def confirm(name: str, decisions: Sequence[Decision], yes: bool, console: Console) -> set[Path] | None:
+    """Print the plan and ask; returns the records that the user has confirmed, None if no question is needed.
+
+    It is needed before anything is submitted to a cluster, and before models of the published size are trained
+    anywhere. Raises `UserError` if the answer is no, or there is no terminal.
+    """
+    config = decisions[0].run.config
+    launcher, scale = config.launcher, config.scale.name
+    runs = starting(decisions)
+    if yes or (launcher.runs_here and scale not in ASKS_AT_SCALES):
+        return None
+    if not runs:
+        return set()
+    costs = estimates([each.run for each in decisions], known_throughput, None)
+    print_plan(f"{name} at scale {scale}", decisions, costs, console)
+    request = _request(len(runs), scale, launcher)
+    if not sys.stdin.isatty():
+        raise UserError(f"{request}: use --yes to start them (there is no terminal to ask on)")
+    console.print(request, soft_wrap=True)
+    try:
+        answer = input("start? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise UserError("nothing was started")
+    return {run.record.path for run in runs}
+
+
+def only_confirmed(confirmed: set[Path] | None, runs: Sequence[PlannedRun], console: Console) -> list[PlannedRun]:
+    """The confirmed runs (None: all). One that has died since the plan is left out, with those that start from it."""
+    if confirmed is None:
+        return list(runs)
+    unconfirmed = {run.record.path for run in runs} - confirmed
+    found = [run for run in runs if not {each.record.path for each in [run, *run.origins]} & unconfirmed]
+    if len(found) < len(runs):
+        console.print(f"not started: {len(runs) - len(found)} runs that were not in the plan; launch again")
+    return found
+
+
+def _request(count: int, scale: str, launcher: Launcher) -> str:
+    if isinstance(launcher, SlurmLauncher):
+        gpus = (launcher.gpus_per_node or 0) * launcher.nodes
+        return (
+            f"{count} runs at scale {scale}, each on {launcher.nodes} nodes with {gpus} GPUs and "
+            f"{launcher.ranks * launcher.cpus_per_task} CPUs for at most {launcher.time_min} min at a time, "
+            f"{launcher.parallel} at once, partition {launcher.partition or 'of the site'}"
+        )
+    return f"{count} runs at scale {scale} on this machine ({launcher.name})"

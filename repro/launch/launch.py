@@ -1,0 +1,161 @@
+"""A launch: decide under the lock, start runs, and wait for those on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from repro.config import InlineLauncher, LocalLauncher, SlurmLauncher
+from repro.data.layouts import find_data
+from repro.errors import UserError, first_few
+from repro.launch import slurm
+from repro.launch.confirm import confirm, only_confirmed
+from repro.launch.data_checks import check_data
+from repro.launch.decide import Decision, decide, starting
+from repro.launch.local_pool import dequeue, enqueue, run_all
+from repro.launch.local_run import LocalLaunch
+from repro.launch.lock import launch_lock
+from repro.launch.plan import PlannedRun
+from repro.launch.progress import TableProgress
+from repro.launch.queue import job_owners, queue_of, read_queue
+from repro.launch.slurm_parameters import idle_gpus
+
+INTERRUPTED = 130  # exit code, by the shells' convention
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """Options of the command line. `show_status` is the command that shows these runs."""
+
+    retry: bool
+    yes: bool
+    max_attempts: int
+    root: Path
+    show_status: str = "repro status"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended."""
+
+    is_interrupted: bool  # by Ctrl-C
+    failed: Sequence[tuple[PlannedRun, str]]  # no launch will finish them before their cause is fixed: the reason
+    unfinished: Sequence[PlannedRun]  # those of this machine that the same command would resume
+
+
+def launch(name: str, runs: Sequence[PlannedRun], options: LaunchOptions, console: Console) -> Outcome:
+    """Start runs that are neither done nor alive. Waits for runs on this machine, not for Slurm jobs.
+
+    A run in Slurm's queue is neither failed nor unfinished, however soon it fails there; one that has failed before and
+    is left alone is failed. Raises `UserError` if the launch is not confirmed.
+    """
+    check_data(runs)
+    launcher = runs[0].config.launcher
+    if idle := idle_gpus(launcher):
+        console.print(idle, soft_wrap=True)
+    if isinstance(launcher, SlurmLauncher):
+        decisions = _launch_on_slurm(name, runs, launcher, options, console)
+        left = [(each.run, _why_failed(each)) for each in decisions if _is_left_alone(each)]
+        return Outcome(False, left, [])
+    is_finished, decisions = _launch_here(name, runs, launcher, options, console)
+    failed = [each for each in decisions if each.run.state == "failed" or _is_left_alone(each)]
+    ended = {each.run.record.path for each in failed}
+    unfinished = [run for run in runs if run.state not in ("done", "missing") and run.record.path not in ended]
+    return Outcome(not is_finished, [(each.run, _why_failed(each)) for each in failed], unfinished)
+
+
+def _launch_here(
+    name: str,
+    runs: Sequence[PlannedRun],
+    launcher: InlineLauncher | LocalLauncher,
+    options: LaunchOptions,
+    console: Console,
+) -> tuple[bool, list[Decision]]:
+    """Run on this machine; returns whether it was not interrupted, and the decisions."""
+    decisions = decide(runs, queue_of(runs), options.retry, options.max_attempts)
+    confirmed = confirm(name, decisions, options.yes, console)
+    chosen: list[PlannedRun] = []
+    with TableProgress(name, runs, console) as progress:
+        try:
+            with launch_lock(options.root):
+                decisions = decide(runs, queue_of(runs), options.retry, options.max_attempts)
+                print_not_started(decisions, console)
+                chosen = only_confirmed(confirmed, starting(decisions), console)
+                if not chosen:
+                    return True, decisions
+                local = LocalLaunch(launcher, runs[0].config.scale.cpu_threads)
+                create_records(chosen, options.retry)
+                enqueue(chosen)
+            return run_all(chosen, local.parallel, local.start, progress.watch), decisions
+        finally:  # if Ctrl-C came before the first run was started
+            dequeue(chosen)
+
+
+def _launch_on_slurm(
+    name: str, runs: Sequence[PlannedRun], launcher: SlurmLauncher, options: LaunchOptions, console: Console
+) -> list[Decision]:
+    """Submit to Slurm; returns the decisions."""
+    if not slurm.is_here():
+        raise UserError("launcher=slurm: no sbatch on this machine; launch on a login node, or with launcher=local")
+    from repro.launch.submit import submit  # imports submitit
+
+    queue = read_queue(options.root, job_owners(runs))
+    decisions = decide(runs, queue, options.retry, options.max_attempts)
+    note_missing_data(starting(decisions), console)
+    confirmed = confirm(name, decisions, options.yes, console)
+    with launch_lock(options.root):
+        queue = read_queue(options.root, job_owners(runs))
+        decisions = decide(runs, queue, options.retry, options.max_attempts)
+        print_not_started(decisions, console)
+        chosen = only_confirmed(confirmed, starting(decisions), console)
+        if not chosen:
+            console.print("nothing to submit")
+            return decisions
+        create_records(chosen, options.retry)
+        arrays = submit(chosen, launcher, options.root, queue, options.max_attempts)
+    text = f"submitted {len(chosen)} runs in {arrays} arrays; their state: {options.show_status}"
+    console.print(text, soft_wrap=True, markup=False)
+    return decisions
+
+
+def note_missing_data(runs: Sequence[PlannedRun], console: Console) -> None:
+    """Print which data of runs to start on Slurm are missing or incomplete here: nodes may have disks of their own."""
+    data = {(run.config.data.name, run.config.data.root): run.config.data for run in runs}
+    for each in data.values():
+        try:
+            find_data(each)
+        except UserError as error:
+            console.print(f"not on this machine, so nodes must have it: {error}", soft_wrap=True, markup=False)
+
+
+def create_records(runs: Sequence[PlannedRun], retry: bool) -> None:
+    """Create the records; a retry resets their number of starts without progress."""
+    for run in runs:
+        run.create()
+        if retry:
+            status = run.record.status()
+            run.record.set_status(status.moved(status.state, submissions=0))
+
+
+def print_not_started(decisions: Sequence[Decision], console: Console) -> None:
+    """Print which runs are neither started nor done, one line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for decision in decisions:
+        if decision.action != "start" and decision.why != "done":
+            reasons.setdefault(decision.why, []).append(decision.run.row.id)
+    for why, ids in reasons.items():
+        console.print(f"not started: {first_few(ids, 1)}: {why}", soft_wrap=True)
+
+
+def _is_left_alone(decision: Decision) -> bool:
+    """Whether neither this launch nor the next one starts a run that is not done."""
+    return decision.action == "leave" and decision.run.state not in ("done", "missing")
+
+
+def _why_failed(decision: Decision) -> str:
+    # Only a failed run's reason is why it is left alone; another state's ("stopped by SIGUSR2") is not.
+    reason = decision.run.record.status().reason if decision.run.state == "failed" else None
+    return reason or decision.why

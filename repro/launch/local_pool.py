@@ -1,0 +1,202 @@
+"""Execute runs on this machine, several at once, until all are done or Ctrl-C is pressed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from repro.cores import cores
+from repro.launch.plan import PlannedRun
+from repro.runs.record import Record
+from repro.runs.status import STALE_AFTER_S, Status
+
+POLL_S = 0.1
+WATCH_EVERY_S = 0.25
+RENEW_EVERY_S = STALE_AFTER_S / 4
+RENEW_AT_ONCE = 5
+
+
+class Worker(Protocol):
+    """The processes of one run."""
+
+    def has_ended(self) -> bool:
+        """Whether all of them have exited. Called until it is true."""
+
+    def stop(self) -> None:
+        """Ask them to save and stop. Called repeatedly until they have exited."""
+
+    def kill(self) -> None:
+        """Kill them."""
+
+
+def parallelism(parallel: int | str, cpu_threads: int) -> int:
+    """How many runs at once; `auto`: one for each `cpu_threads` cores, or one at a time if `cpu_threads` is 0."""
+    if parallel != "auto":
+        return int(parallel)
+    return max(1, cores() // cpu_threads) if cpu_threads else 1
+
+
+def enqueue(runs: Sequence[PlannedRun]) -> None:
+    """Note in the records that this process will start these runs. The caller holds the launch lock."""
+    for run in runs:
+        run.record.set_status(run.record.status().submitted(host=platform.node(), pid=os.getpid()))
+
+
+def is_enqueued(status: Status) -> bool:
+    """Whether this process is to start the run. Another launch may have taken or cancelled it."""
+    return status.state == "submitted" and (status.host, status.pid) == (platform.node(), os.getpid())
+
+
+def dequeue(runs: Sequence[PlannedRun]) -> None:
+    """Note that this process will not start these runs."""
+    for run in runs:
+        status = run.record.status()
+        if is_enqueued(status):
+            run.record.set_status(status.withdrawn())
+
+
+class LocalQueue:
+    """The runs of this process that wait, in order. Their heartbeats tell other machines that they will be started."""
+
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self.waiting = list(runs)
+        self._renewed = {run.record.path: time.monotonic() for run in runs}
+
+    def next(self, running: Iterable[Path]) -> PlannedRun | None:
+        """The first run that can start now; None if there is none."""
+        while (run := self._next(set(running))) is not None and not is_enqueued(run.record.status()):
+            self.waiting.remove(run)  # another launch has taken it, or it was cancelled
+            self.drop_dependents(run)
+        return run
+
+    def drop_dependents(self, run: PlannedRun) -> None:
+        """Leave the runs that start from this one to a later launch."""
+        dependents = [other for other in self.waiting if other.depends_on(run)]
+        dequeue(dependents)
+        self.waiting = [other for other in self.waiting if other not in dependents]
+
+    def renew(self, running: Iterable[Path]) -> None:
+        """Renew the heartbeats that are due, a few at a time: a thousand files on a slow disk must not delay runs."""
+        now = time.monotonic()
+        paths = [*(run.record.path for run in self.waiting), *running]
+        for path in [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S][:RENEW_AT_ONCE]:
+            self._renewed[path] = now
+            record = Record(path)
+            # A run that is being started writes its status itself, under this lock.
+            with suppress(Timeout, OSError), FileLock(path / "lock").acquire(timeout=0):
+                status = record.status()
+                if is_enqueued(status):
+                    record.set_status(status.moved("submitted"))
+
+    def _next(self, running: set[Path]) -> PlannedRun | None:
+        """The first run whose origin is done, or will never be: that run fails when it starts."""
+        pending = {run.record.path for run in self.waiting} | running
+        for run in self.waiting:
+            origin = run.starts_from
+            if origin is None or origin.is_done or origin.record.path not in pending:
+                return run
+        return None
+
+
+class InterruptCounter:
+    """Counts requests to stop: Ctrl-C, SIGTERM, SIGHUP.
+
+    An exception could be raised while a run is being started, whose process would be lost. Only the third Ctrl-C raises
+    `KeyboardInterrupt`: something hangs. A terminal that closes may send several SIGHUPs, which count once; later
+    output goes to /dev/null, as it would be an error.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._previous: dict[int, Any] = {}
+        self._terminals: list[int] = []
+
+    def __enter__(self) -> InterruptCounter:
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            is_ignored = signal.getsignal(number) == signal.SIG_IGN  # nohup
+            if not is_ignored and threading.current_thread() is threading.main_thread():
+                self._previous[number] = signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _count(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT or not self.count:
+            self.count += 1
+        if number == signal.SIGHUP:
+            for terminal in self._terminals:
+                devnull = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(devnull, terminal)
+                os.close(devnull)
+        if self.count > 2:
+            raise KeyboardInterrupt
+
+
+def run_all(
+    runs: Sequence[PlannedRun],
+    parallel: int,
+    start: Callable[[PlannedRun], Worker],
+    watch: Callable[[list[Path]], None],
+) -> bool:
+    """Execute runs, `parallel` at once, each after the run that it starts from; returns False if interrupted.
+
+    The caller has enqueued the runs. A run that another launch has taken, or that was cancelled, is left out. The runs
+    that start from one that has failed fail too; those that start from one that was stopped wait for a later launch.
+    `watch` is called several times a second with the records of running runs.
+
+    After Ctrl-C, SIGTERM or SIGHUP no run is started; running ones save and stop, and this waits for them. A second
+    Ctrl-C kills them.
+    """
+    queue = LocalQueue(runs)
+    running: dict[Path, Worker] = {}
+    by_path = {run.record.path: run for run in runs}
+    watched = 0.0
+    with InterruptCounter() as interrupts:
+        try:
+            while running or (not interrupts.count and queue.waiting):
+                while not interrupts.count and len(running) < parallel and (run := queue.next(running)):
+                    running[run.record.path] = start(run)
+                    queue.waiting.remove(run)
+                handled = _forward(interrupts.count, running.values())
+                queue.renew(running)
+                time.sleep(POLL_S)
+                if interrupts.count != handled:  # before `has_ended`: a run that this has ended did not fail
+                    _forward(interrupts.count, running.values())
+                for path in [path for path, worker in running.items() if worker.has_ended()]:
+                    del running[path]
+                    if by_path[path].state not in ("done", "failed"):
+                        queue.drop_dependents(by_path[path])
+                if time.monotonic() - watched > WATCH_EVERY_S:
+                    watched = time.monotonic()
+                    watch(list(running))
+        except KeyboardInterrupt:
+            for worker in running.values():
+                worker.kill()
+            raise
+        finally:
+            dequeue(queue.waiting)
+        watch([])
+        return not interrupts.count
+
+
+def _forward(interrupts: int, workers: Iterable[Worker]) -> int:
+    """Stop workers at the first interrupt, kill them at the second; returns the number of interrupts."""
+    for worker in workers:
+        if interrupts > 1:
+            worker.kill()
+        elif interrupts:
+            worker.stop()
+    return interrupts

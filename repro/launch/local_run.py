@@ -1,0 +1,227 @@
+"""Runs on this machine. Each rank is a process, forked from a server that has imported torch once.
+
+A crash, a leak or an out-of-memory kill then stays within its run, and a run of ten seconds does not spend five of them
+on imports.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+
+import psutil
+
+from repro.config import InlineLauncher, LocalLauncher
+from repro.errors import UserError
+from repro.interruption import signals_blocked
+from repro.launch.gpus import VISIBLE_DEVICES, gpus_per_run
+from repro.launch.local_pool import parallelism
+from repro.launch.plan import PlannedRun
+from repro.launch.rendezvous import rank_environment
+from repro.runs.permissions import adopt_group_umask
+from repro.runs.record import Record
+from repro.runs.status import EXIT_STOPPED, Status
+
+FAILED_RANK_GRACE_S = 30.0  # the other ranks may have to write why they fail; srun gives KillWait
+
+
+class LocalLaunch:
+    """Starts runs on this machine, each on its own GPUs.
+
+    Raises `UserError` if the machine has too few GPUs, or if a setup line fails.
+    """
+
+    def __init__(self, launcher: InlineLauncher | LocalLauncher, cpu_threads: int) -> None:
+        self.ranks = launcher.ranks
+        self.parallel = parallelism(launcher.parallel, cpu_threads)
+        self._free: list[str] | None = None  # values of CUDA_VISIBLE_DEVICES; None: runs see what this process sees
+        if isinstance(launcher, LocalLauncher):
+            _run_setup(launcher.setup)
+            self._free = gpus_per_run(launcher, self.parallel)
+            self.parallel = len(self._free)
+
+    def start(self, run: PlannedRun) -> LocalRun:
+        """Start one run; at most `parallel` may be running."""
+        if self._free is None:
+            return LocalRun(run.record, self.ranks)
+        free, gpus = self._free, self._free.pop(0)
+        return LocalRun(run.record, self.ranks, {VISIBLE_DEVICES: gpus}, lambda: free.append(gpus))
+
+
+def _run_setup(lines: Sequence[str]) -> None:
+    """Run shell lines, and continue with the environment that they leave (`module load cuda`)."""
+    if not lines:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        variables, errors = Path(folder) / "environment", Path(folder) / "stderr"
+        script = "\n".join([*lines, 'env -0 > "$0"'])
+        with errors.open("w") as stderr:  # not a pipe, which a daemon started by a line would keep open
+            code = subprocess.call(["bash", "-e", "-c", script, str(variables)], stderr=stderr)
+        if code:
+            reason = (errors.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"])[-1]
+            raise UserError(f"launcher.setup: {reason}")
+        entries = variables.read_text(errors="surrogateescape").split("\0")
+    for entry in entries:
+        name, separator, value = entry.partition("=")
+        if separator:
+            os.environ[name] = value
+
+
+class LocalRun:
+    """The processes of one run."""
+
+    def __init__(
+        self,
+        record: Record,
+        ranks: int = 1,
+        environment: Mapping[str, str] | None = None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._record, self._on_end = record, on_end
+        self._is_stopping = False
+        self._failed_at: float | None = None
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["repro.launch.preload"])
+        resource_tracker.ensure_running()  # else the server starts it, with signals that are not blocked
+        with signals_blocked():  # for the server and all that it forks, not for this process
+            forkserver.ensure_running()
+        attempt = None if record.result() is not None else record.claim_attempt()
+        port = _free_port() if ranks > 1 else 0
+        self._ranks = []
+        for rank in range(ranks):
+            variables = rank_environment(rank, rank, ranks, 1, "127.0.0.1", port) if ranks > 1 else {}
+            process = context.Process(
+                target=run_rank, args=(record.path, attempt, {**(environment or {}), **variables}), daemon=False
+            )
+            process.start()
+            self._ranks.append(process)
+
+    def has_ended(self) -> bool:
+        """Whether all ranks have exited. If they could not write why, their exit code becomes the reason."""
+        codes = [process.exitcode for process in self._ranks]
+        if None in codes:
+            if any(code not in (None, 0, EXIT_STOPPED) for code in codes):
+                self._kill_if_overdue()
+            return False
+        for process in self._ranks:
+            process.join()
+        self._on_end()
+        record_exit(self._record, next((code for code in codes if code), 0), self._is_stopping)
+        return True
+
+    def stop(self) -> None:
+        """Ask the ranks to save and stop, once. A rank that is not listening yet gets the signal later."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            for process in self._ranks:
+                process.terminate()
+
+    def kill(self) -> None:
+        """Kill the ranks and their loader processes, which would hold the lock of the run."""
+        self._is_stopping = True
+        self._kill_ranks()
+
+    def _kill_if_overdue(self) -> None:
+        """Kill the other ranks of one that has failed, if they hang in a collective."""
+        self._failed_at = self._failed_at or time.monotonic()
+        if time.monotonic() - self._failed_at > FAILED_RANK_GRACE_S:
+            self._kill_ranks()
+
+    def _kill_ranks(self) -> None:
+        for process in self._ranks:
+            if process.pid is not None and process.is_alive():
+                _kill_tree(process.pid)
+
+
+def run_rank(path: Path, attempt: int | None, environment: Mapping[str, str]) -> None:
+    """Execute one rank of an attempt in this process. Its output goes to the attempt's folder."""
+    os.environ.update(environment)
+    try:
+        from repro.training.attempt import execute
+
+        adopt_group_umask(path)
+        if attempt is not None:
+            redirect_output(Record(path).attempt_dir(attempt), int(environment.get("RANK", "0")))
+        if environment:
+            print(" ".join(f"{name}={value}" for name, value in environment.items()), flush=True)
+        sys.exit(execute(path, attempt))
+    except KeyboardInterrupt:  # the second Ctrl-C
+        sys.exit(EXIT_STOPPED)
+
+
+def redirect_output(folder: Path, rank: int = 0) -> None:
+    """Send the output of this process to the files `stdout` and `stderr`, of other ranks `stdout-rank1`."""
+    suffix = f"-rank{rank}" if rank else ""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        file = os.open(folder / f"{name}{suffix}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, number)
+        os.close(file)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's encoding is
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def record_exit(record: Record, code: int, was_asked: bool = False) -> None:
+    """Write the end of a run's processes into its status, if they could not do so themselves.
+
+    A run that was killed from outside can be launched again. So can one that this launch has asked to stop
+    (`was_asked`), whatever its exit code. If another launch or attempt has taken the run, its status is left alone.
+    """
+    status = record.status()
+    if code == 0 or record.result() is not None or record.is_locked or _belongs_to_another(status):
+        return
+    if (was_asked or code == EXIT_STOPPED) and status.state == "submitted":  # stopped before it had started
+        record.set_status(status.withdrawn())
+    elif was_asked and status.state == "running":
+        reason = "killed before it had saved; resumes from its last checkpoint"
+        record.set_status(status.moved("requeued", reason=reason))
+    elif code < 0 and status.state in ("running", "submitted"):
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        record.set_status(status.moved("requeued", reason=f"killed by {_signal_name(-code)}{hint}"))
+    elif status.state in ("running", "submitted"):  # it could not write its status: a full disk
+        record.set_status(status.moved("failed", reason=f"exit code {code}; see its stderr"))
+
+
+def _belongs_to_another(status: Status) -> bool:
+    """Whether the status is of another machine, or of another process that is alive."""
+    if status.host not in (None, platform.node()):
+        return True
+    return status.pid not in (None, os.getpid()) and _is_alive(status.pid)
+
+
+def _is_alive(pid: int | None) -> bool:
+    try:
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _kill_tree(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [*root.children(recursive=True), root]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def _free_port() -> int:
+    with socket.socket() as unbound:
+        unbound.bind(("127.0.0.1", 0))
+        port: int = unbound.getsockname()[1]
+        return port

@@ -1,1 +1,0 @@
-"""Parameters, MACs and time."""

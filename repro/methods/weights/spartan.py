@@ -1,0 +1,128 @@
+"""Spartan: dense weights trained through a soft top-k mask of growing sharpness, and used through a hard top-k.
+
+Source: Tai et al., "Spartan: Differentiable Sparsity via Regularized Transportation" (NeurIPS 2022), sections 3 and 4.
+Written from the formulas; docs/methods.md lists our choices where the paper leaves them open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.distributed import broadcast_from_rank0
+from repro.errors import UserError
+from repro.methods.weights.dense_parameters import DenseToSparse
+from repro.methods.weights.groups import Group
+from repro.methods.weights.hard_topk import Cut, Segment
+from repro.methods.weights.soft_topk import SoftSolution, soft_pieces, soft_topk, solve, values_gradient
+
+__all__ = ["Spartan", "soft_topk"]
+
+FIRST_BETA = 1.0
+
+
+class Spartan(DenseToSparse):
+    """Uses theta * m on the support, where m is the soft top-k of |theta|. The hard top-k passes gradients unchanged.
+
+    A weight outside the support therefore keeps learning in proportion to m (dual averaging), and also receives the
+    gradient through m.
+
+    Args:
+        beta_max: sharpness when the mask freezes, for single entries; for blocks, it is multiplied by the square root
+            of their size.
+        frozen_mask: multiplier of the weights after the mask freezes: `soft`, m on the support as in the released code,
+            or `hard`, 1.
+
+    Raises `UserError` as `DenseToSparse` does, and for a beta_max below 1, the initial value.
+    """
+
+    def __init__(self, model: nn.Module, *, beta_max: float, frozen_mask: str, **shared: Any) -> None:
+        if not FIRST_BETA <= beta_max < math.inf:
+            raise UserError(f"method.weights.beta_max={beta_max}: must be at least {FIRST_BETA:g}, and finite")
+        self.beta_max, self.frozen_mask = beta_max, frozen_mask
+        self.soft: dict[int, SoftSolution] = {}
+        super().__init__(model, **shared)
+
+    def solve_scope(self, scope: int, segments: Sequence[Segment], cut: Cut, budget: float, update: int) -> None:
+        """Solve the soft top-k of a scope, starting from the previous step's solution."""
+        beta = self.schedule.ramped(update, FIRST_BETA, self.beta_max * math.sqrt(self.group_size))
+        solution = solve(segments, budget, beta, self.soft.get(scope), cut)
+        self.soft[scope] = solution.with_numbers(broadcast_from_rank0(solution.numbers, self._device))
+
+    def multiplier(self, group: Group, support: Tensor) -> Tensor:
+        """Return the soft mask on the support."""
+        return support.mul_(self._mask(group))
+
+    def to_dense_gradients(self, gradients: Mapping[str, Tensor]) -> None:
+        """Apply dL/dtheta = g m + sign(theta) dL/dv, where g is dL/d(theta * m) and v the sum of |theta|."""
+        means = self.scope_means(gradients)
+        for group in self.groups:
+            mask = self._mask(group)
+            mask_gradient = self._mask_gradient(group, gradients)
+            soft = self.soft[self._scope(group)]
+            value_gradient = values_gradient(mask_gradient, mask, group.costs, soft.beta, means[self._scope(group)])
+            for name in group.layers:
+                gradient = gradients[name]
+                gradient.mul_(group.expand(mask, name))
+                gradient.addcmul_(self.dense[name].sign(), group.expand(value_gradient, name))
+
+    def frozen_multiplier(self, group: Group, name: str) -> Tensor:
+        """Return the current soft mask on the support, or the support."""
+        support = super().frozen_multiplier(group, name)
+        return support if self.frozen_mask == "hard" else support * group.expand(self._mask(group), name)
+
+    @property
+    def beta(self) -> float:
+        """Current sharpness of the mask."""
+        return self.soft[0].beta
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of masks, and the sharpness."""
+        return {**super().metrics(), "beta": self.beta}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the base class, and the solutions, which determine the soft masks."""
+        return {**super().state_dict(), "soft": {scope: soft.state_dict() for scope, soft in self.soft.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.soft = {scope: SoftSolution.from_state(soft) for scope, soft in state["soft"].items()}
+
+    def _scope(self, group: Group) -> int:
+        return 0 if self.distribution == "global" else self.groups.index(group)
+
+    def _mask(self, group: Group) -> Tensor:
+        """Compute the soft mask of a layer's groups, flat."""
+        segment = group.segment(self.dense)
+        mask = torch.empty_like(segment.values)
+        for piece, part in soft_pieces(segment, self.soft[self._scope(group)]):
+            mask[part] = piece
+        return mask
+
+    def _mask_gradient(self, group: Group, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Compute dL/dm: the sum of gradient * weight over each group."""
+        return group.total({name: gradients[name] * self.dense[name] for name in group.layers})
+
+    def scope_means(self, gradients: Mapping[str, Tensor]) -> dict[int, float]:
+        """Compute sum g s / sum c s of each scope, s = m (1 - m), on rank 0, so that all ranks get the same weights."""
+        sums: dict[int, Tensor] = {}
+        for group in self.groups:
+            mask = self._mask(group)
+            spread = mask * (1 - mask)
+            costs = spread * group.costs
+            pair = torch.stack(
+                [
+                    (self._mask_gradient(group, gradients) * spread).sum(dtype=torch.float64),
+                    costs.sum(dtype=torch.float64),
+                ]
+            )
+            scope = self._scope(group)
+            sums[scope] = sums[scope] + pair if scope in sums else pair
+        pairs = [pair.tolist() for pair in sums.values()]
+        means = [weighted / slope if slope > 0 else 0.0 for weighted, slope in pairs]
+        return dict(zip(sums, broadcast_from_rank0(means, self._device), strict=True))

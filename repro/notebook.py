@@ -1,0 +1,270 @@
+"""API for notebooks: a report as tables, pictures and sentences, from records or from W&B.
+
+from repro.notebook import open_report
+
+report = open_report("table1")     # scale and runs from REPRO_SCALE and REPRO_RUNS: local, runs/
+report.conclusion                  # what holds, in sentences
+report.figure("figure1")           # as in a report, at 150 dots per inch
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+from repro.config.published_training import PUBLISHED_SCALE
+from repro.errors import UserError, did_you_mean
+from repro.report.build import view_of
+from repro.report.figures.curves import accuracy_curve
+from repro.report.figures.drawings import drawings
+from repro.report.figures.files import drawn
+from repro.report.figures.mask_history import read_histories
+from repro.report.figures.style import PAGE_IN, STYLE, row_label
+from repro.report.frame import frame_of
+from repro.report.measures import interval_of_gain
+from repro.report.view import View
+from repro.runs.record import Record
+from repro.tables.loader import load_table
+from repro.tracking.offline_runs import OfflineRun, accuracies, offline_runs_below
+from repro.tracking.pull import pull, remote_runs
+
+OFFLINE, RECORDS = "offline", "records"
+_DOTS_PER_INCH = 150
+
+
+class Sentences(tuple[str, ...]):
+    """Sentences that a notebook displays as a list."""
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(f"- {sentence}" for sentence in self)
+
+    def __repr__(self) -> str:
+        return "\n".join(self)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that a notebook displays, `width_px` pixels wide."""
+
+    caption: str
+    png: bytes
+    width_px: int
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.png, {"width": self.width_px}
+
+    def __repr__(self) -> str:
+        return self.caption
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of a table at one scale, from the records under `runs`."""
+
+    view: View
+    runs: Path
+
+    @property
+    def conclusion(self) -> Sentences:
+        """How many published values hold, which do not, and what the scale is."""
+        return Sentences(self.view.summary.lines)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All columns of the report's CSV, indexed by row."""
+        return frame_of(self.view.results).set_index("row")
+
+    @property
+    def costs(self) -> pd.DataFrame:
+        """Counted costs and published values of each row, and its accuracy at this scale."""
+        is_paper = self.view.results.scale == PUBLISHED_SCALE
+        accuracy = "top1_best_pct" if is_paper else "local_top1_best_pct"
+        names = ("params_m", "flops_saving_pct", "flops_saving_pct_published", "flops_saving_pct_verdict")
+        return self.frame[[*names, "top1_pct_published", accuracy]].round(2)
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """Number of cells by metric and verdict."""
+        metrics = self.view.results.table.metrics
+        counted = {metric.label: self.frame[f"{name}_verdict"].value_counts() for name, metric in metrics.items()}
+        return pd.DataFrame(counted).fillna(0).astype(int).drop(index="no published value", errors="ignore").T
+
+    @property
+    def claims(self) -> pd.DataFrame:
+        """The claims of the paper, judged by measured and by published values."""
+        lines = [(one.verdict, one.by_published or "–", one.claim.statement) for one in self.view.claims]
+        return pd.DataFrame(lines, columns=["verdict", "by published values", "claim"])
+
+    @property
+    def gains(self) -> pd.DataFrame:
+        """Gains in best-epoch accuracy over the dense row, with 95 % intervals (percentage points)."""
+        lines = []
+        for row in self.view.results.rows:
+            gain, reference = row.measured.get("top1_gain_pct"), row.context.reference
+            if gain is None or gain.value is None or reference is None:
+                continue
+            low, high = interval_of_gain(row.evidence, reference) or (float("nan"), float("nan"))
+            lines.append((row.row.id, gain.n, gain.value, low, high, not low <= 0 <= high and low == low))
+        columns = ["row", "pairs", "gain", "95 % from", "95 % to", "decided"]
+        return pd.DataFrame(lines, columns=columns).set_index("row").round(2)
+
+    @property
+    def gains_in_words(self) -> Sentences:
+        """Sentences that state which gains are decided."""
+        found = self.gains
+        decided = found[found["decided"]]
+        below, above = decided[decided["gain"] < 0], decided[decided["gain"] > 0]
+        sentences = [f"{len(decided)} of {len(found)} differences to the dense model are decided at 95 %."]
+        for words, rows in (("Less accurate", below), ("More accurate", above)):
+            if len(rows):
+                sentences.append(
+                    f"{words}: {', '.join(f'{row} ({gain:+.1f})' for row, gain in rows['gain'].items())} points."
+                )
+        if len(decided) < len(found):
+            open_ = found[~found["decided"]]
+            sentences.append(f"Not decided, because the interval has zero in it: {', '.join(map(str, open_.index))}.")
+        return Sentences(sentences)
+
+    @property
+    def mask_updates(self) -> Sentences:
+        """Sentences about the mask updates of each row, from its records."""
+        results = self.view.results
+        sentences = []
+        for history in read_histories(results.evidence):
+            churn, ever = history.values("churn"), history.values("ever_active")
+            if history.variant or churn is None or len(churn) < 2 or not any(churn):
+                continue
+            row = history.row
+            text = (
+                f"{results.table.label(row.backbone)}, {row_label(results.table, row)}: the first update exchanged "
+                f"{100 * churn[1]:.0f} % of what was active, the last {100 * churn[-1]:.0f} %"
+            )
+            explored = f"; {100 * ever[-1]:.0f} % of the weights were active at some time" if ever else ""
+            sentences.append(f"{text}{explored}.")
+        return Sentences(sentences or ["No finished run has moved a mask."])
+
+    def figure(self, name: str) -> Picture | Sentences:
+        """Return a figure of the report, or a sentence if its runs have nothing to show yet.
+
+        Raises `UserError` if the table has no such figure.
+        """
+        known = {one.name: one for one in drawings(self.view.results)}
+        if name not in known:
+            # The curves of a backbone exist once one of its runs is finished.
+            raise UserError(f"no figure {name!r}{did_you_mean(name, known)}")
+        figure = drawn(known[name].draw, PAGE_IN)
+        if figure is None:
+            table, scale = self.view.results.table.name, self.view.results.scale
+            return Sentences([f"Nothing to show yet in {name}: make figures TABLE={table} SCALE={scale} may add it."])
+        with mpl.rc_context(STYLE), io.BytesIO() as stream:
+            figure.savefig(stream, format="png", dpi=_DOTS_PER_INCH)
+            return Picture(known[name].caption, stream.getvalue(), round(PAGE_IN * 120))
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A report of runs read from W&B, with all checks of `repro wandb pull`.
+
+    `offline` holds the runs with their histories if they were read from offline files.
+    """
+
+    report: Report
+    offline: Sequence[OfflineRun]
+    source: str
+    folder: tempfile.TemporaryDirectory[str]  # deleted with this object
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """The W&B runs that were read, with the numbers of summary values and history lines."""
+        lines = [(run.remote.id, len(run.remote.summary), len(run.history)) for run in self.offline]
+        return pd.DataFrame(lines, columns=["W&B run", "values in its summary", "lines of history"])
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Top-1 (percent) after each epoch by row and seed, from the W&B history, or else from the record.
+
+        Epochs include those of the training that gave a run its initial weights, as in the report's figures.
+        """
+        scale, evidence = self.report.view.results.scale, self.report.view.results.evidence
+        curves: Iterable[tuple[str, int, Iterable[tuple[float, float]]]]
+        if self.offline:
+            configs = [(run, run.remote.config) for run in self.offline]
+            curves = [(config["row"], config["seed"], accuracies(run, scale)) for run, config in configs]
+        else:
+            curves = [(one.row.id, seed, accuracy_curve(run)) for one in evidence for seed, run in one.finished.items()]
+        earlier = {one.row.id: one.config.earlier_epochs for one in evidence}
+        found = {
+            f"{row} seed {seed}": {earlier[row] + epoch: top1 for epoch, top1 in points} for row, seed, points in curves
+        }
+        return pd.DataFrame(found).rename_axis("epoch").sort_index().sort_index(axis=1).round(1)
+
+    def differences(self, records: Report) -> Sentences:
+        """Return how many result values differ between W&B and the records on this machine."""
+        values = different = runs = 0
+        for one in self.report.view.results.evidence:
+            for run in one.runs.values():
+                if run.path is None or run.result is None:
+                    continue
+                own = Record(records.runs / run.path.relative_to(self.report.runs)).result()
+                if own is not None:
+                    runs += 1
+                    values += len({*own, *run.result})
+                    different += sum(own.get(key) != run.result.get(key) for key in {*own, *run.result})
+        if not runs:
+            return Sentences(["None of these runs has a record on this machine to compare with."])
+        return Sentences(
+            [f"{different} of {values} values in {runs} results differ between {self.source} and the records."]
+        )
+
+
+def open_report(
+    table: str = "table1",
+    rows: Iterable[str] = (),
+    scale: str | None = None,
+    seeds: Sequence[int] | None = None,
+    runs: Path | str | None = None,
+) -> Report:
+    """Open the report of a table, by default with every row, at the scale in REPRO_SCALE, from runs in REPRO_RUNS.
+
+    Sets pandas options, so that data frames are displayed with all rows and without truncated text.
+
+    Raises `UserError` for an unknown table or row, or a damaged record.
+    """
+    pd.set_option("display.max_rows", None, "display.max_colwidth", None)  # every row, and claims in full
+    known = load_table(table)
+    scale = scale or os.environ.get("REPRO_SCALE", "local")
+    folder = Path(runs or os.environ.get("REPRO_RUNS", "runs"))
+    chosen = list(range(known.default_seeds(scale))) if seeds is None else seeds
+    return Report(view_of(known, known.select(rows, scale), scale, chosen, folder), folder)
+
+
+def open_mirror(rows: Iterable[str], table: str = "table1", source: str | None = None) -> Mirror:
+    """Open a report from W&B.
+
+    `source` is `offline`, `records` or a project, `[entity/]project`; by default that in REPRO_FROM, or else `offline`.
+
+    Raises `UserError` if there are no such runs, and any error of the W&B client when reading from a server.
+    """
+    source = source or os.environ.get("REPRO_FROM", OFFLINE)
+    records = open_report(table, rows)
+    folder = tempfile.TemporaryDirectory(prefix="repro-notebook-")
+    if source == RECORDS:
+        return Mirror(records, (), "the records", folder)
+    selected, scale = [row.row.id for row in records.view.results.rows], records.view.results.scale
+    offline: list[OfflineRun] = []
+    if source == OFFLINE:
+        patterns = [f"{table}-{row.replace('/', '-')}-*" for row in selected]
+        found = offline_runs_below(records.runs, patterns)
+        # A pattern also finds rows whose names begin with that of a selected one.
+        own = [run for run in found if run.remote.config["row"] in selected]
+        offline = [run for run in own if run.remote.config["scale"]["name"] == scale]
+    remote = [run.remote for run in offline] if source == OFFLINE else remote_runs(source)
+    pull(remote, Path(folder.name), [f"{table}/{row}" for row in selected])
+    return Mirror(open_report(table, rows, runs=folder.name), offline, "W&B", folder)

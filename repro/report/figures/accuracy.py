@@ -1,0 +1,190 @@
+"""Scatter plots of accuracy against MACs and against sparsity, with a panel per backbone and a marker per method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from repro.report.cells import Results, RowCells
+from repro.report.figures.style import (
+    DASHED,
+    INK,
+    PAPER,
+    QUIET,
+    Look,
+    add_legend,
+    few_ticks,
+    key,
+    label_axes,
+    method_looks,
+    n_across,
+    panels,
+)
+from repro.report.local_data import PUBLISHED_BACKBONE, accuracy_axis, published_axis
+from repro.report.points import Point, counted_macs_g, measured_point, published_points
+
+_ON_PAGE = 3
+_PANEL_IN, _AROUND_IN = 1.75, 0.95
+_BESIDE = 0.022  # distance between points with the same x, as a fraction of the panel's width
+_MARKER_PT, _STAR_PT = 4.5, 7.0
+
+
+def draw_published(results: Results, width_in: float) -> Figure | None:
+    """Draw accuracy against MACs on the paper's data: published values hollow, runs of the published training solid."""
+    measured = points_of_published_training(results)
+    published = [point for row in results.rows for point in published_points(row)]
+    return _draw(results, published, measured, width_in, published_axis(results), results.table.macs_label)
+
+
+def points_of_published_training(results: Results) -> list[Point]:
+    """Return the measured points of rows that were trained as published, against MACs."""
+    shown = [row for row in results.rows if row.context.is_published_training]
+    return _measured(shown, lambda row: counted_macs_g(row.context.cost))
+
+
+def draw_local(results: Results, width_in: float) -> Figure | None:
+    """Draw accuracy from training other than the published one against the MACs of the published backbone."""
+    local = of_other_training(results)
+    measured = _measured(local.rows, lambda row: counted_macs_g(row.context.cost))
+    label = f"{results.table.macs_label}, {PUBLISHED_BACKBONE}"
+    return _draw(local, [], measured, width_in, accuracy_axis(local), label)
+
+
+def draw_sparsity(results: Results, width_in: float) -> Figure | None:
+    """Draw accuracy against weight sparsity; None for a paper that does not sparsify weights."""
+    local = of_other_training(results)
+    shown = local if local.rows else results
+    levels = sorted({row.row.arch_sparsity_pct for row in shown.rows if row.evidence.n_done})
+    if not any(levels):
+        return None
+    measured = _measured(shown.rows, lambda row: levels.index(row.row.arch_sparsity_pct))
+    label = "sparsity level of the weights (%)"
+    return _draw(shown, [], measured, width_in, accuracy_axis(shown), label, [f"{level:g}" for level in levels])
+
+
+def of_other_training(results: Results) -> Results:
+    """Return the results restricted to rows whose training is not the published one."""
+    return replace(results, rows=[row for row in results.rows if not row.context.is_published_training])
+
+
+def side_by_side(places: Sequence[float], step: float) -> list[float]:
+    """Spread positions that are closer than `step` around their centre, in the same order."""
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and places[index] - places[groups[-1][-1]] < step:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    moved = list(places)
+    for group in groups:
+        middle = (places[group[0]] + places[group[-1]]) / 2
+        for rank, index in enumerate(group):
+            moved[index] = middle + (rank - (len(group) - 1) / 2) * step if len(group) > 1 else places[index]
+    return moved
+
+
+def draw_points(
+    axes: Axes, points: Sequence[Point], look: Look, *, is_solid: bool = True, size_pt: float | None = None
+) -> None:
+    """Draw the points of one method with error bars: on top of hollow markers, because they may be shorter."""
+    if not points:
+        return
+    lows = [point.y - point.y_low or math.nan for point in points]  # NaN draws no bar instead of one of zero length
+    highs = [point.y_high - point.y or math.nan for point in points]
+    axes.errorbar(
+        [point.x for point in points],
+        [point.y for point in points],
+        xerr=[point.x_error or math.nan for point in points],
+        yerr=[lows, highs],
+        color=look.colour,
+        marker=look.marker,
+        markersize=size_pt or (_STAR_PT if look.marker == "*" else _MARKER_PT),
+        markerfacecolor=look.colour if is_solid else PAPER,
+        markeredgewidth=0.5 if is_solid else 0.9,
+        elinewidth=0.7,
+        capsize=1.2 if is_solid else 2.5,
+        barsabove=not is_solid,
+        linestyle="none",
+        zorder=3,
+    )
+
+
+def _measured(rows: Iterable[RowCells], x: Callable[[RowCells], float]) -> list[Point]:
+    finished = [row for row in rows if row.evidence.n_done]
+    return [point for row in finished if (point := measured_point(row, x(row))) is not None]
+
+
+def _draw(
+    results: Results,
+    published: Sequence[Point],
+    measured: Sequence[Point],
+    width_in: float,
+    y: str,
+    x: str,
+    levels: Sequence[str] = (),
+) -> Figure | None:
+    """Draw the panels. With published accuracies, which differ between backbones, each panel has its own y axis.
+
+    `levels` are the tick labels if x values are indices of levels.
+    """
+    with_points = {point.row.backbone for point in (*published, *measured)}
+    shown = [name for name in dict.fromkeys(row.row.backbone for row in results.rows) if name in with_points]
+    if not shown:
+        return None
+    look = method_looks(results.table)
+    across = n_across(width_in, _ON_PAGE)
+    figure, grid = panels(width_in, len(shown), across, _PANEL_IN, _AROUND_IN, same_y=not published)
+    for axes, backbone in zip(grid, shown, strict=True):
+        axes.set_title(results.table.label(backbone))
+        own = [point for point in measured if point.row.backbone == backbone]
+        _draw_panel(axes, [point for point in published if point.row.backbone == backbone], own, look)
+        if levels:
+            places = sorted({round(point.x) for point in own})
+            axes.set_xticks(places, [levels[place] for place in places])
+    label_axes(figure, x, y)
+    methods = {point.row.method for point in (*published, *measured)}
+    keys = [
+        key(
+            _with_tokens(results, method, [*published, *measured]),
+            style,
+            markersize=_STAR_PT if style.marker == "*" else _MARKER_PT,
+            markerfacecolor=style.colour if measured else PAPER,
+        )
+        for method, style in look.items()
+        if method in methods
+    ]
+    if published:
+        keys += [key("published", Look(QUIET, "o"), markerfacecolor=PAPER)]
+        keys += [key("measured", Look(QUIET, "o"))] if measured else []
+    add_legend(figure, keys, "upper")
+    return figure
+
+
+def _draw_panel(axes: Axes, published: Sequence[Point], measured: Sequence[Point], looks: Mapping[str, Look]) -> None:
+    for method, look in looks.items():
+        draw_points(axes, [point for point in published if point.row.method == method], look, is_solid=False)
+    places = [point.x for point in (*published, *measured)]
+    step = _BESIDE * (max(places) - min(places))
+    order = list(looks)
+    measured = sorted(measured, key=lambda point: (order.index(point.row.method), point.row.data_sparsity_pct))
+    moved = side_by_side([point.x for point in measured], step)
+    for method in dict.fromkeys(point.row.method for point in measured):
+        own = [replace(point, x=x) for point, x in zip(measured, moved, strict=True) if point.row.method == method]
+        draw_points(axes, own, looks[method])
+    for point in (*published, *measured):
+        if looks[point.row.method].colour == INK:  # the dense row
+            axes.axhline(point.y, color=INK, linestyle=DASHED, linewidth=0.6, zorder=1)
+    axes.margins(0.08, 0.08)
+    few_ticks(axes)
+
+
+def _with_tokens(results: Results, method: str, points: Sequence[Point]) -> str:
+    """Return a method's name, with the shares of tokens that it drops if it drops any."""
+    shares = sorted({point.row.data_sparsity_pct for point in points if point.row.method == method})
+    name = results.table.label(method)
+    return f"{name} ({', '.join(f'{share:g}' for share in shares)} % of tokens dropped)" if any(shares) else name

@@ -1,0 +1,138 @@
+"""All figures of a report: name, caption and drawing function."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+from repro.cores import cores
+from repro.report.cells import Results
+from repro.report.figures.accuracy import draw_local, draw_published, draw_sparsity, points_of_published_training
+from repro.report.figures.anatomy import draw_heads, draw_tokens
+from repro.report.figures.cost import draw_cost
+from repro.report.figures.curves import backbones_with_curves, draw_curves
+from repro.report.figures.files import Draw, figure_files, is_current, write_figure
+from repro.report.figures.interpretation import draw_interpretation, interpretations
+from repro.report.figures.layers import draw_layers
+from repro.report.figures.mask_history import MaskHistory, read_histories
+from repro.report.figures.masks import draw_churn, draw_ever_active, draw_final_density, draw_units
+from repro.report.figures.pending import anatomies
+from repro.report.frame import frame_of
+from repro.report.local_data import trained_at
+
+_INTERVALS = (
+    "Bars are 95 % intervals: of a proportion of the test images (Wilson), or over seeds (Student's t) if wider"
+)
+_STARTS_LATER = "Curves of rows that start from another row's weights begin where the training that they share ends"
+_BESIDE = "Points at the same place are drawn side by side"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: the name of its files, a caption of one or two sentences, and the function that draws it."""
+
+    name: str
+    caption: str
+    draw: Draw
+
+
+def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -> Iterator[Drawing]:
+    """Yield every figure that a table can have, in page order.
+
+    `histories` are the output of `read_histories` for the evidence of the results, read here if not given.
+    """
+    table = results.table
+    own = results.own_rows
+    # A row with settings of its own is not representative of its method.
+    usual = replace(results, rows=[row for row in own if not row.row.own_overrides])
+    every = [row.evidence for row in usual.rows]
+    histories = list(read_histories(results.evidence)) if histories is None else histories
+    scale = trained_at(row.evidence for row in own) if own else ""
+
+    def of(name: str, caption: str, draw: Draw) -> Drawing:
+        return Drawing(f"{table.name}_{name}", caption, draw)
+
+    has_measured = bool(points_of_published_training(usual))
+    yield Drawing(
+        table.figure,
+        "Accuracy against MACs, published (hollow; bars: the uncertainty that the source states, or that of reading a "
+        f"figure){' and measured (solid)' if has_measured else ''}; dashed: the dense model, one line for each source."
+        f"{f' {_INTERVALS}.' if has_measured else ''}",
+        functools.partial(draw_published, usual),
+    )
+    yield of(
+        "local", f"Accuracy at this scale against MACs. {_INTERVALS}. {_BESIDE}.", functools.partial(draw_local, usual)
+    )
+    yield of(
+        "sparsity",
+        f"Accuracy at each sparsity level of the weights; dashed: the dense model. {_INTERVALS}. {_BESIDE}.",
+        functools.partial(draw_sparsity, usual),
+    )
+    yield of(
+        "cost",
+        "What is saved against the gain over the dense model of the same backbone. Bars are 95 % intervals: of a "
+        "difference of two proportions of the test images (Newcombe), or over paired seeds if wider.",
+        functools.partial(draw_cost, usual),
+    )
+    for backbone in backbones_with_curves(usual):
+        starts_later = any(one.config.earlier_epochs for one in every if one.row.backbone == backbone and one.n_done)
+        yield of(
+            f"curves_{backbone}",
+            f"Accuracy of {table.label(backbone)} over training: mean over seeds, band: standard deviation."
+            f"{f' {_STARTS_LATER}.' if starts_later else ''}",
+            functools.partial(draw_curves, usual, backbone),
+        )
+    for name, caption, draw in (
+        ("churn", "The share of active weights or units that each mask update exchanged.", draw_churn),
+        ("ever_active", "Weights that are active, and those that have ever been.", draw_ever_active),
+        ("units", "Heads and neurons that have ever been active, for each option that was run.", draw_units),
+        ("final_density", "Density of each layer after the last mask update.", draw_final_density),
+        ("layers", "Density of each layer over training.", draw_layers),
+    ):
+        yield of(name, f"{caption} One seed.", functools.partial(draw, table, histories, scale))
+    yield of("heads", "Heads left in each layer, one seed.", functools.partial(draw_heads, table, every))
+    yield of("tokens", "Patches that are kept; dropped ones are hatched.", functools.partial(draw_tokens, table, every))
+    yield of(
+        "interpretation",
+        "Where the model looks: patches that each stage keeps, and heat maps; the object is outlined.",
+        functools.partial(draw_interpretation, table, every),
+    )
+
+
+def write_figures(results: Results, folder: Path) -> tuple[list[Drawing], list[Path]]:
+    """Write the figures for which there is data into `folder`; return the figures and the paths of their files."""
+    histories = list(read_histories(results.evidence))
+    shows = _what_figures_show(results, histories)
+    every = list(drawings(results, histories))
+    files = _draw_in_parallel(every, folder, shows)
+    written = [drawing for drawing, own in zip(every, files, strict=True) if own]
+    return written, [path for own in files for path in own]
+
+
+def _draw_in_parallel(every: Sequence[Drawing], folder: Path, shows: str) -> list[list[Path]]:
+    """Draw figures and return the files of each. Drawing takes most of a report's time, so it uses all cores."""
+    stale = [drawing for drawing in every if not is_current(folder, drawing.name, shows)]
+    n_processes = min(cores(), len(stale))
+    if n_processes < 2:
+        return _draw(every, folder, shows)
+    with ProcessPoolExecutor(n_processes, mp_context=get_context("fork")) as pool:
+        shares = [stale[first::n_processes] for first in range(n_processes)]
+        list(pool.map(_draw, shares, repeat(folder), repeat(shows)))
+    return [figure_files(folder, one.name) if is_current(folder, one.name, shows) else [] for one in every]
+
+
+def _draw(every: Sequence[Drawing], folder: Path, shows: str) -> list[list[Path]]:
+    return [write_figure(folder, drawing.name, shows, drawing.draw) for drawing in every]
+
+
+def _what_figures_show(results: Results, histories: Sequence[MaskHistory]) -> str:
+    """Return everything that figures depend on, as text: files of a finished run do not change, except for extracts."""
+    evidence = results.evidence
+    runs = [(one.row.id, seed, run.result) for one in evidence for seed, run in one.runs.items() if run.result]
+    extracted = [[(one.row.id, *found) for one, *found in of(evidence)] for of in (anatomies, interpretations)]
+    return f"{results.table}{frame_of(results).to_csv()}{runs}{histories}{extracted}"

@@ -1,0 +1,132 @@
+"""Published orderings, tested at local scale: is a row with a higher published accuracy also higher here?
+
+They are listed in `claims.yaml` (`orderings`). The answers are about small models on other images: they show whether
+this code ranks methods as the paper does, and are no evidence for the published accuracies.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.errors import UserError
+from repro.report.cells import Measured, Results, RowCells
+from repro.report.claims import CLAIMS_FILE, ClaimsFile, Ordering, check_name, claims_files
+from repro.report.measures import gain, interval_of_gain
+from repro.report.statistics import interval_words
+from repro.tables.loader import load_table, table_names
+from repro.tables.rows import Row, Table
+from repro.typed_files import read_yaml
+
+ASKED_AT = ("local",)  # scale paper has the claims; at scale smoke, models have learnt nothing
+AGREES, CONTRADICTS, UNDECIDED, PARTIAL, NOT_RUN = "agrees", "contradicts", "undecided", "partial", "not run"
+METRIC = "top1_pct"
+
+
+@dataclass(frozen=True)
+class JudgedOrdering:
+    """An ordering with its answer.
+
+    Attributes:
+        published: published difference between first and second row, in percentage points.
+        measured: the difference measured here, paired by seed.
+        interval: its 95 % interval, over seeds or over test images, whichever is wider; None if there is none.
+    """
+
+    ordering: Ordering
+    published: float
+    measured: Measured
+    interval: tuple[float, float] | None
+    verdict: str
+
+    @property
+    def statement(self) -> str:
+        """`ROW > OTHER`."""
+        return f"{self.ordering.above} > {self.ordering.below}"
+
+    @property
+    def evidence(self) -> str:
+        """`published +1.97; here +0.83 (95 % interval -0.40 to +2.06, paired by 3 seeds)`."""
+        text = f"published {self.published:+.2f}"
+        if self.measured.value is None or self.measured.estimate is None:
+            return f"{text}; not run here"
+        spread = "" if self.interval is None else f"{interval_words(self.interval, '+')}, "
+        return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.estimate.words})"
+
+
+def every_ordering() -> tuple[Ordering, ...]:
+    """Return the orderings in all claims files, the project's first."""
+    return tuple(ordering for file in claims_files() for ordering in load_orderings(file))
+
+
+@functools.cache
+def load_orderings(path: Path) -> tuple[Ordering, ...]:
+    """Return the orderings in a file, in file order.
+
+    Raises `UserError` for an unknown key, table or row, and for rows whose published accuracies are missing or not in
+    this order.
+    """
+    orderings = read_yaml(path, ClaimsFile).orderings
+    for ordering in orderings:
+        place = f"{path.name}: {ordering.above} > {ordering.below}"
+        check_name(ordering.table, table_names(), place, "table")
+        rows = {row.id: row for row in load_table(ordering.table).every_row}
+        for name in (ordering.above, ordering.below):
+            check_name(name, rows, place, f"row of {ordering.table}")
+        if published_points(ordering, rows[ordering.above], rows[ordering.below]) <= 0:
+            raise UserError(f"{place}: the published {METRIC} are in another order; exchange above and below")
+    return orderings
+
+
+def rows_in_orderings(table: Table, scale: str) -> set[str]:
+    """Return the ids of the rows that the orderings about `table` compare; empty at scales without orderings."""
+    asked = [one for one in every_ordering() if one.table == table.name and scale in ASKED_AT]
+    return {row for one in asked for row in (one.above, one.below)}
+
+
+def published_points(ordering: Ordering, above: Row, below: Row) -> float:
+    """Return the published difference, in percentage points. Raises `UserError` if a value is not published."""
+    values = [row.best_published(METRIC) for row in (above, below)]
+    if values[0] is None or values[1] is None:
+        missing = ordering.above if values[0] is None else ordering.below
+        raise UserError(f"{CLAIMS_FILE}: {ordering.above} > {ordering.below}: no published {METRIC} of {missing}")
+    return values[0].value - values[1].value
+
+
+def judge_orderings(results: Results, orderings: Sequence[Ordering] | None = None) -> tuple[JudgedOrdering, ...]:
+    """Return the orderings about the table of `results` with their answers; empty at scales without orderings.
+
+    Differences are paired by seed, on the same test images. An ordering agrees if the 95 % interval of its difference
+    (`gain_interval`, as in the figures) is above zero, contradicts if it is below, and is undecided otherwise.
+    """
+    if results.scale not in ASKED_AT:
+        return ()
+    rows = {row.row.id: row for row in (*results.rows, *results.others)}
+    return tuple(
+        _judge(ordering, rows[ordering.above], rows[ordering.below])
+        for ordering in (every_ordering() if orderings is None else orderings)
+        if ordering.table == results.table.name and {ordering.above, ordering.below} <= rows.keys()
+    )
+
+
+def _judge(ordering: Ordering, above: RowCells, below: RowCells) -> JudgedOrdering:
+    measured, published = gain(above.context, below.context), published_points(ordering, above.row, below.row)
+    if not measured.sample:
+        return JudgedOrdering(ordering, published, measured, None, NOT_RUN)
+    interval = interval_of_gain(above.evidence, below.evidence)
+    verdict = PARTIAL if measured.n < len(above.evidence.runs) else UNDECIDED
+    # A single seed decides nothing, because its interval covers only the sampling error of the test images.
+    if verdict == UNDECIDED and measured.n > 1 and interval is not None:
+        verdict = AGREES if interval[0] > 0 else CONTRADICTS if interval[1] < 0 else UNDECIDED
+    return JudgedOrdering(ordering, published, measured, interval, verdict)
+
+
+def count_line(judged: Sequence[JudgedOrdering]) -> str:
+    """Summarise the answers: `12 published orderings: 3 agree, 1 contradicts, 8 undecided`."""
+    counts = Counter(one.verdict for one in judged)
+    plural = {AGREES: "agree", CONTRADICTS: "contradict"}
+    parts = [f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts.items()]
+    return f"{len(judged)} published orderings: {', '.join(parts)}"

@@ -1,0 +1,110 @@
+"""Adopted weights: a file that others have trained, checked to be a row's model and evaluated on its data set.
+
+`<root>/<table>/<row>/weights/<sha8>/`, named by the file's sha256, holds
+
+    adopted.json          where the file comes from, what was checked, and its accuracy
+    config.yaml           the config that it was evaluated with, as in a run record
+    weights.safetensors   the weights without zeros, so that `repro export` and `repro eval` do not need the file
+
+It is evidence of its own kind: no training of ours, so it has no seed, and never takes the place of a run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from repro.errors import UserError
+from repro.files import read_object, write_json
+from repro.runs.schemas import Percent
+from repro.runs.validation import validated
+
+SCHEMA = 1
+FOLDER, FILE = "weights", "adopted.json"
+_ADOPT_AGAIN = "remove its folder, and adopt the file again"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The file: its name and hash, where it comes from in words, and which of its contents were taken."""
+
+    name: str
+    sha256: str
+    origin: str
+    key: str = ""
+    is_ema: bool = False
+    epoch: int | None = None  # the last one of its training, from 0; None if the file does not state it
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """One comparison of the weights with what the row plans, in words."""
+
+    what: str
+    found: str
+    planned: str
+    tolerance: str
+
+
+@dataclass(frozen=True)
+class AdoptedWeights:
+    """The record."""
+
+    table: str
+    row: str
+    scale: str  # of the row's model
+    file: WeightsFile
+    checks: tuple[RowCheck, ...]
+    data: Mapping[str, Any]  # name, number of images, and whether they are all of ImageNet's validation images
+    # One value, or one for each evaluation of a model that samples.
+    top1_by_draw_pct: Annotated[tuple[Percent, ...], Field(min_length=1)]
+    overrides: tuple[str, ...] = ()  # in which its config differs from the row's
+    notes: tuple[str, ...] = ()  # what a reader has to know about the accuracy
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # the full report of the first evaluation
+    evidence: Literal["weights"] = "weights"
+
+    @property
+    def top1_pct(self) -> float:
+        """The mean over evaluations."""
+        return statistics.fmean(self.top1_by_draw_pct)
+
+    def is_on(self, dataset: str) -> bool:
+        """Whether it was evaluated on all test images of this data set."""
+        is_whole = self.data["images"] == self.data["of"]
+        return (
+            self.data["name"] == dataset and is_whole and (dataset != "imagenet" or self.data["is_imagenet_validation"])
+        )
+
+
+def adopted_folder(root: Path, table: str, row: str, sha256: str) -> Path:
+    """The folder of a file that was adopted for a row."""
+    return root / table / row / FOLDER / sha256[:8]
+
+
+def write_adopted(folder: Path, adopted: AdoptedWeights) -> None:
+    """Write adopted.json, atomically, in place of an earlier one."""
+    write_json(folder / FILE, {"schema": SCHEMA, **asdict(adopted)})
+
+
+def read_adopted(root: Path, table: str, row: str) -> list[AdoptedWeights]:
+    """Return what was adopted for a row, by the hash of its file. Raises `UserError` for a damaged record."""
+    paths = sorted((root / table / row / FOLDER).glob(f"*/{FILE}"))
+    return [_read(path, table, row) for path in paths]
+
+
+def _read(path: Path, table: str, row: str) -> AdoptedWeights:
+    contents = read_object(path, _ADOPT_AGAIN) or {}
+    if contents.get("schema") != SCHEMA:
+        raise UserError(f"{path}: schema {contents.get('schema')!r}, this code reads {SCHEMA}; {_ADOPT_AGAIN}")
+    adopted = validated(path, _ADOPTED, contents, _ADOPT_AGAIN)
+    if (adopted.table, adopted.row) != (table, row):
+        raise UserError(f"{path}: weights of {adopted.table} {adopted.row}; {_ADOPT_AGAIN}")
+    return adopted
+
+
+_ADOPTED = TypeAdapter(AdoptedWeights)

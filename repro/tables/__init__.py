@@ -1,0 +1,1 @@
+"""Published tables as data: rows, row sets, published values and their sources."""

@@ -1,1 +1,0 @@
-"""Token selectors: which tokens a transformer goes on with."""

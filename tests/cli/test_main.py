@@ -1,0 +1,199 @@
+"""The command line itself: version, help, completion, mistakes, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro.cli.main import COMMANDS, main
+from repro.cli.options import announced
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    printed = capsys.readouterr()
+    return ended.value.code, printed.out, printed.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_description_and_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, text, _ = output_of(capsys, command, "--help")
+    assert code == 0
+    assert f"repro {command}" in text.partition("xample")[2], "no example"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = output_of(capsys, "--version")
+    assert (code, text.split()[0]) == (0, "repro")
+    assert text.split()[1][0].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lanch", "table1"], "no command 'lanch'; nearest: launch"),
+        (["plan", "table1", "--wats", "300"], "plan: no option --wats; nearest: --watts"),
+        (["plan", "table1", "--sede=3"], "plan: no option --sede=3; nearest: --seeds"),
+        (["launch", "table1", "--scal", "smoke"], "launch: no option --scal; nearest: --scale"),
+        (["report", "table1", "--scale", "smok"], "report: --scale: invalid choice 'smok'; nearest: smoke"),
+        (["new", "tabel", "x"], "new: WHAT: invalid choice 'tabel'; nearest: table"),
+        (["train", "--cfg", "jobb"], "train: --cfg: invalid choice 'jobb'; nearest: job"),
+        (["launch"], "launch: the following arguments are required: table (repro launch --help)"),
+        (["logs", "table1", "--seed", "x"], "logs: argument --seed: invalid int value: 'x'"),
+        (["plan", "tabel1"], "no table 'tabel1'"),
+        (["publish"], "no command 'publish'"),
+        (["plan", "table1", "scale=paper"], "scale=paper: use --scale NAME"),
+        (["plan", "table1", "seed=3"], "seed=3: use --seeds N"),
+        (["plan", "table1", "run.root=/x"], "run.root=/x: use --runs DIR"),
+        (["plan", "table1", "method.sparsity=abc"], "method.sparsity=abc: each row of a table sets its own"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_nearest_name(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    code, text, error = output_of(capsys, *words)
+    assert (code, text) == (2, "")
+    assert error.startswith(f"repro: {message}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "candidates"),
+    [
+        ("repro la", {"launch"}),
+        ("repro launch ta", {"table1", "table2", "table3"}),
+        ("repro launch table1 deit_tiny/s2", {"deit_tiny/s2vite-30"}),
+        ("repro launch table1 launcher=s", {"launcher=slurm"}),
+        ("repro train backbone=resn", {"backbone=resnet50"}),
+        ("repro plan table1 --pro", {"--probe"}),
+    ],
+)
+def test_the_shell_completes_what_is_typed(tmp_path: Path, line: str, candidates: set[str]) -> None:
+    file = tmp_path / "candidates"
+    variables = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(file)}
+    subprocess.run(
+        [sys.executable, "-m", "repro"],
+        env={**os.environ, **variables, "PYTHONPATH": str(ROOT), "COMP_LINE": line, "COMP_POINT": str(len(line))},
+        check=False,
+        timeout=60,
+    )
+    assert candidates <= {text.strip() for text in file.read_text().split("\n")}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_code_for_a_shell_is_printed(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    code, text, _ = output_of(capsys, "completion", shell)
+    assert code == 0
+    assert "repro" in text
+
+
+def test_a_latin1_terminal_gets_a_replacement_for_other_signs() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "repro", "list", "table1", "\u2264"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (answer.returncode, b"Traceback" in answer.stderr) == (2, False)
+    assert b"no row matches" in answer.stderr
+
+
+def test_the_home_folder_is_expanded_in_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    code, text, _ = output_of(capsys, "plan", "table1", "deit_tiny/dense", "--runs", "~/my runs", "--json")
+    entry, *_ = json.loads(text)
+    assert code == 0
+    assert entry["record"].startswith(f"{tmp_path}/my runs/table1/")
+
+
+def test_the_site_file_sets_the_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "repro.yaml").write_text("run.root: /scratch/runs\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPRO_CONFIG")
+    for words, root in (([], "/scratch/runs"), (["--runs", "here"], "here")):
+        _, text, _ = output_of(capsys, "plan", "table1", "deit_tiny/dense", "--json", *words)
+        assert json.loads(text)[0]["record"].startswith(f"{root}/table1/")
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "logs", "cancel", "report"])
+def test_commands_that_read_no_images_need_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Rows of two data sets, neither of which has a folder."""
+    monkeypatch.chdir(tmp_path)
+    rows = ["deit_small/dense"] if command == "logs" else ["deit_small/dense", "timesformer/dense"]
+    code, _, error = output_of(capsys, command, "table3", *rows, "--scale", "paper")
+    assert "data.root" not in error
+    assert code == (2 if command == "logs" else 0), error
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    "name", ["a b", "o'brien", "a=b", "(1)", "[1]", "#1", "a&b", "a{b", "a;b", "a!b", "ü", "${x}", '"']
+)
+def test_make_hands_a_folder_on_as_it_is_typed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "paper_tables" / "table1").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for file in ("paper_tables/table1/table.yaml", "requirements.lock", "pyproject.toml", ".venv/.ready"):
+        (tmp_path / file).touch()
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    program = tmp_path / ".venv" / "bin" / "repro"
+    program.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    program.chmod(0o755)
+    answer = subprocess.run(
+        ["make", "-s", "-o", ".venv/.ready", "status", f"DATA=/data/{name}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"data.root=/data/{name}" in answer.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_launch_on_an_ascii_terminal_succeeds_in_a_folder_of_other_letters(tmp_path: Path) -> None:
+    folder = tmp_path / "\u00fcbung \u4e2d"
+    words = ["launch", "table1", "deit_tiny/dense", "--scale", "smoke", "tracker=none"]
+    words += ["--runs", str(folder / "runs"), "--reports", str(folder / "reports")]
+    answer = subprocess.run(
+        [sys.executable, "-m", "repro", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert (answer.returncode, b"Traceback" in answer.stderr) == (0, False), answer.stderr
+    (log,) = folder.glob("runs/**/attempts/1/stdout")
+    assert str(folder) in log.read_text(encoding="utf-8")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_is_shown_at_once_on_a_terminal_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, text in ((Terminal(), "composing ...\r\x1b[K"), (io.StringIO(), "")):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with announced("composing"):
+            assert stream.getvalue() == text.partition("\r")[0]
+        assert stream.getvalue() == text

@@ -1,0 +1,213 @@
+"""Overrides as people type them: folders of any name, Hydra's `+`, `~` and sweeps, experiments and own config files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repro import locations
+from repro.config.compose import compose
+from repro.config.overrides import parse_override, quoted, split_sweep
+from repro.config.site import site_defaults
+from repro.errors import UserError
+from repro.locations import PATH_VARIABLE, add_config_dirs, groups
+
+ODD = [
+    "o'brien",
+    "a=b",
+    "(1)",
+    "[1]",
+    "#1",
+    "a&b",
+    "a{b",
+    "a;b",
+    "a!b",
+    "übung",
+    "${x}",
+    "a, b",
+    "a\\b",
+    'say "x"',
+    "{b",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("key", ["data.root", "run.root"])
+def test_a_folder_is_taken_as_it_is_typed(key: str, name: str) -> None:
+    config = compose(["scale=paper", "data.root=x", f"{key}=/data/{name}"])
+    assert (config.data.root if key == "data.root" else config.run.root) == f"/data/{name}"
+    again = compose(["scale=paper", "data.root=x", f"{key}={quoted(f'/data/{name}')}"])
+    assert again == config
+
+
+@given(text=st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1))
+def test_a_quoted_folder_may_have_any_name(text: str) -> None:
+    folder = f"/{text}"
+    assert parse_override(f"run.root={quoted(folder)}").value == folder
+
+
+def test_the_home_folder_is_expanded() -> None:
+    home = os.path.expanduser("~")
+    assert compose(["scale=paper", "data.root=~/imagenet"]).data.root == f"{home}/imagenet"
+    roots = "{imagenet: ~/imagenet,kinetics400:'/k, (2)'}"
+    assert parse_override(f"data.root={roots}").value == {"imagenet": f"{home}/imagenet", "kinetics400": "/k, (2)"}
+    assert parse_override("data.root=null").value is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["~recipe.lr"], "recipe.lr: needs a value"),
+        (["~method"], "~method: every run needs one; choose another: "),
+        (["~recipe.lrr"], "~recipe.lrr: no such key; nearest: recipe.lr"),
+        (["+recipe.lrr=1"], "recipe.lrr: no such key; nearest: recipe.lr"),
+        (["seed=1,2"], "seed=1,2: a single run has one value for each key"),
+        (["recipe.lr=("], "recipe.lr=(: not an override"),
+        (["recipe.lr=a\nb"], r"recipe.lr=a\nb: not an override"),
+        (["recipe.lr=${recipe.nope}"], "Interpolation key 'recipe.nope' not found"),
+        (["model=3"], "model=3: not a model"),
+        (["experiment=svite_longr"], "no experiment 'svite_longr'; nearest: svite_longer"),
+    ],
+)
+def test_a_wrong_override_is_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        compose(words)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_optional_key_can_be_deleted() -> None:
+    assert compose(["method=omp"]).method.finetune is not None
+    assert compose(["method=omp", "~method.finetune"]).method.finetune is None
+
+
+def test_an_experiment_sets_several_groups_and_overrides_win() -> None:
+    config = compose(["experiment=svite_longer"])
+    assert (config.backbone.name, config.method.name, config.recipe.epochs) == ("deit_tiny", "svite", 24)
+    assert compose(["+experiment=svite_longer"]) == config
+    changed = compose(["experiment=svite_longer", "method=omp", "recipe.epochs=7", "scale=smoke"])
+    assert (changed.method.name, changed.recipe.epochs, changed.scale.name) == ("omp", 7, "smoke")
+
+
+def test_a_sweep_is_the_product_of_its_values() -> None:
+    words = ["seed=range(0,2)", "method=glob(spartan*, exclude=*block*)", "recipe.lr=0.1", "data.root=/a(b,c"]
+    assert split_sweep(words, groups()) == [
+        [f"seed={seed}", f"method={method}", "recipe.lr=0.1", "data.root=/a(b,c"]
+        for seed in (0, 1)
+        for method in ("spartan", "spartan_neuron")
+    ]
+    assert split_sweep(["data.root=/a,/b"], groups()) == [["data.root=/a"], ["data.root=/b"]]
+    for value in ("interval(0,1)", "range(0,3,0)", "range(0,nan)", "range(3,0)", "glob(x*)"):
+        with pytest.raises(UserError, match=r": no values; write seed=a,b,c"):
+            split_sweep([f"seed={value}"], groups())
+    for words in (["seed=range(1,1000000000)"], ["seed=range(0,2000)", "method=glob(*)"]):
+        with pytest.raises(UserError, match="more than 10,000 runs"):
+            split_sweep(words, groups())
+
+
+@pytest.fixture
+def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder outside of the repository, with a method and two experiments."""
+    monkeypatch.setattr(locations, "added_config_dirs", [])
+    folder = tmp_path / "my (conf)"
+    for name, text in {
+        "method/mine": "defaults: [svite, _self_]\nsparsity: 0.6\n",
+        "experiment/mine": "# @package _global_\ndefaults:\n  - override /method: mine\nrecipe: {epochs: 3}\n",
+        "experiment/unknown": "# @package _global_\ndefaults:\n  - override /method: nope\n",
+        "experiment/packageless": "recipe: {epochs: 3}\n",
+        "experiment/misspelt": "# @package _global_\nrecipe: {epohcs: 3}\n",
+        "experiment/wrong": "# @package _global_\nrecipe: {epochs: abc}\n",
+        "experiment/torn": "# @package _global_\nrecipe: {epochs: 3\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_own_config_files_work_anywhere(own_files: Path) -> None:
+    with pytest.raises(UserError, match="no experiment 'mine'"):
+        compose(["experiment=mine"])
+    add_config_dirs([own_files])
+    config = compose(["experiment=mine"])
+    assert (config.method.sparsity, config.recipe.epochs) == (0.6, 3)
+    assert compose(["method=mine"]).method.sparsity == 0.6
+    with pytest.raises(UserError, match="no such folder of config files"):
+        add_config_dirs([own_files / "nope"])
+
+
+def test_the_environment_names_folders_of_config_files(own_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_files.rename(own_files.with_name("conf"))
+    monkeypatch.setenv(PATH_VARIABLE, f"{own_files.parent.parent}{os.pathsep}{own_files.parent}")
+    assert compose(["method=mine"]).method.sparsity == 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("unknown", "experiment=unknown: no method 'nope'"),
+        ("misspelt", "misspelt.yaml: recipe.epohcs: no such key; nearest: epochs"),
+        ("wrong", "wrong.yaml: recipe.epochs='abc': input should be a valid integer"),
+        ("packageless", "experiment: its file must start with the line `# @package _global_`"),
+        ("torn", "torn.yaml"),
+    ],
+)
+def test_an_own_file_with_a_mistake_is_one_line(own_files: Path, name: str, message: str) -> None:
+    add_config_dirs([own_files])
+    with pytest.raises(UserError) as raised:
+        compose([f"experiment={name}"])
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_site_defaults_apply_where_nothing_else_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(
+        "data.root: {imagenet: ~/imagenet, kinetics400: /k}\n"
+        "launcher: {partition: gpu, parallel: 3}\n"
+        "run.root: /r (1)\n"
+    )
+    monkeypatch.setenv("REPRO_CONFIG", str(file))
+    home = os.path.expanduser("~")
+    paper = compose(["scale=paper", "launcher=slurm"])
+    assert (paper.data.root, paper.run.root) == (f"{home}/imagenet", "/r (1)")
+    assert (paper.launcher.partition, paper.launcher.parallel) == ("gpu", 3)  # type: ignore[union-attr]
+    local = compose(["launcher.parallel=2"])  # no partition, and generated data
+    assert (local.launcher.parallel, local.data.root) == (2, None)
+    assert compose(["scale=paper", "data.root=/mine"]).data.root == "/mine"
+    file.write_text("data.root: /one\nlauncher: slurm\n")
+    os.utime(file, (1, 1))
+    assert compose(["scale=paper"]).data.root == "/one"
+    assert compose([]).launcher.name == "slurm"
+    assert compose(["launcher=local"]).launcher.name == "local"
+    monkeypatch.setenv("REPRO_CONFIG", "")
+    assert compose([]).launcher.name == "inline"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe.epochs: 3", "recipe.epochs: not a site default"),
+        ("launcher.partion: gpu", "launcher.partion: not a site default; nearest: launcher.partition"),
+        ("- a", "not a mapping"),
+        ("a: [", "line 1: not YAML"),
+        ("launcher: slrm", "no launcher 'slrm'; nearest: slurm"),
+    ],
+)
+def test_a_wrong_site_default_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    (tmp_path / "repro.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPRO_CONFIG")
+    with pytest.raises(UserError) as raised:
+        compose([])
+    assert message in str(raised.value)
+    assert "repro.yaml" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    monkeypatch.setenv("REPRO_CONFIG", str(tmp_path / "nope.yaml"))
+    with pytest.raises(UserError, match=r"REPRO_CONFIG=.*: no such file"):
+        site_defaults()

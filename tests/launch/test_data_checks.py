@@ -1,0 +1,174 @@
+"""A result belongs to the data that it was trained on: other data are refused before anything starts."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from repro.config.compose import compose
+from repro.config.overrides import without_method
+from repro.errors import UserError
+from repro.evaluation.extract import extract
+from repro.launch.data_checks import check_data
+from repro.launch.launch import LaunchOptions, launch
+from repro.launch.plan import PlannedRun
+from repro.launch.single_run import planned_run, train
+from repro.runs.record import all_records
+from repro.training.inputs import load_inputs
+
+
+def write_images(root: Path, classes: tuple[str, ...], images: int, seed: int) -> Path:
+    generator = np.random.default_rng(seed)
+    for split in ("train", "val"):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            for number in range(images):
+                pixels = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+def overrides(root: Path, *others: str) -> list[str]:
+    return [
+        *("backbone=deit_tiny", "scale=smoke", "tracker=none", "data=imagefolder", "data.workers=0"),
+        *("data.limit_train=null", "data.limit_test=null", "model.in_chans=3", "model.num_classes=3"),
+        *("recipe.global_batch=6", "recipe.micro_batch=6", f"run.root={root / 'runs'}", *others),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of dogs and of cars, and a finished run on the dogs."""
+    folder = tmp_path_factory.mktemp("data")
+    write_images(folder / "dogs", ("beagle", "boxer", "collie"), 6, seed=0)
+    write_images(folder / "cars", ("audi", "bmw", "fiat"), 6, seed=1)
+    threads = torch.get_num_threads()
+    assert train(overrides(folder, f"data.root={folder / 'dogs'}"), Console(file=io.StringIO())) == 0
+    torch.set_num_threads(threads)
+    return folder
+
+
+def planned(folder: Path, data: str, *others: str) -> PlannedRun:
+    words = overrides(folder, f"data.root={folder / data}", *others)
+    return planned_run(compose(words), without_method(words))
+
+
+def refusal(folder: Path, data: str, *others: str) -> str:
+    with pytest.raises(UserError) as caught:
+        train(overrides(folder, f"data.root={folder / data}", *others), Console(file=io.StringIO()))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_result_of_other_data_is_refused(folder: Path) -> None:
+    run = planned(folder, "dogs")
+    fingerprint = run.record.trained_on()
+    assert refusal(folder, "cars") == (
+        f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {folder / 'dogs'}) than "
+        f"those in data.root={folder / 'cars'}; set data.root to those data, or choose another folder of runs"
+    )
+    assert refusal(folder, "nowhere").startswith(f"data.root={folder / 'nowhere'}: no such folder")
+
+
+def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
+    check_data([planned(folder, str(copy))])
+    shutil.copy(copy / "train/collie/0.png", copy / "train/collie/9.png")
+    assert "was trained on other data" in refusal(folder, str(copy))
+
+
+def test_the_same_data_show_the_result(folder: Path) -> None:
+    for name in ("dogs", "moved, dogs"):  # the name of a folder is not part of the data
+        (folder / "dogs").rename(folder / name)
+        try:
+            out = io.StringIO()
+            quoted = overrides(folder, f"data.root='{folder / name}'")
+            assert train(quoted, Console(file=out)) == 0
+            assert "top1_best_pct" in out.getvalue()
+        finally:
+            (folder / name).rename(folder / "dogs")
+
+
+def test_data_that_were_removed_after_the_training_show_the_result(folder: Path) -> None:
+    (folder / "dogs").rename(folder / "unmounted")
+    try:
+        check_data([planned(folder, "dogs")])
+    finally:
+        (folder / "unmounted").rename(folder / "dogs")
+
+
+def test_a_launch_refuses_the_result_of_other_data(folder: Path) -> None:
+    options = LaunchOptions(retry=False, yes=True, max_attempts=5, root=folder / "runs")
+    assert launch("dogs", [planned(folder, "dogs")], options, Console(file=io.StringIO())).failed == []
+    with pytest.raises(UserError, match="was trained on other data"):
+        launch("cars", [planned(folder, "cars")], options, Console(file=io.StringIO()))
+
+
+def test_a_method_does_not_start_from_weights_of_other_data(folder: Path) -> None:
+    method = ("method=omp", "method.sparsity=0.5")
+    assert "was trained on other data" in refusal(folder, "cars", *method)
+    assert [record.about()["row"] for record in all_records(folder / "runs")] == ["deit_tiny/dense"]
+    # A job on another machine compares them again.
+    run = planned(folder, "cars", *method)
+    run.create()
+    try:
+        with pytest.raises(UserError, match=r"starts from .*, which was trained on other data"):
+            load_inputs(run.record, run.config, torch.device("cpu"))
+        moved = planned(folder, "dogs", *method)
+        assert moved.record.path == run.record.path
+        assert load_inputs(moved.record, moved.config, torch.device("cpu")).weights is not None
+    finally:
+        shutil.rmtree(run.record.path)
+
+
+def test_figures_are_not_extracted_from_other_data(folder: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(folder / "runs", tmp_path / "runs")
+    (record,) = all_records(runs)
+    image = folder / "dogs/val/collie/5.png"
+    image.rename(folder / "5.png")
+    lines: list[str] = []
+    try:
+        assert extract([record], log=lines.append) == 0
+    finally:
+        (folder / "5.png").rename(image)
+    assert "was trained on data of fingerprint" in lines[0]
+    assert extract([record], log=lines.append) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "settings"),
+    [
+        (("model.in_chans=1",), "model.in_chans=3"),
+        (("model.num_classes=10",), "model.num_classes=3"),
+        (("model.in_chans=1", "model.num_classes=10"), "model.in_chans=3 model.num_classes=3"),
+        (("recipe.global_batch=64", "recipe.micro_batch=64"), "recipe.global_batch=18"),
+        (("recipe.global_batch=64", "recipe.micro_batch=8"), "recipe.global_batch=16"),
+        (("data.limit_train=19", "data.limit_test=19"), "data.limit_train=null data.limit_test=null"),
+    ],
+)
+def test_a_model_that_does_not_fit_leaves_no_record(folder: Path, wrong: tuple[str, ...], settings: str) -> None:
+    before = list(all_records(folder / "runs"))
+    train_folder = folder / "cars/train"
+    assert refusal(folder, "cars", *wrong) == f"{train_folder}: its images do not fit the config; set {settings}"
+    assert list(all_records(folder / "runs")) == before
+
+
+def test_the_header_of_the_config_is_a_command_that_works(folder: Path, tmp_path: Path) -> None:
+    header = Path("conf/data/imagefolder.yaml").read_text(encoding="utf-8").splitlines()
+    (command,) = (line.removeprefix("#   repro train ") for line in header if line.startswith("#   repro train "))
+    words = [word for word in command.split() if not word.startswith(("data.root=", "model.num_classes="))]
+    assert "data=imagefolder" in words
+    words += [f"data.root={folder / 'cars'}", "model.num_classes=3", f"run.root={tmp_path}", "tracker=none"]
+    words += ["scale=smoke", "recipe.global_batch=6", "recipe.micro_batch=6", "data.limit_train=null"]
+    threads = torch.get_num_threads()
+    try:
+        assert train([*words, "data.limit_test=null"], Console(file=io.StringIO())) == 0
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,31 @@
+"""`repro train` while another process executes the same run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from repro.config.compose import compose
+from repro.errors import UserError
+from repro.launch.single_run import train
+from repro.runs.record import record_for
+from repro.tables.rows import SINGLE_RUNS
+
+
+def test_a_run_that_is_alive_is_left_alone(tmp_path: Path) -> None:
+    words = ["backbone=deit_tiny", "method=dense", "scale=smoke", "tracker=none", f"run.root={tmp_path}"]
+    config = compose(words)
+    record = record_for(tmp_path, config, SINGLE_RUNS, "deit_tiny/dense")
+    record.create(config, SINGLE_RUNS, "deit_tiny/dense")
+    record.set_status(record.status().moved("running"))
+    before = (record.path / "config.yaml").read_bytes()
+    with (
+        FileLock(record.path / "lock"),
+        pytest.raises(UserError, match="already running \\(a process holds its lock\\)"),
+    ):
+        train([*words, "run.checkpoint_every_s=7"], Console(file=io.StringIO()))
+    assert (record.path / "config.yaml").read_bytes() == before
