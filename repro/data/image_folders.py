@@ -17,6 +17,7 @@ from repro.data.decoding import decode
 from repro.data.folder_files import FolderFiles
 from repro.data.layouts import class_folders, find_split, image_split
 from repro.data.listing import Listing, fingerprint, list_images, read_kaggle_labels
+from repro.data.saved_listing import save_listing
 from repro.data.shards import Shards
 from repro.data.splits import EvalSplit, Splits, check_channels
 from repro.data.transforms import evaluation_transform, training_transform
@@ -74,13 +75,15 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     if data.name == "imagenet":
         _check_wnids(train, is_complete=model.num_classes == IMAGENET_CLASSES)
     _check_test_classes(test, classes, f"those of {train.folder}")
+    trained_on = fingerprint(classes, train, test)
+    save_listing(trained_on, train.saved(), test.saved())
     train_images = ImageFiles.of(train, classes, training_transform(data, recipe, model), is_random=True)
     test_images = ImageFiles.of(test, classes, evaluation_transform(data, recipe, model), is_random=False)
     return Splits(
         train=train_images,
         test=test_images,
         num_classes=len(classes),
-        fingerprint=fingerprint(classes, train, test),
+        fingerprint=trained_on,
         decoder=data.decoder,
         in_shards=train.shards is not None,
         unreadable=(train_images.unreadable, test_images.unreadable),

@@ -11,8 +11,9 @@ from repro.data.clips import Clips
 from repro.data.in_memory import check_not_augmented
 from repro.data.layouts import find_split
 from repro.data.listing import list_videos
+from repro.data.saved_listing import save_listing
 from repro.data.splits import Splits, check_channels
-from repro.data.video_inspection import Videos, save_listing, saved_listing, usable_videos, video_fingerprint
+from repro.data.video_inspection import Videos, saved_videos, usable_videos, video_fingerprint
 from repro.errors import UserError, first_few
 
 
@@ -31,10 +32,10 @@ def load(data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = 
     if fingerprint is not None:
         return _splits(train, test, data, model, fingerprint)
     splits = _splits(train, test, data, model, video_fingerprint(train, test))
-    save_listing(splits.fingerprint, train, test)
+    save_listing(splits.fingerprint, train.files(), test.files())
 
     def with_fingerprint(trained_on: str) -> Splits | None:
-        saved = saved_listing(trained_on, train, test)
+        saved = saved_videos(trained_on, train, test)
         return None if saved is None else _splits(saved[0], saved[1], data, model, trained_on)
 
     return replace(splits, with_fingerprint=with_fingerprint)

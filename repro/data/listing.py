@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from repro.data.layouts import (
     kaggle_labels,
     visible_files,
 )
+from repro.data.saved_listing import Files
 from repro.data.shards import Shards, open_shards
 from repro.errors import UserError, first_few
 
@@ -59,8 +60,9 @@ class Listing:
         """Return the files, to be read by their positions."""
         return FolderFiles.of(self.folder, self.names) if self.shards is None else self.shards
 
+    @cached_property
     def sizes(self) -> list[int]:
-        """Return the bytes of each file. Raise `UserError` for a file that is gone."""
+        """The bytes of each file. Raises `UserError` for a file that is gone."""
         if self.shards is not None:
             return [int(size) for size in self.shards.sizes]
         # Threads, because a network file system answers slowly but answers many at once.
@@ -68,6 +70,10 @@ class Listing:
         parts = [self.names[start : start + step] for start in range(0, len(self.names), step)]
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             return [size for part in pool.map(partial(_sizes, self.folder), parts) for size in part]
+
+    def saved(self) -> Files:
+        """Return the files as `save_listing` takes them."""
+        return Files(self.folder, self.names, self.classes, self.sizes)
 
 
 def list_images(split: Split) -> Listing:
@@ -125,7 +131,7 @@ def fingerprint(class_names: Sequence[str], *listings: Listing) -> str:
     digest = blake2b(digest_size=8)
     for listing in listings:
         digest.update("\0".join(listing.class_names()).encode(errors="surrogateescape") + b"\n")
-        for name, label, size in zip(listing.names, listing.labels(class_names), listing.sizes(), strict=True):
+        for name, label, size in zip(listing.names, listing.labels(class_names), listing.sizes, strict=True):
             digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

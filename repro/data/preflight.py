@@ -6,6 +6,7 @@ from repro.config import Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, fingerprint, list_images, list_videos
+from repro.data.saved_listing import changed_files
 from repro.errors import UserError
 
 
@@ -41,16 +42,24 @@ def check_fits(config: Config) -> None:
         raise UserError(f"{train.folder}: its images do not fit the config; set {' '.join(wrong)}")
 
 
-def has_fingerprint(data: Data, model: Geometry, trained_on: str) -> bool:
-    """Whether the data have this fingerprint, apart from unreadable videos. Raises what `find_split` raises."""
+def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
+    """Describe how the data differ from those of the fingerprint `trained_on`, as `changed_files` does.
+
+    None if they are the same, apart from a few unreadable videos. Raises `UserError` if they cannot be listed.
+    """
     if data.name in ARCHIVES:  # one published file, whose md5 is checked when it is read
-        return find_data(data) is not None
+        find_data(data)
+        return None
     train, test = find_split(data, "train"), find_split(data, "test")
     if data.name not in VIDEOS:
         images = list_images(train), list_images(test)
-        return fingerprint(images[0].class_names(), *images) == trained_on
-    from repro.data.video_inspection import saved_listing, usable_videos, video_fingerprint  # needs PyAV
+        if fingerprint(images[0].class_names(), *images) == trained_on:
+            return None
+        return changed_files(trained_on, *(each.saved() for each in images))
+    from repro.data.video_inspection import saved_videos, usable_videos, video_fingerprint  # needs PyAV
 
     assert isinstance(model, TimeSformer)
     videos = [usable_videos(list_videos(split), model.frames) for split in (train, test)]
-    return trained_on == video_fingerprint(*videos) or saved_listing(trained_on, *videos) is not None
+    if trained_on == video_fingerprint(*videos) or saved_videos(trained_on, *videos) is not None:
+        return None
+    return changed_files(trained_on, *(each.files() for each in videos))

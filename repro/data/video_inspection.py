@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from repro.data.cache import user_cache
 from repro.data.listing import STAT_THREADS, Listing, tolerated
+from repro.data.saved_listing import Files, read_listing
 from repro.data.video_decoding import Inspection, inspect
 from repro.errors import UserError, first_few
 from repro.files import write_text
@@ -36,6 +37,9 @@ class Videos:
     frames: tuple[int, ...]  # the number of frames of each
     skipped: tuple[str, ...] = ()  # the other videos of the split, a line each: name and reason
     lost: tuple[str, ...] = ()  # names of those usable when the run began and unreadable now
+
+    def files(self) -> Files:
+        return Files(self.folder, self.names, self.classes, self.frames)
 
 
 def usable_videos(listing: Listing, least_frames: int) -> Videos:
@@ -84,27 +88,14 @@ def video_fingerprint(*splits: Videos) -> str:
     return digest.hexdigest()
 
 
-def save_listing(fingerprint: str, *splits: Videos) -> None:
-    """Save the list of videos of a fingerprint in the user's cache folder, for `saved_listing`."""
-    path = _listing_file(fingerprint)
-    if not path.is_file():
-        with contextlib.suppress(OSError):  # without a cache, a run can only be resumed with exactly the same videos
-            columns = [[videos.names, videos.classes, videos.frames] for videos in splits]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(columns) + "\n")
-
-
-def saved_listing(fingerprint: str, *splits: Videos) -> tuple[Videos, ...] | None:
+def saved_videos(fingerprint: str, *splits: Videos) -> tuple[Videos, ...] | None:
     """Return the videos of this fingerprint, which a run has trained on, in place of those usable now.
 
     Those that have become unreadable since are `lost`; videos that were added are ignored. None if too many are lost,
     one has become another video, or the fingerprint is not in the cache.
     """
-    try:
-        columns = json.loads(_listing_file(fingerprint).read_text(encoding="utf-8"))
-        saved = [Videos(now.folder, *map(tuple, each)) for now, each in zip(splits, columns, strict=True)]
-    except (OSError, ValueError, TypeError):
-        return None
+    listing = read_listing(fingerprint, [each.files() for each in splits])
+    saved = [Videos(each.folder, tuple(each.names), tuple(each.classes), tuple(each.lengths)) for each in listing or []]
     if video_fingerprint(*saved) != fingerprint:
         return None
     resumed = []
@@ -120,10 +111,6 @@ def saved_listing(fingerprint: str, *splits: Videos) -> tuple[Videos, ...] | Non
         skipped = tuple(line for line in now.skipped if not prefixes or not line.startswith(prefixes))
         resumed.append(replace(before, skipped=skipped, lost=lost))
     return tuple(resumed)
-
-
-def _listing_file(fingerprint: str) -> Path:
-    return user_cache() / f"videos-of-{fingerprint}.json"
 
 
 def _inspected(listing: Listing, report: Report) -> list[Inspection]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from repro.config import Data
 from repro.counting.geometry import Geometry
 from repro.data.layouts import GENERATED
-from repro.data.preflight import check_fits, has_fingerprint
+from repro.data.preflight import changes_since, check_fits
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
 
@@ -22,7 +22,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     run: the data may be on the nodes only.)
     """
     errors: dict[str, None] = {}
-    same_data = functools.cache(has_fingerprint)
+    compare = functools.cache(changes_since)
     with_origins = [each for run in runs for each in [*reversed(run.origins), run]]
     for run in {each.record.path: each for each in with_origins}.values():
         data = run.config.data
@@ -30,7 +30,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
             continue
         try:
             if run.is_done:
-                _check_trained_on(run, same_data)
+                _check_trained_on(run, compare)
             elif run.config.launcher.runs_here:
                 check_fits(run.config)
         except UserError as error:
@@ -39,15 +39,17 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
         raise UserError("\n".join(errors))
 
 
-def _check_trained_on(run: PlannedRun, same_data: Callable[[Data, Geometry, str], bool]) -> None:
+def _check_trained_on(run: PlannedRun, compare: Callable[[Data, Geometry, str], str | None]) -> None:
     fingerprint = run.record.trained_on()
     root, trained_root = run.config.data.root, run.record.about().get("data", {}).get("root")
     if fingerprint is None or root is None:  # pulled from W&B, without provenance
         return
     if not Path(root).expanduser().exists() and root == trained_root:  # unmounted, or removed after the training
         return
-    if not same_data(run.config.data, run.config.model, fingerprint):
+    changes = compare(run.config.data, run.config.model, fingerprint)
+    if changes is not None:
         raise UserError(
             f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {trained_root}) than "
-            f"those in data.root={root}; set data.root to those data, or choose another folder of runs"
+            f"those in data.root={root}{f' ({changes})' if changes else ''}; set data.root to those data, or choose "
+            "another folder of runs"
         )

@@ -9,6 +9,8 @@ import torch
 
 from repro.config import PRETRAINED, Config
 from repro.config.costs import measured_token_options
+from repro.data.layouts import GENERATED
+from repro.data.preflight import changes_since
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 from repro.models.pretrained import pretrained_weights
@@ -55,10 +57,18 @@ def load_trained_splits(record: Record, config: Config) -> Splits:
     splits = load_splits(config.data, config.recipe, config.model, trained_on)
     if trained_on not in (None, splits.fingerprint):
         raise UserError(
-            f"{record.path}: was trained on data of fingerprint {trained_on}, the data are now {splits.fingerprint}; "
-            "restore the data, or remove that folder to start again"
+            f"{record.path}: was trained on data of fingerprint {trained_on}, the data are now {splits.fingerprint}"
+            f"{_changes(config, trained_on)}; restore the data, or remove that folder to start again"
         )
     return splits
+
+
+def _changes(config: Config, trained_on: str | None) -> str:
+    """The files that have changed since a training, in parentheses; empty if they are not known."""
+    if trained_on is None or config.data.name in GENERATED:
+        return ""
+    changes = changes_since(config.data, config.model, trained_on)
+    return f" ({changes})" if changes else ""
 
 
 def _check_origin_data(origin: Record, config: Config, splits: Splits) -> None:
@@ -69,8 +79,8 @@ def _check_origin_data(origin: Record, config: Config, splits: Splits) -> None:
     if splits.with_fingerprint is None or splits.with_fingerprint(str(trained_on)) is None:
         raise UserError(
             f"starts from {origin.path}, which was trained on other data (fingerprint {trained_on}) than those in "
-            f"data.root={config.data.root} ({splits.fingerprint}); set data.root to those data, or choose another "
-            "folder of runs"
+            f"data.root={config.data.root} ({splits.fingerprint}){_changes(config, trained_on)}; set data.root to "
+            "those data, or choose another folder of runs"
         )
 
 

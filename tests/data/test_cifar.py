@@ -18,7 +18,7 @@ from repro.config import Config
 from repro.config.compose import compose
 from repro.data.check_files import check_files
 from repro.data.cifar import ArrayImages, read_archive
-from repro.data.preflight import check_fits, has_fingerprint
+from repro.data.preflight import changes_since, check_fits
 from repro.data.splits import load_splits
 from repro.errors import UserError
 from repro.seeding import seeded
@@ -38,7 +38,7 @@ def test_the_published_splits(
     assert check_files(found.data, found.model, lambda done, total: None) == (120, [])
     splits = load_splits(found.data, found.recipe, found.model)
     assert (len(splits.train), len(splits.test), splits.num_classes) == (100, 20, classes)
-    assert has_fingerprint(found.data, found.model, splits.fingerprint)
+    assert changes_since(found.data, found.model, splits.fingerprint) is None
     pixels = read_archive(found.data, is_training=False).data[3]
     mean, std = (np.array(values, dtype=np.float32) for values in (found.data.mean, found.data.std))
     image, label = splits.test[3]

@@ -81,7 +81,11 @@ def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> Non
     copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
     check_data([planned(folder, str(copy))])
     shutil.copy(copy / "train/collie/0.png", copy / "train/collie/9.png")
-    assert "was trained on other data" in refusal(folder, str(copy))
+    assert "(new: train/collie/9.png); set data.root to those data" in refusal(folder, str(copy))
+    (copy / "train/collie/9.png").unlink()
+    (copy / "val/boxer/1.png").write_bytes((copy / "val/boxer/1.png").read_bytes()[:-9])  # cut
+    (copy / "train/beagle/2.png").unlink()
+    assert "(missing: train/beagle/2.png; changed: val/boxer/1.png); set" in refusal(folder, str(copy))
 
 
 def test_the_same_data_show_the_result(folder: Path) -> None:
@@ -139,6 +143,7 @@ def test_figures_are_not_extracted_from_other_data(folder: Path, tmp_path: Path)
     finally:
         (folder / "5.png").rename(image)
     assert "was trained on data of fingerprint" in lines[0]
+    assert lines[0].endswith("(missing: val/collie/5.png); restore the data, or remove that folder to start again")
     assert extract([record], log=lines.append) == 1
 
 
