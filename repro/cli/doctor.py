@@ -9,8 +9,8 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -31,17 +31,21 @@ def run(options: argparse.Namespace) -> int:
     """Print each check as it completes. The exit code is 1 if a check fails."""
     from repro.config.compose import compose
     from repro.config.data_roots import every_data
-    from repro.launch.check import by_check_name
+    from repro.launch.check import Check, by_check_name
     from repro.launch.doctor import data_files_check, examine
 
     config = compose([f"scale={options.scale}", *options.words])
     data = every_data(config, options.words)
-    results = examine(config, options.runs, data)
-    if options.data:
-        of_files = (data_files_check(name, each, config.model) for name, each in by_check_name(data).items())
-        results = itertools.chain(results, *of_files)
-    checks = []
-    for check in results:
+    checks: list[Check] = []
+
+    def results() -> Iterator[Check]:
+        yield from examine(config, options.runs, data)
+        failed = {check.name for check in checks if check.verdict == "fail"}
+        for name, each in by_check_name(data).items() if options.data else ():
+            if name not in failed:
+                yield from data_files_check(name, each, config.model)
+
+    for check in results():
         checks.append(check)
         if not options.json:
             advice = f"  -> {check.advice}" if check.advice else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def image_split(folder: Path, may_be_flat: bool = False) -> Split:
     if any(name.endswith(SHARDS) for name in files):
         return Split(folder, is_packed=True)
     if any(name.endswith(TARS) for name in files):
-        raise UserError(f"{folder}: tar files are not read directly; repro shards {folder.parent} OUT converts them")
+        root = shlex.quote(str(folder.parent))
+        raise UserError(f"{folder}: tar files are not read directly; repro shards {root} OUT converts them")
     if not may_be_flat:
         raise UserError(f"{folder}: no class folders in it; expected {folder}/<class>/*.jpg")
     if not any(is_image(name) for name in files):
@@ -174,7 +176,10 @@ def _unpack(root: Path, split: str) -> str:
     """How to unpack the tar file of a split in `root`, such as ILSVRC2012_img_train.tar; empty if there is none."""
     files = visible_files(root) if root.is_dir() else []
     tar = next((name for name in files if name.endswith(TARS) and split in name.lower()), None)
-    return f"unpack {tar}: mkdir {root / split} && tar -xf {root / tar} -C {root / split}" if tar else ""
+    if tar is None:
+        return ""
+    folder = shlex.quote(str(root / split))
+    return f"unpack {tar}: mkdir {folder} && tar -xf {shlex.quote(str(root / tar))} -C {folder}"
 
 
 def _splits_folder(data: Data) -> Path:

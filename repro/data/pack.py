@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import posixpath
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -138,7 +139,8 @@ def _list_tar(path: Path) -> dict[str, str]:
         elif name == f"{key}.cls":
             labels[key] = data.decode(errors="replace").strip()
     if tars and not keys:  # ILSVRC2012_img_train.tar
-        raise UserError(f"{path}: tar files in it; unpack and remove it: tar -xf {path} -C {path.parent} && rm {path}")
+        file, target = shlex.quote(str(path)), shlex.quote(str(path.parent))
+        raise UserError(f"{path}: tar files in it; unpack and remove it: tar -xf {file} -C {target} && rm {file}")
     if not keys:
         raise UserError(f"{path}: no images in it")
     if labels:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from repro.config import Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, fingerprint, list_images, list_videos
 from repro.data.saved_listing import changed_files
 from repro.errors import UserError
+
+
+def check_layout(data: Data) -> Path | None:
+    """Return the folder of `data`, or None if they need none, after reading the csv files that list a split.
+
+    Raises `UserError` for a missing folder, another layout, or a csv file that is damaged.
+    """
+    folder = find_data(data)
+    if data.name not in (*ARCHIVES, *GENERATED):
+        list_split = list_videos if data.name in VIDEOS else list_images
+        for split in (find_split(data, "train"), find_split(data, "test")):
+            if split.table is not None:
+                list_split(split)
+    return folder
 
 
 def check_fits(config: Config) -> None:
@@ -29,8 +45,9 @@ def check_fits(config: Config) -> None:
     if len(class_names) not in (0, model.num_classes):  # 0: in shards, which are not read here
         wrong.append(f"model.num_classes={len(class_names)}")
     images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
+    kind = "videos" if data.name in VIDEOS else "images"
     if not images:
-        raise UserError(f"{train.folder}: holds no {'videos' if data.name in VIDEOS else 'images'}")
+        raise UserError(f"{train.folder}: holds no {kind}")
     if data.limit_train is not None and images < data.limit_train:
         wrong.append("data.limit_train=null")
     if data.limit_test is not None and count_files(test, data.limit_test) < data.limit_test:
@@ -39,7 +56,7 @@ def check_fits(config: Config) -> None:
         fits = images - images % recipe.micro_batch
         wrong.append(f"recipe.global_batch={fits or images}")
     if wrong:
-        raise UserError(f"{train.folder}: its images do not fit the config; set {' '.join(wrong)}")
+        raise UserError(f"{train.folder}: its {kind} do not fit the config; set {' '.join(wrong)}")
 
 
 def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:

@@ -23,13 +23,13 @@ from repro.config import Config, Data, InlineLauncher, SlurmLauncher
 from repro.config.site import site_file
 from repro.counting.geometry import Geometry
 from repro.data.check_files import check_files
-from repro.data.layouts import find_data
+from repro.data.preflight import check_layout
 from repro.data.shared_memory import REMEDY, SHARED_MEMORY, check_shared_memory
 from repro.errors import UserError
 from repro.launch.check import Check, by_check_name
 from repro.launch.local_pool import parallelism
 from repro.launch.slurm_checks import slurm_checks
-from repro.tracking.login import key_source
+from repro.tracking.login import key_source, mirror_mode
 
 LIMIT_S = 150.0  # longer than the commands of any check
 MOUNTED = "is its file system mounted and up? else use another --runs"
@@ -44,6 +44,7 @@ ADVICE = {
     "W&B login": "correct or remove that file, then: wandb login",
     "slurm": "Slurm does not answer as expected: try again later, then ask the admin",
 }
+_WITHOUT_GPU = "scales smoke and local need no GPU; login nodes usually have none"
 FREE_GIB_WARN, FREE_GIB_FAIL = 50.0, 5.0
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs", "afs")
 
@@ -111,7 +112,7 @@ def _torch() -> Check:
 
 def _gpu() -> Check:
     if shutil.which("nvidia-smi") is None:
-        return Check("gpu", "warn", "no nvidia-smi", "not needed at scale local, and usual on a login node")
+        return Check("gpu", "warn", "no nvidia-smi", _WITHOUT_GPU)
     answer = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     cards = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
     if answer.returncode or not cards:
@@ -196,7 +197,7 @@ def shared_memory_check(config: Config) -> Check:
 
 def _data(name: str, data: Data) -> Iterator[Check]:
     try:
-        folder = find_data(data)
+        folder = check_layout(data)
     except UserError as error:
         yield Check(name, "fail", str(error), "set data.root= to the folder that holds train/ and val/")
     else:
@@ -211,7 +212,7 @@ def data_files_check(name: str, data: Data, model: Geometry) -> Iterator[Check]:
         try:
             total, faults = check_files(data, model, lambda done, of: progress.update(task, completed=done, total=of))
         except UserError as error:
-            yield Check(f"{name} files", "fail", str(error), "see data")
+            yield Check(f"{name} files", "fail", str(error), "correct what it names, and run this again")
             return
     if not faults:
         yield Check(f"{name} files", "pass", f"{total:,} can be read" if total else "generated")
@@ -223,9 +224,13 @@ def data_files_check(name: str, data: Data, model: Geometry) -> Iterator[Check]:
 
 def _wandb_login(config: Config) -> Check:
     name = "W&B login"
-    mode = config.tracker.mode
+    try:
+        mode = mirror_mode(config)
+    except UserError as error:
+        return Check(name, "fail", str(error), "correct or unset WANDB_MODE")
     if mode in ("disabled", "offline"):
-        return Check(name, "pass", f"not needed: tracker.mode={mode}")
+        variable = "tracker.mode" if config.tracker.mode == mode else "WANDB_MODE or WANDB_DISABLED"
+        return Check(name, "pass", f"not needed: {variable} says {mode}")
     try:
         source = key_source()
     except UserError as error:

@@ -12,6 +12,7 @@ from repro.cli.main import main
 from repro.config import Config
 from repro.data.check_files import check_files
 from repro.data.pack import pack
+from repro.launch.doctor import data_files_check
 
 
 def checked(config: Config) -> tuple[int, list[str], list[tuple[int, int]]]:
@@ -77,3 +78,25 @@ def test_the_command_lists_them(damaged: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(checks) == 5
     assert checks["4 of 13 cannot be read"]["advice"] == "restore or remove them before the first run"
     assert sum(str(damaged) in found for found in checks) == 4
+
+
+def test_the_files_of_data_that_were_not_found_are_not_decoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["doctor", "--data", "--json", "--runs", str(tmp_path / "runs"), "data=imagefolder"]
+    with pytest.raises(SystemExit):
+        main([*words, f"data.root={tmp_path / 'nowhere'}"])
+    names = [check["name"] for check in json.loads(capsys.readouterr().out)]
+    assert [name for name in names if name.startswith("data")] == ["data"]
+
+
+def test_files_that_cannot_be_listed_are_one_check(flowers: Path) -> None:
+    (flowers / "val/empty").mkdir()
+    config = folder_config(flowers)
+    (check,) = data_files_check("data", config.data, config.model)
+    assert (check.name, check.verdict, check.advice) == (
+        "data files",
+        "fail",
+        "correct what it names, and run this again",
+    )
+    assert check.found.startswith(f"{flowers / 'val'}: no files in class folder empty; valid endings: ")

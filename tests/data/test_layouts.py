@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_unknown_layouts_are_refused(tmp_path: Path, name: str, files: tuple[str
         (tmp_path / file).touch()
     with pytest.raises(UserError, match=re.escape(message)):
         find_data(data_section(name, tmp_path))
+
+
+def test_the_advice_to_unpack_is_a_command_for_any_folder(tmp_path: Path) -> None:
+    root = tmp_path / "it's $HOME & more"
+    root.mkdir()
+    (tmp_path / "1.JPEG").touch()
+    with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as tar:
+        tar.add(tmp_path / "1.JPEG", "n01/1.JPEG")
+    with pytest.raises(UserError) as caught:
+        find_data(data_section("imagenet", root))
+    command = str(caught.value).partition("unpack ILSVRC2012_img_train.tar: ")[2]
+    subprocess.run(command, shell=True, check=True)
+    assert (root / "train/n01/1.JPEG").is_file()
 
 
 def test_a_missing_root_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import tarfile
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 from image_folders import MakeImages, folder_config
 
-from repro.data.layouts import find_data
+from repro.data.layouts import find_data, image_split
+from repro.data.listing import list_images
 from repro.data.pack import list_tars, pack
 from repro.data.splits import load_splits
+from repro.errors import UserError
 
 # An AppleDouble file, which macOS writes next to each file on a foreign disk, and into zip files.
 APPLE_DOUBLE = struct.pack(">IIH", 0x00051607, 0x00020000, 0) + b"Mac OS X        " + b"\0" * 200
@@ -24,6 +27,11 @@ def fingerprint(root: Path) -> str:
     splits = load_splits(config.data, config.recipe, config.model)
     assert splits.num_classes == 2
     return splits.fingerprint
+
+
+def listed(root: Path) -> list[str]:
+    """The names of the training images, in their order."""
+    return list(list_images(image_split(root / "train")).names)
 
 
 def add_apple_double(split: Path) -> None:
@@ -74,6 +82,40 @@ def test_hidden_files_in_tar_files_are_no_data(tmp_path: Path, make_images: Make
             tar.add(path, path.relative_to(tmp_path / "n01440764"))
     (tmp_path / "._n01440764.tar").write_bytes(APPLE_DOUBLE)
     assert list_tars(tmp_path) == {tmp_path / "n01440764.tar": {"a.jpg": "n01440764/a.jpg"}}
+
+
+def test_a_folder_with_the_name_of_an_image_is_a_folder(flowers: Path) -> None:
+    before = fingerprint(flowers)
+    (flowers / "train/aster/album.jpg").mkdir()
+    assert fingerprint(flowers) == before
+    shutil.copy(flowers / "val/aster/a.jpg", flowers / "train/aster/album.jpg/1.jpg")
+    assert listed(flowers)[0] == "aster/0.jpg"
+    assert "aster/album.jpg/1.jpg" in listed(flowers)
+
+
+def test_names_that_differ_in_case_only_are_two_images(flowers: Path) -> None:
+    shutil.copy(flowers / "train/aster/1.jpg", flowers / "train/aster/0.JPG")
+    assert listed(flowers)[:2] == ["aster/0.JPG", "aster/0.jpg"]
+
+
+def test_a_class_folder_may_be_a_link(flowers: Path) -> None:
+    before = fingerprint(flowers)
+    (flowers / "train/aster").rename(flowers / "elsewhere")
+    (flowers / "train/aster").symlink_to(flowers / "elsewhere")
+    assert fingerprint(flowers) == before
+    (flowers / "elsewhere/loop").symlink_to(flowers / "train/aster")  # a link to the folder that it is in
+    assert fingerprint(flowers) == before
+
+
+def test_a_name_that_is_no_utf8_is_read_and_not_packed(flowers: Path, tmp_path: Path) -> None:
+    folder = flowers / "train/aster"
+    os.rename(folder / "0.jpg", os.fsencode(folder) + b"/\xff\xe9.jpg")
+    config = folder_config(flowers)
+    splits = load_splits(config.data, config.recipe, config.model)
+    assert len([splits.train[index] for index in range(len(splits.train))]) == len(listed(flowers))
+    with pytest.raises(UserError, match=r"^'aster/.*\.jpg': a name in a zip file is UTF-8, this one is not; rename"):
+        pack(flowers, tmp_path / "shards", 10, lambda line: None)
+    assert not (tmp_path / "shards").exists()
 
 
 def test_odd_names_are_names(flowers: Path, tmp_path: Path) -> None:

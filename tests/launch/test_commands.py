@@ -396,6 +396,44 @@ def test_doctor_advises(tmp_path: Path) -> None:
         assert checks[name]["verdict"] in ("pass", "warn", "fail")
 
 
+def test_doctor_reads_the_csv_files_of_the_data(tmp_path: Path) -> None:
+    for file in ("train/n01440764/1.JPEG", "val/ILSVRC2012_val_00000001.JPEG"):
+        (tmp_path / "in" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / file).write_bytes(b"")
+    table = tmp_path / "in/LOC_val_solution.csv"
+    config = compose(["scale=smoke", "data=imagenet", f"data.root={tmp_path / 'in'}"])
+
+    def data_check() -> Check:
+        (check,) = (each for each in examine(config, tmp_path, [config.data]) if each.name == "data")
+        return check
+
+    table.write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1 2 3 4\n")
+    assert data_check() == Check("data", "pass", str(tmp_path / "in"))
+    table.write_text("<html><body>Sign in</body></html>\n")
+    check = data_check()
+    assert check.verdict == "fail"
+    assert check.found.startswith(f"{table}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "verdict", "found"),
+    [
+        ("WANDB_MODE", "foo", "fail", "WANDB_MODE=foo: no such mode; valid: online, run, offline, dryrun, disabled"),
+        ("WANDB_MODE", "dryrun", "pass", "not needed: WANDB_MODE or WANDB_DISABLED says offline"),
+        ("WANDB_DISABLED", "true", "pass", "not needed: WANDB_MODE or WANDB_DISABLED says disabled"),
+    ],
+)
+def test_doctor_checks_the_environment_of_wandb(
+    variable: str, value: str, verdict: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    config = compose(["scale=smoke", "tracker.mode=auto"])
+    (check,) = (each for each in examine(config, tmp_path, [config.data]) if each.name == "W&B login")
+    assert (check.verdict, check.found) == (verdict, found)
+
+
 @pytest.mark.parametrize("word", ["seeds=x", "seeds=0"])
 def test_seeds_are_a_number(tmp_path: Path, word: str) -> None:
     answer = repro(tmp_path, "plan", "table1", word)

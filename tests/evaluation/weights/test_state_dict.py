@@ -178,6 +178,13 @@ def test_a_distilled_model_is_named() -> None:
         load_weights(masked_model(CONFIG, None), weights, "a.pth")
 
 
+def test_a_layer_that_the_model_does_not_have_is_named() -> None:
+    # timm's vision transformers once had a layer before the head, pre_logits.
+    weights = {**STATE, "pre_logits.fc.weight": torch.eye(12), "pre_logits.fc.bias": torch.zeros(12)}
+    with pytest.raises(UserError, match=r"with pre_logits\.fc\.bias, pre_logits\.fc\.weight, which the model does not"):
+        load_weights(masked_model(CONFIG, None), weights, "a.pth")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     weights = {name: tensor.clone() for name, tensor in STATE.items()}
