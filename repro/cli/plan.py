@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from repro.launch.print_plan import print_plan
     from repro.launch.queue import queue_of
     from repro.launch.slurm_parameters import idle_gpus
-    from repro.launch.text_table import MOST_ROWS
+    from repro.launch.text_table import MAX_ROWS
 
     chosen = selection(options)
     if options.ladder:
@@ -72,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
         ]
         print(json.dumps(entries, indent=2))
         return 0
-    most_rows = len(runs) if options.all else MOST_ROWS
-    print_plan(chosen.title, decisions, costs, console(TABLE_WIDTH), most_rows)
+    max_rows = len(runs) if options.all else MAX_ROWS
+    print_plan(chosen.title, decisions, costs, console(TABLE_WIDTH), max_rows)
     if runs and (idle := idle_gpus(runs[0].config.launcher)):
         print(idle)
     return 0

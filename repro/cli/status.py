@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from repro.launch.queue import queue_of
     from repro.launch.status import run_statuses
     from repro.launch.status_table import status_table
-    from repro.launch.text_table import MOST_ROWS
+    from repro.launch.text_table import MAX_ROWS
 
     chosen = runs_of(options)
     runs, out = chosen.plan(), console(TABLE_WIDTH)
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(status) for status in statuses], indent=2))
         return 0
-    most_rows = len(runs) if options.all else MOST_ROWS
-    out.print(status_table(chosen.title, statuses, queue is not None, most_rows))
+    max_rows = len(runs) if options.all else MAX_ROWS
+    out.print(status_table(chosen.title, statuses, queue is not None, max_rows))
     for failure in failures(statuses, chosen.root, chosen.logs_command):
         out.print(f"\n{len(failure.rows)} failed with the same error: {failure.error}", soft_wrap=True, markup=False)
         out.print(f"  {', '.join(failure.rows)}\n  {failure.command}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Which runs form an array, which array waits for which run, and how many tasks of each run at once. Pure functions."""
+"""Groups runs into Slurm arrays: what an array waits for, and how many of its tasks run at once. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repro.launch.plan import PlannedRun
 
 @dataclass(frozen=True)
 class Array:
-    """Runs with identical requests. All of them start from the run with the record `origin`, and wait for it."""
+    """Runs that are submitted together. If `origin` is set, all of them wait for the run with that record folder."""
 
     runs: tuple[PlannedRun, ...]
     origin: Path | None = None
@@ -19,17 +19,17 @@ class Array:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many tasks of an array may run at once, and the index of the array whose end it waits for."""
+    """The number of tasks of an array that may run at once, and the index of the array that must end first, if any."""
 
     parallel: int
     after: int | None = None
 
 
 def group_into_arrays(runs: Sequence[PlannedRun], limit: int) -> list[Array]:
-    """Arrays of at most `limit` runs: first those that can start now, then those that start from another run."""
+    """Return arrays of at most `limit` runs: first those that can start now, then those that wait for another run."""
     groups: dict[Path | None, list[PlannedRun]] = {None: []}
     for run in runs:
-        # Once a run: its origin may be done a moment later.
+        # Read once per run: the answer may change from one moment to the next.
         is_waiting = run.starts_from is not None and not run.starts_from.is_done
         origin = run.starts_from.record.path if run.starts_from is not None and is_waiting else None
         groups.setdefault(origin, []).append(run)
@@ -41,17 +41,17 @@ def group_into_arrays(runs: Sequence[PlannedRun], limit: int) -> list[Array]:
 
 
 def share_parallelism(sizes: Sequence[int], parallel: int) -> list[Slots]:
-    """Share `parallel` slots among arrays of these sizes, so that at most `parallel` tasks run in total.
+    """Distribute `parallel` slots over arrays of these sizes, so that at most `parallel` tasks run in total.
 
-    Slurm's own limit (`%N`) holds within one array. Arrays get slots in proportion to their sizes, at least one. If
-    there are more arrays than slots, the small ones (with less than one slot's share of the work) run one after another
-    in the slots that the large ones leave.
+    Slurm's own limit (`--array=0-9%N`) holds only within one array. Each array gets slots in proportion to its size,
+    but at least one. If there are more arrays than slots, small arrays (with less work than an average slot) run one
+    after another in the slots that the large arrays leave.
     """
     if len(sizes) <= parallel:
         return [Slots(share) for share in _proportional(sizes, parallel)]
     work_per_slot = sum(sizes) / parallel
     slots = {index: Slots(int(size / work_per_slot)) for index, size in enumerate(sizes) if size >= work_per_slot}
-    # Fewer than `parallel` in total, since the small arrays are part of the work.
+    # At least one lane is left, since the small arrays account for part of the work.
     lanes = parallel - sum(slot.parallel for slot in slots.values())
     load = [0] * lanes
     last: list[int | None] = [None] * lanes
@@ -65,7 +65,7 @@ def share_parallelism(sizes: Sequence[int], parallel: int) -> list[Slots]:
 
 
 def _proportional(sizes: Sequence[int], parallel: int) -> list[int]:
-    """Slots for each of at most `parallel` arrays."""
+    """Return the slots of at most `parallel` arrays, as proportional to their sizes as whole slots can be."""
     shares = [1] * len(sizes)
     for _ in range(min(parallel, sum(sizes)) - len(sizes)):
         candidates = [index for index, size in enumerate(sizes) if shares[index] < size]

@@ -1,4 +1,4 @@
-"""Cancel runs: Slurm jobs by scancel, processes of this machine by SIGTERM, queued runs in their records."""
+"""Cancels runs: Slurm jobs by scancel, processes on this machine by SIGTERM, queued runs in their records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from repro.errors import UserError
 from repro.launch import slurm
@@ -28,20 +28,20 @@ REASON = "cancelled by repro cancel"
 
 @dataclass
 class Cancelled:
-    """A line for each run that was alive: those that are stopping, and those that are not."""
+    """A line of text for each run that was alive: those that are stopping, and those that need attention (`left`)."""
 
     stopping: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
 def cancel(runs: Sequence[PlannedRun], queue: Queue | None, root: Path, save_wait_s: float = SAVE_WAIT_S) -> Cancelled:
-    """Cancel those runs that are alive. They save first, and a later launch resumes them.
+    """Cancel the runs that are alive. They save a checkpoint first, and a later launch can resume them.
 
-    A run that only counts as alive because Slurm does not answer is marked as cancelled, and its line says what to make
-    sure of. Waits up to `save_wait_s` seconds for the runs to save.
+    A run that counts as alive only because Slurm does not answer is marked as cancelled, and its line says what to
+    check. This waits up to `save_wait_s` seconds for the runs to save.
     """
     lines = Cancelled()
-    _withdraw_queued(runs, queue, root, lines)  # first, or a launch would start them in place of those that stop
+    _withdraw_queued(runs, queue, root, lines)  # first, or the launch would start them as soon as others stop
     jobs: dict[str, PlannedRun] = {}
     marked: list[PlannedRun] = []
     for run in runs:
@@ -50,14 +50,14 @@ def cancel(runs: Sequence[PlannedRun], queue: Queue | None, root: Path, save_wai
             continue
         job = None if queue is None else queue.job_of(run.record, status)
         if job is not None:
-            if _is_ours(run, status, f"job {job.id}", lines):
+            if _may_stop(run, status, f"job {job.id}", lines):
                 jobs[job.id] = run
         elif _is_process_here(run, status):
-            if _is_ours(run, status, f"process {status.pid}", lines) and _terminate(run, status, lines):
+            if _may_stop(run, status, f"process {status.pid}", lines) and _terminate(run, status, lines):
                 marked.append(run)
         elif queue is None and status.is_silent(now) and not run.record.is_locked:
             job_text = f"job {status.job_id}" if status.job_id else "a job of this run"
-            if _is_ours(run, status, job_text, lines):
+            if _may_stop(run, status, job_text, lines):
                 advice = f"make sure that it does not have {job_text}"
                 lines.left.append(f"{run.row.id}: marked as cancelled, but Slurm does not answer: {advice}")
                 marked.append(run)
@@ -70,14 +70,14 @@ def cancel(runs: Sequence[PlannedRun], queue: Queue | None, root: Path, save_wai
 
 
 def _withdraw_queued(runs: Sequence[PlannedRun], queue: Queue | None, root: Path, lines: Cancelled) -> None:
-    """Cancel runs in the queue of a launch, on any machine: it reads the record before it starts a run."""
+    """Cancel runs that wait in a launch, on any machine: a launch reads the record again before it starts a run."""
     queued = [run for run in runs if _is_queued(run, queue)]
     if not queued:
         return
     with launch_lock(root):
         for run in queued:
-            # If the lock is taken, the run is being started.
-            with suppress(Timeout), FileLock(run.record.path / "lock").acquire(timeout=0):
+            # If the lock is taken, the run is just starting.
+            with suppress(Timeout), run.record.lock.acquire(timeout=0):
                 if _is_queued(run, queue):
                     status = run.record.status().withdrawn()
                     run.record.set_status(replace(status, state="cancelled", reason=REASON))
@@ -90,8 +90,8 @@ def _is_queued(run: PlannedRun, queue: Queue | None) -> bool:
     return is_local and why_alive(run.record, status, queue, time.time()) is not None
 
 
-def _is_ours(run: PlannedRun, status: Status, what: str, lines: Cancelled) -> bool:
-    """Whether this user may stop a run."""
+def _may_stop(run: PlannedRun, status: Status, what: str, lines: Cancelled) -> bool:
+    """Return whether this user may stop a run; if not, add a line that says who may."""
     if may_signal(status.user):
         return True
     lines.left.append(f"{run.row.id}: {what} belongs to {user_name(status.user)}, and only they can stop it")
@@ -99,19 +99,19 @@ def _is_ours(run: PlannedRun, status: Status, what: str, lines: Cancelled) -> bo
 
 
 def _is_process_here(run: PlannedRun, status: Status) -> bool:
-    """Whether a process of this machine executes the run. Without the lock its id may be another process's by now."""
+    """Return whether a process on this machine executes the run. The lock proves that its pid is not a reused one."""
     is_here = status.state == "running" and status.host == platform.node() and status.pid is not None
     return is_here and run.record.is_locked
 
 
 def _terminate(run: PlannedRun, status: Status, lines: Cancelled) -> bool:
-    """Send SIGTERM to a process of this machine; returns whether it will stop."""
+    """Send SIGTERM to the process of a run on this machine; return whether it will stop."""
     assert status.pid is not None
     try:
         os.kill(status.pid, signal.SIGTERM)
     except ProcessLookupError:  # it has just ended
         return False
-    except PermissionError:  # of a record that names no user
+    except PermissionError:  # the record names no user
         lines.left.append(f"{run.row.id}: process {status.pid} belongs to another user, and only they can stop it")
         return False
     lines.stopping.append(f"{run.row.id}: process {status.pid} saves and stops")
@@ -128,7 +128,7 @@ def _why_unreachable(status: Status) -> str:
 
 
 def _cancel_jobs(jobs: Mapping[str, PlannedRun], lines: Cancelled) -> list[PlannedRun]:
-    """Cancel Slurm jobs; returns the runs of those that Slurm has cancelled."""
+    """Cancel Slurm jobs; return the runs of those that Slurm has cancelled."""
     refused = _still_queued(slurm.cancel(list(jobs)))
     for job_id, run in jobs.items():
         if job_id in refused:
@@ -139,7 +139,7 @@ def _cancel_jobs(jobs: Mapping[str, PlannedRun], lines: Cancelled) -> list[Plann
 
 
 def _still_queued(refused: Mapping[str, str]) -> Mapping[str, str]:
-    """Those of the jobs that scancel has refused which Slurm still has: a job may have ended meanwhile."""
+    """Return the refused jobs that are still in the queue; scancel also refuses a job that has just ended."""
     if not refused:
         return refused
     try:
@@ -156,7 +156,7 @@ def _wait_until_saved(runs: Sequence[PlannedRun], wait_s: float) -> None:
 
 
 def _mark(runs: Sequence[PlannedRun], root: Path) -> None:
-    """Write `cancelled` into the records of runs that have stopped without being done."""
+    """Mark the runs that have stopped before they were done as cancelled."""
     if not runs:
         return
     with launch_lock(root):

@@ -1,4 +1,4 @@
-"""A check of `repro doctor`."""
+"""The result of one check of `repro doctor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repro.config import Data
 
 @dataclass(frozen=True)
 class Check:
-    """The result of a check. `advice` is empty if there is nothing to do."""
+    """The result of a check: what was found, the verdict, and advice, which is empty if there is nothing to do."""
 
     name: str
     verdict: Literal["pass", "warn", "fail"]
@@ -20,5 +20,5 @@ class Check:
 
 
 def by_check_name(data: Sequence[Data]) -> dict[str, Data]:
-    """Data sets by the name of their check: `data`, then `data kinetics400`."""
+    """Return the data sets by the name of their check: `data` for the first, `data kinetics400` for a further one."""
     return {f"data {each.name}" if number else "data": each for number, each in enumerate(data)}

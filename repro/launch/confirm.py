@@ -1,4 +1,4 @@
-"""The question before a launch that costs GPU hours."""
+"""Asks for confirmation before a launch that costs GPU hours."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from repro.launch.cost_estimate import estimates, known_throughput
 from repro.launch.decide import Decision, starting
 from repro.launch.plan import PlannedRun
 from repro.launch.print_plan import print_plan
+from repro.tables.rungs import MINI, PAPER
 
-ASKS_AT_SCALES = ("paper", "mini")
+ASKS_AT_SCALES = (PAPER, MINI)
 
 
 def confirm(name: str, decisions: Sequence[Decision], yes: bool, console: Console) -> set[Path] | None:
-    """Print the plan and ask; returns the records that the user has confirmed, None if no question is needed.
+    """Print the plan and ask the user; return the confirmed record folders, or None if no confirmation is needed.
 
-    It is needed before anything is submitted to a cluster, and before models of the published size are trained
-    anywhere. Raises `UserError` if the answer is no, or there is no terminal.
+    It is needed to submit runs to a cluster, and to train at the scales of the published backbones anywhere. Raises
+    `UserError` if the answer is no, or if stdin is not a terminal.
     """
     config = decisions[0].run.config
     launcher, scale = config.launcher, config.scale.name
@@ -35,7 +36,7 @@ def confirm(name: str, decisions: Sequence[Decision], yes: bool, console: Consol
     print_plan(f"{name} at scale {scale}", decisions, costs, console)
     request = _request(len(runs), scale, launcher)
     if not sys.stdin.isatty():
-        raise UserError(f"{request}: use --yes to start them (there is no terminal to ask on)")
+        raise UserError(f"{request}: use --yes to start them without a terminal")
     console.print(request, soft_wrap=True)
     try:
         answer = input("start? [y/N] ")
@@ -47,11 +48,14 @@ def confirm(name: str, decisions: Sequence[Decision], yes: bool, console: Consol
 
 
 def only_confirmed(confirmed: set[Path] | None, runs: Sequence[PlannedRun], console: Console) -> list[PlannedRun]:
-    """The confirmed runs (None: all). One that has died since the plan is left out, with those that start from it."""
+    """Return the runs that the user has confirmed (all if `confirmed` is None).
+
+    A run that was not to be started when the plan was printed is left out, with all runs that start from it.
+    """
     if confirmed is None:
         return list(runs)
     unconfirmed = {run.record.path for run in runs} - confirmed
-    found = [run for run in runs if not {each.record.path for each in [run, *run.origins]} & unconfirmed]
+    found = [run for run in runs if not {each.record.path for each in run.chain} & unconfirmed]
     if len(found) < len(runs):
         console.print(f"not started: {len(runs) - len(found)} runs that were not in the plan; launch again")
     return found
@@ -63,6 +67,6 @@ def _request(count: int, scale: str, launcher: Launcher) -> str:
         return (
             f"{count} runs at scale {scale}, each on {launcher.nodes} nodes with {gpus} GPUs and "
             f"{launcher.ranks * launcher.cpus_per_task} CPUs for at most {launcher.time_min} min at a time, "
-            f"{launcher.parallel} at once, partition {launcher.partition or 'of the site'}"
+            f"{launcher.parallel} at once, partition {launcher.partition or '(default)'}"
         )
     return f"{count} runs at scale {scale} on this machine ({launcher.name})"

@@ -1,9 +1,9 @@
-"""Estimated cost of runs: device hours, wall time, energy.
+"""Estimates the cost of runs: device hours, wall time, energy.
 
-It comes from the times of finished runs of the same model and method, from a throughput that was measured on this
-machine, from a published one, or, at scale mini, from counted MACs and the utilisation that devices.csv states. Masked
-training costs as much as dense training, since masks are applied to dense weights, so one throughput for each model is
-enough. A cost without a source is None, never a guess.
+The sources are, in this order: finished runs of the same model and method, a throughput measured on this machine, and a
+published throughput or, at scale mini, counted MACs and the utilisation in devices.csv. One throughput per model is
+enough, because masks are applied to dense weights, so that masked training costs as much as dense training. A cost
+without a source is None, never a guess.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from repro.errors import UserError
 from repro.launch.plan import PlannedRun
 from repro.locations import TABLES_DIR
 from repro.tables.loader import load_sources
+from repro.tables.rungs import MINI
 from repro.timing.rate import Throughput
 
-MINI = "mini"
-TRAINING_OVER_INFERENCE = 3.0  # a backward pass costs about two forward passes
+TRAINING_OVER_INFERENCE = 3.0  # a training step is one forward pass and a backward pass, which costs about two
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The cost of one run; None if unknown. Wall time is that on all its devices."""
+    """The cost of one run; None if unknown. `wall_hours` is the time with all its devices."""
 
     device_hours: float | None
     wall_hours: float | None
@@ -40,7 +40,7 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class TotalCost:
-    """The cost of several runs, of which `unknown` have none. Wall time is a lower bound."""
+    """The total cost of several runs, without the `unknown` ones without a cost. `wall_hours` is a lower bound."""
 
     device_hours: float
     wall_hours: float
@@ -49,7 +49,10 @@ class TotalCost:
 
 
 def published_throughput(config: Config) -> Throughput | None:
-    """The published throughput of a model; None if there is none, or the model is not of the published size."""
+    """Return the published throughput of a model; None if there is none, or the model is not of the published size.
+
+    Raises `UserError` if its source is not in sources.csv.
+    """
     entry = _published().get(config.backbone.name)
     if config.model != config.backbone.paper or entry is None or not entry["inference_img_s"]:
         return None
@@ -65,12 +68,15 @@ def published_throughput(config: Config) -> Throughput | None:
 
 
 def known_throughput(config: Config) -> Throughput | None:
-    """The throughput that a plan counts with before anything was measured; None if there is none."""
+    """Return the throughput that is known without a measurement; None if there is none."""
     return counted_throughput(config) if config.scale.name == MINI else published_throughput(config)
 
 
 def counted_throughput(config: Config) -> Throughput:
-    """The throughput by the model's MACs and the utilisation that devices.csv states for its first device."""
+    """Estimate the throughput from the model's MACs, and the peak and utilisation of the first device in devices.csv.
+
+    Raises `UserError` if the source of that line is not in sources.csv.
+    """
     columns = ("device", "peak_tflops", "utilisation_pct", "source", "note")
     _, entry = next(read_csv(TABLES_DIR / "devices.csv", columns))
     if entry["source"] not in load_sources():
@@ -87,7 +93,7 @@ def counted_throughput(config: Config) -> Throughput:
 
 
 def images(config: Config) -> int | None:
-    """The number of images in a training; None if the size of the data set is unknown before it is read."""
+    """Return the number of images that a training processes; None if the data set has to be read to know its size."""
     every = config.data.images_per_epoch or config.data.images_expected
     if every is None:
         return None
@@ -98,7 +104,10 @@ def images(config: Config) -> int | None:
 def estimate(
     config: Config, throughput: Throughput | None, watts: float | None, remaining: float = 1.0
 ) -> CostEstimate:
-    """The cost of the `remaining` share of one run; `watts` is the power of a device (default: the throughput's)."""
+    """Estimate the cost of the `remaining` share (0 to 1) of one run.
+
+    `watts` is the power of one device; None for that of the throughput.
+    """
     count = images(config)
     if throughput is None or count is None:
         return CostEstimate(None, None, None, _why_unknown(config))
@@ -111,7 +120,7 @@ def estimate(
 
 
 def devices(config: Config) -> int:
-    """The devices that one run occupies, including those of its job that it does not train on."""
+    """Return the number of devices that one run occupies, including GPUs of its job that it does not train on."""
     launcher = config.launcher
     requested = (launcher.gpus_per_node or 0) * launcher.nodes if isinstance(launcher, SlurmLauncher) else 0
     return max(launcher.ranks, requested)
@@ -120,9 +129,9 @@ def devices(config: Config) -> int:
 def estimates(
     runs: Sequence[PlannedRun], throughput_of: Callable[[Config], Throughput | None], watts: float | None
 ) -> list[CostEstimate]:
-    """The cost of what remains of each run, by the finished ones of the same model and method, else by `throughput_of`.
+    """Estimate the remaining cost of each run from finished runs of the same model and method, or else `throughput_of`.
 
-    `throughput_of` is called once for each model and micro-batch.
+    `throughput_of` is called once for each combination of model, micro-batch and number of CPU threads.
     """
     finished = finished_throughputs(runs)
     known: dict[tuple[Any, ...], Throughput | None] = {}
@@ -142,7 +151,10 @@ def estimates(
 
 
 def finished_throughputs(runs: Sequence[PlannedRun]) -> dict[tuple[Any, ...], Throughput]:
-    """The median throughput a device of the finished runs of each model and method, evaluation included."""
+    """Return the median throughput per device of finished runs, by model and method.
+
+    It follows from the wall time of the runs, which includes data loading and evaluation.
+    """
     rates: dict[tuple[Any, ...], list[float]] = {}
     devices_of: dict[tuple[Any, ...], str] = {}
     for run in runs:
@@ -166,10 +178,14 @@ def _model_key(config: Config) -> tuple[Any, ...]:
 
 
 def total(runs: Sequence[PlannedRun], costs: Sequence[CostEstimate], parallel: int) -> TotalCost:
-    """The sum over runs; its wall time is the mean load of `parallel` slots, or that of the longest chain of runs."""
+    """Return the total cost of runs.
+
+    The wall time is a lower bound: the mean load of `parallel` slots, or the longest chain of runs that start from each
+    other if that takes longer.
+    """
     wall_hours = {run.record.path: cost.wall_hours or 0.0 for run, cost in zip(runs, costs, strict=True)}
     known = [cost for cost in costs if cost.wall_hours is not None]
-    chains = [sum(wall_hours.get(each.record.path, 0.0) for each in [run, *run.origins]) for run in runs]
+    chains = [sum(wall_hours.get(each.record.path, 0.0) for each in run.chain) for run in runs]
     energies = [cost.energy_kwh for cost in known if cost.energy_kwh is not None]
     return TotalCost(
         device_hours=sum(cost.device_hours or 0.0 for cost in known),
@@ -181,7 +197,7 @@ def total(runs: Sequence[PlannedRun], costs: Sequence[CostEstimate], parallel: i
 
 @functools.cache
 def _published() -> Mapping[str, Mapping[str, str]]:
-    """throughput.csv by backbone."""
+    """Return the lines of throughput.csv by backbone."""
     columns = ("backbone", "device", "inference_img_s", "source", "note")
     return {entry["backbone"]: entry for _, entry in read_csv(TABLES_DIR / "throughput.csv", columns)}
 

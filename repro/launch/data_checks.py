@@ -1,4 +1,4 @@
-"""Checks of the data of runs before anything starts: they fit the model, and finished runs were trained on them."""
+"""Checks of the data before a launch: they fit the model, and finished runs were trained on the same data."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from repro.launch.plan import PlannedRun
 
 
 def check_data(runs: Sequence[PlannedRun]) -> None:
-    """Check the data of runs, and of those that they start from. Raises one `UserError` with all that is wrong.
+    """Check the data of runs and of the runs that they start from.
 
-    A result belongs to the data that it was trained on, wherever they are now: a finished run's fingerprint is compared
-    with the data in `data.root`. The data of an unfinished run have to fit its model. (On Slurm that is left to the
-    run: the data may be on the nodes only.)
+    The fingerprint of a finished run has to match the data in `data.root`, because its result is valid for no other
+    data. The data of an unfinished run have to fit its model; on Slurm, the run itself checks this, because only the
+    nodes may have the data. Raises one `UserError` that lists all errors.
     """
     errors: dict[str, None] = {}
     compare = functools.cache(changes_since)
-    with_origins = [each for run in runs for each in [*reversed(run.origins), run]]
-    for run in {each.record.path: each for each in with_origins}.values():
+    every = {each.record.path: each for run in runs for each in run.chain}
+    for run in every.values():
         data = run.config.data
         if data.name in GENERATED:
             continue
@@ -42,14 +42,14 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
 def _check_trained_on(run: PlannedRun, compare: Callable[[Data, Geometry, str], str | None]) -> None:
     fingerprint = run.record.trained_on()
     root, trained_root = run.config.data.root, run.record.about().get("data", {}).get("root")
-    if fingerprint is None or root is None:  # pulled from W&B, without provenance
+    if fingerprint is None or root is None:  # a record that was pulled from W&B has no provenance
         return
-    if not Path(root).expanduser().exists() and root == trained_root:  # unmounted, or removed after the training
+    if not Path(root).expanduser().exists() and root == trained_root:  # unmounted or deleted after the training
         return
     changes = compare(run.config.data, run.config.model, fingerprint)
     if changes is not None:
         raise UserError(
             f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {trained_root}) than "
-            f"those in data.root={root}{f' ({changes})' if changes else ''}; set data.root to those data, or choose "
-            "another folder of runs"
+            f"those in data.root={root}{f' ({changes})' if changes else ''}; set data.root to the data of the training, "
+            "or choose another runs folder"
         )

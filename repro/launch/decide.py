@@ -1,4 +1,4 @@
-"""What a launch does with each run: start it, keep it, or leave it. Records and Slurm's queue decide."""
+"""Decides from records and Slurm's queue what a launch does with each run: start it, keep it, or leave it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHY_START: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Decision:
-    """`start`; `keep`: it is alive; `leave`: it is done or must not start."""
+    """What to do with a run, and why: `start` it, `keep` one that is alive, or `leave` one that must not start."""
 
     run: PlannedRun
     action: Literal["start", "keep", "leave"]
@@ -34,7 +34,11 @@ class Decision:
 def decide(
     runs: Sequence[PlannedRun], queue: Queue | None, retry: bool, max_attempts: int, now: float | None = None
 ) -> list[Decision]:
-    """A decision for each run, in order. Each run comes after the run that it starts from."""
+    """Return a decision for each run, in order. Each run must come after the run that it starts from.
+
+    `retry` also starts runs that have failed or have used up their `max_attempts` starts without progress. `now` is in
+    Unix seconds.
+    """
     now = time.time() if now is None else now
     decisions: dict[Path, Decision] = {}
     for run in runs:
@@ -46,12 +50,12 @@ def decide(
 
 
 def starting(decisions: Sequence[Decision]) -> list[PlannedRun]:
-    """The runs to start."""
+    """Return the runs to start."""
     return [decision.run for decision in decisions if decision.action == "start"]
 
 
 def _decide(run: PlannedRun, queue: Queue | None, retry: bool, max_attempts: int, now: float) -> Decision:
-    """The decision by the run's own state."""
+    """Decide by the run's own state."""
     status = run.record.status()
     state = run.state_at(status)
     if state == "done":
@@ -70,7 +74,7 @@ def _decide(run: PlannedRun, queue: Queue | None, retry: bool, max_attempts: int
 
 
 def _after_origin(decision: Decision, decisions: dict[Path, Decision], queue: Queue | None) -> Decision:
-    """The decision for a run that could start, by that for the run that it starts from."""
+    """Revise the decision to start a run by the decision for the run that it starts from."""
     run = decision.run
     origin = run.starts_from
     if origin is None or origin.is_done:
@@ -85,7 +89,7 @@ def _after_origin(decision: Decision, decisions: dict[Path, Decision], queue: Qu
 
 
 def _can_wait_in_slurm(run: PlannedRun, origin: PlannedRun, queue: Queue | None) -> bool:
-    """Whether a Slurm dependency can make a run wait for another one that is alive."""
+    """Return whether a Slurm dependency can make a run wait for another run that is alive."""
     if run.config.launcher.runs_here or queue is None:
         return False
     return queue.job_of(origin.record, origin.record.status()) is not None

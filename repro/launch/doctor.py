@@ -1,4 +1,4 @@
-"""Checks of this machine and its cluster, each with a verdict and advice."""
+"""The checks of `repro doctor` on this machine and its cluster, each with a verdict and advice."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from repro.launch.local_pool import parallelism
 from repro.launch.slurm_checks import slurm_checks
 from repro.tracking.login import key_source, mirror_mode
 
-LIMIT_S = 150.0  # longer than the commands of any check
-MOUNTED = "is its file system mounted and up? else use another --runs"
-# Advice if a check raises or hangs.
+LIMIT_S = 150.0  # the commands of a check have a timeout of 60 s each, which comes first
+MOUNTED = "check that its file system is mounted and responds, or use another --runs"
+# The advice if a check raises or hangs.
 ADVICE = {
     "gpu": "the driver does not answer: ask the admin",
     "runs folder": MOUNTED,
     "file locks": MOUNTED,
     "shared file system": MOUNTED,
     "disk": MOUNTED,
-    "data": "is its file system mounted and up? set data.root= to the folder that holds train/ and val/",
+    "data": "check that its file system is mounted and responds; set data.root= to the folder with train/ and val/",
     "W&B login": "correct or remove that file, then: wandb login",
     "slurm": "Slurm does not answer as expected: try again later, then ask the admin",
 }
@@ -50,7 +50,7 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs
 
 
 def examine(config: Config, root: Path, data: Sequence[Data]) -> Iterator[Check]:
-    """All checks for a config; `data` are the data sets of its runs."""
+    """Run all checks for a config and yield their results; `data` are the data sets of its runs."""
     data_by_name = by_check_name(data)
     needs_shared = isinstance(config.launcher, SlurmLauncher)
     checks: dict[str, Callable[[], Iterable[Check]]] = {
@@ -72,9 +72,9 @@ def examine(config: Config, root: Path, data: Sequence[Data]) -> Iterator[Check]
 
 
 def run_check(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -> Iterator[Check]:
-    """The results of a check as they come. If it raises, or takes longer than `limit_s`, it fails.
+    """Yield the results of a check as they arrive. A check that raises, or is silent for `limit_s` seconds, fails.
 
-    It runs in a thread: a file system that is down blocks a process that looks at it, for hours.
+    The check runs in a thread, because access to a file system that is down can block for hours.
     """
     results: queue.Queue[Check | None] = queue.Queue()
 
@@ -140,7 +140,7 @@ def _runs_folder(root: Path) -> Check:
 
 
 def _file_locks(root: Path) -> Check:
-    """Whether locks work, which keep two attempts of a run apart; some mounts have none."""
+    """Check that file locks work, which keep two attempts of a run apart; some mounts do not support them."""
     if not root.is_dir():
         return Check("file locks", "fail", f"{root} does not exist", "see runs folder")
     path = root / f".probe-{os.getpid()}.lock"
@@ -163,7 +163,7 @@ def _file_system(root: Path, needs_shared: bool) -> Check:
     mounts = [each for each in psutil.disk_partitions(all=True) if place.is_relative_to(each.mountpoint)]
     if not mounts:
         return Check("shared file system", "warn", "unknown", "runs must be on storage that compute nodes share")
-    # The innermost one, and of several at one place the last.
+    # The innermost mount; if several share a mount point, the last one hides the others.
     mount = max(reversed(mounts), key=lambda each: len(each.mountpoint))
     found = f"{mount.fstype} at {mount.mountpoint}"
     if mount.fstype in NETWORK_FILE_SYSTEMS or not needs_shared:
@@ -183,7 +183,7 @@ def _disk(root: Path) -> Check:
 
 
 def shared_memory_check(config: Config) -> Check:
-    """Compare the free space with what the workers of all runs of a launch on this machine need at once."""
+    """Compare free shared memory with what the loader workers of all concurrent runs of a launch need."""
     name = "shared memory"
     if config.data.workers == 0:
         return Check(name, "pass", "not needed: data.workers=0")
@@ -205,7 +205,7 @@ def _data(name: str, data: Data) -> Iterator[Check]:
 
 
 def data_files_check(name: str, data: Data, model: Geometry) -> Iterator[Check]:
-    """Decode every file of `data`, with a progress bar on stderr: a check of all, and one for each bad file."""
+    """Decode every file of `data`, with a progress bar on stderr; yield a result for all, and one for each bad file."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"decoding {name}", total=None)

@@ -1,4 +1,4 @@
-"""Failed runs grouped by their error."""
+"""Groups failed runs by their error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Killed|slurmstepd[\w-]*: error)\b")
 
 @dataclass(frozen=True)
 class Failure:
-    """Runs with the same error, the error of the first of them, and the command that shows its logs."""
+    """The rows of runs with the same error, the error of the first run, and the command that shows its logs."""
 
     error: str
     rows: tuple[str, ...]
@@ -24,7 +24,10 @@ class Failure:
 
 
 def failures(statuses: Sequence[RunStatus], root: Path, command: Callable[[RunStatus], str]) -> list[Failure]:
-    """Failed and dead runs by error, the most frequent first; `command` is the one that shows the logs of a run."""
+    """Group failed and dead runs by error, the most frequent first.
+
+    `command` returns the command that shows the logs of a run.
+    """
     groups: dict[str, list[tuple[RunStatus, str]]] = {}
     for run in statuses:
         if run.state in ("failed", "dead"):
@@ -40,7 +43,7 @@ def failures(statuses: Sequence[RunStatus], root: Path, command: Callable[[RunSt
 
 
 def error_of(run: RunStatus, root: Path) -> str:
-    """The reason of a run's status; for a run that could not write one, the last error line of its stderr."""
+    """Return the reason in a run's status or, if it could not write one, the last error in its stderr."""
     has_reason = run.state != "dead" and "see its stderr" not in (run.reason or "")
     if has_reason and run.reason:
         return run.reason.splitlines()[0]

@@ -1,4 +1,4 @@
-"""What happened to a run: its attempts, and the accuracy after each evaluated epoch."""
+"""The history of a run: its attempts, and the accuracy after each evaluated epoch."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 from repro.launch.text_table import duration
 from repro.runs.record import Record
 
-MOST_EPOCHS = 10
+MAX_EPOCHS = 10
 ACCURACIES = {"top-1": "top1_pct", "top-5": "top5_pct"}
 
 
 def history(record: Record, state: str) -> list[str]:
-    """Lines for a person: the state, the attempts with their times, evaluations with theirs, and the result."""
+    """Describe a run in lines of text: its state, attempts, the last evaluations, and its result if it is done."""
     status = record.status()
     lines = [f"{record.path}: {state}" + (f": {status.reason}" if status.reason else "")]
     progress = f"{status.update} of {status.updates} updates" if status.updates else "no update yet"
     lines.append(f"  {status.attempt} attempt{'s' if status.attempt != 1 else ''}, {progress}")
     lines += [f"  attempt {number}: {_attempt(record.attempt_dir(number))}" for number in record.attempts()]
     evaluations = _evaluations(record)
-    if len(evaluations) > MOST_EPOCHS:
-        lines.append(f"  ... {len(evaluations) - MOST_EPOCHS} earlier evaluations")
-    lines += [f"  {line}" for line in evaluations[-MOST_EPOCHS:]]
+    if len(evaluations) > MAX_EPOCHS:
+        lines.append(f"  ... {len(evaluations) - MAX_EPOCHS} earlier evaluations")
+    lines += [f"  {line}" for line in evaluations[-MAX_EPOCHS:]]
     result = record.result()
     return lines if result is None else [*lines, f"  {accuracies(result)}"]
 
 
 def accuracies(result: Mapping[str, Any]) -> str:
-    """The accuracies of a finished run: `top-1 79.00 % at the last epoch, 79.50 % at the best (9), digits`."""
+    """Format the accuracies of a finished run: `top-1 79.00 % at the last epoch, 79.50 % at the best (9), digits`."""
     last, best, epoch = (result[key] for key in ("top1_last_pct", "top1_best_pct", "top1_best_epoch"))
     return f"top-1 {last:.2f} % at the last epoch, {best:.2f} % at the best ({epoch:g}), {result['dataset']}"
 
 
 def _attempt(folder: Path) -> str:
-    """When an attempt wrote its first and last output, and its job."""
+    """Format when an attempt started, how long it wrote output, and the id of its Slurm job."""
     files = [file.stat() for file in folder.iterdir() if file.is_file()]
     job = folder / "job"
     of_job = f", job {job.read_text(encoding='utf-8').split()[0]}" if job.is_file() else ""
@@ -49,7 +49,7 @@ def _attempt(folder: Path) -> str:
 
 
 def _evaluations(record: Record) -> list[str]:
-    """A line for each evaluation: epoch, update, loss, accuracies, and the time of the training since the last one."""
+    """Return a line for each evaluation: epoch, update, loss, accuracies, and training time since the previous one."""
     lines = []
     loss, spent_s, trained_to = None, 0.0, 0
     for entry in sorted(record.metrics(), key=lambda entry: (entry["update"], entry["kind"] != "train")):

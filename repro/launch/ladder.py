@@ -1,4 +1,4 @@
-"""What each rung of the ladder of evidence would cost for the chosen rows (docs/evidence.md)."""
+"""The cost of each rung of the ladder of evidence (docs/evidence.md) for a selection of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from repro.tables.rows import Row, Table
 from repro.tables.rungs import COUNTED, LOCAL, MINI, PAPER, RUNGS, WEIGHTS
 from repro.timing.rate import Throughput
 
-EVALUATION_IMAGES = 50_000  # of ImageNet's validation set, the largest of the published data sets
+EVALUATION_IMAGES = 50_000  # ImageNet's validation set, the largest of the published data sets
 _HEADERS = ("rung", "runs", "done", "GPU-hours", "time on one GPU", "what it takes")
 _RIGHT = ("runs", "done", "GPU-hours", "time on one GPU")
 
@@ -29,11 +29,11 @@ class Rung:
     """One rung of the ladder."""
 
     name: str
-    runs: int  # of counts and weights: rows
+    runs: int  # the number of rows on the rungs `counted` and `weights`
     done: int
-    device_hours: float | None = 0.0  # of the others; None if none of them has a cost that is known
-    unknown: int = 0  # runs without a cost that is known
-    known_from: tuple[str, ...] = ()  # the sources of the hours, or why they are unknown
+    device_hours: float | None = 0.0  # cost of the runs that are not done; None if none of their costs is known
+    unknown: int = 0  # number of runs whose cost is unknown
+    known_from: tuple[str, ...] = ()  # sources of the hours, or why they are unknown
 
 
 def ladder(
@@ -43,7 +43,7 @@ def ladder(
     root: Path,
     throughput_of: Callable[[Config], Throughput | None],
 ) -> list[Rung]:
-    """Return the rungs from the cheapest, for the rows that `patterns` select and that are run at each.
+    """Return all rungs in order, for the rows that `patterns` select and that are run at the rung's scale.
 
     `seed_count` is the number of seeds; None for the table's default at each scale.
     """
@@ -68,7 +68,7 @@ def _trained(scale: str, runs: Sequence[PlannedRun], throughput_of: Callable[[Co
 
 
 def _weights(table: Table, rows: Sequence[Row], root: Path) -> Rung:
-    """The evaluation of one file of weights a row, by counted MACs."""
+    """Return the rung that evaluates one weights file per row; its cost is estimated from counted MACs."""
     own = {row.id for row in map(table.source_row, rows)}
     runs = [run for run in plan(table, rows, "paper", [0], root, [NO_FOLDER]) if run.row.id in own]
     rates = [counted_throughput(run.config) for run in runs if not _has_weights(table, run.row, root)]
@@ -82,9 +82,12 @@ def _has_weights(table: Table, row: Row, root: Path) -> bool:
 
 
 def print_ladder(rungs: Sequence[Rung], console: Console) -> None:
-    """Print a line for each rung, then where the hours are from."""
+    """Print a line for each rung, then the sources of the hours."""
     console.print(text_table(_HEADERS, [_line(rung) for rung in rungs], _RIGHT))
-    console.print("training and evaluation only, without reading images; what each rung shows: docs/evidence.md")
+    console.print(
+        "without data loading, unless estimated from finished runs; docs/evidence.md explains what each rung shows",
+        soft_wrap=True,
+    )
     by_source: dict[str, list[str]] = {}
     for rung in rungs:
         for source in rung.known_from:

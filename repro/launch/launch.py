@@ -1,4 +1,4 @@
-"""A launch: decide under the lock, start runs, and wait for those on this machine."""
+"""A launch: decides what to start under the lock, starts it, and waits for runs on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INTERRUPTED = 130  # exit code, by the shells' convention
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Options of the command line. `show_status` is the command that shows these runs."""
+    """Options of the command line. `show_status` is the command that shows the state of these runs."""
 
     retry: bool
     yes: bool
@@ -42,15 +42,16 @@ class Outcome:
     """How a launch ended."""
 
     is_interrupted: bool  # by Ctrl-C
-    failed: Sequence[tuple[PlannedRun, str]]  # no launch will finish them before their cause is fixed: the reason
-    unfinished: Sequence[PlannedRun]  # those of this machine that the same command would resume
+    failed: Sequence[tuple[PlannedRun, str]]  # runs that need a fix before any launch can finish them, with the reason
+    unfinished: Sequence[PlannedRun]  # runs on this machine that the same command would resume
 
 
 def launch(name: str, runs: Sequence[PlannedRun], options: LaunchOptions, console: Console) -> Outcome:
-    """Start runs that are neither done nor alive. Waits for runs on this machine, not for Slurm jobs.
+    """Start runs that are neither done nor alive; wait for runs on this machine, but not for Slurm jobs.
 
-    A run in Slurm's queue is neither failed nor unfinished, however soon it fails there; one that has failed before and
-    is left alone is failed. Raises `UserError` if the launch is not confirmed.
+    A run that was submitted to Slurm counts as neither failed nor unfinished. A run that failed earlier and is not
+    started again counts as failed. Raises `UserError` if the user does not confirm the launch, if the data are not
+    those of finished runs, or if this machine cannot start the runs.
     """
     check_data(runs)
     launcher = runs[0].config.launcher
@@ -74,7 +75,7 @@ def _launch_here(
     options: LaunchOptions,
     console: Console,
 ) -> tuple[bool, list[Decision]]:
-    """Run on this machine; returns whether it was not interrupted, and the decisions."""
+    """Execute runs on this machine; return whether all of them have ended without an interrupt, and the decisions."""
     decisions = decide(runs, queue_of(runs), options.retry, options.max_attempts)
     confirmed = confirm(name, decisions, options.yes, console)
     chosen: list[PlannedRun] = []
@@ -90,15 +91,15 @@ def _launch_here(
                 create_records(chosen, options.retry)
                 enqueue(chosen)
             return run_all(chosen, local.parallel, local.start, progress.watch), decisions
-        finally:  # if Ctrl-C came before the first run was started
+        finally:  # for a Ctrl-C before `run_all`
             dequeue(chosen)
 
 
 def _launch_on_slurm(
     name: str, runs: Sequence[PlannedRun], launcher: SlurmLauncher, options: LaunchOptions, console: Console
 ) -> list[Decision]:
-    """Submit to Slurm; returns the decisions."""
-    if not slurm.is_here():
+    """Submit runs to Slurm and return the decisions."""
+    if not slurm.is_available():
         raise UserError("launcher=slurm: no sbatch on this machine; launch on a login node, or with launcher=local")
     from repro.launch.submit import submit  # imports submitit
 
@@ -122,17 +123,18 @@ def _launch_on_slurm(
 
 
 def note_missing_data(runs: Sequence[PlannedRun], console: Console) -> None:
-    """Print which data of runs to start on Slurm are missing or incomplete here: nodes may have disks of their own."""
+    """Print which data are missing or incomplete on this machine; the compute nodes may have their own copy."""
     data = {(run.config.data.name, run.config.data.root): run.config.data for run in runs}
     for each in data.values():
         try:
             find_data(each)
         except UserError as error:
-            console.print(f"not on this machine, so nodes must have it: {error}", soft_wrap=True, markup=False)
+            text = f"not found on this machine, so the compute nodes must have it: {error}"
+            console.print(text, soft_wrap=True, markup=False)
 
 
 def create_records(runs: Sequence[PlannedRun], retry: bool) -> None:
-    """Create the records; a retry resets their number of starts without progress."""
+    """Create the records; `retry` resets their number of starts without progress."""
     for run in runs:
         run.create()
         if retry:
@@ -141,7 +143,7 @@ def create_records(runs: Sequence[PlannedRun], retry: bool) -> None:
 
 
 def print_not_started(decisions: Sequence[Decision], console: Console) -> None:
-    """Print which runs are neither started nor done, one line for each reason."""
+    """Print which runs are neither done nor started, one line for each reason."""
     reasons: dict[str, list[str]] = {}
     for decision in decisions:
         if decision.action != "start" and decision.why != "done":
@@ -151,11 +153,11 @@ def print_not_started(decisions: Sequence[Decision], console: Console) -> None:
 
 
 def _is_left_alone(decision: Decision) -> bool:
-    """Whether neither this launch nor the next one starts a run that is not done."""
+    """Return whether a run is not done and neither this launch nor the next one would start it."""
     return decision.action == "leave" and decision.run.state not in ("done", "missing")
 
 
 def _why_failed(decision: Decision) -> str:
-    # Only a failed run's reason is why it is left alone; another state's ("stopped by SIGUSR2") is not.
+    # The reason in another state ("stopped by SIGUSR2") does not explain why the run is not started.
     reason = decision.run.record.status().reason if decision.run.state == "failed" else None
     return reason or decision.why

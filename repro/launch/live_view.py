@@ -1,4 +1,4 @@
-"""A view in the terminal that updates until Ctrl-C."""
+"""A view in the terminal that is refreshed until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 EVERY_S = 2.0
-LINE_EVERY_S = 60.0  # if the output is no terminal
-QUERY_EVERY_S = 15.0  # Slurm's controller serves other people too; records are files, read each time
+LINE_EVERY_S = 60.0  # if the output is not a terminal
+QUERY_EVERY_S = 15.0  # limits the load on Slurm's controller, which all users share
 
 
 def cached(query: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> Callable[..., Any]:
-    """Renew the answer of a query every `QUERY_EVERY_S` seconds, and when the question has changed."""
-    answer = functools.lru_cache(maxsize=1)(lambda _, *question: query(*question))
-    return lambda *question: answer(clock() // QUERY_EVERY_S, *question)
+    """Return `query` with its last result cached for up to `QUERY_EVERY_S` seconds, or until its arguments change."""
+    answer = functools.lru_cache(maxsize=1)(lambda _, *args: query(*args))
+    return lambda *args: answer(clock() // QUERY_EVERY_S, *args)
 
 
 def watch(view: Callable[[], RenderableType], console: Console) -> NoReturn:
-    """Show `view` again every two seconds, or, if the output is no terminal, every minute."""
+    """Show `view()` again every two seconds or, if the output is not a terminal, every minute."""
     if not console.is_terminal:
         while True:
             console.print(view())

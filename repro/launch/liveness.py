@@ -1,4 +1,4 @@
-"""Whether a run is alive, by Slurm's queue, the lock on its record and its heartbeat."""
+"""Decides from Slurm's queue, the lock on its record and its heartbeat whether a run is alive."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from repro.runs.status import Status
 
 
 def why_alive(record: Record, status: Status, queue: Queue | None, now: float) -> str | None:
-    """Why a run counts as alive; None if no process or job has it. `queue` is None if Slurm does not answer here.
+    """Return why a run counts as alive; None if no process or job executes it.
 
-    The queue takes precedence over the status: Slurm may have requeued a job that was being stopped. When in doubt a
-    run counts as alive: waiting costs time, two attempts at once cost both.
+    The queue (None if Slurm does not answer) takes precedence over the status, because Slurm may have requeued a job
+    that was being stopped. In doubt a run counts as alive: waiting costs time, but two concurrent attempts waste both.
     """
     if status.state == "done" or (status.state == "planned" and not status.heartbeat):
         return None
@@ -33,16 +33,16 @@ def why_alive(record: Record, status: Status, queue: Queue | None, now: float) -
         return _why_queued(status, queue, now)
     if status.state == "running" and status.host != platform.node() and not status.is_silent(now):
         return f"heartbeat from {status.host} {now - status.heartbeat:.0f} s ago"
-    return None  # a process on this machine would hold the lock
+    return None  # a live process on this machine would hold the lock
 
 
 def _why_queued(status: Status, queue: Queue | None, now: float) -> str | None:
-    """Why a submitted run will still be started; None if it will not."""
-    if status.pid is None:  # submitted to Slurm: the controller may lag behind sbatch
+    """Return why a submitted run will still be started; None if it will not."""
+    if status.pid is None:  # submitted to Slurm, whose queue may lag behind sbatch
         if queue is None:
             return "submitted to Slurm, which does not answer here"
         is_new = not status.is_silent(now) and not slurm.is_job_id(status.job_id) and not queue.has_lost(status)
         return f"submitted to Slurm {now - status.heartbeat:.0f} s ago, not in its queue yet" if is_new else None
-    # Queued by a launch, which renews the heartbeat: its process id alone may belong to another process by now.
+    # A launch that is alive renews the heartbeat. Its pid alone proves nothing, since another process may have it now.
     is_gone = status.host == platform.node() and not psutil.pid_exists(status.pid)
     return None if is_gone or status.is_silent(now) else "queued by another launch"

@@ -1,4 +1,4 @@
-"""Execute runs on this machine, several at once, until all are done or Ctrl-C is pressed."""
+"""Executes runs on this machine, several at once, until all have ended or the user interrupts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from repro.cores import cores
 from repro.launch.plan import PlannedRun
@@ -30,35 +30,35 @@ class Worker(Protocol):
     """The processes of one run."""
 
     def has_ended(self) -> bool:
-        """Whether all of them have exited. Called until it is true."""
+        """Return whether all processes have exited. `run_all` polls this until it is true."""
 
     def stop(self) -> None:
-        """Ask them to save and stop. Called repeatedly until they have exited."""
+        """Ask the processes to save and stop. `run_all` calls this repeatedly until they have exited."""
 
     def kill(self) -> None:
-        """Kill them."""
+        """Kill the processes. `run_all` calls this repeatedly until they have exited."""
 
 
 def parallelism(parallel: int | str, cpu_threads: int) -> int:
-    """How many runs at once; `auto`: one for each `cpu_threads` cores, or one at a time if `cpu_threads` is 0."""
+    """Return how many runs to execute at once; `auto` is one per `cpu_threads` cores, or 1 if `cpu_threads` is 0."""
     if parallel != "auto":
         return int(parallel)
     return max(1, cores() // cpu_threads) if cpu_threads else 1
 
 
 def enqueue(runs: Sequence[PlannedRun]) -> None:
-    """Note in the records that this process will start these runs. The caller holds the launch lock."""
+    """Record that this process will start these runs. The caller must hold the launch lock."""
     for run in runs:
         run.record.set_status(run.record.status().submitted(host=platform.node(), pid=os.getpid()))
 
 
 def is_enqueued(status: Status) -> bool:
-    """Whether this process is to start the run. Another launch may have taken or cancelled it."""
+    """Return whether this process still has to start the run: no other launch has taken it, and nobody cancelled it."""
     return status.state == "submitted" and (status.host, status.pid) == (platform.node(), os.getpid())
 
 
 def dequeue(runs: Sequence[PlannedRun]) -> None:
-    """Note that this process will not start these runs."""
+    """Record that this process will not start those of the runs that it had enqueued."""
     for run in runs:
         status = run.record.status()
         if is_enqueued(status):
@@ -66,40 +66,46 @@ def dequeue(runs: Sequence[PlannedRun]) -> None:
 
 
 class LocalQueue:
-    """The runs of this process that wait, in order. Their heartbeats tell other machines that they will be started."""
+    """The runs that wait for a slot in this process, in order.
+
+    Their heartbeats tell launches on other machines that this process will start them.
+    """
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self.waiting = list(runs)
         self._renewed = {run.record.path: time.monotonic() for run in runs}
 
     def next(self, running: Iterable[Path]) -> PlannedRun | None:
-        """The first run that can start now; None if there is none."""
+        """Return the first run that can start now; None if there is none."""
         while (run := self._next(set(running))) is not None and not is_enqueued(run.record.status()):
             self.waiting.remove(run)  # another launch has taken it, or it was cancelled
             self.drop_dependents(run)
         return run
 
     def drop_dependents(self, run: PlannedRun) -> None:
-        """Leave the runs that start from this one to a later launch."""
+        """Remove the runs that start from `run`, and leave them to a later launch."""
         dependents = [other for other in self.waiting if other.depends_on(run)]
         dequeue(dependents)
         self.waiting = [other for other in self.waiting if other not in dependents]
 
     def renew(self, running: Iterable[Path]) -> None:
-        """Renew the heartbeats that are due, a few at a time: a thousand files on a slow disk must not delay runs."""
+        """Renew the heartbeats that are due, a few per call: writing a thousand files would delay the next run."""
         now = time.monotonic()
         paths = [*(run.record.path for run in self.waiting), *running]
         for path in [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S][:RENEW_AT_ONCE]:
             self._renewed[path] = now
             record = Record(path)
-            # A run that is being started writes its status itself, under this lock.
-            with suppress(Timeout, OSError), FileLock(path / "lock").acquire(timeout=0):
+            # A run that is just starting holds this lock and writes its own status.
+            with suppress(Timeout, OSError), record.lock.acquire(timeout=0):
                 status = record.status()
                 if is_enqueued(status):
                     record.set_status(status.moved("submitted"))
 
     def _next(self, running: set[Path]) -> PlannedRun | None:
-        """The first run whose origin is done, or will never be: that run fails when it starts."""
+        """Return the first run that waits for no other: its origin is done, or cannot become done here.
+
+        In the second case the run fails when it starts.
+        """
         pending = {run.record.path for run in self.waiting} | running
         for run in self.waiting:
             origin = run.starts_from
@@ -111,9 +117,9 @@ class LocalQueue:
 class InterruptCounter:
     """Counts requests to stop: Ctrl-C, SIGTERM, SIGHUP.
 
-    An exception could be raised while a run is being started, whose process would be lost. Only the third Ctrl-C raises
-    `KeyboardInterrupt`: something hangs. A terminal that closes may send several SIGHUPs, which count once; later
-    output goes to /dev/null, as it would be an error.
+    A signal only increments `count`, because an exception while a run is being started would orphan its process. Only
+    the third Ctrl-C raises `KeyboardInterrupt`, for a launch that hangs. A closing terminal may send several SIGHUPs,
+    which count once. After a SIGHUP, output to the terminal goes to /dev/null, since writing to it would fail.
     """
 
     def __init__(self) -> None:
@@ -151,14 +157,19 @@ def run_all(
     start: Callable[[PlannedRun], Worker],
     watch: Callable[[list[Path]], None],
 ) -> bool:
-    """Execute runs, `parallel` at once, each after the run that it starts from; returns False if interrupted.
+    """Execute runs, `parallel` at once, each after the run that it starts from; return False if interrupted.
 
-    The caller has enqueued the runs. A run that another launch has taken, or that was cancelled, is left out. The runs
-    that start from one that has failed fail too; those that start from one that was stopped wait for a later launch.
-    `watch` is called several times a second with the records of running runs.
+    Runs that another launch has taken or that were cancelled are skipped. If a run fails, the runs that start from it
+    fail too; if it was stopped, they are left to a later launch.
 
-    After Ctrl-C, SIGTERM or SIGHUP no run is started; running ones save and stop, and this waits for them. A second
-    Ctrl-C kills them.
+    After Ctrl-C, SIGTERM or SIGHUP, no further run is started, and this waits until the running ones have saved and
+    stopped. A second Ctrl-C kills them.
+
+    Args:
+        runs: The runs, which the caller has enqueued.
+        parallel: Maximum number of runs at the same time.
+        start: Starts the processes of a run.
+        watch: Called several times a second with the record folders of the running runs.
     """
     queue = LocalQueue(runs)
     running: dict[Path, Worker] = {}
@@ -173,7 +184,8 @@ def run_all(
                 handled = _forward(interrupts.count, running.values())
                 queue.renew(running)
                 time.sleep(POLL_S)
-                if interrupts.count != handled:  # before `has_ended`: a run that this has ended did not fail
+                # Before `has_ended`: a run that the terminal's Ctrl-C has ended must count as stopped, not as failed.
+                if interrupts.count != handled:
                     _forward(interrupts.count, running.values())
                 for path in [path for path, worker in running.items() if worker.has_ended()]:
                     del running[path]
@@ -193,7 +205,7 @@ def run_all(
 
 
 def _forward(interrupts: int, workers: Iterable[Worker]) -> int:
-    """Stop workers at the first interrupt, kill them at the second; returns the number of interrupts."""
+    """Stop the workers after one interrupt, kill them after two; return the number of interrupts."""
     for worker in workers:
         if interrupts > 1:
             worker.kill()

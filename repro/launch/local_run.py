@@ -1,7 +1,7 @@
-"""Runs on this machine. Each rank is a process, forked from a server that has imported torch once.
+"""Runs on this machine. Each rank is a process, forked from a server that has already imported torch.
 
-A crash, a leak or an out-of-memory kill then stays within its run, and a run of ten seconds does not spend five of them
-on imports.
+A crash, a memory leak or an out-of-memory kill is thus confined to one run, and a run of ten seconds does not spend
+five of them on imports.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ from repro.runs.permissions import adopt_group_umask
 from repro.runs.record import Record
 from repro.runs.status import EXIT_STOPPED, Status
 
-FAILED_RANK_GRACE_S = 30.0  # the other ranks may have to write why they fail; srun gives KillWait
+FAILED_RANK_GRACE_S = 30.0  # time for the other ranks to record their errors, like Slurm's default KillWait
 
 
 class LocalLaunch:
-    """Starts runs on this machine, each on its own GPUs.
+    """Starts runs on this machine, and gives each run of a local launcher its own GPUs.
 
-    Raises `UserError` if the machine has too few GPUs, or if a setup line fails.
+    Runs of an inline launcher see the same GPUs as this process. Raises `UserError` if the machine has too few GPUs, or
+    if a setup line fails.
     """
 
     def __init__(self, launcher: InlineLauncher | LocalLauncher, cpu_threads: int) -> None:
         self.ranks = launcher.ranks
         self.parallel = parallelism(launcher.parallel, cpu_threads)
-        self._free: list[str] | None = None  # values of CUDA_VISIBLE_DEVICES; None: runs see what this process sees
+        # The values of CUDA_VISIBLE_DEVICES that no run has; None if runs inherit the variable.
+        self._free: list[str] | None = None
         if isinstance(launcher, LocalLauncher):
             _run_setup(launcher.setup)
             self._free = gpus_per_run(launcher, self.parallel)
             self.parallel = len(self._free)
 
     def start(self, run: PlannedRun) -> LocalRun:
-        """Start one run; at most `parallel` may be running."""
+        """Start one run. The caller keeps at most `parallel` running."""
         if self._free is None:
             return LocalRun(run.record, self.ranks)
         free, gpus = self._free, self._free.pop(0)
@@ -61,13 +63,13 @@ class LocalLaunch:
 
 
 def _run_setup(lines: Sequence[str]) -> None:
-    """Run shell lines, and continue with the environment that they leave (`module load cuda`)."""
+    """Run shell lines in bash, and copy the environment that they leave (`module load cuda`) into this process."""
     if not lines:
         return
     with tempfile.TemporaryDirectory() as folder:
         variables, errors = Path(folder) / "environment", Path(folder) / "stderr"
         script = "\n".join([*lines, 'env -0 > "$0"'])
-        with errors.open("w") as stderr:  # not a pipe, which a daemon started by a line would keep open
+        with errors.open("w") as stderr:  # not a pipe: a daemon that a line starts would keep it open
             code = subprocess.call(["bash", "-e", "-c", script, str(variables)], stderr=stderr)
         if code:
             reason = (errors.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"])[-1]
@@ -80,7 +82,7 @@ def _run_setup(lines: Sequence[str]) -> None:
 
 
 class LocalRun:
-    """The processes of one run."""
+    """The processes of one run, one for each rank. Creating it claims an attempt and starts them."""
 
     def __init__(
         self,
@@ -94,8 +96,8 @@ class LocalRun:
         self._failed_at: float | None = None
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["repro.launch.preload"])
-        resource_tracker.ensure_running()  # else the server starts it, with signals that are not blocked
-        with signals_blocked():  # for the server and all that it forks, not for this process
+        resource_tracker.ensure_running()  # starting the tracker unblocks signals, so it has to come first
+        with signals_blocked():  # the fork server and all processes that it forks inherit the mask
             forkserver.ensure_running()
         attempt = None if record.result() is not None else record.claim_attempt()
         port = _free_port() if ranks > 1 else 0
@@ -109,7 +111,7 @@ class LocalRun:
             self._ranks.append(process)
 
     def has_ended(self) -> bool:
-        """Whether all ranks have exited. If they could not write why, their exit code becomes the reason."""
+        """Return whether all ranks have exited; if they have, record an exit that they could not record themselves."""
         codes = [process.exitcode for process in self._ranks]
         if None in codes:
             if any(code not in (None, 0, EXIT_STOPPED) for code in codes):
@@ -122,19 +124,19 @@ class LocalRun:
         return True
 
     def stop(self) -> None:
-        """Ask the ranks to save and stop, once. A rank that is not listening yet gets the signal later."""
+        """Ask the ranks to save and stop, once. For a rank that is still starting, the signal stays pending."""
         if not self._is_stopping:
             self._is_stopping = True
             for process in self._ranks:
                 process.terminate()
 
     def kill(self) -> None:
-        """Kill the ranks and their loader processes, which would hold the lock of the run."""
+        """Kill the ranks and their loader workers, which would otherwise keep the run's lock."""
         self._is_stopping = True
         self._kill_ranks()
 
     def _kill_if_overdue(self) -> None:
-        """Kill the other ranks of one that has failed, if they hang in a collective."""
+        """Kill the remaining ranks if one has failed and the others do not exit in time: they hang in a collective."""
         self._failed_at = self._failed_at or time.monotonic()
         if time.monotonic() - self._failed_at > FAILED_RANK_GRACE_S:
             self._kill_ranks()
@@ -146,7 +148,7 @@ class LocalRun:
 
 
 def run_rank(path: Path, attempt: int | None, environment: Mapping[str, str]) -> None:
-    """Execute one rank of an attempt in this process. Its output goes to the attempt's folder."""
+    """Execute one rank of an attempt in this process, with its output redirected to the attempt's folder."""
     os.environ.update(environment)
     try:
         from repro.training.attempt import execute
@@ -162,22 +164,22 @@ def run_rank(path: Path, attempt: int | None, environment: Mapping[str, str]) ->
 
 
 def redirect_output(folder: Path, rank: int = 0) -> None:
-    """Send the output of this process to the files `stdout` and `stderr`, of other ranks `stdout-rank1`."""
+    """Redirect the output of this process to `stdout` and `stderr` in `folder` (`stdout-rank1` for rank 1)."""
     suffix = f"-rank{rank}" if rank else ""
     for name, number in (("stdout", 1), ("stderr", 2)):
         file = os.open(folder / f"{name}{suffix}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, number)
         os.close(file)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's encoding is
+        if isinstance(stream, io.TextIOWrapper):  # the encoding was that of the terminal
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def record_exit(record: Record, code: int, was_asked: bool = False) -> None:
-    """Write the end of a run's processes into its status, if they could not do so themselves.
+    """Record how a run's processes ended, if they could not do so themselves.
 
-    A run that was killed from outside can be launched again. So can one that this launch has asked to stop
-    (`was_asked`), whatever its exit code. If another launch or attempt has taken the run, its status is left alone.
+    A run that a signal killed can be launched again; so can a run that this launch asked to stop (`was_asked`),
+    whatever its exit code. If another launch or attempt has taken over the run, its status stays unchanged.
     """
     status = record.status()
     if code == 0 or record.result() is not None or record.is_locked or _belongs_to_another(status):
@@ -190,12 +192,12 @@ def record_exit(record: Record, code: int, was_asked: bool = False) -> None:
     elif code < 0 and status.state in ("running", "submitted"):
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         record.set_status(status.moved("requeued", reason=f"killed by {_signal_name(-code)}{hint}"))
-    elif status.state in ("running", "submitted"):  # it could not write its status: a full disk
+    elif status.state in ("running", "submitted"):  # it could not write its status, for example to a full disk
         record.set_status(status.moved("failed", reason=f"exit code {code}; see its stderr"))
 
 
 def _belongs_to_another(status: Status) -> bool:
-    """Whether the status is of another machine, or of another process that is alive."""
+    """Return whether the status names another machine, or another process that is alive."""
     if status.host not in (None, platform.node()):
         return True
     return status.pid not in (None, os.getpid()) and _is_alive(status.pid)

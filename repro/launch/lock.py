@@ -1,4 +1,4 @@
-"""The lock on a runs folder that a launch holds while it decides and starts."""
+"""The lock on a runs folder, which a launch holds while it decides what to start and registers it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ ROOT_OPTIONS = "--runs, or run.root= of repro train"
 
 @contextmanager
 def launch_lock(root: Path) -> Iterator[None]:
-    """Hold the lock until the next launch can see what this one has started. Raises `UserError` if that fails."""
+    """Hold the launch lock of a runs folder for the duration of the block.
+
+    Raises `UserError` if another launch holds the lock for `LOCK_WAIT_S` seconds, or if the folder is not writable.
+    """
     folder = root / LAUNCH_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,8 +32,8 @@ def launch_lock(root: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, PermissionError) and root.is_dir():
             raise UserError(
-                f"{root}: belongs to {user_name(root.stat().st_uid)} and is not shared: chmod -R g+w, and g+s its "
-                f"folders; or set {ROOT_OPTIONS}"
+                f"{root}: belongs to {user_name(root.stat().st_uid)} and is not shared; run chmod -R g+w on it and "
+                f"chmod g+s on its folders, or set {ROOT_OPTIONS}"
             ) from None
         raise UserError(f"{root}: cannot write there ({error.strerror}); set {ROOT_OPTIONS}") from None
     try:

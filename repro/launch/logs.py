@@ -12,9 +12,10 @@ TAIL_BYTES = 64 * 1024
 
 
 def log_files(record: Record, root: Path, attempt: int | None = None) -> list[Path]:
-    """stdout and stderr of an attempt (None: the latest), and the logs of its Slurm job: other ranks, and Slurm itself.
+    """Return stdout and stderr of an attempt (None for the latest), and the logs of its Slurm job.
 
-    If the latest job failed before it could claim an attempt (a wrong container, no such python), its logs alone.
+    The logs of the job hold the output of other ranks and of Slurm itself. If the latest job failed before it could
+    claim an attempt, for example because the container is wrong, only its logs are returned.
     """
     folder = record.attempt_dir(record.latest_attempt() if attempt is None else attempt)
     job_id, token = _job(folder)
@@ -29,7 +30,7 @@ def log_files(record: Record, root: Path, attempt: int | None = None) -> list[Pa
 
 
 def tail(file: Path) -> list[str]:
-    """The last lines of a file, of at most 64 KiB."""
+    """Return the lines in the last 64 KiB of a file."""
     with file.open("rb") as stream:
         stream.seek(0, 2)
         stream.seek(max(0, stream.tell() - TAIL_BYTES))
@@ -37,7 +38,7 @@ def tail(file: Path) -> list[str]:
 
 
 def _job(attempt_dir: Path) -> tuple[str | None, str | None]:
-    """The job and the array of an attempt; earlier versions noted the paths of logs in place of the array."""
+    """Return the job id and the array's token of an attempt. Earlier versions wrote the paths of logs for the token."""
     file = attempt_dir / "job"
     if not file.is_file():
         return None, None
@@ -52,7 +53,7 @@ def _task_logs(record: Record, root: Path, token: str) -> list[Path]:
 
 
 def _earlier_job_logs(root: Path, job_id: str) -> list[Path]:
-    """The logs of a job of an earlier version, which were all in one folder: `16_3_0_log.out` of job 16_3."""
+    """Return the logs of a job of an earlier version, which kept all logs in one folder."""
     pattern = re.compile(re.escape(job_id) + r"_\d+_log\.(out|err)")
     folder = root / LAUNCH_FOLDER / "jobs"
     return sorted(file for file in folder.glob(f"{job_id}_*") if pattern.fullmatch(file.name))

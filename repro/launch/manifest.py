@@ -1,7 +1,8 @@
 """Manifests of Slurm arrays: `<runs>/.launch/arrays/<token>.json` names the record that each task executes.
 
-A manifest is written before sbatch and stays for good; its token is part of the job's name. So Slurm's queue alone
-tells which run a job belongs to, whatever happens to the launch after sbatch, and a task needs nothing else.
+A manifest is written before sbatch is called, and kept unless sbatch refuses the array. Its token is part of the job's
+name, so a job in Slurm's queue identifies its run even if the launch dies right after sbatch. A task needs no other
+file.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ LAUNCH_FOLDER = ".launch"
 
 @dataclass(frozen=True)
 class Manifest:
-    """One array. `runs` are the records by task index, relative to `root`; `job_id` is None until sbatch answers."""
+    """The manifest of one array."""
 
     token: str
     table: str
-    runs: tuple[str, ...]
+    runs: tuple[str, ...]  # record folders by task index, relative to the runs folder
     policy: RequeuePolicy
-    submitted: float
-    job_id: str | None = None
+    submitted: float  # Unix seconds
+    job_id: str | None = None  # None until sbatch returns
 
     @classmethod
     def create(cls, root: Path, table: str, records: Sequence[Record], policy: RequeuePolicy) -> Manifest:
-        """Write the manifest of a new array."""
+        """Write and return the manifest of a new array, one task for each record."""
         runs = tuple(os.path.relpath(record.path, root) for record in records)
         manifest = cls(uuid.uuid4().hex[:12], table, runs, policy, time.time())
         write_json(manifest_path(root, manifest.token), asdict(manifest))
         return manifest
 
     def with_job_id(self, root: Path, job_id: str) -> Manifest:
-        """Add the job's id."""
+        """Write the manifest with the id of the job, and return it."""
         manifest = replace(self, job_id=job_id)
         write_json(manifest_path(root, self.token), asdict(manifest))
         return manifest
@@ -57,37 +58,40 @@ class Manifest:
         return f"{JOB_PREFIX}{self.table}-{self.token}"
 
     def task_id(self, index: int) -> str | None:
-        """The id of a task's job: `16_3`, or `16` for an array of one, which is submitted as a plain job."""
+        """Return the job id of a task: `16_3`, or `16` for an array of one task, which is submitted as a plain job."""
         return self.job_id if self.job_id is None or len(self.runs) == 1 else f"{self.job_id}_{index}"
 
     def record(self, root: Path, index: int) -> Record | None:
-        """The record of a task."""
+        """Return the record of a task; None if the array has no such task."""
         return Record(root / self.runs[index]) if index < len(self.runs) else None
 
     def index_of(self, root: Path, record: Record) -> int | None:
-        """The task index of a record."""
+        """Return the task index of a record; None if the array does not have it."""
         run = os.path.relpath(record.path, root)
         return self.runs.index(run) if run in self.runs else None
 
     def logs(self, root: Path, index: int) -> list[Path]:
-        """The logs of a task, of all its ranks and starts: `16_3_0_log.out`, `16_3_0_log.err`, `16_3_1_log.out`."""
+        """Return the logs of all ranks of a task: `16_3_0_log.out`, `16_3_0_log.err`, `16_3_1_log.out`."""
         task = r"\d+" if len(self.runs) == 1 else rf"\d+_{index}"
         pattern = re.compile(task + r"_\d+_log\.(out|err)")
         return sorted(file for file in log_folder(root, self.token).glob("*_log.*") if pattern.fullmatch(file.name))
 
 
 def manifest_path(root: Path, token: str) -> Path:
-    """Where the manifest of an array is."""
+    """Return the path of an array's manifest."""
     return root / LAUNCH_FOLDER / "arrays" / f"{token}.json"
 
 
 def log_folder(root: Path, token: str) -> Path:
-    """The folder of an array's script and logs, absolute. With `%A` in its name, submitit would fail after sbatch."""
+    """Return the absolute folder of an array's script and logs.
+
+    Its name has no `%A` (the job's id), with which submitit would fail after sbatch has returned.
+    """
     return root.absolute() / LAUNCH_FOLDER / "jobs" / token
 
 
 def read_manifest(root: Path, token: str) -> Manifest | None:
-    """The manifest of an array of this runs folder; None if there is none."""
+    """Return the manifest of an array of this runs folder; None if there is none."""
     file = manifest_path(root, token)
     try:
         return _read(file, file.stat().st_mtime_ns)
@@ -97,13 +101,13 @@ def read_manifest(root: Path, token: str) -> Manifest | None:
 
 @functools.lru_cache(maxsize=256)
 def _read(file: Path, _: int) -> Manifest | None:
-    """One read for all runs of an array; the second argument is the time of its last change."""
+    """Read a manifest once for all runs of its array; the second argument is the file's modification time."""
     found = read_object(file)
     return None if found is None else validated(file, _MANIFEST, found)
 
 
 def token_of(job_name: str) -> str:
-    """The token in the name of a job."""
+    """Return the token in the name of a job."""
     return job_name.rpartition("-")[2]
 
 

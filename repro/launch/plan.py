@@ -1,4 +1,4 @@
-"""The runs of a table's rows, each with its config and its record. Imports no torch."""
+"""The runs of a table's rows, each with its config and its record. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from repro.tables.rows import Row, Table, row_id
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a row. `starts_from` is the run whose weights it starts from, `label` its name if not the row's."""
+    """One run of a row.
+
+    `starts_from` is the run whose weights it starts from, if any; `label` replaces the row's id in messages.
+    """
 
     row: Row
     config: Config
@@ -30,7 +33,7 @@ class PlannedRun:
     label: str = ""
 
     def create(self) -> None:
-        """Create its record, unless it exists."""
+        """Create its record, or update that of an unfinished run: see `Record.create`."""
         origin = self.starts_from.record.path if self.starts_from else None
         self.record.create(self.config, self.row.table, self.row.id, origin)
 
@@ -39,8 +42,13 @@ class PlannedRun:
         """The run that it starts from, the run that this one starts from, and so on."""
         return [] if self.starts_from is None else [self.starts_from, *self.starts_from.origins]
 
+    @property
+    def chain(self) -> list[PlannedRun]:
+        """The run and its origins, each after the run that it starts from."""
+        return [*reversed(self.origins), self]
+
     def depends_on(self, other: PlannedRun) -> bool:
-        """Whether it can only start when another run is done."""
+        """Return whether it can start only after another run is done."""
         return other.record.path in {origin.record.path for origin in self.origins}
 
     @property
@@ -50,11 +58,11 @@ class PlannedRun:
 
     @property
     def state(self) -> str:
-        """`done`, `missing` (no training for its method yet), or the state of its status."""
+        """`done`, `missing` (its method has no training yet), or the state in its record."""
         return self.state_at(self.record.status())
 
     def state_at(self, status: Status) -> str:
-        """The state for a status that was read before."""
+        """Return the state for a status that the caller has already read."""
         if self.is_done:
             return "done"
         return status.state if self.config.method.is_trainable else "missing"
@@ -63,7 +71,7 @@ class PlannedRun:
 def plan(
     table: Table, rows: Sequence[Row], scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str] = ()
 ) -> list[PlannedRun]:
-    """The runs of rows and seeds in the table's order, each after the runs that it starts from.
+    """Return the runs of rows and seeds in the table's order, each after the runs that it starts from.
 
     A row that reads another row's runs is replaced by that row. Raises one `UserError` with the errors of all rows.
     """
@@ -86,39 +94,42 @@ def plan(
             for (each_row, each), known in zip(reversed(chain), reversed(chain_signatures), strict=True):
                 run = replace(_run(each_row, each, seed, root, known[seed]), starts_from=origin)
                 origin = runs.setdefault(run.record.path, run)
-    errors |= _shared_roots(list(runs.values()))
+    errors |= _shared_root_errors(list(runs.values()))
     if errors:
-        raise UserError("\n".join(f"{ids[0]}{_others(ids)}: {text}" for text, ids in errors.items()))
+        raise UserError("\n".join(f"{ids[0]}{_and_more(ids)}: {text}" for text, ids in errors.items()))
     return list(runs.values())
 
 
 def row_of(config: Config, table: str, id_: str | None = None) -> Row:
-    """The row of a run without its table's file: what the config says, by its own id if `id_` is None."""
+    """Return the row that a config describes, without reading its table. If `id_` is None, the config gives the id."""
     backbone, method = config.backbone.name, config.method
     sparsities = 100 * method.sparsity, 100 * method.data_sparsity
     return Row(table, id_ or row_id(backbone, method.name, *sparsities), backbone, method.name, *sparsities)
 
 
 def recorded_run(record: Record) -> PlannedRun:
-    """The run of an existing record, without the run that it starts from."""
+    """Return the run of an existing record, without the run that it starts from."""
     about, config = record.about(), record.config()
     return PlannedRun(row_of(config, about["table"], about["row"]), config, record)
 
 
 def finished_record(what: str, scale: str, seed: int, root: Path, overrides: Sequence[str]) -> Record:
-    """The record in the folder `what`, or of the row `what`. Raises `UserError` if there is none, or it is not done."""
+    """Return the record in the folder `what`, or of the row `what`.
+
+    Raises `UserError` if there is none, or if it is neither done nor adopted.
+    """
     record = Record(Path(what))
     if not (record.path / "config.yaml").is_file():
         table, row = find_row(what, "neither the folder of a record nor a row")
         runs = plan(table, [row], scale, [seed], root, [NO_FOLDER, *overrides])
-        record = runs[-1].record  # after the run that it starts from, if any
+        record = runs[-1].record  # the runs that it starts from come first
     if record.result() is None and not record.is_adopted:
         raise UserError(f"{record.path}: not done ({record.status().state}); launch the row first")
     return record
 
 
-def _shared_roots(runs: Sequence[PlannedRun]) -> dict[str, list[str]]:
-    """Errors about folders that are set for several data sets at once, with the rows that need them."""
+def _shared_root_errors(runs: Sequence[PlannedRun]) -> dict[str, list[str]]:
+    """Return an error for each folder that is set for several data sets, with a row of each data set."""
     found: dict[str, dict[str, str]] = {}
     for run in runs:
         if needs_root(run.config.data.name) and f"data.root={run.config.data.root}" != NO_FOLDER:
@@ -136,7 +147,10 @@ def _shared_roots(runs: Sequence[PlannedRun]) -> dict[str, list[str]]:
 def _origins(
     table: Table, row: Row, config: Config, config_of: Callable[[Row], Config]
 ) -> Iterator[tuple[Row, Config]]:
-    """The row that a row starts from, the row that this one starts from, and so on, each with its config."""
+    """Yield the row that a row starts from, the row that this one starts from, and so on, each with its config.
+
+    Raises `UserError` for a cycle.
+    """
     seen = [row]
     while (origin := origin_row(table, row, config)) is not None:
         if origin in seen:
@@ -147,19 +161,19 @@ def _origins(
 
 
 def origin_row(table: Table, row: Row, config: Config) -> Row | None:
-    """The row that `method.starts_from` names (`dense`, `table1/dense`), if any.
+    """Return the row that `method.starts_from` names (`dense`, `table1/dense`), if any.
 
     Raises `UserError` if there is no such row.
     """
-    place = config.method.starts_from
-    if place is None or place == PRETRAINED:
+    target = config.method.starts_from
+    if target is None or target == PRETRAINED:
         return None
-    name, _, method = place.rpartition("/")
+    name, _, method = target.rpartition("/")
     where = load_table(name) if name else table
     for other in where.rows:
         if (other.backbone, other.method) == (row.backbone, method) and not other.reads_runs_of:
             return other
-    raise UserError(f"method.starts_from={place}: {where.name} has no row {row.backbone}/{method} to start from")
+    raise UserError(f"method.starts_from={target}: {where.name} has no row {row.backbone}/{method} to start from")
 
 
 def _run(row: Row, config: Config, seed: int, root: Path, signature: str) -> PlannedRun:
@@ -167,5 +181,5 @@ def _run(row: Row, config: Config, seed: int, root: Path, signature: str) -> Pla
     return PlannedRun(row, seeded, record_for(root, seeded, row.table, row.id, signature))
 
 
-def _others(ids: list[str]) -> str:
+def _and_more(ids: list[str]) -> str:
     return f" and {len(ids) - 1} more rows" if len(ids) > 1 else ""

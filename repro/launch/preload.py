@@ -1,4 +1,4 @@
-"""Imports of the fork server, once for all runs: everything heavy, but nothing that starts a thread."""
+"""The heavy imports that the fork server makes once for all runs. None may start a thread, which a fork would lose."""
 
 import importlib
 
@@ -7,7 +7,7 @@ for name in (
     "repro.tracking.wandb_mirror",
     "repro.data.digits",
     "timm.models.vision_transformer",
-    "wandb.apis.public",  # and requests: what the client imports when a run starts
+    "wandb.apis.public",  # the W&B client imports this and requests when a run starts
     "requests",
 ):
     importlib.import_module(name)

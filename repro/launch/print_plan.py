@@ -1,4 +1,4 @@
-"""Print a plan: what a launch would do with each run, and the cost."""
+"""Prints a plan: what a launch would do with each run, and what it would cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from repro.launch.cost_estimate import CostEstimate, devices, total
 from repro.launch.decide import Decision
 from repro.launch.local_pool import parallelism
-from repro.launch.text_table import MOST_ROWS, duration, text_table
+from repro.launch.text_table import MAX_ROWS, duration, state_counts, text_table
 
 HEADERS = ("row", "seed", "state", "device hours", "wall time", "energy (kWh)", "a launch would", "record")
 RIGHT = ("seed", "device hours", "wall time", "energy (kWh)")
@@ -22,19 +22,19 @@ def print_plan(
     decisions: Sequence[Decision],
     costs: Sequence[CostEstimate],
     console: Console,
-    most_rows: int = MOST_ROWS,
+    max_rows: int = MAX_ROWS,
 ) -> None:
-    """Print a line for each run, then the total cost of those to start. Of more than `most_rows` runs, the first."""
+    """Print a line for each of the first `max_rows` runs, then the total cost of the runs that would be started."""
     pairs = list(zip(decisions, costs, strict=True))
-    rows = [_row(decision, cost) for decision, cost in pairs[:most_rows]]
+    rows = [_row(decision, cost) for decision, cost in pairs[:max_rows]]
     console.print(text_table(HEADERS, rows, RIGHT))
-    if len(pairs) > most_rows:
-        console.print(f"and {len(pairs) - most_rows} more runs; --all lists them")
-    starting = [(decision, cost) for decision, cost in pairs if decision.action == "start"]
-    counts = ", ".join(f"{number} {state}" for state, number in Counter(each.run.state for each in decisions).items())
-    console.print(f"{title}: {counts}; a launch would start {len(starting)}")
-    if starting:
-        _print_total(starting, console)
+    if len(pairs) > max_rows:
+        console.print(f"and {len(pairs) - max_rows} more runs; --all lists them")
+    to_start = [(decision, cost) for decision, cost in pairs if decision.action == "start"]
+    counts = state_counts(each.run.state for each in decisions)
+    console.print(f"{title}: {counts}; a launch would start {len(to_start)}")
+    if to_start:
+        _print_total(to_start, console)
 
 
 def _row(decision: Decision, cost: CostEstimate) -> list[str]:
@@ -51,8 +51,8 @@ def _row(decision: Decision, cost: CostEstimate) -> list[str]:
     ]
 
 
-def _print_total(starting: Sequence[tuple[Decision, CostEstimate]], console: Console) -> None:
-    runs, costs = [decision.run for decision, _ in starting], [cost for _, cost in starting]
+def _print_total(to_start: Sequence[tuple[Decision, CostEstimate]], console: Console) -> None:
+    runs, costs = [decision.run for decision, _ in to_start], [cost for _, cost in to_start]
     config = runs[0].config
     parallel = parallelism(config.launcher.parallel, config.scale.cpu_threads)
     cost = total(runs, costs, parallel)
@@ -62,7 +62,10 @@ def _print_total(starting: Sequence[tuple[Decision, CostEstimate]], console: Con
         count = min(parallel, len(runs)) * devices(config)
         times = _times(cost.device_hours, cost.wall_hours, unit, count)
         console.print(f"at least {rounded(cost.device_hours)} {unit}-hours: {times}; {energy}", soft_wrap=True)
-        console.print("training only, without reading images and waiting in a queue")
+        console.print(
+            "without time in a queue; unless estimated from finished runs, training only, without data loading",
+            soft_wrap=True,
+        )
     for reason, count in Counter(cost.known_from for cost in costs if cost.device_hours is None).items():
         console.print(f"not included: {count} runs, {reason}", soft_wrap=True)
     for known_from in sorted({cost.known_from for cost in costs if cost.device_hours is not None}):
@@ -70,12 +73,12 @@ def _print_total(starting: Sequence[tuple[Decision, CostEstimate]], console: Con
 
 
 def rounded(hours: float) -> str:
-    """Three significant digits: `123,000`, `42.5`, `0.012`."""
+    """Format hours with three significant digits: `123,000`, `42.5`, `0.012`."""
     return f"{float(f'{hours:.3g}'):,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def _times(device_hours: float, wall_hours: float, unit: str, count: int) -> str:
-    """`5,105 days on 1 GPU, 10 on 512`."""
+    """Format the time on one device and on `count` devices: `5,105 days on 1 GPU, 10 on 512`."""
     if min(device_hours, wall_hours) >= 2 * 24:
         alone, together = f"{device_hours / 24:,.0f} days", f"{wall_hours / 24:,.0f}"
     else:

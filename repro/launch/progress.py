@@ -1,4 +1,4 @@
-"""Progress bars for a launch and its runs; if the output is no terminal, a line now and then."""
+"""Progress bars for a launch and its runs; if the output is not a terminal, a line every few seconds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TableProgress:
         self._progress.stop()
 
     def watch(self, running: Sequence[Path]) -> None:
-        """Update the bars from the records of the running runs; print the results of those that have ended."""
+        """Update the bars from the records of the running runs, and print the results of runs that have ended."""
         for path in self._seen - set(running):
             self._seen.remove(path)
             self._end(path)

@@ -1,4 +1,4 @@
-"""Slurm's queue, and which run each job in it executes."""
+"""Slurm's queue, and the run that each job in it executes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from repro.runs.status import Status
 
 @dataclass(frozen=True)
 class Queue:
-    """The queue at `asked_at` (Unix seconds). `by_record` has the jobs of the runs folder `root`."""
+    """The queue at the time `asked_at`, in Unix seconds.
+
+    `jobs` holds the jobs by id, and `by_record` those of the runs folder `root` by the folder of their record.
+    """
 
     jobs: Mapping[str, slurm.Job]
     by_record: Mapping[Path, slurm.Job]
@@ -26,29 +29,29 @@ class Queue:
     root: Path = Path()
 
     def job_of(self, record: Record, status: Status) -> slurm.Job | None:
-        """The job of a run; None if the queue has none."""
+        """Return the job of a run; None if the queue has none."""
         return self.by_record.get(record.path) or self.jobs.get(status.job_id or "")
 
     def has_lost(self, status: Status) -> bool:
-        """Whether a submitted run that has no job in this queue had one, which has ended: sbatch has confirmed it."""
+        """Return whether sbatch has confirmed the submission of a run: its job, if not in the queue, has ended."""
         manifest = None if status.array is None else read_manifest(self.root, status.array)
         return manifest is not None and manifest.job_id is not None
 
-    def knows(self, status: Status) -> bool:
-        """Whether the queue is newer than this status."""
+    def is_newer_than(self, status: Status) -> bool:
+        """Return whether the queue was read after this status was written."""
         return status.heartbeat <= self.asked_at
 
 
 def read_queue(root: Path, users: Iterable[int]) -> Queue:
-    """The jobs of this user and of `users`. Raises `UserError` if Slurm does not answer."""
+    """Read the jobs of this user and of `users` (uids). Raises `UserError` if Slurm does not answer."""
     asked_at = time.time()
     jobs = slurm.queue(users)
     return Queue(jobs, dict(_by_record(root, jobs)), asked_at, root)
 
 
 def queue_of(runs: Iterable[PlannedRun]) -> Queue | None:
-    """The queue for some runs; None on a machine without Slurm, or whose Slurm does not answer."""
-    if not slurm.is_here():
+    """Read the queue for some runs; return None if this machine has no Slurm, or Slurm does not answer."""
+    if not slurm.is_available():
         return None
     runs = list(runs)
     root = Path(runs[0].config.run.root) if runs else Path()
@@ -58,13 +61,13 @@ def queue_of(runs: Iterable[PlannedRun]) -> Queue | None:
 
 
 def job_owners(runs: Iterable[PlannedRun]) -> set[int]:
-    """The users whose jobs may execute these runs: people who share a folder must know each other's jobs."""
+    """Return the uids of the users whose jobs may execute these runs, since several users can share a runs folder."""
     owners = set()
     for run in runs:
         user = run.record.status().user
         if user is not None:
             owners.add(user)
-        else:  # a record of an earlier version, or none
+        else:  # no record, or one of an earlier version
             with suppress(OSError):
                 owners.add((run.record.path / "status.json").stat().st_uid)
     return owners

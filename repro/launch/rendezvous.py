@@ -1,4 +1,4 @@
-"""Environment variables by which the ranks of a run find each other. They are set before torch is imported."""
+"""The environment variables by which the ranks of a run find each other. They must be set before torch is imported."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from repro.launch import slurm
+
 FIRST_PORT, PORTS = 12000, 20000  # below Linux's ephemeral ports
 
 
 def join_step() -> None:
-    """In a task of `srun`, set the variables that torch.distributed reads; elsewhere, and under torchrun, do nothing.
+    """Set the variables that torch.distributed reads, if this process is one of several tasks of `srun`.
 
-    A batch script and an interactive shell of `srun` are single processes, not ranks.
+    Do nothing under torchrun, which sets them itself, and in a single process, such as a batch script or an interactive
+    shell.
     """
     if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return
@@ -27,20 +30,20 @@ def join_step() -> None:
 
 
 def port(job_id: str, restarts: int) -> int:
-    """A port that two jobs on one node, or two starts of one job, are unlikely to share."""
+    """Return a port that two jobs on one node, or two starts of one job, are unlikely to share."""
     digits = int("".join(char for char in job_id if char.isdecimal()) or "0")
-    # The port of an earlier start may still be in TIME_WAIT.
+    # The port of the previous start may still be in TIME_WAIT.
     return FIRST_PORT + (digits + 7919 * restarts) % PORTS
 
 
 def rank_environment(rank: int, local_rank: int, size: int, nodes: int, address: str, port: int) -> dict[str, str]:
-    """The variables that torch.distributed reads, for one rank of a run. `address` is the first node's."""
+    """Return the variables that torch.distributed reads, for one rank; `address` is that of the first node."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(local_rank),
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size // nodes),
-        # A node need not be able to resolve its own name.
+        # A node may be unable to resolve its own name.
         "MASTER_ADDR": address if nodes > 1 else "127.0.0.1",
         "MASTER_PORT": str(port),
     }
@@ -49,12 +52,11 @@ def rank_environment(rank: int, local_rank: int, size: int, nodes: int, address:
 def task_environment(
     rank: int, local_rank: int, size: int, nodes: int, hosts: Sequence[str], job_id: str
 ) -> dict[str, str]:
-    """The variables of one task of a Slurm job: `rank_environment`, and a compiler cache for each job.
+    """Return the variables of one task of a Slurm job: those of `rank_environment`, and compiler caches of its own.
 
-    Jobs that share a compiler's cache corrupt it, and home folders have quotas. A cache that the user has set stays.
+    Jobs that share a compiler cache corrupt it, and home folders have quotas. A cache that the user has set is kept.
     """
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    variables = rank_environment(rank, local_rank, size, nodes, hosts[0], port(job_id, restarts))
+    variables = rank_environment(rank, local_rank, size, nodes, hosts[0], port(job_id, slurm.restart_count()))
     cache = Path(tempfile.gettempdir()) / f"repro-{os.getuid()}-{job_id}"
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         if name not in os.environ:

@@ -1,4 +1,4 @@
-"""`repro train`: runs that belong to no table, one or a sweep, on this machine or on Slurm."""
+"""`repro train`: a single run or a sweep that belongs to no table, on this machine or on Slurm."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from repro.tracking.sweep import agent_run_id, mirror_into_agent_run, needs_push
 
 
 def train(overrides: Sequence[str], console: Console, yes: bool = False) -> int:
-    """Train one run, after the run that it starts from, and print its result; returns the exit code.
+    """Train one run, after the run that it starts from, print its result, and return the exit code.
 
-    The same overrides resume the run, or print its result. Raises `UserError` if a process already executes it.
+    A run that was interrupted is resumed; for a finished run this only prints the result. Raises `UserError` if the run
+    is already running.
     """
     run = planned_run(compose(overrides), without_method(overrides))
     status = run.record.status()
@@ -46,9 +47,9 @@ def train(overrides: Sequence[str], console: Console, yes: bool = False) -> int:
 
 
 def train_sweep(overrides: Sequence[str], console: Console, yes: bool = False) -> int:
-    """Train each run of a sweep (`backbone=deit_tiny,deit_small seed=0,1`); returns the exit code.
+    """Train each run of a sweep (`backbone=deit_tiny,deit_small seed=0,1`) and return the exit code.
 
-    Every config is composed before the first run starts. Raises one `UserError` with the errors of all runs.
+    All configs are composed before the first run starts. Raises one `UserError` with the errors of all runs.
     """
     runs: dict[Path, PlannedRun] = {}
     places: set[tuple[str, str]] = set()
@@ -71,7 +72,11 @@ def train_sweep(overrides: Sequence[str], console: Console, yes: bool = False) -
 
 
 def planned_run(config: Config, others: Sequence[str]) -> PlannedRun:
-    """The run of a config, with those that it starts from. `others` are the overrides that apply to every method."""
+    """Return the run of a config, with the runs that it starts from.
+
+    `others` are the overrides that also apply to the methods of those runs. Raises `UserError` if the method has no
+    training yet.
+    """
     method = config.method
     if not method.is_trainable:
         raise UserError(f"method={method.name}: no training for this method yet")
@@ -87,7 +92,7 @@ def _launch(runs: Sequence[PlannedRun], name: str, console: Console, yes: bool) 
     root = Path(config.run.root)
     adopt_group_umask(root)
     own = {run.record.path: run for run in runs}
-    every = {each.record.path: each for run in runs for each in [*reversed(run.origins), run]} | own
+    every = {each.record.path: each for run in runs for each in run.chain} | own  # `own` have labels
     asks = not isinstance(config.launcher, InlineLauncher)
     options = LaunchOptions(True, yes or not asks, MAX_ATTEMPTS, root, "run the same command again")
     outcome = launch(name, list(every.values()), options, console)
@@ -101,7 +106,7 @@ def _launch(runs: Sequence[PlannedRun], name: str, console: Console, yes: bool) 
 
 
 def _print_result(run: PlannedRun, console: Console, is_short: bool) -> None:
-    """The state of a run and its result; of a sweep's run only the accuracy."""
+    """Print the state and the result of a run; if `is_short`, only its state and accuracy."""
     status, result = run.record.status(), run.record.result()
     if is_short:
         accuracy = "" if result is None else f", {accuracies(result)}"
@@ -115,7 +120,7 @@ def _print_result(run: PlannedRun, console: Console, is_short: bool) -> None:
 
 
 def _push_to_agent(record: Record) -> str:
-    """Push a finished record to the run of a sweep's agent if needed, and return the error, empty if there is none."""
+    """Push a finished record to the W&B run of a sweep agent if needed; return the error, empty if there is none."""
     if not needs_push_to_agent(record):
         return ""
     from repro.tracking.push import push  # imports the client

@@ -1,4 +1,4 @@
-"""Slurm's commands: squeue, scontrol, sacct, scancel."""
+"""Calls of Slurm's commands: squeue, scontrol, sacct, scancel."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from repro.errors import UserError
 
 TIMEOUT_S = 60
 IDS_PER_COMMAND = 200
-JOB_PREFIX = "repro-"  # of the names of our jobs
-# Messages after which the controller may still have done what it was asked for.
+JOB_PREFIX = "repro-"  # first part of the name of each of our jobs
+# Messages after which the controller may still have carried out the request.
 NO_ANSWER = re.compile(
     "no answer|timed? ?out|contact|connect|communication|transmit|unexpected|zero bytes|standby", re.I
 )
-NO_CONFIGURATION = re.compile(r"configuration source|slurm\.conf", re.I)  # of an installation without a cluster
-ENDING = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
-# --all: also jobs in partitions that the site hides.
+NO_CONFIGURATION = re.compile(r"configuration source|slurm\.conf", re.I)  # Slurm is installed, but finds no cluster
+ENDING_STATES = ("COMPLETING", "CANCELLED", "TIMEOUT", "DEADLINE")
+# --all includes jobs in partitions that the site hides.
 SQUEUE = ("squeue", "--all", "--noheader", "--array", "--format=%i|%j|%T|%N|%r")
 UNKNOWN_USER = re.compile("invalid user", re.I)
-# Defaults that users set for their own commands: SQUEUE_STATES=R hides pending jobs.
-USER_DEFAULTS = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
-# Settings of the job that we may be called from (salloc, srun --pty): in ours, srun would take them for requests, and a
-# leftover SLURM_MEM_PER_CPU is fatal if the job has its memory per node.
-OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
-OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+# Users set these to change the defaults of their own commands: SQUEUE_STATES=R would hide pending jobs.
+USER_DEFAULT_PREFIXES = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
+# Variables of the job that this process may run in (salloc, srun --pty). srun would take them for requests of the new
+# job, and a leftover SLURM_MEM_PER_CPU is fatal if the new job requests memory per node.
+JOB_VARIABLE_PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
+CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,30 @@ class Job:
 
 
 def is_job_id(text: str | None) -> bool:
-    """Whether this is the id of a Slurm job: `16`, `16_3`. (Earlier versions noted `local-4711` for other runs.)"""
+    """Return whether this is the id of a Slurm job: `16`, `16_3`. Earlier versions also had `local-4711`."""
     return text is not None and text[:1].isdecimal()
 
 
-def is_here() -> bool:
-    """Whether this machine can submit jobs."""
+def is_available() -> bool:
+    """Return whether this machine can submit jobs."""
     return shutil.which("sbatch") is not None
 
 
+def restart_count() -> int:
+    """Return how often Slurm has requeued the job of this process; 0 outside of a job."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 def environment() -> dict[str, str]:
-    """The environment for Slurm's commands: without users' own defaults, and without those of the job around us."""
-    hidden = (*USER_DEFAULTS, *OF_A_JOB) if "SLURM_JOB_ID" in os.environ else USER_DEFAULTS
-    return {name: value for name, value in os.environ.items() if name in OF_THE_CLUSTER or not name.startswith(hidden)}
+    """Return the environment for Slurm's commands, without the user's defaults and the variables of an outer job."""
+    hidden = (*USER_DEFAULT_PREFIXES, *JOB_VARIABLE_PREFIXES) if "SLURM_JOB_ID" in os.environ else USER_DEFAULT_PREFIXES
+    return {
+        name: value for name, value in os.environ.items() if name in CLUSTER_VARIABLES or not name.startswith(hidden)
+    }
 
 
 def ask(*command: str) -> str:
-    """The output of a command. Raises `UserError` with its message if it fails."""
+    """Run a command and return its stdout. Raises `UserError` with the command's message if it fails."""
     return _answer(*command).stdout
 
 
@@ -78,12 +85,15 @@ def _answer(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def queue(users: Iterable[int] = ()) -> dict[str, Job]:
-    """Our jobs of this user and of `users` (uids) by id, each task of an array separately. Works without accounting."""
+    """Return this project's jobs of this user and of `users` (uids) by job id, with one entry per array task.
+
+    This asks squeue, so it does not need accounting.
+    """
     return _jobs(_lines_of(sorted({os.getuid(), *users})))
 
 
 def queue_of_everyone() -> dict[str, Job]:
-    """Our jobs of all users by id."""
+    """Return this project's jobs of all users by job id."""
     return _jobs(ask(*SQUEUE))
 
 
@@ -91,20 +101,20 @@ def _jobs(text: str) -> dict[str, Job]:
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 4)
-        if len(fields) < 5:  # the name of another user's job may have several lines
+        if len(fields) < 5:  # the name of another user's job may contain line breaks
             continue
         id_, name, state, nodes, reason = fields
-        # The id alone is not enough: ids start again, and a folder may have been copied from another cluster.
+        # A matching id alone proves nothing: ids start over, and a runs folder may have been copied between clusters.
         if name.startswith(JOB_PREFIX):
             jobs[id_] = Job(id_, name, state, "" if reason == "None" else reason, nodes)
     return jobs
 
 
 def _lines_of(users: Sequence[int]) -> str:
-    """squeue's lines for these users; for all users if squeue does not know one of them.
+    """Return squeue's lines for these users, or for all users if squeue does not know one of them.
 
-    It omits the jobs of an unknown user (who has left, or while the name service is down), and, depending on its
-    version, succeeds nevertheless.
+    squeue omits the jobs of an unknown user (one who has left, or anyone while the name service is down), and some
+    versions succeed nevertheless.
     """
     try:
         answer = _answer(*SQUEUE, f"--user={','.join(map(str, users))}")
@@ -119,10 +129,10 @@ def _lines_of(users: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class OwnJob:
-    """A job as it sees itself while it is being stopped.
+    """The job of this process, as Slurm reports it while it is being stopped.
 
-    Slurm shows it as COMPLETING until its processes are gone, whatever happens next. But if Slurm has requeued it, it
-    has one restart more than its processes know of.
+    Slurm reports COMPLETING until all processes have exited, whether or not the job will run again. But if Slurm has
+    requeued the job, its number of restarts is already higher than `restart_count()`.
     """
 
     state: str
@@ -130,15 +140,18 @@ class OwnJob:
     was_preempted: bool
 
     def has_ended_for_good(self, restarts: int) -> bool:
-        """Whether Slurm will not start it again; `restarts` is the number that the job's processes know of.
+        """Return whether a user or a limit has ended the job for good; `restarts` is its `restart_count()`.
 
-        A preempted job that is not requeued (PreemptMode=CANCEL) was not cancelled by a user.
+        This is False for a preempted job, also if it is not requeued (PreemptMode=CANCEL): no user has cancelled it.
         """
-        return self.state in ENDING and self.restarts == restarts and not self.was_preempted
+        return self.state in ENDING_STATES and self.restarts == restarts and not self.was_preempted
 
 
 def own_job(job_id: str) -> OwnJob:
-    """The job of this process. Raises `UserError` if Slurm does not answer, and `ValueError`."""
+    """Return the job of this process.
+
+    Raises `UserError` if Slurm does not answer, and `ValueError` if the number of restarts is not an integer.
+    """
     answer = ask("scontrol", "--oneliner", "show", "job", job_id)
     fields = dict(word.split("=", 1) for word in answer.split() if "=" in word)
     return OwnJob(
@@ -154,13 +167,13 @@ def requeue(job_id: str) -> None:
 
 
 def cancel(job_ids: Sequence[str]) -> dict[str, str]:
-    """Cancel jobs; returns those that Slurm has not cancelled, with its messages."""
+    """Cancel jobs; return Slurm's message for each job that it has not cancelled."""
     refused: dict[str, str] = {}
     for start in range(0, len(job_ids), IDS_PER_COMMAND):
         message = _refusal(job_ids[start : start + IDS_PER_COMMAND])
         if message is None:
             continue
-        # scancel does not tell which of them it has cancelled. If the controller is down, none of the others either.
+        # scancel does not say which jobs it has cancelled, so try each. If the controller is down, skip the rest.
         for id_ in job_ids[start : start + IDS_PER_COMMAND]:
             own = message if NO_ANSWER.search(message) else _refusal([id_])
             if own is not None:
@@ -179,15 +192,16 @@ def _refusal(job_ids: Sequence[str]) -> str | None:
 
 
 def configuration() -> dict[str, str]:
-    """`scontrol show config` as a mapping."""
+    """Return the output of `scontrol show config` as a mapping."""
     pairs = [line.split("=", 1) for line in ask("scontrol", "show", "config").splitlines() if "=" in line]
     return {key.strip(): value.strip() for key, value in pairs}
 
 
 def partition(name: str | None) -> dict[str, str]:
-    """`scontrol show partition` as a mapping; for None, that of the default partition, if there is one.
+    """Return the output of `scontrol show partition` as a mapping.
 
-    Raises `UserError` if there is no partition of this name.
+    For None, it is that of the default partition, empty if there is none. Raises `UserError` if no partition has this
+    name.
     """
     lines = ask("scontrol", "--all", "--oneliner", "show", "partition", *([name] if name else [])).splitlines()
     found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
@@ -195,7 +209,7 @@ def partition(name: str | None) -> dict[str, str]:
 
 
 def ended(job_ids: Iterable[str]) -> dict[str, str]:
-    """How jobs ended, by id, according to accounting; empty without accounting."""
+    """Return the final state of jobs by id, according to accounting; empty without accounting."""
     ids = sorted({id_ for id_ in job_ids if is_job_id(id_)})
     if not ids or shutil.which("sacct") is None:
         return {}

@@ -1,4 +1,4 @@
-"""Checks of a Slurm cluster: its configuration, and what a task on a node sees."""
+"""The checks of `repro doctor` on a Slurm cluster: its configuration, and what a task on a compute node sees."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ SCONTROL = "scontrol on compute nodes"
 
 
 def slurm_checks(config: Config, root: Path, data: Mapping[str, Data]) -> Iterator[Check]:
-    """The checks for a config; with launcher=slurm a task on a node looks for `data`, by the name of their check."""
+    """Check Slurm for a config and yield the results.
+
+    With launcher=slurm, a task on a node looks for the folders of `data`, which maps the names of checks to data sets.
+    """
     launcher = config.launcher if isinstance(config.launcher, SlurmLauncher) else None
-    if not slurm.is_here():
+    if not slurm.is_available():
         advice = "needed for launcher=slurm only" if launcher is None else "use a login node, or launcher=local"
         yield Check("slurm", "warn" if launcher is None else "fail", "no sbatch", advice)
         return
@@ -48,7 +51,7 @@ def slurm_checks(config: Config, root: Path, data: Mapping[str, Data]) -> Iterat
             yield Check("partition", "pass", launcher.partition)
     yield from _configuration_checks(configuration, partition, launcher)
     if launcher is None:
-        yield Check(SCONTROL, "warn", "not tried", "repro doctor launcher=slurm submits a job of a minute to try it")
+        yield Check(SCONTROL, "warn", "not tried", "repro doctor launcher=slurm submits a one-minute job to try it")
     else:
         folders = {name: folder for name, each in data.items() if (folder := _data_folder(each)) is not None}
         yield from _node_checks(launcher, folders, root)
@@ -92,7 +95,7 @@ def _preempt_signal(mode: str, parameters: str) -> Check:
 
 
 def _grace_time(mode: str, seconds: str | None, lead_s: int) -> Check:
-    """The time from the signal to the end of a preempted job: the partition's `seconds`, or, if None, the QOS's."""
+    """Check the time that a preempted job has to save: `seconds` of the partition, or None if the QOS sets it."""
     if mode == "OFF":
         return Check("GraceTime", "pass", "not needed: no job is preempted")
     advice = (
@@ -117,7 +120,7 @@ def _array_size(size: str) -> Check:
 
 
 def _data_folder(data: Data) -> Path | None:
-    """The folder that nodes must see; None if runs need none."""
+    """Return the data folder that compute nodes must see; None if runs need none."""
     try:
         is_needed = find_data(data) is not None
     except UserError:  # missing or incomplete here, but nodes may have it on their own disks
@@ -126,8 +129,8 @@ def _data_folder(data: Data) -> Path | None:
 
 
 def _node_checks(launcher: SlurmLauncher, data: Mapping[str, Path], root: Path) -> Iterator[Check]:
-    """Run a task on a node, with the setup lines and the container of a run."""
-    keys = {name: name.replace(" ", ":") for name in data}  # one word each in the task's output
+    """Run a task on a node, with the setup lines and the container of a run, and yield what it found."""
+    keys = {name: name.replace(" ", ":") for name in data}  # the task's output is split at spaces
     commands = {
         "scontrol": "scontrol ping >/dev/null",
         "python": f"{shlex.quote(sys.executable)} -c 'import repro'",
@@ -140,7 +143,7 @@ def _node_checks(launcher: SlurmLauncher, data: Mapping[str, Path], root: Path) 
         yield Check(SCONTROL, "warn", "no node was free within a minute", "try again later")
         return
     passed = answer.stdout.split()
-    # srun's last message is only that the task has failed.
+    # srun's own messages only say that the task failed, so the errors of the task come first.
     errors = sorted(filter(str.strip, answer.stderr.splitlines()), key=lambda line: line.startswith("srun: "))
     errors = errors or ["failed"]
     if "end" not in passed:
@@ -170,9 +173,9 @@ def _node_checks(launcher: SlurmLauncher, data: Mapping[str, Path], root: Path) 
 
 
 def _run_on_node(launcher: SlurmLauncher, commands: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run shell commands on a node; the output has the key of each that succeeds, and `end`."""
+    """Run shell commands on a node. The task prints the key of each command that succeeds, then `end`."""
     srun = ["srun", "--immediate=30", "--time=1", "--ntasks=1", "--job-name=repro-doctor"]
-    # With the GPUs of a run: a partition of GPU nodes may accept no job without.
+    # Request the GPUs of a run, since a GPU partition may refuse jobs without GPUs.
     requests = {key: getattr(launcher, key) for key in REQUEST_KEYS}
     srun += [f"--{key.replace('_', '-')}={value}" for key, value in requests.items() if value]
     script = "; ".join(f"{command} && echo {key}" for key, command in commands.items())

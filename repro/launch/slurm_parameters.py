@@ -1,4 +1,4 @@
-"""The parameters of submitit's Slurm executor. Pure functions."""
+"""Translates a Slurm launcher into the parameters of submitit's Slurm executor. No function here calls Slurm."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from typing import Any
 
 from repro.config import InlineLauncher, Launcher, SlurmLauncher
 
-# Since Slurm 22.05 a step does not inherit the CPUs of its job: a task of 8 CPUs would train on one.
+# Since Slurm 22.05, srun does not inherit --cpus-per-task from the job: a task that requested 8 CPUs would get one.
 CPUS_FOR_STEPS = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
 def parameters(
     launcher: SlurmLauncher, name: str, dependencies: Sequence[str] = (), parallel: int | None = None
 ) -> dict[str, Any]:
-    """The parameters of one array, `parallel` tasks at once; `dependencies` are those of sbatch (`afterok:16_3`)."""
+    """Return the parameters of one array.
+
+    Args:
+        launcher: The options of the user.
+        name: The name of the job.
+        dependencies: Conditions of `sbatch --dependency`, such as `afterok:16_3`.
+        parallel: Maximum number of tasks that run at the same time; None for `launcher.parallel`.
+    """
     extra: dict[str, Any] = dict(launcher.extra)
     if launcher.requeue:
-        extra["requeue"] = True  # after a node failure; a preemption follows the partition
+        extra["requeue"] = True  # after a node failure; for a preemption, PreemptMode decides
     else:
         extra["no-requeue"] = True
     if launcher.reservation is not None:
         extra["reservation"] = launcher.reservation
     if any(text.startswith("afterok") for text in dependencies):
-        extra["kill-on-invalid-dep"] = "yes"  # else it would wait forever for a job that failed
+        extra["kill-on-invalid-dep"] = "yes"  # otherwise it would stay pending forever after a job that failed
     values = {
         "job_name": name,
         "account": launcher.account,
@@ -45,33 +52,39 @@ def parameters(
         "array_parallelism": launcher.parallel if parallel is None else parallel,
         "wckey": None,
         "setup": [CPUS_FOR_STEPS, *launcher.setup],
-        # If a rank dies, the others would wait until a collective times out.
+        # Without it, the other ranks of one that dies would hang until a collective times out.
         "srun_args": ["--kill-on-bad-exit=1", *launcher.srun_args],
         "additional_parameters": extra,
     }
-    # submitit has a default `wckey`, which only None removes.
+    # submitit sets a default `wckey`; only an explicit None removes it.
     return {key: value for key, value in values.items() if value is not None or key == "wckey"}
 
 
 def idle_gpus(launcher: Launcher) -> str | None:
-    """A warning about GPUs that no rank trains on, or None. It is no error: some sites allocate whole nodes only."""
+    """Return a warning if a node has more GPUs than ranks, else None.
+
+    This is not an error, because some sites allocate only whole nodes.
+    """
     if isinstance(launcher, InlineLauncher):
         return None
     gpus, ranks = launcher.gpus_per_node or 0, launcher.tasks_per_node
     if gpus <= ranks:
         return None
     return (
-        f"launcher.gpus_per_node={gpus} with launcher.tasks_per_node={ranks}: each rank uses one GPU, the other "
-        f"{gpus - ranks} of a node are idle; launcher.tasks_per_node={gpus} uses all"
+        f"launcher.gpus_per_node={gpus} with launcher.tasks_per_node={ranks}: each rank uses one GPU, so "
+        f"{gpus - ranks} of each node would be idle; set launcher.tasks_per_node={gpus} to use all"
     )
 
 
 def python(launcher: SlurmLauncher) -> str:
-    """The command for python on a node: that of this environment, in the launcher's container."""
+    """Return the command that runs this environment's Python on a node, inside the launcher's container if any."""
     return shlex.join([*launcher.container, sys.executable])
 
 
 def chunk_size(launcher: SlurmLauncher, configuration: dict[str, str]) -> int:
-    """The size of the largest array. MaxArraySize limits the index; sbatch refuses larger arrays as a whole."""
+    """Return the maximum number of tasks in one array, since sbatch refuses a larger array as a whole.
+
+    Slurm's MaxArraySize (default 1001) is one more than the largest index. `launcher.array_size` can lower the limit.
+    """
     limit = max(1, int(configuration.get("MaxArraySize", "1001")) - 1)
     return min(limit, launcher.array_size or limit)

@@ -1,4 +1,4 @@
-"""The state of each run, from its record and Slurm's queue."""
+"""The state of each run, derived from its record and Slurm's queue."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LOST_NODE = "its node failed; Slurm has its job in the queue again"
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run. `state` is that of its status, or `dead`; `mirror` is None if nothing mirrors the run."""
+    """What `repro status` shows of one run."""
 
     row: str
     seed: int
-    state: str
-    update: int
+    state: str  # that of the record, or `dead`
+    update: int  # updates done, of `updates`
     updates: int
     eta_s: float | None
-    silent_s: float | None
+    silent_s: float | None  # time since the last heartbeat
     top1_pct: float | None
     loss: float | None
     job_id: str | None
@@ -37,7 +37,7 @@ class RunStatus:
     attempts: int
     reason: str | None
     record: str
-    mirror: Mirror | None = None
+    mirror: Mirror | None = None  # None if nothing mirrors the run
     loader_share_pct: float | None = None
     hint: str | None = None
 
@@ -48,7 +48,7 @@ def run_statuses(
     now: float | None = None,
     ended: Callable[[tuple[str, ...]], Mapping[str, str]] = slurm.ended,
 ) -> list[RunStatus]:
-    """The status of each run, in order; `ended` asks accounting how the jobs of dead runs ended."""
+    """Return the status of each run, in order; `ended` returns how the jobs of dead runs ended."""
     now = time.time() if now is None else now
     found = [_run_status(run, queue, now) for run in runs]
     dead = tuple(each.job_id for each in found if each.state == "dead" and each.job_id)
@@ -64,10 +64,10 @@ def run_statuses(
 def _run_status(run: PlannedRun, queue: Queue | None, now: float) -> RunStatus:
     status = run.record.status()
     job = None if queue is None else queue.job_of(run.record, status)
-    if queue is not None and job is None and not queue.knows(status):
+    if queue is not None and job is None and not queue.is_newer_than(status):
         queue = None
     state, reason = _state(run, status, job, queue, now)
-    if state == "dead" and run.record.status() != status:  # it has just ended, and written why
+    if state == "dead" and run.record.status() != status:  # it ended between the two reads, and wrote why
         return _run_status(run, queue, now)
     is_running = state == "running"
     return RunStatus(
@@ -94,7 +94,7 @@ def _run_status(run: PlannedRun, queue: Queue | None, now: float) -> RunStatus:
 def _state(
     run: PlannedRun, status: Status, job: slurm.Job | None, queue: Queue | None, now: float
 ) -> tuple[str, str | None]:
-    """The state of a run and the reason for it."""
+    """Return the state of a run and the reason for it."""
     state, reason = run.state_at(status), status.reason
     if state == "running" and job is not None and job.state == "PENDING" and status.is_silent(now):
         state, reason = "requeued", LOST_NODE
@@ -116,7 +116,7 @@ def _why_dead(run: PlannedRun) -> str:
 
 
 def _job_id(run: PlannedRun, status: Status) -> str | None:
-    """The job that had a run: the one that its latest attempt noted, or that of the array it was submitted in."""
+    """Return the id of the job that had a run: the one in its status, or its task in the array of its submission."""
     if status.job_id is not None or status.array is None:
         return status.job_id
     root = Path(run.config.run.root)

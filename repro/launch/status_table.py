@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from repro.launch import slurm
 from repro.launch.status import RunStatus
-from repro.launch.text_table import MOST_ROWS, duration, text_table
+from repro.launch.text_table import MAX_ROWS, duration, state_counts, text_table
 from repro.tracking.login import is_logged_in
 from repro.tracking.mirror_file import behind_summary
 
@@ -26,21 +25,22 @@ STYLES = {
     "requeued": "yellow",
 }
 HEADERS = ("row", "seed", "state", "progress", "ETA", "last epoch", "job", "node", "attempts", "why")
-NO_SLURM = "Slurm does not answer here: jobs are shown as their records say, and may have died since"
+NO_SLURM = "Slurm does not answer here: the states of jobs are those in their records, and may be out of date"
 
 
 def status_table(
-    title: str, statuses: Sequence[RunStatus], has_queue: bool = True, most_rows: int = MOST_ROWS
+    title: str, statuses: Sequence[RunStatus], has_queue: bool = True, max_rows: int = MAX_ROWS
 ) -> RenderableType:
-    """A line for each run, then their number by state, and notes; `has_queue` is whether Slurm has answered.
+    """Build a table with a line for each run, the number of runs in each state, and notes.
 
-    Of more than `most_rows` runs only those in other states than done and planned are listed.
+    If there are more than `max_rows` runs, those that are done or planned are not listed. `has_queue` is whether Slurm
+    has answered.
     """
     listed = list(statuses)
-    if len(listed) > most_rows:
-        listed = [each for each in statuses if each.state not in QUIET][:most_rows]
+    if len(listed) > max_rows:
+        listed = [each for each in statuses if each.state not in QUIET][:max_rows]
     rows = [_row(each) for each in listed]
-    counts = ", ".join(f"{number} {state}" for state, number in Counter(each.state for each in statuses).items())
+    counts = state_counts(each.state for each in statuses)
     hidden = len(statuses) - len(listed)
     more = f" ({hidden} runs are not listed; --all lists them)" if hidden else ""
     table = text_table(HEADERS, rows, right=("seed", "progress", "ETA", "attempts"))
@@ -63,7 +63,7 @@ def _row(run: RunStatus) -> list[str | Text]:
 
 
 def _last(run: RunStatus) -> str:
-    """The accuracy of the last epoch that was evaluated, or the loss before the first."""
+    """Format the accuracy of the last evaluated epoch, or the loss before the first evaluation."""
     last = "" if run.loss is None else f"loss {run.loss:.3f}"
     if run.top1_pct is not None:
         last = f"top-1 {run.top1_pct:.2f} %"

@@ -1,7 +1,8 @@
-"""Submit runs to Slurm.
+"""Submits runs to Slurm.
 
-A launch may die at any moment: before sbatch the records are `submitted` and a manifest names the runs of the array;
-after sbatch the queue shows the array by its name. Nothing has to be written in between, and every task can run.
+A launch may die at any moment without losing track of a job. Before it calls sbatch, it marks the records as
+`submitted` and writes a manifest of the array's runs. Once sbatch has accepted the array, the job's name in Slurm's
+queue identifies the manifest, and every task can run, even if nothing else is written.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ from repro.runs.record import Record
 
 
 class ArrayExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
-    """Submits tasks of one command. submitit's own tasks load pickles, which exist only after sbatch has answered."""
+    """Submits an array of tasks that all execute one command.
+
+    submitit's own tasks load a pickle that is written only after sbatch has returned, so a launch that dies in between
+    would leave tasks that cannot run.
+    """
 
     def submit_tasks(self, command: str, count: int) -> str:
-        """Submit an array of `count` tasks, or a plain job for one; returns its id."""
+        """Submit an array of `count` tasks, or a plain job for one task, and return the job's id."""
         if count > 1:
             self.parameters["map_count"] = count
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -40,10 +45,10 @@ class ArrayExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
 
 
 def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, queue: Queue, max_attempts: int) -> int:
-    """Submit runs as arrays with identical requests, those that others start from first; returns the number of arrays.
+    """Submit runs as arrays, those that others start from first, and return the number of arrays.
 
-    The caller holds the launch lock and has created the records. Raises `UserError` with sbatch's message if Slurm
-    accepts no more; arrays that were submitted before stay submitted.
+    The caller must hold the launch lock and have created the records. Raises `UserError` with sbatch's message if Slurm
+    refuses an array; the arrays before it stay submitted.
     """
     policy = RequeuePolicy(launcher.requeue, launcher.max_requeues, max_attempts)
     arrays = group_into_arrays(runs, chunk_size(launcher, slurm.configuration()))
@@ -58,7 +63,7 @@ def submit(runs: Sequence[PlannedRun], launcher: SlurmLauncher, root: Path, queu
         dependencies = []
         if array.origin is not None:
             dependencies.append(f"afterok:{jobs.get(array.origin) or _job_in_queue(array.origin, queue)}")
-        if slot.after is not None:  # all tasks of that array, however they end
+        if slot.after is not None:  # without a task index, this waits for all tasks of that array, however they end
             dependencies.append(f"afterany:{jobs[arrays[slot.after].runs[0].record.path].partition('_')[0]}")
         jobs |= _submit_array(array, launcher, root, dependencies, slot.parallel, policy)
     return len(arrays)
@@ -77,7 +82,7 @@ def _submit_array(
     parallel: int,
     policy: RequeuePolicy,
 ) -> dict[Path, str]:
-    """Submit one array; returns the job id of each record."""
+    """Submit one array; return the job id of each record."""
     records = [run.record for run in array.runs]
     manifest = Manifest.create(root, array.runs[0].row.table, records, policy)
     executor = ArrayExecutor(log_folder(root, manifest.token), python=python(launcher))
@@ -85,7 +90,7 @@ def _submit_array(
     path = manifest_path(root.absolute(), manifest.token)
     command = f"{python(launcher)} -u -m repro.launch.task {shlex.quote(str(path))}"
     before = [record.status() for record in records]
-    # A run that waits for another one may never start, which is no start without progress.
+    # A run that waits for another one may never start, so its submission does not count as a start without progress.
     is_start = array.origin is None
     for record, status in zip(records, before, strict=True):
         record.set_status(status.submitted(is_start=is_start, array=manifest.token))
@@ -109,7 +114,7 @@ def _submit_array(
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Hide all other environment variables for a while: submitit starts sbatch with those of this process."""
+    """Hide all other environment variables during the block, since submitit passes those of this process to sbatch."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name not in variables}
     try:
         yield
@@ -118,7 +123,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _is_refusal(message: str, job_name: str) -> bool:
-    """Whether sbatch has certainly submitted nothing: by its message, and because the queue has no such job."""
+    """Return whether sbatch has certainly submitted nothing, judging by its message and by the queue."""
     if slurm.NO_ANSWER.search(message):
         return False
     try:

@@ -22,8 +22,9 @@ from repro.runs.status import EXIT_STOPPED
 
 
 def main() -> None:
-    """Execute the task of this process; exits with its code, so that `sacct` and `afterok` are right."""
-    # Signals wait until the training listens; before and after that, they must not kill a task that saves or requeues.
+    """Execute the task of this process, and exit with its exit code, which `sacct` and `afterok` rely on."""
+    # Signals stay pending until the training installs its handlers. Before and after the training, they must not kill a
+    # task that is saving or requeuing.
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def run_task(manifest: Manifest, root: Path, job: Any) -> int:
-    """Execute one rank of a task; `job` is submitit's `SlurmJobEnvironment`. Returns the exit code."""
+    """Execute one rank of a task and return its exit code; `job` is submitit's `SlurmJobEnvironment`."""
     record = manifest.record(root, int(job.array_task_id or 0))
     if record is None:
         raise UserError(f"{manifest.token}: no task {job.array_task_id}")
@@ -52,21 +53,21 @@ def run_task(manifest: Manifest, root: Path, job: Any) -> int:
     attempt = None
     if job.global_rank == 0 and record.result() is None:
         if not may_start(manifest, record):
-            return EXIT_STOPPED  # the other ranks are killed (`--kill-on-bad-exit`)
+            return EXIT_STOPPED  # srun then kills the other ranks (`--kill-on-bad-exit`)
         attempt = _claim(record, manifest, job.job_id)
     from repro.training.attempt import execute
 
     code = execute(record.path, attempt, job.job_id)
     if code == EXIT_STOPPED and job.global_rank != 0:
-        return 0  # another exit code would make srun kill the first rank while it requeues the job
+        return 0  # with any other exit code, srun would kill rank 0 while it requeues the job
     if code == EXIT_STOPPED:
-        # By the task's id: the raw id of an array's task may be that of the whole array.
+        # `16_3`, not the raw job id: the raw id of an array task may be that of the whole array.
         manifest.policy.after_stop(record, job.job_id, attempt)
     return code
 
 
 def may_start(manifest: Manifest, record: Record) -> bool:
-    """Whether a task may start its run: no later launch has submitted it again, and its starts are not used up."""
+    """Return whether a task may start its run: no later launch has submitted the run, and it has starts left."""
     array = record.status().array
     if array != manifest.token:
         print(f"not started: a later launch has submitted this run in array {array}", file=sys.stderr, flush=True)
@@ -75,7 +76,7 @@ def may_start(manifest: Manifest, record: Record) -> bool:
 
 
 def _claim(record: Record, manifest: Manifest, job_id: str) -> int:
-    """Claim an attempt, note its job, and send the output of this process to its folder."""
+    """Claim an attempt, record its job, and redirect the output of this process to the attempt's folder."""
     attempt = record.claim_attempt()
     folder = record.attempt_dir(attempt)
     (folder / "job").write_text(f"{job_id}\n{manifest.token}\n", encoding="utf-8")

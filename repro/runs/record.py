@@ -35,26 +35,31 @@ class Record:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object a line, append-only."""
+        """The metrics of the run: one JSON object per line, only ever appended to."""
         return self.path / "metrics.jsonl"
 
     @property
     def checkpoint_dir(self) -> Path:
-        """The last two checkpoints and the best one."""
+        """The folder of the last two checkpoints and the best one."""
         return self.path / "checkpoint"
 
     @property
     def weights_file(self) -> Path:
-        """The finished weights without zeros: of adopted weights, and of a run with `tracker.upload_weights`."""
+        """The nonzero final weights. Only adopted weights and runs with `tracker.upload_weights` have this file."""
         return self.path / "weights.safetensors"
 
     @property
+    def lock(self) -> FileLock:
+        """A new handle of the lock that an attempt holds while it executes the run."""
+        return FileLock(self.path / "lock")
+
+    @property
     def is_adopted(self) -> bool:
-        """Whether it holds weights that others have trained: see `repro.runs.adopted`."""
+        """Whether this is a record of weights that others have trained: see `repro.runs.adopted`."""
         return (self.path / "adopted.json").is_file()
 
     def attempt_dir(self, attempt: int) -> Path:
-        """Logs of one attempt."""
+        """Return the folder with the output of one attempt."""
         return self.path / "attempts" / str(attempt)
 
     def attempts(self) -> list[int]:
@@ -68,8 +73,8 @@ class Record:
     def claim_attempt(self) -> int:
         """Start a new attempt: create its folder and return its number.
 
-        Creating the folder is the claim: only one of two processes succeeds, on a shared file system too. An older
-        attempt that is still alive finds the newer folder and stops.
+        Creating the folder claims the run: only one of several processes succeeds, on a shared file system too. An
+        older attempt that is still alive notices the newer folder and stops.
         """
         number = self.latest_attempt() + 1
         while True:
@@ -82,16 +87,16 @@ class Record:
 
     @property
     def is_locked(self) -> bool:
-        """Whether another process holds this run. (A dead process holds no lock.)"""
-        lock = FileLock(self.path / "lock")
-        if not (self.path / "lock").exists():  # no attempt yet; checking must not create the file
+        """Whether another process executes this run. The lock of a process that dies is released."""
+        lock = self.lock
+        if not Path(lock.lock_file).exists():  # no attempt yet; checking must not create the file
             return False
         try:
             with lock.acquire(timeout=0):
                 return False
         except Timeout:
             return True
-        except PermissionError:  # another user's lock: their process is known by its heartbeat only
+        except PermissionError:  # the lock of another user, whose process is visible only by its heartbeat
             return not self.status().is_silent(time.time())
 
     def create(self, config: Config, table: str, row: str, starts_from: Path | None = None) -> None:
@@ -99,7 +104,8 @@ class Record:
 
         `starts_from` is the record whose trained weights this run starts from. If the record exists and is not
         finished, the values that cannot change its result (paths, workers, device, launcher, tracker) are updated from
-        `config`: launching again corrects a data folder that was wrong or has moved.
+        `config`, so that launching again corrects a data folder that was wrong or has moved. Raises `UserError` if the
+        folder cannot be created.
         """
         if (self.path / "config.yaml").exists():
             about = self.about()
@@ -119,7 +125,7 @@ class Record:
         """Write config.yaml, atomically."""
         about = {"table": table, "row": row, "signature": config.signature}
         if starts_from is not None:
-            # Relative, so that the folder of all runs can be moved or mounted elsewhere.
+            # A relative path, so that the runs folder can be moved or mounted elsewhere.
             about["starts_from"] = os.path.relpath(starts_from, self.path)
         write_text(
             self.path / "config.yaml",
@@ -145,7 +151,7 @@ class Record:
         return about
 
     def config(self) -> Config:
-        """Return the run's config. Raise `UserError` for one of another version of the code."""
+        """Return the run's config. Raises `UserError` if another version of the code wrote it and it is not valid."""
         about = self.about()
         try:
             return Config.model_validate({key: about[key] for key in Config.model_fields if key in about})
@@ -161,9 +167,10 @@ class Record:
         return None if path is None else Record((self.path / path).resolve())
 
     def status(self) -> Status:
-        """Return the run's state, planned if there is no status.json. Raise `UserError` if it is damaged.
+        """Return the run's status; that of a planned run if there is no status.json.
 
-        Keys of a newer version are ignored, and lost when this version writes the file.
+        Keys of a newer version are ignored, and lost when this version writes the file. Raises `UserError` if the file
+        is damaged.
         """
         file = self.path / "status.json"
         return validated(file, STATUS, read_object(file) or {})
@@ -173,9 +180,10 @@ class Record:
         write_json(self.path / "status.json", asdict(status))
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result, with units in the names; None until the run is done. Raise `UserError` if it is damaged.
+        """Return the result, with units in the names; None until the run is done.
 
-        A result of another schema is returned without validation: the caller decides whether it can be used.
+        A result of another schema is returned without validation, and the caller decides whether it can be used. Raises
+        `UserError` if the file is damaged.
         """
         result = read_object(self.path / "result.json")
         if result is not None and result.get("schema") == RESULT_SCHEMA:
@@ -192,7 +200,7 @@ class Record:
         return fingerprint
 
     def anatomy(self) -> dict[str, Any] | None:
-        """Return what `repro extract` wrote of the finished model; None if it did not, or in an earlier schema."""
+        """Return what `repro extract` read from the finished model; None if it has not run, or is in an old schema."""
         anatomy = read_object(self.path / "anatomy.json", _EXTRACT_AGAIN)
         if anatomy is None or anatomy.get("schema") in EARLIER_ANATOMIES:
             return None
@@ -200,25 +208,25 @@ class Record:
         return anatomy
 
     def interpretation(self) -> dict[str, Any] | None:
-        """Return what `repro interpret` measured on the finished model; None if it did not."""
+        """Return what `repro interpret` measured on the finished model; None if it has not run."""
         return self._read("interpretation.json", INTERPRETATION, _INTERPRET_AGAIN)
 
     def _read(self, name: str, schema: TypeAdapter[Any], next_step: str) -> dict[str, Any] | None:
-        """The validated contents of a file; None if there is none."""
+        """Return the validated contents of a file; None if there is none."""
         contents = read_object(self.path / name, next_step)
         if contents is not None:
             validated(self.path / name, schema, contents, next_step)
         return contents
 
     def metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the entries of metrics.jsonl in the order of training, of one `kind` or of all: see `read_metrics`."""
+        """Yield the entries of metrics.jsonl in the order of training; only those of one `kind` if it is given."""
         return read_metrics(self.metrics_file, kind)
 
 
 def record_for(root: Path, config: Config, table: str, row: str, signature: str | None = None) -> Record:
-    """Return the record of a run, also if it was written with the config's former signature.
+    """Return the record of a run, under the config's former signature if only that record exists.
 
-    `signature` is that of the config, if it is known.
+    `signature` is that of the config, if the caller already knows it.
     """
     folder = root / table / row / config.scale.name
     record = Record(folder / f"seed{config.seed}-{(signature or config.signature)[:8]}")
@@ -231,7 +239,7 @@ def record_for(root: Path, config: Config, table: str, row: str, signature: str 
 def all_records(root: Path) -> Iterator[Record]:
     """Yield every record below `root`, in the order of their paths."""
     for file in sorted(root.glob("**/config.yaml")):
-        # A hidden folder is a record that is being created; W&B's client has files of this name in its own folders.
+        # A hidden folder is a record that is being pulled; W&B's client writes files of this name to its own folders.
         is_hidden = file.parent.name.startswith(".")
         if not is_hidden and (file.parent / "status.json").exists():
             yield Record(file.parent)

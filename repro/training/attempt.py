@@ -69,7 +69,7 @@ def execute(
                 record.set_status(record.status().moved("failed", reason=str(error)))
             log(f"{path}: {error}")
             return EXIT_FAILED
-        lock = FileLock(path / "lock")
+        lock = record.lock
         try:
             if _is_done(record, world):
                 if world.is_first and record.status().state != "done":  # killed between writing result and status

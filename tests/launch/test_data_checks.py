@@ -72,7 +72,8 @@ def test_the_result_of_other_data_is_refused(folder: Path) -> None:
     fingerprint = run.record.trained_on()
     assert refusal(folder, "cars") == (
         f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {folder / 'dogs'}) than "
-        f"those in data.root={folder / 'cars'}; set data.root to those data, or choose another folder of runs"
+        f"those in data.root={folder / 'cars'}; set data.root to the data of the training, "
+        "or choose another runs folder"
     )
     assert refusal(folder, "nowhere").startswith(f"data.root={folder / 'nowhere'}: no such folder")
 

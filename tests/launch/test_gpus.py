@@ -77,9 +77,13 @@ def test_no_gpu_is_used_twice(monkeypatch: pytest.MonkeyPatch, parallel: int, gp
 @pytest.mark.parametrize(
     ("parallel", "devices", "message"),
     [
-        ("2", "0,1,2", "launcher.parallel=2: runs of launcher.gpus_per_node=2 need 4 GPUs, this machine has 3"),
-        ("auto", "7", r"launcher.gpus_per_node=2: more than the GPUs of this machine \(CUDA_VISIBLE_DEVICES=7\)"),
-        ("1", "", r"launcher.gpus_per_node=2: more than the GPUs of this machine \(there are none\)"),
+        (
+            "2",
+            "0,1,2",
+            "launcher.parallel=2: with launcher.gpus_per_node=2 these runs need 4 GPUs, but this machine has 3",
+        ),
+        ("auto", "7", r"launcher.gpus_per_node=2: this machine has fewer GPUs \(CUDA_VISIBLE_DEVICES=7\)"),
+        ("1", "", r"launcher.gpus_per_node=2: this machine has fewer GPUs \(none\)"),
     ],
 )
 def test_a_launch_with_too_few_gpus_starts_nothing(

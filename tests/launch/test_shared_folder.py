@@ -111,7 +111,7 @@ def test_a_folder_that_is_not_shared_is_one_line(folder: Path) -> None:
     assert stat.S_IMODE((folder / ".launch").stat().st_mode) == 0o755
     answer = as_user(B, folder, "launch", "table1", ROW, code=2)
     assert answer.stderr == (
-        f"repro: {folder}: belongs to user {A} and is not shared: chmod -R g+w, and g+s its folders; "
+        f"repro: {folder}: belongs to user {A} and is not shared; run chmod -R g+w on it and chmod g+s on its folders, "
         "or set --runs, or run.root= of repro train\n"
     )
     folder.chmod(0o2770)  # too late for what is in it

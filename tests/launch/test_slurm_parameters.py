@@ -133,7 +133,7 @@ def test_gpus_that_no_rank_trains_on_are_noted(
 ) -> None:
     with pytest.raises(SystemExit):
         main(["plan", "table1", "deit_tiny/dense", "--scale", "smoke", "--runs", str(tmp_path), *words])
-    text = f"the other {idle} of a node are idle"
+    text = f"so {idle} of each node would be idle"
     assert (text in capsys.readouterr().out) == (idle > 0)
 
 

@@ -313,7 +313,7 @@ def test_a_launch_looks_for_the_data_before_it_asks(
         launch("table1", runs, LaunchOptions(False, False, 5, tmp_path), Console(file=out, width=200))
     missing = "data.root=/nowhere: no such folder"
     if launcher == "slurm":  # a node may have it
-        assert f"not on this machine, so nodes must have it: {missing}" in out.getvalue()
+        assert f"not found on this machine, so the compute nodes must have it: {missing}" in out.getvalue()
         assert (str(raised.value), len(asked)) == ("nothing was started", 1)
     else:
         assert str(raised.value).startswith(missing)
