@@ -1,4 +1,4 @@
-"""The typed, resolved and immutable config of one run, composed by `repro.config.compose`."""
+"""The typed, resolved and immutable config of one run, as `repro.config.compose` composes it."""
 
 from repro.config.backbone import Backbone, PublishedTraining
 from repro.config.data import Clip, Data

@@ -1,4 +1,4 @@
-"""The section of a backbone: its geometry at both sizes, and its published training."""
+"""The `backbone` section: the geometry of a backbone at each scale, and its published training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repro.counting.geometry import Geometry
 
 
 class PublishedTraining(Section):
-    """The published training of a backbone, with iterations at `global_batch`."""
+    """The published training of a backbone. One iteration is one update with `global_batch` images."""
 
     update_interval_iterations: PositiveInt
     update_end_iterations: PositiveInt
@@ -24,11 +24,11 @@ class PublishedTraining(Section):
 
 
 class Backbone(Section):
-    """A backbone at paper size, at the same width and depth on small images (None: no such training), and local."""
+    """A backbone, with its geometry at each scale."""
 
     name: str
     timm_name: str
-    paper: Geometry
-    mini: Geometry | None = None
+    paper: Geometry  # the published size
+    mini: Geometry | None = None  # the same width and depth on small images; None if it is not run at that scale
     local: Geometry
     training: PublishedTraining

@@ -1,4 +1,4 @@
-"""Checks of a config over several fields: values that are valid alone but do not fit together."""
+"""Checks across fields of a config: values that are valid by themselves but not together."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from repro.counting.schedule import Length
 
 
 def cross_checks(config: Config) -> list[str]:
-    """One message for each conflict; each names the key to change."""
+    """Return one message for each conflict. Each names the key to change."""
     errors = [*_method_errors(config), *config.model.errors()]
     if config.run.checkpoint_activations and not config.model.token_blocks:
         errors.append(
-            f"run.checkpoint_activations=true: backbone={config.backbone.name} has no transformer blocks; set it false"
+            f"run.checkpoint_activations=true: backbone={config.backbone.name} has no transformer blocks; set it to "
+            "false"
         )
     weights = config.method.weights
     missing = [
-        f"method.weights.{key}: backbone={config.backbone.name} has none published; set one"
+        f"method.weights.{key}: no published value for backbone={config.backbone.name}; set method.weights.{key}="
         for key, value in (weights.options if weights is not None else {}).items()
         if value is None
     ]
@@ -34,7 +35,7 @@ def cross_checks(config: Config) -> list[str]:
 
 
 def schedule_errors(config: Config, length: Length) -> list[str]:
-    """Conflicts between the mask schedule and the length of the training, which may be known only from the data."""
+    """Return the conflicts between the mask schedule and the training's length, which the data may determine."""
     schedule = mask_schedule(config, length)
     return [] if schedule is None else schedule.errors()
 
@@ -43,14 +44,14 @@ def _method_errors(config: Config) -> list[str]:
     method, model, backbone = config.method, config.model, config.backbone.name
     errors = []
     if method.weights is None and method.sparsity:
-        errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} leaves weights as they are; set 0")
+        errors.append(f"method.sparsity={method.sparsity:g}: method={method.name} keeps all weights; set it to 0")
     if method.tokens is None:
         if method.data_sparsity:
             errors.append(
-                f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set 0"
+                f"method.data_sparsity={method.data_sparsity:g}: method={method.name} keeps all tokens; set it to 0"
             )
     elif not model.tokens:
-        errors.append(f"method={method.name}: selects tokens, backbone={backbone} has none")
+        errors.append(f"method={method.name}: selects tokens, but backbone={backbone} has none")
     elif method.tokens.needs_joint_attention and not model.has_joint_attention:
         errors.append(
             f"method={method.name}: needs blocks that attend once over all tokens, unlike those of backbone={backbone}"
@@ -67,13 +68,13 @@ def _recipe_errors(config: Config) -> list[str]:
             f"recipe.micro_batch={recipe.micro_batch}: does not divide recipe.global_batch={recipe.global_batch}"
         )
     if recipe.min_lr > recipe.peak_lr:
-        errors.append(f"recipe.min_lr={recipe.min_lr}: above the peak learning rate {recipe.peak_lr:g}")
+        errors.append(f"recipe.min_lr={recipe.min_lr}: must not exceed the peak learning rate {recipe.peak_lr:g}")
     if recipe.warmup_epochs >= recipe.epochs:
-        errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: not below recipe.epochs={recipe.epochs}")
+        errors.append(f"recipe.warmup_epochs={recipe.warmup_epochs}: must be below recipe.epochs={recipe.epochs}")
     if config.restarts and recipe.warmup_epochs:
         errors.append("method.finetune.restarts: the learning rate restarts without warm-up; set warmup_epochs=0")
     if (recipe.mixup > 0 or recipe.cutmix > 0) and micro_batch % 2:
-        errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixing takes images in pairs; make it even")
+        errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixup and cutmix mix pairs of images; make it even")
     return errors
 
 
@@ -81,6 +82,7 @@ def _launcher_errors(config: Config) -> list[str]:
     launcher = config.launcher
     if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
         return [
-            f"launcher.signal_lead_s={launcher.signal_lead_s}: not below launcher.time_min={launcher.time_min} minutes"
+            f"launcher.signal_lead_s={launcher.signal_lead_s}: must be below launcher.time_min={launcher.time_min} "
+            "minutes"
         ]
     return []

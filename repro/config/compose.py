@@ -1,4 +1,4 @@
-"""Composes the `Config` of a run from Hydra overrides, with all errors in one message."""
+"""Composes the `Config` of a run from Hydra overrides, and reports all errors in one message."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ from repro.locations import groups
 def compose(overrides: Iterable[str] = ()) -> Config:
     """Compose the config of one run from Hydra overrides (`backbone=deit_small`, `method.sparsity=0.5`).
 
-    Site defaults (`repro.config.site`) apply where the overrides set nothing. Raises `UserError` that lists every wrong
-    group, key and value, each with the nearest valid names.
+    Site defaults (`repro.config.site`) apply to keys that no override sets. Raises one `UserError` that lists every
+    invalid group, key and value, with the nearest valid names.
     """
     errors: list[str] = []
     choices, values, deleted = _split(overrides, errors)
     defaults = site_defaults()
     composed = compose_groups({**{group: defaults[group] for group in SITE_GROUPS if group in defaults}, **choices})
     if composed.model is None:
-        raise UserError(f"config: scale={composed.scale.name}: backbone={composed.backbone.name} is not run at it")
+        raise UserError(
+            f"config: scale={composed.scale.name}: backbone={composed.backbone.name} is not run at this scale"
+        )
     values = {**_site_values(composed, defaults), **values}
     if isinstance(values.get("data.root"), dict):
         try:
@@ -40,20 +42,20 @@ def compose(overrides: Iterable[str] = ()) -> Config:
         except UserError as error:
             values["data.root"] = None
             errors += str(error).splitlines()
-    # Folders are set in the resolved config: `${x}` in their names is no interpolation.
+    # Folders are set only after resolution, so that `${x}` in their names is not interpolated.
     folders = {key: values[key] for key in FOLDER_KEYS if isinstance(values.get(key), str)}
     try:
         errors += _apply(composed, {**values, **dict.fromkeys(folders, "")}, deleted)
         return _validate(composed, folders, errors, lambda key: "" if key in values else file_that_sets(key, choices))
-    except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
+    except OmegaConfBaseException as error:  # for example, an interpolation of a key that does not exist
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(_message([*errors, key + str(error).splitlines()[0]])) from None
 
 
 def with_data(data: Data, overrides: Sequence[str]) -> Data:
-    """Apply overrides to `data`: `data.root=/data/imagenet`, or `data=imagefolder` for another data set.
+    """Apply overrides to a data section: `data.root=/data/imagenet`, or `data=imagefolder` for another data set.
 
-    Another data set keeps the normalisation of `data`, which the model was trained with, unless an override sets it.
+    Another data set gets the normalisation of `data`, with which the model was trained, unless an override sets it.
     Raises `UserError` as `compose` does.
     """
     chosen = [text for text in overrides if text.startswith("data=")]
@@ -68,7 +70,7 @@ def with_data(data: Data, overrides: Sequence[str]) -> Data:
 
 
 def _split(overrides: Iterable[str], errors: list[str]) -> tuple[dict[str, str], dict[str, Any], list[str]]:
-    """Split overrides into choices of options, by group, values, by key, and deleted keys."""
+    """Split overrides into chosen options by group, values by key, and deleted keys; append errors to `errors`."""
     choices: dict[str, str] = {}
     values: dict[str, Any] = {}
     deleted: list[str] = []
@@ -94,7 +96,7 @@ def _split(overrides: Iterable[str], errors: list[str]) -> tuple[dict[str, str],
 
 
 def _site_values(composed: DictConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the site defaults that apply to a config: keys of its launcher, the folder of its data set."""
+    """Return the site defaults that apply to a config: not those of other launchers or data sets."""
     values = {}
     for key, value in defaults.items():
         section, _, name = key.partition(".")
@@ -108,7 +110,7 @@ def _site_values(composed: DictConfig, defaults: Mapping[str, Any]) -> dict[str,
 
 
 def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[str]) -> list[str]:
-    """Set values and delete keys in place; return one message for each key that does not exist."""
+    """Set values and delete keys in place; return a message for each key that does not exist or cannot be deleted."""
     errors = []
     model_keys = [f"model.{name}" for name in composed.backbone.local]
     known = {*model_keys, *(key for key, _ in _leaves(OmegaConf.to_container(composed)))}
@@ -119,7 +121,8 @@ def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[st
             OmegaConf.update(composed, key, value, merge=False)
     if not isinstance(composed.model, DictConfig):
         return [*errors, f"model={composed.model!r}: not a model; set its keys, such as model.depth=6"]
-    # `model` is a reference to one of the backbone's geometries. It becomes a copy before its own keys are set.
+    # `model` refers to one of the backbone's geometries. It is replaced by a copy, so that setting its keys does not
+    # change the backbone.
     composed.model = OmegaConf.to_container(composed.model, resolve=True)
     for key in model_keys:
         if key in values:
@@ -148,7 +151,10 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _validate(
     composed: DictConfig, folders: Mapping[str, str], errors: list[str], file_of: Callable[[str], str]
 ) -> Config:
-    """Resolve and check a config; `file_of` names the file that sets a key. Raises `UserError` with all `errors`."""
+    """Resolve and validate a config. Raises `UserError` with the given `errors` and those that it finds.
+
+    `file_of` returns the user's own file that sets a key, as the start of a message.
+    """
     for key, value in _leaves(OmegaConf.to_container(composed)):
         if value == MISSING:
             errors.append(f"{key}: needs a value ({key}=...)")
@@ -165,7 +171,7 @@ def _validate(
     for key, folder in folders.items():
         section, _, name = key.partition(".")
         resolved[section][name] = folder
-    option_errors = method_options.settle(resolved["method"])
+    option_errors = method_options.apply_declarations(resolved["method"])
     errors += option_errors
     try:
         config = Config.model_validate(resolved)
@@ -175,7 +181,7 @@ def _validate(
             if (key := _key(item["loc"], resolved)) not in reported:
                 errors.append(file_of(key) + _message_of(key, item, resolved))
         raise UserError(_message(errors)) from None
-    if not option_errors:  # a wrong option would be reported twice
+    if not option_errors:  # the checks would report an invalid option a second time
         errors += cross_checks(config)
     if errors:
         raise UserError(_message(errors))
@@ -183,7 +189,7 @@ def _validate(
 
 
 def _keys(errors: Iterable[str]) -> set[str]:
-    """The keys that messages are about: `recipe.epochs=-1: ...`, `data.root: ...`."""
+    """Return the keys that messages start with: `recipe.epochs=-1: ...`, `data.root: ...`."""
     return {text.partition(":")[0].partition("=")[0] for text in errors}
 
 
@@ -200,10 +206,10 @@ def _message_of(key: str, error: Mapping[str, Any], resolved: dict[str, Any]) ->
 
 
 def _key(location: tuple[int | str, ...], resolved: Any) -> str:
-    """The key of a pydantic error as an override writes it.
+    """Return the location of a pydantic error as the key of an override.
 
-    pydantic adds the tag of a union (the launcher's name, a geometry's architecture) to the path of its fields: a word
-    that the config does not have and that is not the last one.
+    For a discriminated union, pydantic adds the tag (the launcher's name, a geometry's architecture) to the location.
+    It is recognised as a word before the last one that is no key of the config.
     """
     node, parts = resolved, []
     for index, part in enumerate(location, start=1):

@@ -1,4 +1,4 @@
-"""The section of a data set, of images or of videos."""
+"""The `data` section: a data set of images or videos."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class Data(Section):
     limit_train: PositiveInt | None
     limit_test: PositiveInt | None
     workers: NonNegativeInt
-    decoder: Literal["pil", "fast"] = "pil"  # of training images: as timm does, or the same in less time
-    # Fetch the published files if they are missing, of data sets whose address is known.
+    # How training images are decoded: by PIL, as timm does, or by a faster equivalent (`repro.data.fast_transform`).
+    decoder: Literal["pil", "fast"] = "pil"
+    # Whether to download the published files if they are missing. Only some data sets have a known address.
     download: bool = Field(default=False, exclude_if=lambda value: not value)
-    # Approximate number of training images if it differs from user to user, for the cost of a plan.
+    # The approximate number of training images of a data set that differs between users, for cost estimates.
     images_expected: PositiveInt | None = Field(default=None, exclude=True)
-    # The number of test images or videos, for intervals of accuracies; None if it differs from user to user.
+    # The number of test images or videos, for confidence intervals; None if it differs between users.
     test_images: PositiveInt | None = Field(default=None, exclude=True)
     mean: tuple[float, ...]
     std: tuple[float, ...]

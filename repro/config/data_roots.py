@@ -1,4 +1,4 @@
-"""Folders of data sets: `data.root=/folder`, or `data.root={imagenet:/folder,kinetics400:/other}` for several."""
+"""The folders of data sets: `data.root=/folder`, or `data.root={imagenet:/folder,kinetics400:/other}` for several."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from repro.config.run_config import Config
 from repro.errors import UserError, did_you_mean
 from repro.locations import groups
 
-NO_FOLDER = "data.root=unused"  # for configs whose data sets are not read
+NO_FOLDER = "data.root=unused"  # for a config that is composed only for its other values
 
 
 def needs_root(data: str) -> bool:
-    """Whether a data set needs `data.root`; generated ones have a default folder."""
+    """Return whether `data.root` has to be set for a data set, because its option sets none."""
     return bool(OmegaConf.is_missing(data_section(data), "root"))
 
 
 def root_of(data: str, roots: Mapping[Any, Any]) -> str | None:
-    """The folder of a data set among folders by data set. Raises `UserError` for unknown names or a missing folder."""
+    """Return the folder of a data set from a mapping of data sets to folders.
+
+    Raises `UserError` for unknown names in the mapping, or if the data set needs a folder and has none.
+    """
     known = groups()["data"]
     errors = [
         f"data.root: no data {str(name)!r}{did_you_mean(str(name), known)}" for name in roots if name not in known
@@ -37,9 +40,9 @@ def root_of(data: str, roots: Mapping[Any, Any]) -> str | None:
 
 
 def every_data(config: Config, overrides: Iterable[str]) -> list[Data]:
-    """The data set of a config, then every other one that `data.root={...}` among its overrides has a folder for.
+    """Return the data section of a config, then one for each other data set in the override `data.root={...}`.
 
-    Only name and root of the others are their own.
+    Those of other data sets are copies of the config's own, with another name and root.
     """
     roots = [parse_override(text).value for text in overrides if text.startswith("data.root=")]
     if not roots or not isinstance(roots[-1], dict):

@@ -1,4 +1,4 @@
-"""Hydra's composition of the config groups."""
+"""Composes the config groups with Hydra, and caches the results."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.errors import UserError, did_you_mean
 from repro.locations import CONF_DIR, config_dirs
 
-Choices = tuple[tuple[str, str], ...]  # an option by group
+Choices = tuple[tuple[str, str], ...]  # pairs of a group and the chosen option
 
 
 def compose_groups(choices: Mapping[str, str]) -> DictConfig:
-    """Compose the default config with these choices, by group: a new, unresolved config, as Hydra makes it.
+    """Compose the default config with the chosen option of some groups; return a new, unresolved config.
 
-    Planning a table composes hundreds of rows that differ in few choices. Hydra needs about 50 ms for each, so results
-    are cached, and an option that sets nothing but its own section is composed only once. Raises `UserError` for a
-    config file that Hydra cannot compose.
+    The result equals Hydra's own. Planning a table composes hundreds of rows that differ in few choices, and Hydra
+    needs about 50 ms for each, so results are cached, and an option that sets only its own section is composed only
+    once. Raises `UserError` for a config file that Hydra cannot compose.
     """
     composed: DictConfig = pickle.loads(_composed(tuple(sorted(choices.items())), config_dirs()))
     return composed
 
 
 def data_section(name: str) -> DictConfig:
-    """The section of a data set, by its option."""
+    """Return the unresolved `data` section of an option of the group `data`."""
     return _data_section(name, config_dirs())
 
 
 def file_that_sets(key: str, choices: Mapping[str, str]) -> str:
-    """The chosen file of the user's own that sets a key, as the start of a message; empty if none does."""
+    """Return which of the user's own config files sets a key, as the start of a message; empty if none does."""
     for group, option in choices.items():
         for folder in config_dirs():
             file = folder / group / f"{option}.yaml"
@@ -53,7 +53,7 @@ def file_that_sets(key: str, choices: Mapping[str, str]) -> str:
 
 
 def hydra_overrides(overrides: Iterable[str]) -> list[str]:
-    """Overrides as Hydra's own command line takes them, with the search path."""
+    """Return overrides as Hydra's own command line takes them, preceded by the search path."""
     found = []
     for text in overrides:
         override = parse_override(text)
@@ -63,15 +63,15 @@ def hydra_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def hydra_section(overrides: Iterable[str]) -> str:
-    """Hydra's own settings of a config, as YAML."""
+    """Return Hydra's own section of a config (`hydra`) as YAML."""
     return OmegaConf.to_yaml(_hydra("config", hydra_overrides(overrides), (), return_hydra_config=True).hydra)
 
 
 @functools.lru_cache(maxsize=1024)
 def _composed(choices: Choices, folders: tuple[Path, ...]) -> bytes:
-    # Pickled, because OmegaConf takes nine times as long for a copy.
+    # Pickled, because copying an OmegaConf config takes nine times as long.
     sections = {}
-    if not any(group == "experiment" for group, _ in choices):  # which sets keys of any section
+    if not any(group == "experiment" for group, _ in choices):  # an experiment can set keys of any section
         found = {group: own_section(group, option, folders) for group, option in choices}
         sections = {group: section for group, section in found.items() if section is not None}
     others = tuple(choice for choice in choices if choice[0] not in sections)
@@ -83,14 +83,14 @@ def _composed(choices: Choices, folders: tuple[Path, ...]) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def compose_with_hydra(choices: Choices, folders: tuple[Path, ...]) -> DictConfig:
-    """Compose the default config with these choices. Do not change the result: it is cached."""
+    """Compose the default config with these choices. The result is cached, so it must not be modified."""
     return _hydra("config", [f"{group}={option}" for group, option in choices], folders)
 
 
 @functools.cache
 def own_section(group: str, option: str, folders: tuple[Path, ...]) -> DictConfig | None:
-    """The section that an option sets; None if it sets other sections too, or if other options set this one."""
-    if group not in ("method", "launcher", "tracker"):  # a scale chooses data and recipe
+    """Return the section that an option sets; None if it sets other sections too, or if other options set this one."""
+    if group not in ("method", "launcher", "tracker"):  # other sections are set by several groups: a scale chooses data
         return None
     try:
         alone = _hydra(f"{group}/{option}", [], folders)
@@ -109,7 +109,7 @@ def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose(config_name, [*_search_path(folders), *overrides], **options)
-    except MissingConfigException as error:  # a file's defaults name an option that is not there
+    except MissingConfigException as error:  # the defaults list of a file names an option that does not exist
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         chosen_by = next((text for text in overrides if text.startswith("experiment=")), config_name)
         raise UserError(
@@ -121,6 +121,6 @@ def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **
 
 
 def _search_path(folders: Iterable[Path]) -> list[str]:
-    """The override that makes Hydra look for options in the user's own folders too."""
+    """Return the override that makes Hydra also look for options in the user's own folders, if there are any."""
     own = [quoted(f"file://{folder}") for folder in folders if folder != CONF_DIR]
     return [f"hydra.searchpath=[{','.join(own)}]"] if own else []

@@ -1,4 +1,4 @@
-"""Where runs are executed: on this machine, or by Slurm."""
+"""The `launcher` section: where runs are executed, on this machine or by Slurm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from repro.config.section import Section
 
 
 class InlineLauncher(Section):
-    """Runs on this machine, `parallel` at once, one process each."""
+    """Executes runs on this machine, `parallel` at once, each as one process."""
 
-    runs_here: ClassVar[bool] = True  # as processes of this machine
-    wants_gpus: ClassVar[bool] = False  # runs use the GPUs that they find
+    runs_here: ClassVar[bool] = True  # whether runs are processes on this machine
+    wants_gpus: ClassVar[bool] = False  # whether a run must fail if it finds no GPU
     ranks: ClassVar[int] = 1  # processes of one run
 
     name: Literal["inline"]
@@ -21,7 +21,7 @@ class InlineLauncher(Section):
 
 
 class LocalLauncher(Section):
-    """Runs on this machine, `parallel` at once, each of `tasks_per_node` ranks on `gpus_per_node` GPUs of its own."""
+    """Executes runs on this machine, `parallel` at once, each with `tasks_per_node` ranks and its own GPUs."""
 
     runs_here: ClassVar[bool] = True
 
@@ -33,7 +33,7 @@ class LocalLauncher(Section):
 
     @property
     def wants_gpus(self) -> bool:
-        """Whether runs need GPUs."""
+        """Whether runs request GPUs."""
         return self.gpus_per_node > 0
 
     @property
@@ -43,7 +43,7 @@ class LocalLauncher(Section):
 
 
 class SlurmLauncher(Section):
-    """Runs as Slurm jobs, at most `parallel` at once. None leaves an option to the site."""
+    """Executes runs as Slurm jobs, at most `parallel` at once. An option that is None gets the site's default."""
 
     runs_here: ClassVar[bool] = False
 
@@ -62,7 +62,7 @@ class SlurmLauncher(Section):
     gpus_per_node: NonNegativeInt | None
     cpus_per_task: PositiveInt
     mem_gb: PositiveFloat | None  # per node
-    signal_lead_s: PositiveInt  # from the signal to the time limit
+    signal_lead_s: PositiveInt  # how long before the time limit Slurm sends the signal to save
     requeue: bool
     max_requeues: NonNegativeInt
     array_size: PositiveInt | None
@@ -73,7 +73,7 @@ class SlurmLauncher(Section):
 
     @property
     def wants_gpus(self) -> bool:
-        """Whether runs need GPUs, by any option of sbatch."""
+        """Whether runs request GPUs, by any option of sbatch."""
         words = [f"{key}={value}" for key, value in {"gres": self.gres or "", **self.extra}.items()]
         return bool(self.gpus_per_node) or any("gpu" in word for word in words)
 

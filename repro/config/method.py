@@ -1,4 +1,4 @@
-"""The section of a method: its parts on weights and tokens, and how it trains on from another run's weights."""
+"""The `method` section: its parts on weights and tokens, and how it fine-tunes the weights of another run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from repro.class_names import cost_model_of, current_name
 from repro.config.recipe import RecipeChanges
 from repro.config.section import Section
 
-# A value of `method.starts_from`: the published weights that timm has, instead of those of a run.
+# The value of `method.starts_from` for timm's published weights instead of those of a run.
 PRETRAINED = "pretrained"
 
 
 class Part(BaseModel):
-    """How weights become sparse or tokens are dropped: a class, its options, and how to count what it leaves.
+    """The part of a method that sparsifies weights or drops tokens.
 
-    All options but those named here are the method's own, declared in its file of conf/method.
+    It names the class that implements it (`target`; None if there is no training yet), the class that counts its cost
+    (`cost_model`), and their options. Options that are not declared here belong to the method alone, and are declared
+    in its file in conf/method.
     """
 
-    # Records and files of conf/method keep the keys `kept` and `of`.
+    # The aliases are the published names of these keys, in records and in conf/method.
     model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True, serialize_by_alias=True)
 
     target: Annotated[str, AfterValidator(current_name)] | None = None
@@ -31,7 +33,7 @@ class Part(BaseModel):
     neurons_density: float | None = Field(default=None, gt=0, le=1)
     kept_tokens: PositiveInt | None = Field(default=None, alias="kept")
     reference_tokens: PositiveInt | None = Field(default=None, alias="of")
-    # A requirement on the backbone, checked when a config is composed. It is no part of a run and is not written.
+    # A requirement on the backbone, which is checked when a config is composed and not written to records.
     needs_joint_attention: bool = Field(default=False, exclude=True)
 
     @model_validator(mode="before")
@@ -49,42 +51,43 @@ class Part(BaseModel):
 
     @property
     def uses_recorded_keep_rates(self) -> bool:
-        """Whether keep rates are those that the run which this one starts from has measured."""
+        """Whether keep rates are those that the run's origin has measured."""
         return self.options.get("budget") == "record"
 
 
 class Finetune(Section):
-    """Fine-tuning of another run's weights: epochs and learning rate as fractions of the recipe's.
+    """Fine-tuning of another run's weights, with epochs and learning rate relative to the recipe.
 
-    The recipe stays that of the other run, so that an override of it changes both. The weights are those after the
-    share `after` of the other run's updates, which that run keeps if its `run.keep_weights_after` is the same share.
+    The recipe is that of the other run, so that an override of the recipe changes both. The weights are those after the
+    share `after` of the other run's updates; it saves them if its `run.keep_weights_after` is the same share.
     """
 
     epochs_fraction: float = Field(gt=0, le=1)
     lr_factor: float = Field(gt=0)
-    # Left out if 1: signatures of runs that start from final weights are older than the key.
+    # Excluded if 1, so that runs that start from final weights keep the signatures from before this key existed.
     after: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda share: share == 1)
 
 
 class StagedFinetune(Section):
     """Fine-tuning of another run's weights in stages of equal length, each with its own learning-rate schedule.
 
-    `restarts` are fractions of a stage at which the schedule restarts as well. `changes` holds absolute values, because
-    published trainings of this kind have recipes of their own.
+    `restarts` are fractions of a stage at which the schedule also restarts. `changes` holds absolute values, because
+    published trainings of this kind have their own recipes.
     """
 
     stages: PositiveInt
-    # Left out if empty: signatures of runs without restarts are older than the key.
+    # Excluded if empty, so that runs without restarts keep the signatures from before this key existed.
     restarts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(), exclude_if=lambda shares: not shares)
     changes: RecipeChanges
 
 
 class Method(Section):
-    """A method: its nominal sparsities as fractions, its parts, and the method whose finished run it starts from."""
+    """A method: its nominal sparsities, its parts, and where its weights come from."""
 
     name: str
-    sparsity: float = Field(ge=0, lt=1)
-    data_sparsity: float = Field(ge=0, lt=1)
+    sparsity: float = Field(ge=0, lt=1)  # nominal fraction of weights that are zero
+    data_sparsity: float = Field(ge=0, lt=1)  # nominal fraction of tokens or of their computation that is saved
+    # The method of the run whose weights it starts from, `<table>/<method>` for another table, or `PRETRAINED`.
     starts_from: str | None = None
     finetune: Finetune | StagedFinetune | None = None
     weights: Part | None

@@ -1,9 +1,9 @@
-"""Declarations in files of conf/method: `choices`, `ranges`, `levels` and `by_scale`.
+"""Declarations of a method's options in its file in conf/method, so that they are checked without importing torch.
 
-`choices` lists the valid values of an option. `ranges` has the minimum and maximum of a number (null for no bound,
-another key of the method for its value), and `whole` if it must be an integer. `levels` maps a nominal sparsity to the
-options that it stands for: 40 % of S2ViTE is 0.7 of the heads and 0.6 of the neurons. `by_scale` holds values that the
-file interpolates by the scale's name. Options are checked from these before torch is imported.
+`choices` lists the valid values of an option. `ranges` gives the minimum and maximum of a number, and `whole` if it
+must be an integer; a bound is a number, null for no bound, or (for a maximum) another key of the method. `levels` maps
+a nominal sparsity to the options that it stands for: 40 % of S2ViTE is 0.7 of the heads and 0.6 of the neurons.
+`by_scale` holds values that the file itself interpolates by the name of the scale.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from repro.errors import did_you_mean
 
 
-def settle(method: dict[str, Any]) -> list[str]:
-    """Apply and remove `levels`, `choices`, `ranges` of a method section, in place; return a message for each error."""
+def apply_declarations(method: dict[str, Any]) -> list[str]:
+    """Apply the declarations of a method section and remove them, in place; return a message for each error."""
     errors = []
     method.pop("by_scale", None)
     for key, levels in (method.pop("levels", None) or {}).items():
         errors += _apply_levels(method, key, levels)
-    has_unknown_level = bool(errors)  # the options that it would set are missing, which needs no second message
+    has_unknown_level = bool(errors)  # then the options that a level would set are missing, without another message
     for key, valid in (method.pop("choices", None) or {}).items():
         value = _get(method, key)
         if value not in valid:
@@ -43,7 +43,7 @@ def _check_range(
         return [f"method.{key}={value}: must be a whole number"]
     bound = _get(method, maximum) if isinstance(maximum, str) else maximum
     if not isinstance(bound, int | float):
-        bound = None  # no bound, or the other key is invalid itself
+        bound = None  # no bound, or the value of the other key is invalid
     if (minimum is None or value >= minimum) and (bound is None or value <= bound):
         return []
     limits = [f"at least {minimum:g}"] if minimum is not None else []
@@ -59,10 +59,10 @@ def _text(value: Any) -> str:
 def _apply_levels(method: dict[str, Any], key: str, levels: dict[float, dict[str, Any]]) -> list[str]:
     targets = sorted({target for values in levels.values() for target in values})
     if all(_get(method, target) is not None for target in targets):
-        return []  # all set explicitly
+        return []  # all options are set explicitly
     nominal = _get(method, key)
     if not isinstance(nominal, int | float):
-        return []  # the schema reports it better
+        return []  # pydantic reports a better message
     for level, values in levels.items():
         if math.isclose(float(level), float(nominal), abs_tol=1e-9):
             for target, value in values.items():

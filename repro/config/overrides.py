@@ -1,7 +1,7 @@
-"""Hydra overrides as text: `recipe.epochs=100`, `+experiment=NAME`, `~method.finetune`.
+"""Parses Hydra overrides: `recipe.epochs=100`, `+experiment=NAME`, `~method.finetune`.
 
-Folders are taken as they are typed. Hydra's grammar would refuse quotes, parentheses or signs outside of ASCII in them,
-and interpolate `${x}`.
+Folders are taken literally. Hydra's grammar would refuse quotes, parentheses and non-ASCII characters in them, and
+interpolate `${x}`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 
 from repro.errors import UserError
 
-MOST_RUNS = 10_000  # of a sweep
+MAX_RUNS = 10_000  # in a sweep
 FOLDER_KEYS = ("data.root", "run.root")
 _KEY = re.compile(r"(\+{0,2})([^=]+)=(.*)", re.DOTALL)
 _BY_NAME = re.compile(r"\{(\s*\w+\s*:.*)\}", re.DOTALL)  # {imagenet: /a, kinetics400: /b}
@@ -31,7 +31,7 @@ _BY_NAME = re.compile(r"\{(\s*\w+\s*:.*)\}", re.DOTALL)  # {imagenet: /a, kineti
 
 @dataclass(frozen=True)
 class Override:
-    """One override. `key` is a config key or a group; `is_deletion` is that of `~key`."""
+    """One override. `key` is a config key or a group; `is_deletion` is True for `~key`."""
 
     key: str
     value: Any
@@ -40,7 +40,7 @@ class Override:
 
 @functools.lru_cache(maxsize=4096)  # rows of a table share most of their overrides
 def parse_override(text: str) -> Override:
-    """Parse an override of a single run. Raises `UserError` for anything else."""
+    """Parse an override of a single run. Raises `UserError` for a sweep or an invalid override."""
     folder = _folder_override(text)
     if folder is not None:
         return folder
@@ -51,7 +51,7 @@ def parse_override(text: str) -> Override:
 
 
 def parse_list(text: str) -> list[str]:
-    """The elements of `key=[a,b]`. Raises `UserError` for anything else."""
+    """Parse `key=[a,b]` and return its elements. Raises `UserError` for anything else."""
     value = _parse(text).value()
     if not isinstance(value, list):
         raise UserError(f"{text}: not a list; write {text.partition('=')[0]}=[a,b]")
@@ -59,25 +59,26 @@ def parse_list(text: str) -> list[str]:
 
 
 def split_sweep(overrides: Sequence[str], options: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """The overrides of each run of a sweep: `a=1,2 b=3` are two runs, in Hydra's order.
+    """Return the overrides of each run of a sweep, in Hydra's order: `a=1,2 b=3` has two runs.
 
-    `options` are those of each group, for `method=glob(s*)`. Raises `UserError` for a word that is no override.
+    `options` maps each group to its options, for `method=glob(s*)`. Raises `UserError` for an invalid override, a sweep
+    without values, and more than `MAX_RUNS` runs.
     """
     values = [_values(text, options) for text in overrides]
-    if math.prod(map(len, values)) > MOST_RUNS:
-        raise UserError(f"{' '.join(overrides)}: more than {MOST_RUNS:,} runs")
+    if math.prod(map(len, values)) > MAX_RUNS:
+        raise UserError(f"{' '.join(overrides)}: more than {MAX_RUNS:,} runs")
     return [list(run) for run in itertools.product(*values)]
 
 
 def quoted(text: str) -> str:
-    """Quote any text, such as a folder with spaces, quotes or commas in its name, as the value of an override."""
+    """Quote text, such as a folder name with spaces, quotes or commas, as the value of an override."""
     # Hydra reads backslashes literally, except before a quote.
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def without_method(overrides: Sequence[str]) -> list[str]:
-    """The overrides that also apply to another method."""
+    """Return the overrides that also apply to a run of another method."""
     return [text for text in overrides if not text.lstrip("+~").startswith(("method=", "method."))]
 
 
@@ -92,7 +93,7 @@ def _parse(text: str) -> HydraOverride:
 
 
 def _folder_override(text: str) -> Override | None:
-    """The override of a folder; None if it is of another key, or no single folder."""
+    """Return the override of a folder key; None if `text` is an override of another key, or none at all."""
     match = _KEY.fullmatch(text)
     if match is None or match[2] not in FOLDER_KEYS:
         return None
@@ -105,7 +106,7 @@ def _folder_override(text: str) -> Override | None:
 
 
 def _folder(typed: str) -> str | None:
-    """A folder as it is typed, or quoted as `quoted` does; `~` is the home folder."""
+    """Return a folder that was typed literally or quoted by `quoted`, with `~` expanded; None for `null`."""
     if typed == "null":
         return None
     if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\"":
@@ -115,7 +116,7 @@ def _folder(typed: str) -> str | None:
 
 
 def _values(text: str, options: Mapping[str, Iterable[str]]) -> list[str]:
-    """The overrides that one word of a sweep stands for."""
+    """Return the overrides that one word of a sweep stands for."""
     match = _KEY.fullmatch(text)
     is_folder = match is not None and match[2] in FOLDER_KEYS
     try:
@@ -131,7 +132,7 @@ def _values(text: str, options: Mapping[str, Iterable[str]]) -> list[str]:
         found = value.filter(list(options.get(parsed.key_or_group, ())))
     elif parsed.is_discrete_sweep():
         with suppress(ValueError, ArithmeticError):  # a step of 0, or an end that is not a number
-            found = list(itertools.islice(parsed.sweep_string_iterator(), MOST_RUNS + 1))
+            found = list(itertools.islice(parsed.sweep_string_iterator(), MAX_RUNS + 1))
     if not found:
         raise UserError(f"{text}: no values; write {parsed.key_or_group}=a,b,c")
     return [f"{key}={one}" for one in found]

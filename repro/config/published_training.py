@@ -18,8 +18,13 @@ def row_config(row: Row, scale: str) -> Config:
     return compose([NO_FOLDER, *row.overrides_at(scale)])
 
 
+def paper_config(row: Row) -> Config:
+    """Compose the config of `row` at its published size: see `row_config`."""
+    return row_config(row, PUBLISHED_SCALE)
+
+
 def is_unchanged(row: Row, config: Config) -> bool:
-    """Return whether `config` is the row's own at its scale: no override has changed what can change a result."""
+    """Return whether `config` is the row's own at its scale, apart from values that cannot change a result."""
     own = row_config(row, config.scale.name).model_copy(update={"seed": config.seed})
     return own.signature == config.signature
 

@@ -1,4 +1,4 @@
-"""How a run is trained: optimizer, schedule, augmentation."""
+"""The `recipe` section: optimizer, schedule, augmentation and evaluation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class RecipeChanges(Section):
     epochs: PositiveInt
     global_batch: PositiveInt
     micro_batch: PositiveInt
-    optimizer: str  # a name of timm
-    momentum: float | None = Field(ge=0, lt=1)  # of SGD; None for an optimizer without it
-    lr: float = Field(gt=0)  # for `lr_batch`; learning rates scale linearly with the global batch
+    optimizer: str  # one of timm's names
+    momentum: float | None = Field(ge=0, lt=1)  # None for an optimizer without momentum
+    lr: float = Field(gt=0)  # at a global batch of `lr_batch`; the learning rate scales linearly with the batch
     lr_batch: PositiveInt
     weight_decay: NonNegativeFloat
     warmup_epochs: NonNegativeFloat

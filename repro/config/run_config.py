@@ -1,4 +1,4 @@
-"""The config of one run: all sections, and values that depend on several of them."""
+"""The config of one run: all sections, and values derived from several of them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Config(Section):
 
     @property
     def effective_recipe(self) -> Recipe:
-        """The recipe of this run's training: `recipe`, changed if the method fine-tunes.
+        """The recipe that this run is trained with: `recipe`, with the changes of a method that fine-tunes.
 
-        Warm-up keeps its share of the training, and the learning rate ends at that of the recipe.
+        A `Finetune` keeps the warm-up's share of the training and the final learning rate.
         """
         finetune = self.method.finetune
         if finetune is None:
@@ -54,37 +54,37 @@ class Config(Section):
 
     @property
     def weights_after(self) -> float:
-        """The share of the other run's training whose weights this run starts from; 1 for its final weights."""
+        """The share of the other run's training after which its weights are taken; 1 for its final weights."""
         return self.method.finetune.after if isinstance(self.method.finetune, Finetune) else 1.0
 
     @property
     def earlier_epochs(self) -> float:
-        """Epochs of the other run's training that precede this one's; 0 for random or published initial weights."""
+        """Epochs of the other run's training before this one; 0 for random or published initial weights."""
         if self.method.starts_from in (None, PRETRAINED):
             return 0.0
-        return self.weights_after * self.recipe.epochs  # the recipe is the other run's: see `Finetune`
+        return self.weights_after * self.recipe.epochs  # `recipe` is that of the other run: see `Finetune`
 
     @property
     def stages(self) -> int:
-        """Number of equal stages of the training; the learning-rate schedule restarts with each."""
+        """Number of stages of equal length; the learning-rate schedule restarts with each."""
         return self.method.finetune.stages if isinstance(self.method.finetune, StagedFinetune) else 1
 
     @property
     def restarts(self) -> tuple[float, ...]:
-        """Fractions of each stage at which the learning-rate schedule restarts as well."""
+        """Fractions of each stage at which the learning-rate schedule also restarts."""
         return self.method.finetune.restarts if isinstance(self.method.finetune, StagedFinetune) else ()
 
     @property
     def signature(self) -> str:
-        """sha256, in hex, of everything that can change a result."""
+        """SHA-256, in hex, of everything that can change a result."""
         return signature(self.model_dump(mode="json"))
 
     @property
     def former_signature(self) -> str | None:
-        """The signature that records of this config had while batch sizes of one device counted; None if the same."""
+        """The signature of this config from when it included per-device batch sizes; None if it is the same."""
         micro_batch, finetune_micro_batch, eval_batch = FORMER_BATCHES.get(self.recipe.name, (None, None, None))
         is_staged = isinstance(self.method.finetune, StagedFinetune)
         is_usual = self.recipe.micro_batch == micro_batch and self.recipe.eval_batch == eval_batch
         if is_usual and (not is_staged or self.effective_recipe.micro_batch == finetune_micro_batch):
-            return None  # without hashing, which takes a millisecond
+            return None  # avoids hashing, which takes a millisecond
         return former_signature(self.model_dump(mode="json"))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from repro.class_names import first_name
 
-# Keys that cannot change a result. Everything else is part of the signature.
+# Keys that cannot change a result. All other keys are part of the signature.
 NOT_IN_SIGNATURE = (
     "run",
     "launcher",
@@ -22,20 +22,20 @@ NOT_IN_SIGNATURE = (
     "backbone.paper",  # `model` is the geometry that is trained
     "backbone.local",
     "backbone.mini",
-    "backbone.training.beta_max",  # `method.weights` has the value that is used
-    "method.weights.cost_model",  # how to count a method, not what it does
+    "backbone.training.beta_max",  # the value that is used is in `method.weights`
+    "method.weights.cost_model",  # decides how a method's cost is counted, not what the method does
     "method.tokens.cost_model",
 )
-# Keys that some records are older than. With these values a run does what it did before the keys existed, so its
-# signature leaves them out.
+# Keys that were added later. With these values a run does what it did before the keys existed, so the signature omits
+# them.
 EARLIER_DEFAULTS = {"data.decoder": "pil", "method.weights.masks": "all", "method.tokens.temperature": "falling"}
-# The batch sizes of one device decide how much memory a run needs. Like the number of devices they change only rounding
-# and which random draws an image gets, except in a model with batch norms. They were part of signatures once: for the
-# recipes of that time they are hashed with the values that these had, so that existing
-# records keep their signatures; for other recipes they are left out.
-# Architectures whose micro-batch is in the signature, because batch norm averages over it.
+# Per-device batch sizes decide how much memory a run needs. Like the number of devices, they change only rounding and
+# which random draws an image gets, except in a model with batch norm. They used to be part of the signature. For the
+# recipes of that time they are therefore hashed with the values below, so that existing records keep their signatures;
+# for other recipes they are omitted.
+# Architectures whose micro-batch is always in the signature, because batch norm averages over it.
 WITH_BATCH_NORM = ("resnet",)
-# Recipe: its micro_batch, that of a method with a recipe of its own, eval_batch.
+# By recipe: its micro_batch, the micro_batch of a staged fine-tuning (`RecipeChanges`), and its eval_batch.
 FORMER_BATCHES = {
     "deit300_paper": (128, 32, 256),
     "deit_local": (64, 64, 360),
@@ -56,22 +56,23 @@ FORMER_BATCHES = {
 
 
 def signature(resolved: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON of a resolved config, without `NOT_IN_SIGNATURE` and `EARLIER_DEFAULTS`.
+    """Return the SHA-256, in hex, of the canonical JSON of a resolved config.
 
-    Batch sizes of one device count as in `FORMER_BATCHES`. Raises `TypeError` or `ValueError` for a value that JSON
-    cannot hold exactly (an object, NaN, infinity).
+    Keys in `NOT_IN_SIGNATURE`, and those in `EARLIER_DEFAULTS` with that value, are omitted; per-device batch sizes are
+    replaced as `FORMER_BATCHES` says. Raises `TypeError` or `ValueError` for a value that JSON cannot represent exactly
+    (an object, NaN, infinity).
     """
     return _hash(_hashed_values(resolved))
 
 
 def former_signature(resolved: Mapping[str, Any]) -> str | None:
-    """The signature of a config while its batch sizes were hashed as they are; None if it is the same today."""
-    former, today = _hashed_values(resolved, has_own_batches=True), _hashed_values(resolved)
-    return None if former == today else _hash(former)
+    """Return the signature from when it included the actual per-device batch sizes; None if it is the same."""
+    former, current = _hashed_values(resolved, has_own_batches=True), _hashed_values(resolved)
+    return None if former == current else _hash(former)
 
 
 def signatures(config: BaseModel, seeds: Iterable[int]) -> dict[int, str]:
-    """The signature of a config with each of these seeds."""
+    """Return the signature of a config with each of these seeds, by seed."""
     values = _hashed_values(config.model_dump(mode="json"))
     return {seed: _hash({**values, "seed": seed}) for seed in seeds}
 
@@ -94,7 +95,7 @@ def _hashed_values(resolved: Mapping[str, Any], *, has_own_batches: bool = False
 
 
 def _replace_batches(values: dict[str, Any]) -> None:
-    """Give the batch sizes of one device the values of `FORMER_BATCHES`; remove those of other recipes."""
+    """Set per-device batch sizes to the values in `FORMER_BATCHES`, or remove them if the recipe is not in it."""
     recipe, is_known = values["recipe"], values["recipe"]["name"] in FORMER_BATCHES
     micro_batch, finetune_micro_batch, eval_batch = FORMER_BATCHES.get(recipe["name"], (None, None, None))
     changes = (values["method"]["finetune"] or {}).get("changes")
@@ -110,7 +111,7 @@ def _replace_batches(values: dict[str, Any]) -> None:
 
 
 def _section_of(key: str, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The section that holds `key` (empty if the config has no such section), and the last word of the key."""
+    """Return the section that holds `key` (empty if the config has no such section), and the last word of the key."""
     *sections, last = key.split(".")
     for name in sections:
         values = values[name] or {}

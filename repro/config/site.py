@@ -1,11 +1,11 @@
-"""Defaults of a site or a user: `repro.yaml`, or the file that REPRO_CONFIG names.
+"""Defaults of a site or a user, read from `repro.yaml` or from the file in REPRO_CONFIG.
 
   data.root: {imagenet: /data/imagenet, kinetics400: /data/kinetics400}
   run.root: /scratch/me/runs
   launcher.partition: gpu
   launcher.account: my_project
 
-Only settings that cannot change a result may be in it. Rows, experiments and the command line override them.
+The file may contain only settings that cannot change a result. Rows, experiments and the command line override them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ KEYS = frozenset(
 
 
 def site_file() -> Path | None:
-    """The file of site defaults; None if there is none. Raises `UserError` if REPRO_CONFIG names a missing one."""
+    """Return the file of site defaults; None if there is none, or if REPRO_CONFIG is empty.
+
+    Raises `UserError` if the file in REPRO_CONFIG does not exist.
+    """
     variable = os.environ.get(VARIABLE)
     if variable is not None:
         file = Path(variable).expanduser()
@@ -50,7 +53,10 @@ def site_file() -> Path | None:
 
 
 def site_defaults() -> Mapping[str, Any]:
-    """The defaults by key; `launcher` and `tracker` are options of these groups. Raises `UserError` for a wrong key."""
+    """Return the defaults by key. The keys `launcher` and `tracker` choose options of these groups.
+
+    Raises `UserError` for an unknown key or option.
+    """
     file = site_file()
     return {} if file is None else _read(file.absolute(), file.stat().st_mtime_ns)
 
@@ -73,7 +79,7 @@ def _read(file: Path, _: int) -> Mapping[str, Any]:
 
 
 def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with dots, down to those of a section: `launcher: {partition: gpu}` is `launcher.partition: gpu`."""
+    """Flatten one level of nesting: `launcher: {partition: gpu}` is `launcher.partition: gpu`."""
     for name, value in content.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and not prefix and "." not in key:

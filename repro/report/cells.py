@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from repro.config.costs import rests_on_data
+from repro.config.costs import macs_depend_on_data
 from repro.counting.cost import Cost
 from repro.report.evidence import Evidence
 from repro.report.segmentation import Segmentation
@@ -155,7 +155,7 @@ class RowContext:
     @property
     def rests_on_data(self) -> bool:
         """Whether MACs are known only after a run has measured how many tokens its images keep."""
-        return rests_on_data(self.evidence.config.method)
+        return macs_depend_on_data(self.evidence.config.method)
 
     def training_state(self, n: int, run_state: str | None = None) -> str:
         """Return the state of a value measured over `n` finished seeds of the row."""

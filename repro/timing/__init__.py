@@ -1,1 +1,1 @@
-"""Time per image and training throughput, measured on the device at hand."""
+"""Inference time and training throughput, measured on this machine."""

@@ -1,6 +1,6 @@
-"""Alternating timing of two models, A B A B: other load on the machine affects both alike, so their ratio is stable.
+"""Times two models alternately (A B A B): other load on the machine affects both alike, so their ratio is stable.
 
-It needs torch alone: `scripts/gpu_check` runs where nothing else is installed.
+This module needs only torch, because `scripts/gpu_check` runs on machines where nothing else is installed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ def time_pairs(
     """Return the seconds of one forward pass of each model, alternating, after one warm-up pair.
 
     Args:
-        images: (batch, channels, height, width) on the models' device, in their precision.
-        pairs: how many pairs to time at most.
-        until: `time.monotonic()` at which to stop, once there are three pairs.
-        deadline: the same for the first three; if the warm-up shows that they would end later, nothing is timed and
-            the result is empty.
+        reference: Model that is timed first in each pair.
+        model: Model that is timed second in each pair.
+        images: Batch of shape (batch, channels, height, width) on the models' device, in their precision.
+        pairs: Maximum number of pairs.
+        until: Value of `time.monotonic()` after which no further pair is timed, once there are `MIN_PAIRS`.
+        deadline: Value of `time.monotonic()` before which `MIN_PAIRS` have to end. If the warm-up shows that they would
+            end later, nothing is timed and the result is empty.
     """
     clock = _cuda_seconds if images.device.type == "cuda" else _cpu_seconds
 
@@ -44,7 +46,10 @@ def time_pairs(
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
-    """Time on one thread by its CPU clock, which stops while another process has the core."""
+    """Return the seconds of work on the CPU.
+
+    With one thread, this is the thread's CPU time, which excludes the time in which another process has the core.
+    """
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     started = clock()
     work()
@@ -52,7 +57,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def _cuda_seconds(work: Callable[[], object]) -> float:
-    """Time by events on the GPU; the host only queues the work."""
+    """Return the seconds between two CUDA events around the work, which exclude the host."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     work()

@@ -1,4 +1,4 @@
-"""Training throughput. Imports no torch."""
+"""A training throughput. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Throughput:
-    """Training images per second on one device, where the number comes from, and the device's power if known."""
+    """The training throughput of one device."""
 
     images_per_s: float
-    device: str
-    known_from: str
-    watts: float | None = None
+    device: str  # the name of a GPU, `cuda`, or `cpu`
+    known_from: str  # where the number comes from
+    watts: float | None = None  # the power of the device, if known

@@ -1,8 +1,8 @@
-"""`repro bench time`: the time that rows of a table save, with backbones of the published size, on the device at hand.
+"""`repro bench time`: measures how much time the rows of a table save, with backbones of the published size.
 
-Time depends on shapes, not on weights, so models have fresh weights and only the heads, neurons and tokens of the row.
-Weights that a mask sets to zero change no shape. Two models are timed in turns, A B A B: other load on the machine
-affects both alike, so their ratio is stable.
+Time depends on shapes, not on values of weights, so models are built with fresh weights and only the heads, neurons and
+tokens that the row keeps. (Weights that a mask sets to zero change no shape.) Two models are timed alternately: see
+`repro.timing.latency`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import nn
 
 from repro.config import Config
 from repro.config.costs import method_changes
+from repro.config.published_training import paper_config
 from repro.distributed import resolve_device
 from repro.inference.build import physical_model
 from repro.inference.shrink import align
@@ -25,12 +26,13 @@ from repro.runs import provenance
 from repro.runs.timing import Setting, Timing, read_timing, write_timing
 from repro.tables.rows import Row, Table
 from repro.timing.latency import time_pairs
-from repro.timing.timed_rows import TimedRow, has_published_time, paper_config, timed_rows
+from repro.timing.timed_rows import TimedRow, has_published_time, timed_rows
 
 PAIRS = 7
-VERDICT_PAIRS = 21  # for a row with a published time, whose verdict needs a narrow interval
-MIN_PAIRS = 6  # with fewer, the median has no 95 % interval: 1 - 2 / 2**6 is the first coverage above 0.95
-BATCHES = {"cpu": (1, 8), "cuda": (256, 1)}  # images; the first is shown in the table's column
+VERDICT_PAIRS = 21  # for a row with a published time, whose verdict needs a narrow confidence interval
+# The range of n values covers the median with probability 1 - 2 / 2**n, which exceeds 95 % from n = 6 on.
+MIN_INTERVAL_PAIRS = 6
+BATCHES = {"cpu": (1, 8), "cuda": (256, 1)}  # in images; the table's column shows the first
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 PairTimer = Callable[..., tuple[tuple[float, float], ...]]
@@ -52,40 +54,54 @@ def time_rows(
     log: Callable[[str], None] = print,
     timer: PairTimer = time_pairs,
 ) -> list[tuple[Row, int]]:
-    """Time rows against their references and write the timings below `root`; return skipped (row, batch) pairs.
+    """Time rows against their references and write the timings below `root`.
 
-    On one CPU thread, the default, times are CPU times of that thread, which other load hardly affects; on more they
-    are wall-clock times. A row with a timing of this setting and PyTorch version that has enough pairs for an interval
-    is skipped unless `again`. Rows of one shape share a measurement.
+    With one CPU thread, the default, times are CPU times of that thread, which other load hardly affects; with more
+    threads they are wall-clock times. Rows of the same shape share a measurement.
 
     Args:
-        batches: in images; the first is shown in the table's column. Default: `BATCHES` of the device.
-        budget_s: seconds in total; the first batch may use all of it, further ones what remains.
-        pairs: pairs per row; default: `VERDICT_PAIRS` in the column of a row with a published time, else `PAIRS`.
+        table: Table of the rows.
+        rows: Rows to time. Rows whose untrained model is not smaller than their reference are left out.
+        root: Runs folder to write to.
+        device: As torch names it; `auto` for a GPU if there is one.
+        batches: Batch sizes in images; the table's column shows the first. Default: `BATCHES` of the device.
+        is_column_only: Whether to time only the first batch size.
+        dtype: Precision of models and images. Default: `DTYPES` of the device.
+        threads: Number of CPU threads.
+        budget_s: Total time in seconds. The first batch size may use all of it, further ones what remains.
+        pairs: Pairs per row. Default: `VERDICT_PAIRS` in the column of a row with a published time, else `PAIRS`.
+        again: Whether to repeat timings of this setting and PyTorch version that have enough pairs for an interval.
+        log: Receives a line for each row.
+        timer: Times two models, like `time_pairs`.
 
-    Raises `UserError` for a device that this machine does not have.
+    Returns:
+        Pairs (row, batch size) for which the time did not suffice.
+
+    Raises:
+        UserError: If this machine does not have the device.
     """
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     previous_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         candidates = timed_rows(table, rows, root)
         if not candidates:
             log(
-                f"  {table.name}: none of these {len(rows)} rows has a smaller model before training: nothing to time; "
-                "repro export times a finished one"
+                f"  {table.name}: nothing to time: none of these {len(rows)} rows has a smaller model before training; "
+                "repro export times a finished model"
             )
         end = time.monotonic() + budget_s
         skipped = []
-        for number, batch in enumerate((batches or BATCHES[place.type])[: 1 if is_column_only else None]):
+        is_gpu = torch_device.type == "cuda"
+        for number, batch in enumerate((batches or BATCHES[torch_device.type])[: 1 if is_column_only else None]):
             setting = Setting(
-                device=torch.cuda.get_device_name(place) if place.type == "cuda" else provenance.cpu_name(),
+                device=torch.cuda.get_device_name(torch_device) if is_gpu else provenance.cpu_name(),
                 batch=batch,
-                dtype=dtype or DTYPES[place.type],
-                threads=0 if place.type == "cuda" else torch.get_num_threads(),
+                dtype=dtype or DTYPES[torch_device.type],
+                threads=0 if is_gpu else torch.get_num_threads(),
                 is_compiled=False,
             )
-            stopwatch = Stopwatch(table, root, place, setting, number == 0, pairs, timer)
+            stopwatch = Stopwatch(table, root, torch_device, setting, number == 0, pairs, timer)
             due = [row for row in candidates if again or not stopwatch.is_done(row)]
             skipped += [(row, batch) for row in stopwatch.time_all(due, end, log)]
         return skipped
@@ -95,7 +111,7 @@ def time_rows(
 
 @dataclass
 class Stopwatch:
-    """Times rows of one table in one setting, which is that of the table's column or a further one."""
+    """Times rows of one table in one setting: that of the table's column if `is_column`, else a further one."""
 
     table: Table
     root: Path
@@ -104,17 +120,17 @@ class Stopwatch:
     is_column: bool
     pairs: int | None
     timer: PairTimer
-    _references: dict[str, nn.Module] = field(default_factory=dict)  # at most one: the backbone that was timed last
+    _references: dict[str, nn.Module] = field(default_factory=dict)  # only the reference that was timed last
 
     def is_done(self, timed: TimedRow) -> bool:
-        """Return whether the row has a timing of this model, setting and PyTorch with enough pairs."""
+        """Return whether the row has a timing of this model, setting and PyTorch version with enough pairs."""
         timing = read_timing(self.root, self.table.name, timed.row.id, None if self.is_column else self.setting.batch)
         return (
             timing is not None
             and abs(timing.macs_saving_pct - timed.macs_saving_pct) <= 1e-6
             and timing.setting == self.setting
             and timing.provenance.get("torch") == torch.__version__
-            and len(timing.pairs) >= min(self.pairs or MIN_PAIRS, MIN_PAIRS)
+            and len(timing.pairs) >= min(self.pairs or MIN_INTERVAL_PAIRS, MIN_INTERVAL_PAIRS)
         )
 
     def time_all(self, rows: Sequence[TimedRow], end: float, log: Callable[[str], None]) -> list[Row]:
@@ -139,7 +155,7 @@ class Stopwatch:
         return skipped
 
     def _time(self, timed: TimedRow, remaining: int, end: float) -> Timing | None:
-        """Time a row within its share of the time until `end`, of which `remaining` rows are left; None if too slow."""
+        """Time a row within its share of the time until `end`, for `remaining` rows in total; None if too slow."""
         now = time.monotonic()
         if now >= end:
             return None
@@ -181,7 +197,7 @@ class Stopwatch:
 
 
 def _for_row(timing: Timing, timed: TimedRow) -> Timing:
-    """Return a timing of a model of the same shape as that of this row."""
+    """Return a timing of another row with the same shape as the timing of this row."""
     source = {} if timing.row == timed.row.id else {"timed_as": timing.row}
     return replace(
         timing,
@@ -193,7 +209,7 @@ def _for_row(timing: Timing, timed: TimedRow) -> Timing:
 
 
 def _shape(config: Config) -> str:
-    """Return a key of everything that the time depends on: different methods can have models of the same shape."""
+    """Return a key of everything on which the time depends. Different methods can have models of the same shape."""
     units = method_changes(config.model, config.method).unit_shares
     tokens = config.method.tokens
     return repr((config.backbone.name, units, tokens and tokens.model_dump_json()))

@@ -1,4 +1,4 @@
-"""Measure training throughput on this machine: a few real updates on random images."""
+"""Measures the training throughput of this machine with a few real updates on random images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ WARM_UP_UPDATES = 2
 
 
 def probe(config: Config, budget_s: float) -> Throughput:
-    """Train on micro-batches of noise for about `budget_s` seconds on one device, and return the rate."""
+    """Train on micro-batches of noise for about `budget_s` seconds on one device, and return the throughput.
+
+    It includes neither data loading nor the work of a method.
+    """
     device = join_world(config.run.device).device
     threads = torch.get_num_threads()
     if config.scale.cpu_threads:
@@ -27,7 +30,7 @@ def probe(config: Config, budget_s: float) -> Throughput:
         rate = _images_per_s(config, device, budget_s)
     finally:
         torch.set_num_threads(threads)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     cores = f", {config.scale.cpu_threads} threads" if device.type == "cpu" and config.scale.cpu_threads else ""
     watts = _power_limit_w(device.index or 0) if device.type == "cuda" else None
     return Throughput(rate, name, f"{rate:.0f} images/s in training, measured here ({name}{cores})", watts)
@@ -62,7 +65,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _power_limit_w(index: int) -> float | None:
-    """Return the GPU's power limit, which training nearly reaches; None if nvidia-smi does not report one."""
+    """Return the power limit of a GPU in watts, which training nearly reaches; None if nvidia-smi reports none."""
     command = ["nvidia-smi", f"--id={index}", "--query-gpu=power.limit", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

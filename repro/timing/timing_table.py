@@ -1,4 +1,4 @@
-"""The summary that `repro bench time` prints: each row with its times, or the reason why it has none. No torch."""
+"""The table that `repro bench time` prints: each row with its times, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from repro.config.costs import why_untimed
+from repro.config.published_training import paper_config
 from repro.runs.timing import Timing, read_timing, timings_by_batch
 from repro.tables.rows import Row, Table
-from repro.timing.timed_rows import paper_config
 
-NO_REFERENCE = "no dense row of its backbone in this table to compare with"
+NO_REFERENCE = "this table has no dense row of its backbone to compare with"
 NOT_YET = "not timed yet: the budget was used up; run the same command again"
 
 
 def timing_table(table: Table, rows: Sequence[Row], root: Path) -> RichTable:
-    """Tabulate rows by settings: the saving, and the latency (batch 1) or throughput behind it.
+    """Return a table of rows by settings, with the time saving and the change in latency (batch 1) or throughput.
 
-    On a GPU the medians of both models are shown. On a CPU, where absolute times depend on other load, their ratio is.
+    On a GPU, it shows the medians of both models. On a CPU, where absolute times depend on other load, it shows their
+    ratio.
     """
     timings = {row.id: {timing.setting.text: timing for timing in _timings(root, row)} for row in rows}
     settings = list(dict.fromkeys(text for by_setting in timings.values() for text in by_setting))

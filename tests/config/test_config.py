@@ -187,10 +187,10 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["model.patch_size=3"], "model.patch_size=3: does not divide model.image_size=8"),
         (
             ["recipe.global_batch=63", "recipe.micro_batch=21", "recipe.mixup=0.2"],
-            "mixing takes images in pairs; make it even",
+            "mixup and cutmix mix pairs of images; make it even",
         ),
         (["recipe.micro_batch=12"], "recipe.micro_batch=12: does not divide recipe.global_batch=16"),
-        (["recipe.epochs=1"], "recipe.warmup_epochs=1.5: not below recipe.epochs=1"),
+        (["recipe.epochs=1"], "recipe.warmup_epochs=1.5: must be below recipe.epochs=1"),
         (["scale=paper"], r"data.root: needs a value \(data.root=...\)"),
         (["method=s2vite", "method.sparsity=0.45"], "s2vite has levels 0, 0.3, 0.4, 0.5, 0.6, 0.7; for another, set"),
         (["method=svite", "method.weights.update_end_iterations=9000000"], "the training has 534"),

@@ -129,7 +129,7 @@ def test_erk_and_uniform_budgets_hold_for_a_resnet() -> None:
     ("overrides", "message"),
     [
         (["method=s2vite"], "method=s2vite: removes heads and neurons, backbone=resnet50 has none"),
-        (["method=svite_plus"], "method=svite_plus: selects tokens, backbone=resnet50 has none"),
+        (["method=svite_plus"], "method=svite_plus: selects tokens, but backbone=resnet50 has none"),
         (["model.stem=large"], "model.stem='large': input should be 'imagenet' or 'small'"),
         (["model.embed_dim=24"], "model.embed_dim: no such key"),
         (["backbone.local.image_size=0"], "model.image_size=0: input should be greater than 0"),

@@ -108,7 +108,7 @@ def test_no_key_of_a_launcher_changes_a_signature() -> None:
         (["launcher=slurm", "launcher.partion=x"], "launcher.partion: no such key; nearest: launcher.partition"),
         (
             ["launcher=slurm", "launcher.time_min=3"],
-            "launcher.signal_lead_s=180: not below launcher.time_min=3 minutes",
+            "launcher.signal_lead_s=180: must be below launcher.time_min=3 minutes",
         ),
         (["launcher=slrm"], "no launcher 'slrm'"),
     ],

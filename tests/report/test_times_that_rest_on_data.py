@@ -10,6 +10,7 @@ import pytest
 from report_records import collect, write_record, write_saving
 
 from repro.config.costs import physical_macs_g
+from repro.config.published_training import paper_config
 from repro.counting.keep_rates import result_names
 from repro.report.claim_verdicts import judge_claims
 from repro.report.collect import collect_results
@@ -18,7 +19,7 @@ from repro.report.times import TIMED_OTHERWISE
 from repro.runs.timing import read_timing, write_timing
 from repro.tables.loader import load_table
 from repro.tables.rows import Row
-from repro.timing.timed_rows import paper_config, timed_rows, with_measured_keep_rates
+from repro.timing.timed_rows import timed_rows, with_measured_keep_rates
 
 TABLE = load_table("table3")
 (ROW,) = TABLE.select(["deit_small/ia_red2"])

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from repro.config.costs import REFERENCE, physical_macs_g, why_untimed
+from repro.config.published_training import paper_config
 from repro.counting.cost_model import BY_TRAINING, NO_SHAPE
 from repro.errors import UserError
 from repro.files import write_json
@@ -24,7 +25,7 @@ from repro.runs.timing import Setting, Timing, read_timing, timing_path, timings
 from repro.tables.loader import load_table
 from repro.tables.rows import Table
 from repro.timing.stopwatch import PAIRS, VERDICT_PAIRS, time_rows
-from repro.timing.timed_rows import paper_config, timed_rows
+from repro.timing.timed_rows import timed_rows
 from repro.timing.timing_table import timing_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,8 +181,8 @@ def test_a_table_without_smaller_models_says_so(tmp_path: Path) -> None:
     lines: list[str] = []
     assert time_rows(table, table.rows, tmp_path, log=lines.append) == []
     assert lines == [
-        "  table2: none of these 22 rows has a smaller model before training: nothing to time; "
-        "repro export times a finished one"
+        "  table2: nothing to time: none of these 22 rows has a smaller model before training; "
+        "repro export times a finished model"
     ]
 
 
