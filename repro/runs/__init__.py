@@ -1,1 +1,1 @@
-"""Run records on disk: what is asked, what happens, what came out."""
+"""Run records on disk: config, status, metrics, result and provenance, and records that belong to no run."""

@@ -1,12 +1,13 @@
 """Adopted weights: a file that others have trained, checked to be a row's model and evaluated on its data set.
 
-`<root>/<table>/<row>/weights/<sha8>/`, named by the file's sha256, holds
+The folder `<root>/<table>/<row>/weights/<sha8>/`, named by the file's SHA-256, contains
 
     adopted.json          where the file comes from, what was checked, and its accuracy
     config.yaml           the config that it was evaluated with, as in a run record
-    weights.safetensors   the weights without zeros, so that `repro export` and `repro eval` do not need the file
+    weights.safetensors   the nonzero weights, so that `repro export` and `repro eval` do not need the original file
 
-It is evidence of its own kind: no training of ours, so it has no seed, and never takes the place of a run.
+Adopted weights are a separate kind of evidence: they come from no training of this project, so they have no seed and
+never replace a run.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ _ADOPT_AGAIN = "remove its folder, and adopt the file again"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The file: its name and hash, where it comes from in words, and which of its contents were taken."""
+    """The file that was adopted, and which of its contents were taken."""
 
     name: str
     sha256: str
-    origin: str
-    key: str = ""
+    origin: str  # where the file comes from, as text for a reader
+    key: str = ""  # the key of the state dict in the file; empty if the file is a state dict
     is_ema: bool = False
-    epoch: int | None = None  # the last one of its training, from 0; None if the file does not state it
+    epoch: int | None = None  # the last epoch of its training, from 0; None if the file does not state it
 
 
 @dataclass(frozen=True)
 class RowCheck:
-    """One comparison of the weights with what the row plans, in words."""
+    """One comparison of the weights with the plan of the row, as text for a reader."""
 
     what: str
     found: str
@@ -53,18 +54,18 @@ class RowCheck:
 
 @dataclass(frozen=True)
 class AdoptedWeights:
-    """The record."""
+    """The contents of adopted.json."""
 
     table: str
     row: str
-    scale: str  # of the row's model
+    scale: str  # the scale whose model the weights fit
     file: WeightsFile
     checks: tuple[RowCheck, ...]
-    data: Mapping[str, Any]  # name, number of images, and whether they are all of ImageNet's validation images
-    # One value, or one for each evaluation of a model that samples.
+    data: Mapping[str, Any]  # name, number of images, and whether they are ImageNet's complete validation set
+    # One accuracy, or one for each evaluation of a model that samples.
     top1_by_draw_pct: Annotated[tuple[Percent, ...], Field(min_length=1)]
-    overrides: tuple[str, ...] = ()  # in which its config differs from the row's
-    notes: tuple[str, ...] = ()  # what a reader has to know about the accuracy
+    overrides: tuple[str, ...] = ()  # the overrides by which its config differs from the row's
+    notes: tuple[str, ...] = ()  # caveats about the accuracy
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # the full report of the first evaluation
     evidence: Literal["weights"] = "weights"
 
@@ -74,7 +75,7 @@ class AdoptedWeights:
         return statistics.fmean(self.top1_by_draw_pct)
 
     def is_on(self, dataset: str) -> bool:
-        """Whether it was evaluated on all test images of this data set."""
+        """Return whether the weights were evaluated on all test images of this data set."""
         is_whole = self.data["images"] == self.data["of"]
         return (
             self.data["name"] == dataset and is_whole and (dataset != "imagenet" or self.data["is_imagenet_validation"])
@@ -82,17 +83,17 @@ class AdoptedWeights:
 
 
 def adopted_folder(root: Path, table: str, row: str, sha256: str) -> Path:
-    """The folder of a file that was adopted for a row."""
+    """Return the folder of a file that was adopted for a row."""
     return root / table / row / FOLDER / sha256[:8]
 
 
 def write_adopted(folder: Path, adopted: AdoptedWeights) -> None:
-    """Write adopted.json, atomically, in place of an earlier one."""
+    """Write adopted.json atomically, and replace an earlier one."""
     write_json(folder / FILE, {"schema": SCHEMA, **asdict(adopted)})
 
 
 def read_adopted(root: Path, table: str, row: str) -> list[AdoptedWeights]:
-    """Return what was adopted for a row, by the hash of its file. Raises `UserError` for a damaged record."""
+    """Return the weights that were adopted for a row, ordered by hash. Raises `UserError` for a damaged record."""
     paths = sorted((root / table / row / FOLDER).glob(f"*/{FILE}"))
     return [_read(path, table, row) for path in paths]
 

@@ -1,4 +1,4 @@
-"""Reading metrics.jsonl, in which a killed process may leave a torn line and a resumed one repeats some entries."""
+"""Reads metrics.jsonl, in which a killed process may leave an incomplete line and a resumed one repeats entries."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from repro.errors import UserError
 from repro.files import JSON_DECODER, shown
 
 _REMEDY = "remove that line"
-# Required numbers besides `update`, by kind.
+# The numbers that an entry must have besides `update`, by kind.
 _REQUIRED = {"eval": ("epoch", "top1_pct"), "masks": ("epoch",)}
 _VALUE_TYPES = {int, float, type(None)}
 
 
 def read_metrics(path: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the entries in the order of training, each (kind, update) once; none if there is no file.
+    """Yield the entries in the order of training, each pair of kind and update once; none if there is no file.
 
-    With `kind`, only the lines of that kind are parsed. A line that is not JSON was torn when its process ended, and is
-    skipped: the resumed process writes it again. Raises `UserError`, with the line number, for a wrong value.
+    With `kind`, only lines of that kind are parsed. A line that is not JSON is incomplete because its process was
+    killed. It is skipped, since the resumed process writes it again. Raises `UserError`, with the line number, for an
+    invalid value.
     """
     if not path.exists():
         return
@@ -30,7 +31,7 @@ def read_metrics(path: Path, kind: str | None = None) -> Iterator[dict[str, Any]
     for line in lines:
         try:
             entry = JSON_DECODER.decode(line.decode())
-        except (json.JSONDecodeError, UnicodeDecodeError):  # cut, possibly inside a character
+        except (json.JSONDecodeError, UnicodeDecodeError):  # incomplete, possibly within a character
             continue
         except ValueError as error:  # NaN or infinity
             raise _wrong(path, data, line, str(error)) from None
@@ -67,7 +68,7 @@ def _wrong(path: Path, data: bytes, line: bytes, fault: str) -> UserError:
 
 
 def _lines_with(sought: bytes, data: bytes) -> Iterator[bytes]:
-    """The lines that contain these bytes, without splitting the others: a report reads thousands of files."""
+    """Yield the lines that contain these bytes. Other lines are not split, since a report reads thousands of files."""
     at = data.find(sought)
     while at >= 0:
         end = data.find(b"\n", at)

@@ -11,9 +11,9 @@ from pathlib import Path
 def adopt_group_umask(folder: Path) -> None:
     """Let the group write to the files that this process creates from now on, if it may write to `folder`.
 
-    With the usual umask 022, other users could not use the locks and folders of a shared runs folder. The folder's mode
-    states whether it is shared (`chmod 2770`; setgid makes new files belong to its group), as with git's
-    `core.sharedRepository`. Does nothing if the folder is missing or not shared.
+    With the usual umask 022, other users could not use the locks and folders in a shared runs folder. The mode of the
+    folder says whether it is shared (`chmod 2770`; setgid makes new files belong to its group), similar to git's
+    `core.sharedRepository`. This does nothing if the folder is missing or not shared.
     """
     try:
         mode = folder.stat().st_mode
@@ -25,12 +25,12 @@ def adopt_group_umask(folder: Path) -> None:
 
 
 def may_signal(user: int | None) -> bool:
-    """Whether this process may signal and cancel what a user (by number, None if unknown) has started."""
+    """Return whether this process may signal and cancel the runs of a user, given as a uid (None if unknown)."""
     return user is None or os.getuid() in (0, user)
 
 
 def user_name(user: int | None) -> str:
-    """Return a user's name, or the number of a user without a name on this machine."""
+    """Return the name of a user, or the uid if it has no name on this machine."""
     if user is None:
         return "an unknown user"
     try:

@@ -1,4 +1,4 @@
-"""Provenance of a result: code, command, machine, versions, data. Written at the start of every attempt."""
+"""Collects the provenance of a result: code, command, machine, versions, data. Every attempt writes it at its start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from repro.locations import IS_INSTALLED
 PACKAGES = (
     *("repro-sparse-vit", "torch", "torchvision", "timm", "pillow", "numpy", "hydra-core", "submitit"),
     *("wandb", "scikit-learn"),
-    *("transformers", "av"),  # of an extra: null if it is not installed
+    *("transformers", "av"),  # optional dependencies; null if not installed
 )
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -26,11 +26,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 def collect(
     data_fingerprint: str,
     device: str,
-    data_skipped: Sequence[str] = (),  # files that were left out because they cannot be read
-    data_decoder: str | None = None,  # of the training images, which decides their last bits
-    data_classes: Sequence[str] = (),  # names, in the order of the labels
+    data_skipped: Sequence[str] = (),
+    data_decoder: str | None = None,
+    data_classes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the provenance of this process. Environment variables are not recorded, so secrets are not."""
+    """Return the provenance of this process. Environment variables are not recorded, since they may hold secrets.
+
+    Args:
+        data_fingerprint: Fingerprint of the data set.
+        device: Device of the training, as torch names it.
+        data_skipped: Files that were skipped because they cannot be read.
+        data_decoder: Decoder of the training images, on which their exact pixel values depend.
+        data_classes: Names of the classes, in the order of the labels.
+    """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
@@ -52,19 +60,19 @@ def collect(
 
 
 def requirements() -> str:
-    """Return every installed package with its version, as `pip freeze` does: `name==version`, a line each."""
+    """Return every installed package as `pip freeze` does, one line `name==version` each."""
     packages = {(str(package.metadata["Name"]), package.version) for package in importlib.metadata.distributions()}
     return "".join(f"{name}=={version}\n" for name, version in sorted(packages, key=lambda item: item[0].lower()))
 
 
 def commit() -> str | None:
-    """Return the commit of this code; None without a repository."""
+    """Return the commit of this code; None outside of a git repository."""
     return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str | None:
-    """The output of git; None without git or a repository (in a container, say)."""
-    if IS_INSTALLED:  # a repository around site-packages would be another project's
+    """Return the output of git; None without git or without a repository, for example in a container."""
+    if IS_INSTALLED:  # a repository around site-packages would be that of another project
         return None
     try:
         answer = subprocess.run(
@@ -76,7 +84,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _dirty_diff() -> str | None:
-    """Hash of the uncommitted changes to code, config and tables, including new files; None if there are none."""
+    """Return a hash of the uncommitted changes to code, config and tables, with new files; None without changes."""
     places = ("--", "repro", "conf", "paper_tables")
     diff = _git("diff", "HEAD", *places) or ""
     new = (_git("ls-files", "--others", "--exclude-standard", *places) or "").splitlines()

@@ -1,4 +1,4 @@
-"""Schemas of a record's JSON files, for the values that this code reads. Files are validated when they are read."""
+"""The schemas of a record's JSON files. They cover the values that this code reads, which are validated on reading."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from repro.runs.status import Status
 
 RESULT_SCHEMA = 1
 ANATOMY_SCHEMA = 2
-EARLIER_ANATOMIES = (1,)  # with the patches kept after the last stage only: extracted again
+EARLIER_ANATOMIES = (1,)  # contain only the patches kept after the last stage; `repro extract` replaces them
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-# Prefixes of numbers that only some results have: accuracies on several views, densities, keep rates.
+# Prefixes of numbers that only some results have: accuracies over several views, densities, keep rates.
 _OPTIONAL_NUMBERS = ("top1_", "top5_", "density/", "keep_rate_")
 
 
 class _Schema(BaseModel):
-    """JSON values without coercion (`"5"` is not a number), and any further keys."""
+    """A model without coercion (`"5"` is not a number), which allows unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
 class Result(_Schema):
-    """result.json of `RESULT_SCHEMA`."""
+    """result.json with schema `RESULT_SCHEMA`."""
 
     table: str
     row: str
@@ -58,7 +58,7 @@ class _Gpu(_Schema):
 
 
 class Provenance(_Schema):
-    """provenance.json. A record that was pulled from W&B has what the mirror had, possibly nothing."""
+    """provenance.json. A record that was pulled from W&B contains only what was mirrored there, possibly nothing."""
 
     commit: str | None = None
     dirty_diff_sha256: str | None = None
@@ -74,7 +74,7 @@ class Provenance(_Schema):
 
 
 class Anatomy(_Schema):
-    """anatomy.json, of `repro.evaluation.inspection`."""
+    """anatomy.json, which `repro extract` writes."""
 
     schema_: Literal[2] = Field(alias="schema")
     heads: list[list[bool]]
@@ -83,17 +83,17 @@ class Anatomy(_Schema):
     patch_size: PositiveInt | None = None
 
     @validator(mode="after")
-    def _goes_together(self) -> Anatomy:
+    def _is_consistent(self) -> Anatomy:
         if len({len(layer) for layer in self.heads}) > 1:
-            raise PydanticCustomError("heads", "heads should be as many in each layer")
+            raise PydanticCustomError("heads", "heads should have the same length in each layer")
         if self.kept is not None:
             counts = {len(stage) for stage in self.kept}
             if self.images is None or self.patch_size is None or counts != {len(self.images)}:
-                raise PydanticCustomError("kept", "kept should have each image in each stage, and a patch_size")
+                raise PydanticCustomError("kept", "kept should have every image in each stage, and needs a patch_size")
             sizes = {(len(image), len(line)) for image in self.images for line in image}
             patches = {height // self.patch_size * (width // self.patch_size) for height, width in sizes}
             if len(sizes) != 1 or {len(each) for stage in self.kept for each in stage} != patches:
-                raise PydanticCustomError("kept", "images should be of one size, and kept should have each patch")
+                raise PydanticCustomError("kept", "images should have one size, and kept should have every patch")
         return self
 
 
@@ -118,7 +118,7 @@ class _Segmented(_Schema):
 
 
 class Interpretation(_Schema):
-    """interpretation.json, of `repro.evaluation.interpretation.records`."""
+    """interpretation.json, which `repro interpret` writes."""
 
     data: str
     is_whole: bool = False

@@ -1,4 +1,4 @@
-"""Timings on disk: the time of a row's model and of its reference, on one device. They belong to no run."""
+"""Timings on disk: the times of a row's model and of its reference on one device. They do not belong to a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEASURE_AGAIN = "remove it to measure again"
 
 @dataclass(frozen=True)
 class Setting:
-    """What a time depends on besides the model. `batch` in images; `threads` of the CPU, 0 on a GPU."""
+    """What a time depends on besides the model: `batch` is in images, `threads` is 0 on a GPU."""
 
     device: str
     batch: int
@@ -48,10 +48,10 @@ class Timing:
     row: str
     reference: str
     setting: Setting
-    # (reference, row) of each round, after the warm-up.
+    # Seconds of (reference, row) in each round after the warm-up.
     pairs: Annotated[tuple[tuple[PositiveFloat, PositiveFloat], ...], Field(min_length=1)]
     faster_by: str  # `heads and neurons removed`, `tokens dropped`
-    macs_saving_pct: float  # of the timed model, including proj's columns of removed heads
+    macs_saving_pct: float  # of the model as timed, in which removed heads also shrink the output projection
     provenance: Mapping[str, Any]
 
     @property
@@ -89,7 +89,7 @@ def timing_path(root: Path, table: str, row: str, batch: int | None = None) -> P
 def write_timing(root: Path, timing: Timing, is_extra_batch: bool = False) -> Path:
     """Write the timing of a row atomically and return its path.
 
-    With `is_extra_batch`, write it next to the row's timing, as one at a further batch size.
+    With `is_extra_batch`, it is written next to the row's timing, as one at a further batch size.
     """
     path = timing_path(root, timing.table, timing.row, timing.setting.batch if is_extra_batch else None)
     low, high = timing.range_pct
@@ -109,7 +109,10 @@ def timings_by_batch(root: Path, table: str, row: str) -> list[Timing]:
 
 
 def read_timing(root: Path, table: str, row: str, batch: int | None = None) -> Timing | None:
-    """Read the timing of a row, or of a further batch size; None if there is none. Raises `UserError` if damaged."""
+    """Read the timing of a row, at a further batch size if `batch` is given; return None if there is none.
+
+    Raises `UserError` if the file is damaged.
+    """
     path = timing_path(root, table, row, batch)
     contents = read_object(path, _MEASURE_AGAIN)
     if contents is None:

@@ -1,4 +1,4 @@
-"""Validating the contents of files with pydantic. (`repro.files` works on machines without it.)"""
+"""Validates the contents of files with pydantic, which `repro.files` does without."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ T = TypeVar("T")
 
 
 def validated(path: Path, kind: TypeAdapter[T], value: Any, next_step: str = LAUNCH_AGAIN) -> T:
-    """Return the validated contents of the file at `path`. Raise `UserError`, with `next_step`, for the first error."""
+    """Validate `value`, the contents of the file at `path`, and return it.
+
+    Raises `UserError` for invalid contents, with `next_step` as advice.
+    """
     try:
         return kind.validate_python(value)
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""What the files of a table may contain: `table.yaml`, `rows.csv`, `ablations.csv`, `published.csv`, `sources.csv`.
+"""Schemas of the files of a table: `table.yaml`, `rows.csv`, `ablations.csv`, `published.csv`, `sources.csv`.
 
-Names of backbones, methods, data sets and scales are those of the config groups, also of the user's own.
+Backbones, methods, data sets and scales have to be options of the config groups, including the user's own options.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _File(BaseModel):
 
 
 class RowSetEntry(_File):
-    """Rows that are generated: the product of these lists."""
+    """Rows that are generated as the Cartesian product of these lists."""
 
     backbone: list[Backbone]
     method: list[Method]
@@ -47,7 +47,7 @@ class RowSetEntry(_File):
 
 
 class TableFile(_File):
-    """`table.yaml`. A pattern in `datasets` and `overrides` matches ids of rows."""
+    """`table.yaml`. The keys of `datasets` and of each scale in `overrides` are glob patterns for row ids."""
 
     name: Text
     title: Text
@@ -74,7 +74,7 @@ class TableFile(_File):
 
 
 class RowRecord(_File):
-    """A line of `rows.csv` or `ablations.csv`. `overrides` and `scales` are words separated by spaces."""
+    """A line of `rows.csv` or `ablations.csv`. `overrides` and `scales` are separated by spaces."""
 
     row: Text
     backbone: Backbone
@@ -90,7 +90,7 @@ class RowRecord(_File):
     @model_validator(mode="after")
     def _agrees_with_its_id(self) -> RowRecord:
         own = row_id(self.backbone, self.method, self.arch_sparsity_pct, self.data_sparsity_pct)
-        if not _is_called(self.row, self.backbone, self.method, own):
+        if not _matches_columns(self.row, self.backbone, self.method, own):
             raise ValueError(f"row {self.row!r}: its columns are those of {own} (a name may follow: {own}-mine)")
         return self
 
@@ -115,23 +115,24 @@ class SourceRecord(_File):
     where: Text
 
 
-def _is_called(id_: str, backbone: str, method: str, own: str) -> bool:
-    """Whether an id has the backbone, method and sparsities of its columns, `own` being the id that these make.
+def _matches_columns(id_: str, backbone: str, method: str, own: str) -> bool:
+    """Return whether a row's id matches the backbone, method and sparsities in its columns.
 
-    The first two may be shortened at an underscore, to a word that is no other backbone or method (`timesformer` for
-    `timesformer_base`); what follows completes the method (`spartan-90-block16` for `spartan_block16`) or is free.
+    `own` is the id that the columns give. Backbone and method may be shortened at an underscore to a word that is not
+    another backbone or method (`timesformer` for `timesformer_base`). A suffix of the id completes the method
+    (`spartan-90-block16` for `spartan_block16`) or is free text.
     """
-    place, _, name = id_.partition("/")
+    prefix, _, name = id_.partition("/")
     word, *rest = name.split("-")
     levels = own.partition("/")[2].split("-")[1:]
     suffix = rest[len(levels) :]
-    shortened_backbone = backbone.startswith(f"{place}_") and place not in groups()["backbone"]
+    shortened_backbone = backbone.startswith(f"{prefix}_") and prefix not in groups()["backbone"]
     shortened_method = method.startswith(f"{word}_") and (
         word not in groups()["method"] or method == "_".join([word, *suffix[:1]])
     )
     has_other_level = bool(suffix) and suffix[0].replace(".", "", 1).isdecimal()
     return (
-        (place == backbone or shortened_backbone)
+        (prefix == backbone or shortened_backbone)
         and (word == method or shortened_method)
         and rest[: len(levels)] == levels
         and not has_other_level

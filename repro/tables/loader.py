@@ -1,7 +1,7 @@
-"""Reads and checks the tables in `paper_tables/`, and those in the folders of REPRO_PATH.
+"""Reads and checks the tables in `paper_tables/` and in the folders of REPRO_PATH.
 
-Every published value names a row and a metric of its table, a known source and a kind of evidence, or the table is
-refused.
+Every published value has to name a row and a metric of its table, a known source, and a kind of evidence. Otherwise the
+table is rejected.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ ABLATIONS = "ablations"  # the row set of a table's `ablations.csv`
 
 
 def table_names() -> list[str]:
-    """The names of the tables."""
+    """Return the names of all tables, in alphabetical order."""
     return sorted({path.parent.name for folder in table_dirs() for path in folder.glob("*/table.yaml")})
 
 
 def find_row(name: str, what_is_missing: str = "no such row") -> tuple[Table, Row]:
-    """Return a row by `<table>/<id>`, or by its id from the first table that has it. Raises `UserError` if none has."""
+    """Return the table and the row that `name` denotes: `<table>/<id>`, or an id in the first table that has it.
+
+    Raises `UserError` if no table has the row; `what_is_missing` is part of the message.
+    """
     tables = [load_table(table) for table in table_names()]
     every = {f"{table.name}/{row.id}": (table, row) for table in tables for row in table.every_row}
     by_id = {row.id: (table, row) for table, row in reversed(every.values())}
@@ -40,7 +43,7 @@ def find_row(name: str, what_is_missing: str = "no such row") -> tuple[Table, Ro
 
 
 def load_sources() -> Mapping[str, Source]:
-    """Every source that a published value or a claim can name."""
+    """Return every source that a published value or a claim can name, by name."""
     return _load_sources(table_dirs())
 
 
@@ -56,7 +59,7 @@ def _load_sources(folders: tuple[Path, ...]) -> Mapping[str, Source]:
 
 
 def load_table(name: str) -> Table:
-    """Read and check one table. Raises `UserError`, with file and line, for the first thing that is not valid."""
+    """Read and check one table. Raises `UserError`, with file and line, for the first error."""
     folders = [folder / name for folder in table_dirs() if name and (folder / name / "table.yaml").is_file()]
     if not folders:
         raise UserError(f"no table {name!r} in {TABLES_DIR.name}/{did_you_mean(name, table_names())}")
@@ -109,7 +112,7 @@ def _load_table(folder: Path, folders: tuple[Path, ...]) -> Table:
 
 
 def _figure_name(table: str) -> str:
-    """`figure1` of `table1`, `figure_dynamicvit` of `dynamicvit`; the Makefile has targets of these names."""
+    """Return the name of a table's figure and Makefile target: `figure1` for `table1`, otherwise `figure_<table>`."""
     return re.sub(r"^table(?=\d)", "figure", table) if re.match(r"table\d", table) else f"figure_{table}"
 
 
@@ -135,7 +138,7 @@ def _read_rows(table: str, path: Path) -> dict[str, Row]:
 
 
 def _with_scale_overrides(row: Row, by_scale: Mapping[str, Mapping[str, list[str]]]) -> Row:
-    """Add the overrides of table.yaml at each scale, from every pattern that matches the row; a later one wins."""
+    """Add the overrides in table.yaml at each scale, from all patterns that match the row; later ones win."""
     overrides = {
         scale: tuple(word for pattern, words in patterns.items() if fnmatchcase(row.id, pattern) for word in words)
         for scale, patterns in by_scale.items()
@@ -144,10 +147,10 @@ def _with_scale_overrides(row: Row, by_scale: Mapping[str, Mapping[str, list[str
 
 
 def with_source_row(row: Row, rows: Mapping[str, Row], metrics: Mapping[str, Metric]) -> Row:
-    """Give a row that reads another's runs the overrides of that one, so that both have the same config and records.
+    """Give a row that reads another row's runs the overrides of that row, so that both have the same records.
 
-    Raises `UserError` if there is no such row, if it has no runs or another model; for a heat map without runs; and
-    for a published value that cannot be measured for a row of this kind.
+    Raises `UserError` if the other row does not exist, has no runs of its own or has another model, if only one of
+    `run_of` and `heat_map` is set, or if a published value cannot be measured for a row of this kind.
     """
     row_name = f"{row.table}: row {row.id}"
     for value in row.published:
@@ -155,17 +158,17 @@ def with_source_row(row: Row, rows: Mapping[str, Row], metrics: Mapping[str, Met
             heat_map = f"reads the heat map {row.heat_map!r}" if row.heat_map else "reads no heat map"
             raise UserError(f"{row_name}: a published {value.metric} for a row that {heat_map}")
     if bool(row.reads_runs_of) != bool(row.heat_map):
-        raise UserError(f"{row_name}: run_of and heat_map come together: whose runs, and what of them")
+        raise UserError(f"{row_name}: run_of and heat_map come together; set both or neither")
     if not row.reads_runs_of:
         return row
     source = rows.get(row.reads_runs_of)
     if source is None or source.reads_runs_of:
-        why = "has no runs of its own" if source else "is no row"
+        why = "has no runs of its own" if source else "is not a row of this table"
         raise UserError(f"{row_name}: run_of={row.reads_runs_of}, which {why}{did_you_mean(row.reads_runs_of, rows)}")
     if row.own_overrides or row.scales or _model_of(row) != _model_of(source):
         raise UserError(
             f"{row_name}: reads the runs of {source.id}, so it must have that row's backbone, method and sparsities, "
-            "and no overrides and scales of its own"
+            "and no overrides or scales of its own"
         )
     return replace(row, own_overrides=source.own_overrides, scales=source.scales, by_scale=source.by_scale)
 

@@ -1,4 +1,4 @@
-"""The ladder of evidence (docs/evidence.md): its rungs, from the cheapest to the published training."""
+"""The rungs of the ladder of evidence (docs/evidence.md), from counted costs to the published training."""
 
 COUNTED = "counted"
 LOCAL = "local"
@@ -11,5 +11,5 @@ RUNGS = {
     MINI: "the published backbones on small images",
     WEIGHTS: "weights of each row that others have trained: repro adopt",
     PAPER: "the published training",
-}  # what each takes
+}  # what each rung requires
 TRAINED = (LOCAL, MINI, PAPER)  # rungs that are scales

@@ -256,11 +256,11 @@ def test_a_heat_map_that_the_models_do_not_have_is_one_line(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reads_runs_of": "deit_small/ia_red"}, "which is no row; nearest: deit_small/ia_red2"),
+        ({"reads_runs_of": "deit_small/ia_red"}, "which is not a row of this table; nearest: deit_small/ia_red2"),
         ({"reads_runs_of": ATTENTION}, "which has no runs of its own"),
         ({"heat_map": ""}, "come together"),
         ({"method": "dense"}, "have that row's backbone, method and sparsities"),
-        ({"own_overrides": ("recipe.epochs=1",)}, "no overrides and scales of its own"),
+        ({"own_overrides": ("recipe.epochs=1",)}, "no overrides or scales of its own"),
         ({"published": (PublishedValue("top1_pct", 1.0, 0.0, "cited", "evo_vit"),)}, "a published top1_pct for a row"),
     ],
 )
