@@ -1,1 +1,1 @@
-"""Finished models made small and fast: physical shrinking, sparse kernels, export."""
+"""Turns finished models into small and fast ones: physical shrinking, sparse kernels, export."""

@@ -1,4 +1,4 @@
-"""Build the model of a run outside of training: masked, as it was trained, or physically as small as its row plans."""
+"""Builds the model of a run outside of training: masked, as it was trained, or at its planned physical size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def masked_model(config: Config, weights: dict[str, Tensor] | None) -> nn.Module
 def physical_model(config: Config) -> nn.Module:
     """Build a run's model at its planned physical size, with fresh weights, in evaluation mode.
 
-    Planned heads, neurons and tokens are removed. Weights that a mask would set to zero keep their place.
+    The heads, neurons and tokens that the method is to remove are removed. Weights that a mask would set to zero stay.
     """
     model = build_model(config.model, 0.0, 0)
     selector = attach_selector(model, selector_spec(config))

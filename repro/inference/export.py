@@ -1,4 +1,4 @@
-"""Export a finished model: as small and fast as it gets, with everything needed to build it again.
+"""Exports a finished model in its smallest and fastest form, with everything that is needed to build it again.
 
 DIR/model.safetensors    weights
 DIR/model.json           geometry, heads and neurons of each block, token selection, kernels, origin
@@ -31,7 +31,7 @@ from repro.models.backbone import build_model
 
 FORMAT = 4
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-TOLERANCE = 1e-5  # of the shrunk model's logits, relative to the largest masked logit (or to 1)
+TOLERANCE = 1e-5  # maximum logit difference, relative to the masked model's largest logit or to 1 if that is larger
 CHECKED_IMAGES = 8
 
 
@@ -45,15 +45,20 @@ def export(
 ) -> dict[str, Any]:
     """Write a finished model without the heads and neurons that have no effect; return its description.
 
-    Args:
-        weights: the state dict of the run, zero where the model is sparse.
-        origin: where the model comes from (row, signature, classes), as JSON values.
-        search: how to measure the fastest kernel of each sparse layer, and whether the shrunk model is at least as
-            fast as the masked one, which is written otherwise. None keeps all layers dense.
-        formats: graphs to write as well, from `repro.inference.graph.FORMATS`; their layers are dense.
+    Nothing is written if an error is raised.
 
-    Raises `UserError` if a graph cannot be built, and `ArithmeticError` if the logits differ from the masked model's;
-    nothing is written then.
+    Args:
+        config: Config of the run.
+        weights: State dict of the run, zero where the model is sparse.
+        folder: Folder to write to.
+        origin: Where the model comes from (row, signature, classes), as JSON values.
+        search: How to measure the fastest kernel of each sparse layer, and whether the shrunk model is faster than the
+            masked model; if it is slower, the masked model is written. None writes the shrunk model with dense layers.
+        formats: Graphs to write as well, from `repro.inference.graph.FORMATS`; their layers are dense.
+
+    Raises:
+        UserError: If a graph cannot be built.
+        ArithmeticError: If the logits differ from those of the masked model.
     """
     model = masked_model(config, weights)
     dense_parameters = _parameters(model)
@@ -88,7 +93,7 @@ def export(
         "kernels": kernels,
         "graphs": {name: graph.about for name, graph in graphs.items()},
         "normalisation": normalisation,
-        # The data set it was evaluated on and how, without the folder, which is private to a machine.
+        # The data set and recipe of the evaluation, without the data folder, which only this machine has.
         "evaluation": {
             "data": {**config.data.model_dump(mode="json"), "root": None},
             "recipe": config.recipe.model_dump(mode="json"),
@@ -100,7 +105,7 @@ def export(
 
 
 def _shrunk(masked: nn.Module, geometry: Geometry) -> tuple[nn.Module, float]:
-    """Return a shrunk copy and the largest difference of its logits on noise from the masked model's."""
+    """Return a shrunk copy, and the largest difference between its logits and the masked model's on noise."""
     model = copy.deepcopy(masked)
     images = _noise(geometry, CHECKED_IMAGES)
     expected = logits_of(masked, images)
@@ -113,7 +118,7 @@ def _shrunk(masked: nn.Module, geometry: Geometry) -> tuple[nn.Module, float]:
 
 def _fastest_form(masked: nn.Module, small: nn.Module, geometry: Geometry, search: KernelSearch) -> dict[str, Any]:
     device = torch.device(search.device)
-    aligned = align(copy.deepcopy(small)).to(device)  # as `load_exported` builds it
+    aligned = align(copy.deepcopy(small)).to(device)  # the form in which `load_exported` builds it
     images = _noise(geometry, search.batch).to(device)
     return select_form(masked.to(device), aligned, images, search.log, search.timer)
 
@@ -141,7 +146,8 @@ def _noise(geometry: Geometry, batch: int) -> Tensor:
 def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measured") -> nn.Module:
     """Load an exported model in evaluation mode, on the CPU, with the kernels that were measured to be fastest.
 
-    Raises `UserError` if there is no export, it has another format, or a kernel is not available here (`dense` is).
+    `kernels="dense"` keeps all layers dense. Raises `UserError` if there is no export, if it has another format, or if
+    a kernel is not available on this machine.
     """
     description = read_description(folder)
     model = build_model(parse_geometry(description["geometry"]), 0.0, 0)

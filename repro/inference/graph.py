@@ -1,6 +1,6 @@
-"""Export a finished model as a graph that runs without this code: ONNX or `torch.export`.
+"""Exports a finished model as a graph that runs without this code: ONNX or `torch.export`.
 
-The batch size is dynamic. Before anything is written, the graph's logits are compared with the model's.
+The batch size is dynamic. Before anything is written, the logits of the graph are compared with those of the model.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from repro.inference.shrink import align
 from repro.models.token_dropping import mask_instead_of_dropping
 
 OPSET = 25  # the newest that both torch's exporter writes and onnxruntime reads
-TOLERANCE = 1e-4  # of the graph's logits, relative to the model's largest logit (or to 1)
+TOLERANCE = 1e-4  # maximum logit difference, relative to the model's largest logit or to 1 if that is larger
 CHECKED_BATCHES = (1, 3, 8)
-_EXAMPLE_BATCH = 2  # torch.export takes a size of 1 for a constant
+_EXAMPLE_BATCH = 2  # torch.export specializes a dimension of size 1 to a constant
 
 Run = Callable[[Tensor], Tensor]
 
@@ -44,28 +44,38 @@ class Format:
     """A file format of graphs.
 
     `write` converts a program with metadata into the content of the file, a function that runs that content, and the
-    versions of the packages that took part.
+    versions of the packages that were used.
     """
 
-    file: str  # its name in an export
+    file: str  # the name of the file in an export
     write: Callable[[torch.export.ExportedProgram, Mapping[str, str]], tuple[bytes, Run, dict[str, Any]]]
 
 
 def build_graph(model: nn.Module, geometry: Geometry, name: str, metadata: Mapping[str, str]) -> Graph:
-    """Build the graph of a model in evaluation mode, on the CPU; the model is not changed.
+    """Build and check the graph of a model in evaluation mode, on the CPU. The model is not changed.
 
-    Tokens are dropped in the graph if the model drops a fixed number of them. If the number depends on the image they
-    are hidden from attention instead, because a graph has one shape for all images of a batch: logits are the same and
-    no time is saved. `metadata` is stored in the file. Raises `UserError` for an unknown or missing format, a model
-    that samples, or one that torch cannot export, and `ArithmeticError` if the graph's logits differ from the model's.
+    The graph drops tokens if the model drops a fixed number of them. If the number depends on the image, tokens are
+    hidden from attention instead, because all images of a batch have the same shape in a graph: the logits are the
+    same, but no time is saved.
+
+    Args:
+        model: Model to export.
+        geometry: Its geometry, which gives the shape of the input.
+        name: Format, a key of `FORMATS`.
+        metadata: Stored in the file.
+
+    Raises:
+        UserError: If the format is unknown or its packages are not installed, or if the model samples or cannot be
+            exported.
+        ArithmeticError: If the logits of the graph differ from those of the model.
     """
     if name not in FORMATS:
-        raise UserError(f"--format {name}: valid: {', '.join(FORMATS)}")
+        raise UserError(f"--format {name}: no such format; valid: {', '.join(FORMATS)}")
     images = torch.randn(max(CHECKED_BATCHES), *geometry.input_shape, generator=torch.Generator().manual_seed(1))
     expected = logits_of(model, images, seed=0)
     if not torch.equal(expected, logits_of(model, images, seed=1)):
-        raise UserError(f"--format {name}: this model samples tokens at random in evaluation; a graph cannot")
-    static = align(copy.deepcopy(model))  # odd widths are slow in onnxruntime too
+        raise UserError(f"--format {name}: this model samples tokens at random in evaluation, which a graph cannot do")
+    static = align(copy.deepcopy(model))  # odd widths are also slow in onnxruntime
     is_hiding = mask_instead_of_dropping(static)
     batch = torch.export.Dim("batch", min=1, max=2**16)
     try:

@@ -1,8 +1,8 @@
-"""Choose by measurement how each layer of a finished sparse model computes, and whether the model is shrunk.
+"""Measures which kernel each layer of a finished sparse model should use, and whether shrinking the model pays off.
 
-The fastest kernel depends on the device, the batch size and the pattern of zeros, so each candidate is timed against
-the dense layer, alternating, on the device at hand. The whole model is then timed in the same way, and forms that are
-slower than the masked model are rejected.
+The fastest kernel depends on the device, the batch size and the pattern of zeros, so each candidate is timed
+alternately with the dense layer. Then the whole model is timed in the same way, and forms that are slower than the
+masked model are rejected.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from repro.inference.logits import logits_of
 from repro.runs.provenance import cpu_name
 
 PAIRS = 5
-CONFIRMING_PAIRS = 9  # the winner's first time is biased: it was chosen for being low
-MIN_GAIN = 0.03  # share of the dense time, above the noise of a measurement
-MAX_SLOWDOWN = 1.02  # time of a chosen form over the masked model's
-MAX_LOGIT_DIFFERENCE = 1e-3  # from the masked model; kernels add in another order
+CONFIRMING_PAIRS = 9  # the winner is timed again, because selecting the lowest time biases it
+MIN_GAIN = 0.03  # minimum time saving as a share of the dense time, above the noise of a measurement
+MAX_SLOWDOWN = 1.02  # maximum time of the selected form relative to the masked model
+MAX_LOGIT_DIFFERENCE = 1e-3  # from the masked model, since kernels sum in another order
 MASKED, SMALLER, WITH_KERNELS = "masked", "smaller", "with_kernels"
 
 Timer = Callable[[nn.Module, Tensor], float]
@@ -59,9 +59,9 @@ def forward_seconds(module: nn.Module, inputs: Tensor) -> float:
 class KernelSearch:
     """How kernels are measured."""
 
-    batch: int  # images in a forward pass
-    device: str = "cpu"  # to measure on, as torch names it
-    log: Log = lambda _: None  # receives a line per decision
+    batch: int  # images per forward pass
+    device: str = "cpu"  # the device to measure on, as torch names it
+    log: Log = lambda _: None  # receives a line for each decision
     timer: Timer = forward_seconds  # returns the seconds of one forward pass
 
 
@@ -76,7 +76,7 @@ class KernelChoice:
 
 
 class ZeroCostLinear(nn.Module):
-    """A linear layer that costs nothing: it shows how much of a model's time is spent outside sparse layers."""
+    """A stand-in for a linear layer that takes no time, to measure how long a model spends outside sparse layers."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -91,10 +91,10 @@ class ZeroCostLinear(nn.Module):
 def select_kernels(
     model: nn.Module, images: Tensor, log: Log = lambda _: None, timer: Timer = forward_seconds
 ) -> list[KernelChoice]:
-    """Time every kernel of every sparse layer at the input shape it has for `images`; the model is not changed.
+    """Choose a kernel for every sparse layer by timing all kernels at the layer's input shape for `images`.
 
-    Layers of one shape and similar densities (equal to one digit) share a measurement. Each takes the fastest kernel
-    that fits it.
+    Layers of the same shape whose densities agree to one significant digit share a measurement. Each gets the fastest
+    kernel that fits it, or stays dense. The model is not changed.
     """
     layers = dict(sparse_layers(model))
     shapes = _input_shapes(model, layers, images)
@@ -134,12 +134,12 @@ def _times_over_dense(layer: Layer, inputs: Tensor, timer: Timer) -> Iterator[tu
         if linear is None:
             continue
         module = as_layer(layer, linear)
-        timer(module, inputs)  # compiles the kernel and warms caches
+        timer(module, inputs)  # compiles the kernel and warms up the caches
         ratios = []
         for _ in range(PAIRS):
             ratios.append(timer(module, inputs) / timer(layer, inputs))
             if ratios[0] > 2:
-                break  # cannot win any more
+                break  # far too slow to be selected
         yield name, statistics.median(ratios)
 
 
@@ -147,21 +147,26 @@ def _times_over_dense(layer: Layer, inputs: Tensor, timer: Timer) -> Iterator[tu
 def select_form(
     masked: nn.Module, small: nn.Module, images: Tensor, log: Log = lambda _: None, timer: Timer = forward_seconds
 ) -> dict[str, Any]:
-    """Find the fastest form of a finished model on the device at hand, as JSON values for an export.
+    """Find the fastest form of a finished model on the device of `images`.
 
     Args:
-        masked: the model with full-size matrices, the reference.
-        small: the same model, physically smaller; not changed.
-        images: (batch, channels, height, width), on the models' device, in their precision.
+        masked: The model with full-size matrices, which is the reference.
+        small: The same model, physically smaller. It is not changed.
+        images: Batch of shape (batch, channels, height, width) on the models' device, in their precision.
+        log: Receives a line for each decision.
+        timer: Returns the seconds of one forward pass.
 
     Returns:
-        `form`: `with_kernels`, `smaller` (all layers dense), or `masked` if both are more than 2 % slower than it.
-        `layers`: the kernel of each layer that is not dense.
-        `tried`: the time of each kernel over the dense layer's.
-        `time_over_masked`: of each form, and of the chosen one measured `again`.
-        `limit_over_masked`: the time over the masked model's if sparse layers cost nothing.
-        `largest_logit_difference`: of the model with kernels.
-        `device`, `threads`, `batch`, `dtype`: the setting of the measurement.
+        JSON values for the description of an export:
+
+        * `form`: `with_kernels`, `smaller` (all layers dense), or `masked` if both are more than 2 % slower than that.
+        * `layers`: The kernel of each layer that is not dense.
+        * `tried`: The time of each kernel relative to the dense layer, by layer.
+        * `time_over_masked`: The time of each form relative to the masked model, and that of the selected form when it
+          was measured `again`.
+        * `limit_over_masked`: The time relative to the masked model if sparse layers took no time.
+        * `largest_logit_difference`: Between the models with kernels and masked; None if all layers are dense.
+        * `device`, `threads`, `batch`, `dtype`: The setting of the measurement.
     """
     choices = select_kernels(small, images, log, timer)
     layers = {choice.layer: choice.kernel for choice in choices if choice.kernel != "dense"}
@@ -173,7 +178,7 @@ def select_form(
         if difference <= MAX_LOGIT_DIFFERENCE:
             forms[WITH_KERNELS] = fast
         else:
-            log(f"kernels change logits by {difference:.2g} (allowed: {MAX_LOGIT_DIFFERENCE:g}): all layers stay dense")
+            log(f"kernels change logits by {difference:.2g} (limit: {MAX_LOGIT_DIFFERENCE:g}): all layers stay dense")
     times = {name: _time_over(masked, form, images, PAIRS, timer) for name, form in forms.items() if name != MASKED}
     form, confirmed = _fastest_confirmed(times, forms, images, log, timer)
     return {
@@ -196,12 +201,15 @@ def select_form(
 def _fastest_confirmed(
     times: Mapping[str, float], forms: Mapping[str, nn.Module], images: Tensor, log: Log, timer: Timer
 ) -> tuple[str, float]:
-    """Return the first form, fastest first, that is not slower when measured again, and that time over masked."""
+    """Measure the forms again, fastest first; return the first that is not slower than the masked model, and its time.
+
+    The time is relative to the masked model.
+    """
     for name in sorted(times, key=lambda name: times[name]):
         confirmed = _time_over(forms[MASKED], forms[name], images, CONFIRMING_PAIRS, timer)
         if confirmed <= MAX_SLOWDOWN:
             return name, confirmed
-        log(f"{name.replace('_', ' ')} takes {confirmed:.2f} of the masked model's time: rejected")
+        log(f"{name.replace('_', ' ')} takes {confirmed:.2f} times as long as the masked model: rejected")
     return MASKED, 1.0
 
 

@@ -1,6 +1,6 @@
 """Sparse kernels for the layers of a finished model: linear layers and 1x1 convolutions.
 
-Every kernel computes what the dense layer does. `repro.inference.kernel_selection` measures which is fastest.
+Every kernel computes what the dense layer computes. `repro.inference.kernel_selection` measures which is fastest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_DENSITY = 0.75  # no kernel here has beaten the dense product on a denser la
 
 
 class TrimmedLinear(nn.Module):
-    """A linear layer without its all-zero rows and columns: a smaller dense product."""
+    """A linear layer without the rows and columns that are all zero, computed as a smaller dense product."""
 
     inputs: Tensor
     outputs: Tensor
@@ -38,7 +38,7 @@ class TrimmedLinear(nn.Module):
         self.register_buffer("bias", bias_of(linear))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
+        """Map inputs of shape (..., in_features) to (..., out_features)."""
         if len(self.inputs) < self.in_features:
             inputs = inputs.index_select(-1, self.inputs)
         if len(self.outputs) == self.out_features:
@@ -48,7 +48,7 @@ class TrimmedLinear(nn.Module):
 
 
 class SparseLinear(nn.Module):
-    """A linear layer on torch's sparse product, tokens as columns: CSR, or BSR with blocks of `block` x `block`."""
+    """A linear layer that uses torch's sparse matrix product: CSR, or BSR with blocks of `block` x `block`."""
 
     weight: Tensor
     bias: Tensor
@@ -64,7 +64,7 @@ class SparseLinear(nn.Module):
         self.register_buffer("bias", bias_of(linear))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
+        """Map inputs of shape (..., in_features) to (..., out_features)."""
         columns = inputs.reshape(-1, self.in_features).t().contiguous()
         product = (self.weight @ columns).t() + self.bias
         return product.reshape(*inputs.shape[:-1], self.out_features)
@@ -78,7 +78,7 @@ class Pointwise(nn.Module):
         self.linear, self.stride = linear, stride
 
     def forward(self, images: Tensor) -> Tensor:
-        """(images, in_channels, height, width) to (images, out_channels, height / stride, width / stride)."""
+        """Map (batch, in_channels, height, width) to (batch, out_channels, height / stride, width / stride)."""
         down, across = self.stride
         if down > 1 or across > 1:
             images = images[..., ::down, ::across]
@@ -97,12 +97,12 @@ def as_linear(layer: Layer) -> nn.Linear:
 
 
 def as_layer(layer: Layer, linear: nn.Module) -> nn.Module:
-    """Return `linear`, a replacement of `as_linear(layer)`, as a replacement of `layer`."""
+    """Wrap `linear`, which replaces `as_linear(layer)`, so that it replaces `layer`."""
     return linear if isinstance(layer, nn.Linear) else Pointwise(linear, cast(tuple[int, int], layer.stride))
 
 
 def replace_layer(model: nn.Module, name: str, linear: nn.Module) -> None:
-    """Put `linear`, a replacement of `as_linear`, into the model at `name`."""
+    """Replace the layer `name` of a model, in place, by `linear`, which replaces its `as_linear`."""
     parent, _, attribute = name.rpartition(".")
     layer = cast(Layer, model.get_submodule(name))
     setattr(model.get_submodule(parent), attribute, as_layer(layer, linear))
@@ -133,7 +133,8 @@ def _packed(rows: int) -> Callable[[nn.Linear], nn.Module | None]:
     return build
 
 
-# Builders by kernel name; each returns None for a layer that the kernel does not fit. `dense` keeps the layer.
+# Builders by kernel name. Each returns None for a layer that the kernel does not fit. The kernel `dense`, which keeps
+# the layer, has no builder.
 KERNELS: dict[str, Callable[[nn.Linear], nn.Module | None]] = {
     "trimmed": _trimmed,
     "csr": lambda linear: SparseLinear(linear, None),
@@ -166,7 +167,7 @@ def _group_density(weight: Tensor, rows: int) -> float:
 
 
 def densities(weight: Tensor) -> tuple[float, ...]:
-    """Return the densities of weights, columns, rows and blocks of 16 and 32, which decide the fastest kernel."""
+    """Return the densities of weights, columns, rows, and blocks of 16 and 32, on which the fastest kernel depends."""
     nonzero = weight.ne(0)
     shares = (nonzero, nonzero.any(0), nonzero.any(1))
     return (*(float(share.float().mean()) for share in shares), block_density(weight, 16), block_density(weight, 32))
@@ -178,7 +179,7 @@ def density(layer: Layer) -> float:
 
 
 def sparse_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
-    """Yield name and layer of every linear layer and 1x1 convolution that is sparse enough for a kernel to pay off."""
+    """Yield name and module of every linear layer and 1x1 convolution that is sparse enough for a kernel to pay off."""
     for name, module in model.named_modules():
         if (isinstance(module, nn.Linear) or _is_pointwise(module)) and density(module) <= MAX_DENSITY:
             yield name, module
@@ -209,5 +210,5 @@ def apply_kernels(model: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
 
 
 def bias_of(linear: nn.Linear) -> Tensor:
-    """Return a copy of the bias, zeros without one."""
+    """Return a copy of the bias, or zeros if there is none."""
     return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()

@@ -1,11 +1,12 @@
-"""A linear layer that multiplies only its nonzero weights, on a CPU: unstructured, or in groups of four rows.
+"""A linear layer on the CPU that multiplies only nonzero weights: unstructured, or in groups of four rows.
 
-Tokens are processed in tiles. A tile is transposed into a buffer of (inputs, tokens), so that each weight multiplies
-consecutive numbers and vector instructions need no gather. Every loaded row of outputs accumulates eight weights (or
-four weights of four rows each, for masks made of blocks), which makes arithmetic the bottleneck instead of the cache.
-Off-the-shelf sparse products lose their time there: benchmarks/results/sparse_inference.md.
+Tokens are processed in tiles. A tile is transposed into a buffer of shape (inputs, tokens), so that each weight
+multiplies consecutive numbers and vector instructions need no gather. Each time a row of outputs is loaded, it
+accumulates the products of eight weights (or of four weights in each of four rows, for masks made of blocks). That
+makes arithmetic the bottleneck instead of the cache, which limits off-the-shelf sparse products: see
+benchmarks/results/sparse_inference.md.
 
-numba compiles the loops at first use (extra `kernels`) and caches them on disk.
+numba (extra `kernels`) compiles the loops on first use and caches them on disk.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 
-TILE = 128  # tokens
-_ROWS = 16  # outputs written back together: one cache line per token
+TILE = 128  # tokens per tile
+_ROWS = 16  # outputs that are written back together: 16 float32 are one cache line per token
 F32: TypeAlias = NDArray[np.float32]
 I32: TypeAlias = NDArray[np.int32]
 
@@ -117,10 +118,10 @@ def _rows_of_four(starts: I32, columns: I32, values: F32, bias: F32, x: F32, y: 
 
 
 class PackedLinear(nn.Module):
-    """The nonzero weights of a linear layer, packed by groups of `rows` outputs, for float32 inference on a CPU.
+    """The nonzero weights of a linear layer, packed in groups of `rows` outputs, for float32 inference on a CPU.
 
-    `rows` is 1, or 4 for masks made of blocks: an input is stored for all four outputs of a group or for none. Raises
-    `ValueError` for another number, or one that does not divide the outputs.
+    `rows` is 1, or 4 for masks made of blocks: then the weights of an input are stored for all four outputs of a group
+    or for none. Raises `ValueError` for another number, or if it does not divide the number of outputs.
     """
 
     starts: Tensor
@@ -131,7 +132,7 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, rows: int) -> None:
         super().__init__()
         if rows not in (1, 4) or linear.out_features % rows:
-            raise ValueError(f"groups of {rows} rows of {linear.out_features}: must be 1, or 4 where 4 divides them")
+            raise ValueError(f"rows={rows} for {linear.out_features} outputs: must be 1, or 4 if 4 divides the outputs")
         self.in_features, self.out_features, self.rows = linear.in_features, linear.out_features, rows
         weight = linear.weight.detach().float().cpu().view(-1, rows, linear.in_features)
         active = (weight != 0).any(1)
@@ -143,7 +144,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", bias.detach().clone().float().cpu())
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features), both float32 on the CPU, without a gradient.
+        """Map (..., in_features) to (..., out_features), both float32 on the CPU, without a gradient.
 
         Raises `UserError` for another dtype or device.
         """
@@ -162,6 +163,6 @@ class PackedLinear(nn.Module):
         kernel = _rows_of_one if self.rows == 1 else _rows_of_four
         packed = (self.starts.numpy(), self.columns.numpy(), self.values.numpy(), self.bias.numpy())
         kernel(*packed, x.numpy(), y.numpy(), ins, outs)
-        if torch.get_num_threads() != torch_threads:  # numba starts with all cores and shares OpenMP with torch
+        if torch.get_num_threads() != torch_threads:  # numba shares OpenMP with torch, and starts it with all cores
             torch.set_num_threads(torch_threads)
         return y.view(*inputs.shape[:-1], self.out_features)

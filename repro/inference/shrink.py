@@ -1,7 +1,7 @@
 """Physical removal of heads and neurons whose weights are zero.
 
-The choice depends on the weights only, so it works for any method that produced the zeros. Trainers that mask weights
-but not biases leave heads and neurons whose output is a constant: it is added to the bias of the layer that reads it.
+The selection depends only on the weights, so it does not matter which method produced the zeros. A method that masks
+weights but not biases leaves heads and neurons with a constant output, which is added to the bias of the next layer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 
-ALIGNMENT = 16  # neurons; widths that matrix products handle without a remainder
-MAX_PADDING = 0.02  # share of neurons that alignment may add
+ALIGNMENT = 16  # neurons; matrix products handle multiples of this width without a remainder
+MAX_PADDING = 0.02  # maximum share of neurons that alignment may add
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Number of heads and of neurons in each block."""
+    """The number of attention heads and of MLP neurons in each block."""
 
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
@@ -41,10 +41,10 @@ def block_sizes(model: nn.Module) -> Sizes:
 def shrink(model: nn.Module) -> Sizes:
     """Remove, in place, the heads and neurons whose output does not depend on the input; return the new sizes.
 
-    What a head adds to a token is constant if its rows of the value projection are zero, because the weights of its
-    attention sum to one, or if its columns of proj are zero. The same holds for a neuron with its row of fc1 or its
-    column of fc2. The constants are folded into the biases of proj and fc2. At least one head and neuron stay in a
-    block, so that timm's classes still apply.
+    A head adds a constant to each token if its rows of the value projection are zero, because its attention weights sum
+    to one, or if its columns of `proj` are zero. Likewise, a neuron adds a constant if its row of `fc1` or its column
+    of `fc2` is zero. The constants are folded into the biases of `proj` and `fc2`. Each block keeps at least one head
+    and one neuron, so that timm's classes still apply.
     """
     for block in blocks_of(model):
         heads, neurons = _at_least_one(active_heads(block.attn)), _at_least_one(active_neurons(block.mlp))
@@ -59,7 +59,10 @@ def shrink(model: nn.Module) -> Sizes:
 
 @torch.no_grad()
 def resize(model: nn.Module, sizes: Sizes) -> None:
-    """Cut blocks to their first heads and neurons, in place. Raises `UserError` if the model has fewer."""
+    """Keep only the first heads and neurons of each block, in place.
+
+    Raises `UserError` if the model has fewer, or another number of blocks.
+    """
     blocks = blocks_of(model)
     if len(blocks) != len(sizes.heads) or len(blocks) != len(sizes.neurons):
         raise UserError(f"sizes of {len(sizes.heads)} blocks for a model of {len(blocks)}")
@@ -74,7 +77,7 @@ def resize(model: nn.Module, sizes: Sizes) -> None:
 def align(model: nn.Module) -> nn.Module:
     """Pad each block with zero neurons to a multiple of 16, in place; return the model. Logits do not change.
 
-    Matrix products of an odd width are slower than those of the next round one: 921 neurons of DeiT-Small take a tenth
+    A matrix product of an odd width is slower than one of the next multiple: in DeiT-Small, 921 neurons take 10 %
     longer than 928. A block that would grow by more than 2 %, as in small models, is not padded.
     """
     for block in blocks_of(model):
@@ -87,7 +90,7 @@ def align(model: nn.Module) -> nn.Module:
 
 
 def active_heads(attention: Any) -> Tensor:
-    """Return the indices of the heads whose output depends on the input, int64, possibly empty."""
+    """Return the indices (int64, possibly empty) of the heads whose output depends on the input."""
     heads, width = attention.num_heads, attention.head_dim
     values = attention.qkv.weight[2 * heads * width :].view(heads, -1).any(1)
     if attention.qkv.bias is not None and not _folds(attention):
@@ -97,7 +100,7 @@ def active_heads(attention: Any) -> Tensor:
 
 
 def active_neurons(mlp: Any) -> Tensor:
-    """Return the indices of the neurons whose output depends on the input, int64, possibly empty."""
+    """Return the indices (int64, possibly empty) of the neurons whose output depends on the input."""
     active = mlp.fc1.weight.any(1)
     if mlp.fc1.bias is not None and not _folds(mlp):
         active |= mlp.fc1.bias != 0
@@ -105,7 +108,7 @@ def active_neurons(mlp: Any) -> Tensor:
 
 
 def _folds(part: Any) -> bool:
-    """Whether constants pass unchanged to a bias behind them: not through a norm, or a mixture of tokens."""
+    """Return whether constants can be folded into the next layer's bias: no norm and no mixing of tokens in between."""
     if not isinstance(part, Attention | Mlp) or not isinstance(part.norm, nn.Identity):
         return False
     reader = part.proj if isinstance(part, Attention) else part.fc2
@@ -124,7 +127,7 @@ def _fold_neurons(mlp: Any, kept: Tensor) -> None:
 
 
 def _without(values: Tensor, kept: Tensor) -> Tensor:
-    """Return a copy with zeros in the places that are kept, which are no constants."""
+    """Return a copy of the constants with zeros for the heads or neurons that are kept."""
     return values.index_fill(0, kept.to(values.device), 0.0)
 
 
@@ -133,7 +136,7 @@ def _fold(reader: nn.Linear, constant: Tensor) -> None:
 
 
 def blocks_of(model: nn.Module) -> Sequence[Any]:
-    """Return the blocks of a timm vision transformer; none of another model."""
+    """Return the blocks of a timm vision transformer; an empty list for another model."""
     return [block for block in getattr(model, "blocks", ()) if hasattr(block, "mlp")]
 
 

@@ -129,7 +129,7 @@ def test_a_new_export_removes_the_graph_of_an_earlier_one(tmp_path: Path) -> Non
 def test_an_unknown_or_missing_format_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     config, weights = config_and_weights("dense")
     model = masked_model(config, weights)
-    with pytest.raises(UserError, match="--format tflite: valid: onnx, torch"):
+    with pytest.raises(UserError, match="--format tflite: no such format; valid: onnx, torch"):
         build_graph(model, config.model, "tflite", ORIGIN)
     find = importlib.util.find_spec
     monkeypatch.setattr(
