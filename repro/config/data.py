@@ -29,7 +29,8 @@ class Data(Section):
     limit_train: PositiveInt | None
     limit_test: PositiveInt | None
     workers: NonNegativeInt
-    # How training images are decoded: by PIL, as timm does, or by a faster equivalent (`repro.data.fast_transform`).
+    # How training images are decoded and augmented: as timm does, or with the same random draws in less time
+    # (`repro.data.fast_transform`).
     decoder: Literal["pil", "fast"] = "pil"
     # Whether to download the published files if they are missing. Only some data sets have a known address.
     download: bool = Field(default=False, exclude_if=lambda value: not value)

@@ -85,8 +85,8 @@ class Method(Section):
     """A method: its nominal sparsities, its parts, and where its weights come from."""
 
     name: str
-    sparsity: float = Field(ge=0, lt=1)  # nominal fraction of weights that are zero
-    data_sparsity: float = Field(ge=0, lt=1)  # nominal fraction of tokens or of their computation that is saved
+    sparsity: float = Field(ge=0, lt=1)  # nominal sparsity of the weights, as a fraction
+    data_sparsity: float = Field(ge=0, lt=1)  # nominal sparsity of the tokens, as a fraction
     # The method of the run whose weights it starts from, `<table>/<method>` for another table, or `PRETRAINED`.
     starts_from: str | None = None
     finetune: Finetune | StagedFinetune | None = None
