@@ -1,4 +1,4 @@
-"""Decoding every file of a data set, to find those that cannot be read before a run meets them. No torch."""
+"""Decodes every file of a data set, to find unreadable files before a run does. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from repro.data.listing import list_images, list_videos
 from repro.data.shards import Shards
 from repro.errors import UserError
 
-_CHUNK = 4096  # images handed to the threads at once: a million futures would take a gigabyte
+_CHUNK = 4096  # images submitted to the threads at once; a million futures would need a gigabyte
 
 
 def check_files(data: Data, model: Geometry, report: Callable[[int, int], None]) -> tuple[int, list[str]]:
-    """Decode every file of both splits, in parallel; return their number, and a line for each unreadable one.
+    """Decode every file of both splits in parallel; return their number, and a line for each unreadable file.
 
-    `report` is called with the number of files decoded and of all. Videos are inspected as a training does, which
-    keeps the results. Raises `UserError` if the files cannot be listed.
+    `report` is called with the number of files decoded so far and in total. Videos are inspected as a training inspects
+    them, so a later training uses the cached results. Generated data have no files. Raises `UserError` if the files
+    cannot be listed.
     """
     if data.name in GENERATED:
         return 0, []
@@ -57,12 +58,12 @@ def check_files(data: Data, model: Geometry, report: Callable[[int, int], None])
 
 
 def _report_part(report: Callable[[int, int], None], end: int, total: int, done: int, count: int) -> None:
-    """Report that `done` of the `count` files that end with number `end` of `total` are inspected."""
+    """Report that `done` files of a part are inspected, which has `count` files and ends at file `end` of `total`."""
     report(end - count + done, total)
 
 
 def _fault(files: FolderFiles | Shards, row: int) -> str:
-    """Why an image cannot be read; empty if it can."""
+    """Return why an image cannot be read; empty if it can."""
     try:
         decode(files.read(row), files.name(row))
     except UserError as error:

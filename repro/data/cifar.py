@@ -36,12 +36,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images in memory, uint8 (images, height, width, 3), transformed when they are indexed."""
+    """Images in memory, uint8 (images, height, width, 3), which are transformed when they are indexed."""
 
     pixels: Pixels
     labels: Tensor
-    transform: Callable[[Image.Image], Any]  # of an RGB image
-    is_random: bool  # whether the transform draws from the global generators
+    transform: Callable[[Image.Image], Any]  # takes an RGB image
+    is_random: bool  # whether the transform draws from the global random generators
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,8 +56,8 @@ class ArrayImages:
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     """Load the published splits, with the recipe's augmentation on the training images.
 
-    Training images are padded by 4 pixels and cropped, as is usual for CIFAR and as DeiT's code does for images of up
-    to 32 pixels, instead of being cropped and resized. Raises `UserError` for another image size, other channels, and
+    Training images are padded by 4 pixels and cropped instead of being cropped and resized, as is usual for CIFAR, and
+    as DeiT's code does for images of up to 32 pixels. Raises `UserError` for another image size, other channels, and
     archives that are missing or not the published ones.
     """
     if model.image_size != IMAGE_SIZE:
@@ -79,7 +79,10 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
 
 
 def read_archive(data: Data, *, is_training: bool) -> CIFAR10:
-    """Read a split of the archive, which `data.download` fetches. Raises `UserError` if it is not the published one."""
+    """Read a split of the archive, and download it if `data.download` is set.
+
+    Raises `UserError` if the archive cannot be downloaded or is not the published one.
+    """
     root, archive = find_data(data), ARCHIVES[data.name]
     assert root is not None
     try:
@@ -89,7 +92,7 @@ def read_archive(data: Data, *, is_training: bool) -> CIFAR10:
         raise UserError(
             f"{archive.address}{archive.file}: cannot be fetched ({error.reason}); put it into data.root={root}"
         ) from None
-    except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:  # another md5, cut off, no access
+    except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:  # wrong MD5, truncated, or no access
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"data.root={root}: {archive.file} and {archive.folder}/ in it are not what is published at "
@@ -100,12 +103,15 @@ def read_archive(data: Data, *, is_training: bool) -> CIFAR10:
 def _read(root: Path, archive: Archive, published: type[CIFAR10], *, is_training: bool, is_fetched: bool) -> CIFAR10:
     is_packed = not (root / archive.folder).is_dir()
     if is_packed and not is_fetched and not check_integrity(str(root / archive.file), published.tgz_md5):
-        raise RuntimeError("the archive has another md5")  # torchvision would fetch it again
+        raise RuntimeError("the archive has another md5")  # otherwise torchvision would download it
     return published(root, train=is_training, download=is_packed or is_fetched)
 
 
 def _only_one_unpacks(root: Path, archive: Archive, *, is_fetched: bool) -> AbstractContextManager[object]:
-    """A lock: runs that start together would unpack into one folder. A folder without write access needs none."""
+    """Return a lock, so that runs that start together do not unpack into one folder at the same time.
+
+    Nothing can be unpacked into a folder that is not writable, so it needs no lock.
+    """
     if is_fetched:
         root.mkdir(parents=True, exist_ok=True)
     return FileLock(root / f".{archive.folder}.lock") if os.access(root, os.W_OK) else nullcontext()

@@ -1,4 +1,4 @@
-"""Clips of videos: which frames, and which square of them, a model sees."""
+"""Clips of videos: which frames a model sees, and which square of them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Kind = Literal["training", "clip1", "video1"]
 
 
 def clip_frames(total: int, frames: int, step: int, start: float) -> list[int]:
-    """Return the numbers of a clip's `frames` frames, `step` apart, in a video of `total`.
+    """Return the frame numbers of a clip of `frames` frames, `step` apart, in a video of `total` frames.
 
-    `start` in [0, 1) is the position of the clip in the video. In a video that is shorter than the clip, the frames are
-    spread evenly from the first to the last.
+    `start` in [0, 1) is the position of the clip in the video. If the video is shorter than the clip, the frames are
+    spread evenly from its first to its last frame.
     """
     span = (frames - 1) * step
     if span >= total:
@@ -36,7 +36,10 @@ def clip_frames(total: int, frames: int, step: int, start: float) -> list[int]:
 
 
 def resized(frames: Tensor, short_side: int) -> Tensor:
-    """Resize frames, uint8 (n, height, width, 3), to a shorter side: float32 (n, 3, height, width) in [0, 1]."""
+    """Resize frames so that their shorter side has `short_side` pixels.
+
+    Frames are uint8 (n, height, width, 3); the result is float32 (n, 3, height, width) in [0, 1].
+    """
     images = frames.permute(0, 3, 1, 2).float() / 255
     height, width = images.shape[2:]
     if min(height, width) == short_side:
@@ -47,7 +50,7 @@ def resized(frames: Tensor, short_side: int) -> Tensor:
 
 
 def three_crops(images: Tensor, size: int) -> list[Tensor]:
-    """Return three squares along the longer side, first, centre and last, of images whose shorter side is `size`."""
+    """Return the first, central and last square along the longer side of images whose shorter side is `size`."""
     height, width = images.shape[2:]
     free_y, free_x = height - size, width - size
     return [images[:, :, y : y + size, x : x + size] for y, x in ((0, 0), (free_y // 2, free_x // 2), (free_y, free_x))]
@@ -55,10 +58,11 @@ def three_crops(images: Tensor, size: int) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Videos as clips, decoded when they are indexed.
+    """One clip of each video, decoded when it is indexed.
 
-    `kind`: `training` has random frames, crop and flip; `clip1` is the middle of the video and of its frames; `video1`
-    has the same frames in three crops, (3, frames, channels, height, width).
+    An item is a normalised float32 clip of shape (frames, channels, height, width) and its class. The kind `training`
+    takes a random position, crop and flip. `clip1` takes the middle of the video and the central square. `video1` takes
+    the same frames in three crops, (3, frames, channels, height, width).
     """
 
     files: FolderFiles
@@ -69,8 +73,8 @@ class Clips:
     mean: Tensor
     std: Tensor
     kind: Kind
-    unreadable: UnreadableFiles  # since the videos were listed; the next one of the class replaces each
-    positions: Tensor  # of the videos in `unreadable`, int64 (videos,)
+    unreadable: UnreadableFiles  # videos that became unreadable; others of their class replace them
+    positions: Tensor  # the positions of the videos in `unreadable`, int64 (videos,)
 
     @classmethod
     def of(cls, videos: Videos, class_names: Sequence[str], data: Data, shape: TimeSformer) -> Clips:
@@ -93,12 +97,12 @@ class Clips:
         )
 
     def as_kind(self, kind: Kind) -> Clips:
-        """Return other clips of the same videos."""
+        """Return clips of another kind of the same videos."""
         return replace(self, kind=kind)
 
     @property
     def is_random(self) -> bool:
-        """Whether clips are drawn from torch's global generator."""
+        """Whether clips are drawn with torch's global random generator."""
         return self.kind == "training"
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Decoding image files with Pillow."""
+"""Decodes image files with Pillow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from PIL.ImageFile import ImageFile
 from repro.errors import UnreadableError, UserError
 from repro.interruption import Interrupted
 
-_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # whose 16-bit images may have Pillow's mode I, of 32 bits
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # Pillow may open 16-bit images of these formats in mode I, which has 32 bits
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image file in its own mode; 16-bit grey is scaled to 8 bits.
+    """Decode an image file without converting its mode, except that 16-bit grey is scaled to 8 bits.
 
-    Raises `UnreadableError`, with `name`, if it cannot be decoded, and `UserError` for 32-bit pixels, whose range is
-    unknown. (Pillow converts both to RGB by clipping at 255, so they would become white or black.)
+    Pillow would convert 16-bit and 32-bit pixels to RGB by clipping at 255, so that images become white or black.
+    `name` is part of error messages. Raises `UnreadableError` if the file cannot be decoded, and `UserError` for 32-bit
+    pixels, whose range is unknown.
     """
     try:
         with Image.open(io.BytesIO(data)) as file:
@@ -26,7 +27,7 @@ def decode(data: bytes, name: str) -> Image.Image:
             image = _sixteen_to_eight_bits(file)
     except Interrupted:
         raise
-    except Exception as error:  # Pillow's decoders raise errors of nearly every type for damaged files
+    except Exception as error:  # Pillow's decoders raise exceptions of nearly every class for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = "no image format" if data else "the file is empty"

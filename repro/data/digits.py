@@ -22,7 +22,10 @@ WHITE = 16  # the largest pixel value
 
 
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
-    """Load 1,437 training and 360 test images, a stratified split. Raises `UserError` if the model takes others."""
+    """Load 1,437 training and 360 test images, a class-stratified split.
+
+    Raises `UserError` for another image size, other channels, or a recipe with augmentation.
+    """
     if model.image_size != IMAGE_SIZE:
         raise UserError(f"model.image_size={model.image_size}: data=digits is 8x8; set model.image_size=8")
     check_channels(data, model, channels=1)
@@ -40,7 +43,7 @@ def raw_splits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
     """Return training and test pixels, uint8 in [0, 16] of shape (images, 8, 8), with labels, int64 (images,)."""
     digits = load_digits()
     pixels, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
-    # The split is part of the data: it must not depend on the run's seed.
+    # The split belongs to the data set, so it must not depend on the seed of the run.
     train, test = train_test_split(np.arange(len(labels)), test_size=TEST_IMAGES, random_state=0, stratify=labels)
     return (pixels[train], labels[train]), (pixels[test], labels[test])
 

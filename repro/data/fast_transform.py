@@ -1,7 +1,7 @@
-"""timm's training transform, computed in bytes: the same random draws, in less time.
+"""timm's training transform in uint8: the same random draws, in less time.
 
-Only the crop leaves Pillow's image, torch resizes it with its vectorised kernel for bytes, and no pixel becomes a float
-before the batch is on its device.
+Only the crop is taken out of Pillow's image, torch's vectorised uint8 kernel resizes it, and pixels are converted to
+floats only when the batch is on its device.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.nn import functional
 
 from repro.data.uint8_batch import ErasedBox, Normalisation, Uint8Image
 
-_TORCH_MODES = {"BILINEAR": "bilinear", "BICUBIC": "bicubic"}  # by Pillow's name
+_TORCH_MODES = {"BILINEAR": "bilinear", "BICUBIC": "bicubic"}  # torch's names by Pillow's
 
 
 @dataclass(frozen=True, eq=False)
 class FastTransform:
-    """timm's training transform with the same draws in the same order; pixels differ as far as resampling does.
+    """timm's training transform, with the same random draws in the same order. Pixels differ only by the resampling.
 
-    `crop`, `augmentations` and `erasing` are timm's own; an augmentation takes and returns an RGB image. Everything
-    random comes from the global generators of Python, NumPy and torch, as in timm's transform.
+    `crop`, `augmentations` and `erasing` are timm's own. An augmentation takes and returns an RGB image. All random
+    numbers come from the global generators of Python, NumPy and torch, as in timm's transform.
     """
 
     crop: RandomResizedCropAndInterpolation
@@ -37,29 +37,29 @@ class FastTransform:
     normalisation: Normalisation
 
     def __call__(self, image: Image.Image) -> Uint8Image:
-        """Augment an image of any mode."""
+        """Augment an image of any mode, without normalising and erasing it."""
         image = Image.fromarray(self.random_crop(image).numpy())
         for augment in self.augmentations:
             image = augment(image)
         return self.random_erase(torch.from_numpy(np.array(image)))
 
     def random_crop(self, image: Image.Image) -> Tensor:
-        """Take the random resized crop of an image of any mode: RGB, uint8 (height, width, 3)."""
+        """Return a random resized crop of an image of any mode, as RGB, uint8 (height, width, 3)."""
         top, left, height, width = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
         interpolation = self.crop.interpolation
         if isinstance(interpolation, tuple | list):
             interpolation = random.choice(interpolation)
-        # Cropped before it is resized, as in timm: no pixel outside the crop contributes. And before its mode is
-        # converted, because the rest of the image need not be.
+        # As in timm, the image is cropped before it is resized, so that no pixel outside the crop contributes. Cropping
+        # before the mode is converted saves the conversion of the rest.
         part = image.crop((left, top, left + width, top + height))
         pixels = torch.from_numpy(np.array(part if part.mode == "RGB" else part.convert("RGB")))
-        # A batch of one with its channels last is returned with its channels last.
+        # `interpolate` keeps the memory format of a channels-last batch, so the permutation back is free.
         batch = pixels.view(1, *pixels.shape).permute(0, 3, 1, 2)
         resized = functional.interpolate(batch, self.crop.size, mode=_TORCH_MODES[interpolation.name], antialias=True)
         return resized[0].permute(1, 2, 0).contiguous()
 
     def random_erase(self, pixels: Tensor) -> Uint8Image:
-        """Draw what random erasing does to an image, uint8 (height, width, 3)."""
+        """Draw which boxes random erasing replaces in an image, uint8 (height, width, 3)."""
         height, width, channels = pixels.shape
         recorder = _BoxRecorder((channels, height, width))
         if self.erasing is not None:
@@ -68,7 +68,7 @@ class FastTransform:
 
 
 class _BoxRecorder:
-    """Takes the place of a normalised image in timm's random erasing, and records what is written into it."""
+    """A stand-in for a normalised image in timm's random erasing, which records what is written into it."""
 
     dtype = torch.float32
 

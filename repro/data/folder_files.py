@@ -1,4 +1,4 @@
-"""Files in a folder, by their positions. No torch: `repro shards` reads as a training does."""
+"""Files in a folder, read by position. This module does not import torch, because `repro shards` uses it too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from repro.errors import UnreadableError
 
 @dataclass(frozen=True, eq=False)
 class FolderFiles:
-    """Files in a folder; `names` are relative to it, or absolute."""
+    """Files in a folder. `names` are relative to the folder, or absolute."""
 
     folder: Path
-    names: NDArray[np.bytes_]  # a list of strings would be copied into every worker, one reference count at a time
+    names: NDArray[np.bytes_]  # not a list: reference counts would copy its memory into every forked worker
 
     @classmethod
     def of(cls, folder: Path, names: Iterable[str]) -> FolderFiles:
@@ -30,7 +30,7 @@ class FolderFiles:
         return os.path.join(self.folder, os.fsdecode(self.names[index]))
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of a file. Raise `UnreadableError` if it cannot be read."""
+        """Return the bytes of a file. Raises `UnreadableError` if it cannot be read."""
         try:
             with open(self.name(index), "rb") as stream:
                 return stream.read()

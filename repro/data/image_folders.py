@@ -1,4 +1,4 @@
-"""`imagenet` and `imagefolder`: images in class folders, in Kaggle's download of ImageNet, or in shards of either."""
+"""The data sets `imagenet` and `imagefolder`: class folders, Kaggle's download of ImageNet, or shards of either."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class ImageFiles:
 
     files: FolderFiles | Shards
     labels: Tensor  # the class of each image, int64 (images,)
-    transform: Transform  # makes an item of a decoded image, in its own mode
-    is_random: bool  # whether the transform draws from the global generators
-    unreadable: UnreadableFiles  # the next image of the class replaces each
-    positions: Tensor  # of the images in `unreadable`, int64 (images,)
+    transform: Transform  # takes a decoded image of any mode
+    is_random: bool  # whether the transform draws from the global random generators
+    unreadable: UnreadableFiles  # images that became unreadable; others of their class replace them
+    positions: Tensor  # the positions of the images in `unreadable`, int64 (images,)
 
     @classmethod
     def of(cls, listing: Listing, class_names: Sequence[str], transform: Transform, is_random: bool) -> ImageFiles:
@@ -65,9 +65,9 @@ class ImageFiles:
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     """Load the training images with the recipe's augmentation, and the validation images as test images.
 
-    Class indices are those of the sorted class names. For `imagenet` these are timm's ImageNet-1k wnids: all 1,000 for
-    a model of 1,000 classes, any of them for a smaller one. Raises `UserError` for a missing folder, a class without
-    images, or classes that differ between the splits.
+    Class indices follow the sorted class names. For `imagenet`, these have to be timm's ImageNet-1k wnids: all 1,000
+    for a model of 1,000 classes, any subset for a smaller model. Raises `UserError` for a missing folder, a class
+    without images, or classes that differ between the splits.
     """
     check_channels(data, model, channels=3)
     train, test = list_images(find_split(data, "train")), list_images(find_split(data, "test"))
@@ -92,9 +92,10 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
 
 
 def load_validation(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
-    """Load the validation images alone: `train/` may be missing, and only its class folders are listed.
+    """Load only the validation images. `train/` may be missing; otherwise it only gives the classes.
 
-    Raises `UserError` for classes other than those in `train/` or, without it, of ImageNet.
+    Raises `UserError` if the classes differ from those in `train/` or, for `imagenet` without `train/`, from those of
+    ImageNet.
     """
     check_channels(data, model, channels=3)
     test = list_images(find_split(data, "test"))
@@ -122,14 +123,14 @@ def load_validation(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
 
 
 def _training_classes(folder: Path) -> list[str] | None:
-    """The names of the class folders in `train/`, or of the classes in its shards; None without either."""
+    """Return the names of the class folders in `train/`, or of the classes in its shards; None without the folder."""
     if classes := class_folders(folder):
         return classes
     return list_images(image_split(folder)).class_names() if folder.is_dir() else None
 
 
 def _check_wnids(listing: Listing, is_complete: bool) -> None:
-    # Both lists are sorted, so equal sets mean equal indices: those of every published ImageNet-1k checkpoint.
+    # Both lists are sorted, so equal sets give the same class indices as every published ImageNet-1k checkpoint.
     wnids = ImageNetInfo().label_names()
     missing = set(wnids) - set(listing.classes) if is_complete else set()
     extra = set(listing.classes) - set(wnids)
@@ -142,7 +143,7 @@ def _check_wnids(listing: Listing, is_complete: bool) -> None:
 
 
 def _check_test_classes(test: Listing, classes: Sequence[str], expected: str) -> None:
-    """Raise `UserError` unless the test images have the classes `classes`, or some of them in Kaggle's flat folder."""
+    """Raise `UserError` unless the test images have exactly these classes, or some of them in Kaggle's flat folder."""
     missing, extra = set(classes) - set(test.classes), set(test.classes) - set(classes)
     if test.table is None and (missing or extra):
         raise UserError(f"{test.folder}: its classes are not {expected}; {_differences(missing, extra)}")

@@ -1,4 +1,4 @@
-"""Images in memory, and what such data sets share."""
+"""Images in memory, and functions that such data sets share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImagesInMemory:
 
     images: Tensor
     labels: Tensor
-    masks: Tensor | None = None  # bool (images, height, width): the pixels of the object, if they are known
+    masks: Tensor | None = None  # the pixels of the object, bool (images, height, width); None if unknown
     is_random: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ def check_not_augmented(data: Data, recipe: Recipe) -> None:
 
 
 def array_digest(*arrays: NDArray[Any]) -> str:
-    """Return 16 hex digits of the arrays' bytes."""
+    """Return a digest of the arrays' bytes, 16 hex digits."""
     digest = blake2b(digest_size=8)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,4 @@
-"""Kinetics-400, and other labelled videos in class folders or csv files."""
+"""Kinetics-400, and other labelled videos in class folders or CSV files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from repro.errors import UserError, first_few
 
 
 def load(data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = None) -> Splits:
-    """Load random training clips, and the validation videos as test clips: clip-1, and video-1 in `views`.
+    """Load random training clips, and the validation videos as test clips.
 
-    Videos that cannot be decoded, or have fewer frames than a clip, are left out and named in `skipped`. A video that
-    becomes unreadable later is replaced by another one of its class. `fingerprint` is given if their content is known
-    better than by listing them. Raises `UserError` for another layout (see `list_videos`), or a recipe with
-    augmentation beyond the random clip.
+    Test clips are of the kind `clip1`; `views` has those of the kind `video1` (see `Clips`). Videos that cannot be
+    decoded or have fewer frames than a clip are left out and named in `skipped`. A video that becomes unreadable later
+    is replaced by another video of its class. `fingerprint` replaces the fingerprint of names and lengths if the
+    content of the videos is known. Raises `UserError` for another layout (see `list_videos`), or a recipe with
+    augmentation in addition to the random clip.
     """
     assert isinstance(model, TimeSformer)
     check_channels(data, model, channels=3)
@@ -56,8 +57,8 @@ def _splits(train: Videos, test: Videos, data: Data, model: TimeSformer, fingerp
 
 
 def _class_names(train: Videos, test: Videos) -> Sequence[str]:
-    """All classes, in order. Raises `UserError` if the test videos have a class that the training videos have not."""
-    # Numbers, which csv files have for classes, by value, names alphabetically.
+    """Return all classes in order. Raises `UserError` if the test videos have a class without a training video."""
+    # CSV files may number the classes. Numbers are sorted by value, names alphabetically.
     classes = sorted(set(train.classes), key=lambda name: (int(name), "") if name.isdecimal() else (-1, name))
     if extra := sorted(set(test.classes) - set(classes)):
         raise UserError(f"{test.folder}: classes without a training video: {first_few(extra)}")

@@ -1,6 +1,7 @@
 """The folder layouts of `data.root`: which entries are data, and where the files of each split are.
 
-Folders are listed, no file is opened, and torch is not imported, so that `repro doctor` and a launch can check a root.
+This module only lists folders. It opens no file and does not import torch, so that `repro doctor` and a launch can
+check a data folder quickly.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from repro.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
-# Folders and files that operating systems, file servers and notebooks add, besides hidden ones.
+# Files and folders that operating systems, file servers and archivers add, in addition to hidden ones.
 _NOT_DATA = {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found", "Thumbs.db"}
 SHARDS, TARS = ".zip", (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -26,17 +27,17 @@ KAGGLE_LABELS = "LOC_val_solution.csv"
 GENERATED = ("digits", "shapes", "shapes_video")
 VIDEOS = ("kinetics400", "shapes_video")
 _VALIDATION = ("val", "validation")
-_VIDEO_VALIDATION = (*_VALIDATION, "validate")  # Kinetics' own csv file is named validate.csv
+_VIDEO_VALIDATION = (*_VALIDATION, "validate")  # the CSV file that Kinetics publishes is named validate.csv
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A data set that is published as one file: its name, the folder in it, where it is, and the number of classes."""
+    """A data set that is published as one file."""
 
     file: str
-    folder: str
-    address: str
-    classes: int
+    folder: str  # the folder in the archive
+    address: str  # the URL of the folder with the file
+    classes: int  # number of classes
 
 
 ARCHIVES = {
@@ -49,13 +50,16 @@ ARCHIVES = {
 class Split:
     """Where the files of a split are."""
 
-    folder: Path  # that file names are relative to
-    table: Path | None = None  # the csv file that gives each file its class; None where class folders do
+    folder: Path  # the folder to which file names are relative
+    table: Path | None = None  # the CSV file with the class of each file; None if class folders give the classes
     is_packed: bool = False  # whether the files are in shards
 
 
 def find_data(data: Data) -> Path | None:
-    """The folder that holds the splits of `data`, if they need one. Raises `UserError` if loading them would."""
+    """Return the folder that holds the splits of a data set; None if it is generated.
+
+    Raises `UserError` if the folder, one of its splits or its archive is missing or has another layout.
+    """
     if data.name in GENERATED:
         return None
     if data.name in ARCHIVES:
@@ -77,7 +81,7 @@ def _find_archive(data: Data) -> Path:
 
 
 def find_split(data: Data, split: str) -> Split:
-    """The files of a split of `data`, `train` or `test`. Raises `UserError` if it is missing or in another layout."""
+    """Find the files of a split, `train` or `test`. Raises `UserError` if it is missing or has another layout."""
     folder = _splits_folder(data)
     if data.name in VIDEOS:
         return _video_split(folder, "train" if split == "train" else _video_validation(folder))
@@ -87,7 +91,7 @@ def find_split(data: Data, split: str) -> Split:
 
 
 def image_split(folder: Path, may_be_flat: bool = False) -> Split:
-    """Find the images of one split: class folders, shards, or one flat folder with labels in Kaggle's csv file.
+    """Find the images of one split: class folders, shards or, if `may_be_flat`, one folder with Kaggle's CSV of labels.
 
     Raises `UserError` if `folder` is missing or holds none of these.
     """
@@ -115,7 +119,7 @@ def imagenet_folder(root: Path) -> Path:
 
 
 def validation_folder(root: Path) -> Path:
-    """Return `root/val` or `root/validation`; raise `UserError` if neither exists."""
+    """Return `root/val` or `root/validation`. Raises `UserError` if neither exists."""
     for name in _VALIDATION:
         if (root / name).is_dir():
             return root / name
@@ -124,8 +128,8 @@ def validation_folder(root: Path) -> Path:
 
 
 def kaggle_labels(folder: Path) -> Path:
-    """Find Kaggle's csv file of validation labels in `folder` or above; raise `UserError` if there is none."""
-    # At most: val, CLS-LOC, Data, ILSVRC, and the root of Kaggle's download.
+    """Find Kaggle's CSV file of validation labels in `folder` or above. Raises `UserError` if there is none."""
+    # This looks at most in val, CLS-LOC, Data, ILSVRC, and the root of Kaggle's download.
     for parent in (folder, *list(folder.parents)[: len(KAGGLE_IMAGES.parts) + 1]):
         if (parent / KAGGLE_LABELS).is_file():
             return parent / KAGGLE_LABELS
@@ -136,12 +140,12 @@ def kaggle_labels(folder: Path) -> Path:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder may hold data: hidden ones (`.ipynb_checkpoints`, `._0.jpg`) and others do not."""
+    """Return whether a file or folder may hold data, by its name. Hidden ones (`._0.jpg`) and `_NOT_DATA` do not."""
     return not name.startswith(".") and name not in _NOT_DATA
 
 
 def is_data_path(path: str) -> bool:
-    """Whether a relative path leads through data only."""
+    """Return whether `is_data` holds for every part of a relative path."""
     return all(map(is_data, posixpath.normpath(path).split("/")))
 
 
@@ -160,12 +164,12 @@ def visible_files(folder: Path) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has the ending of an image."""
+    """Return whether a file name has the ending of an image."""
     return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _has_classes(folder: Path) -> bool:
-    """Whether class folders are in `folder`. Raises `UserError` if its only folder holds them, as in `train/train/`."""
+    """Return whether `folder` has class folders. Raises `UserError` if they are a level down, as in `train/train/`."""
     classes = class_folders(folder)
     if len(classes) == 1 and class_folders(folder / classes[0]) and not visible_files(folder / classes[0]):
         raise UserError(f"{folder}: its only folder, {classes[0]}, holds folders and no files; move them to {folder}")
@@ -173,7 +177,7 @@ def _has_classes(folder: Path) -> bool:
 
 
 def _unpack(root: Path, split: str) -> str:
-    """How to unpack the tar file of a split in `root`, such as ILSVRC2012_img_train.tar; empty if there is none."""
+    """Return how to unpack the tar file of a split, such as ILSVRC2012_img_train.tar; empty if `root` has none."""
     files = visible_files(root) if root.is_dir() else []
     tar = next((name for name in files if name.endswith(TARS) and split in name.lower()), None)
     if tar is None:
@@ -183,7 +187,7 @@ def _unpack(root: Path, split: str) -> str:
 
 
 def _splits_folder(data: Data) -> Path:
-    """The folder that holds the splits: `data.root`, or CLS-LOC in Kaggle's download of ImageNet."""
+    """Return the folder that holds the splits: `data.root`, or CLS-LOC in Kaggle's download of ImageNet."""
     if data.root is None:
         raise UserError(f"data.root=null: data={data.name} needs the folder that holds train/ and val/; set data.root")
     root = Path(data.root).expanduser().absolute()

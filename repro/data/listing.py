@@ -1,4 +1,4 @@
-"""Listing the files of a split, with the class of each. No torch: `repro shards` lists as a training does."""
+"""Lists the files of a split, with the class of each. This module does not import torch: `repro shards` uses it too."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from repro.data.shards import Shards, open_shards
 from repro.errors import UserError, first_few
 
 STAT_THREADS = 16
-_TOLERATED_SHARE = 1000  # one file in so many may become unreadable during a run, and at least one
+_TOLERATED_SHARE = 1000  # during a run, one file in this many may become unreadable, but at least one
 _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of a split."""
+    """The files of a split, in a fixed order."""
 
-    folder: Path  # that names are relative to
-    names: Sequence[str]  # in a fixed order; those from a csv file may be absolute
-    classes: Sequence[str]  # the name of each file's class
-    table: Path | None = None  # the csv file that gives the classes; None where class folders do
-    shards: Shards | None = None  # that hold the files, in the same order, if they are packed
+    folder: Path  # the folder to which names are relative
+    names: Sequence[str]  # those from a CSV file may be absolute
+    classes: Sequence[str]  # the name of the class of each file
+    table: Path | None = None  # the CSV file with the classes; None if class folders give them
+    shards: Shards | None = None  # the same files in shards, in the same order, if they are packed
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,15 +57,15 @@ class Listing:
         return [index[name] for name in self.classes]
 
     def files(self) -> FolderFiles | Shards:
-        """Return the files, to be read by their positions."""
+        """Return the files, which can be read by position."""
         return FolderFiles.of(self.folder, self.names) if self.shards is None else self.shards
 
     @cached_property
     def sizes(self) -> list[int]:
-        """The bytes of each file. Raises `UserError` for a file that is gone."""
+        """The size of each file in bytes. Raises `UserError` for a file that is gone."""
         if self.shards is not None:
             return [int(size) for size in self.shards.sizes]
-        # Threads, because a network file system answers slowly but answers many at once.
+        # A network file system has a high latency, but serves many requests at once.
         step = max(1, -(-len(self.names) // STAT_THREADS))
         parts = [self.names[start : start + step] for start in range(0, len(self.names), step)]
         with ThreadPoolExecutor(STAT_THREADS) as pool:
@@ -77,9 +77,9 @@ class Listing:
 
 
 def list_images(split: Split) -> Listing:
-    """List the images of a split: by class, then by name.
+    """List the images of a split, sorted by class folder, then by name.
 
-    Raises `UserError` for a class folder without images, and for an image that Kaggle's csv file does not name.
+    Raises `UserError` for a class folder without images, and for an image that Kaggle's CSV file does not name.
     """
     shards = None
     if split.is_packed:
@@ -91,19 +91,19 @@ def list_images(split: Split) -> Listing:
     else:
         names = [name for name in visible_files(split.folder) if is_image(name)]
     table = split.table
-    if table is None and not all("/" in name for name in names):  # Kaggle's flat folder, packed
+    if table is None and not all("/" in name for name in names):  # shards of Kaggle's flat folder
         table = kaggle_labels(split.folder)
     classes = _folder_classes(names) if table is None else _kaggle_classes(split.folder, names, table)
     return Listing(split.folder, names, classes, table, shards)
 
 
 def list_videos(split: Split) -> Listing:
-    """List the videos of a split: those in class folders, or the lines of its csv file.
+    """List the videos of a split: those in class folders, or those in the lines of its CSV file.
 
-    A line is a path (relative to the file's folder, or absolute) and a class, separated by a space or a comma, as for
-    SlowFast and TimeSformer; or it has Kinetics' own columns, for files `<youtube_id>_<start>_<end>.mp4` (six digits
-    each) in `<split>/` or its class folders. Raises `UserError` for a class folder without videos, and for another csv
-    file.
+    A line is a path (relative to the folder of the CSV file, or absolute) and a class, separated by a space, comma,
+    semicolon or tab, as for SlowFast and TimeSformer. Alternatively, the CSV file has the columns that Kinetics
+    publishes, for files `<youtube_id>_<start>_<end>.mp4` (six digits each) in `<split>/` or its class folders. Raises
+    `UserError` for a class folder without videos, and for any other CSV file.
     """
     if split.table is None:
         names = _in_class_folders(split.folder, VIDEO_ENDINGS)
@@ -115,7 +115,7 @@ def list_videos(split: Split) -> Listing:
 
 
 def count_files(split: Split, at_most: int) -> int:
-    """Count the images or videos in class folders, up to `at_most`, which shards and csv files are assumed to have."""
+    """Count the images or videos in class folders, up to `at_most`. For shards and CSV files, return `at_most`."""
     if split.table is not None or split.is_packed:
         return at_most
     endings = IMAGE_ENDINGS + VIDEO_ENDINGS
@@ -124,9 +124,9 @@ def count_files(split: Split, at_most: int) -> int:
 
 
 def fingerprint(class_names: Sequence[str], *listings: Listing) -> str:
-    """Return 16 hex digits of the names, classes and sizes of files; their contents are not read.
+    """Return a digest of the names, classes and sizes of files, 16 hex digits. Their contents are not read.
 
-    Files in shards have the fingerprint of the folder that was packed. Raises `UserError` for a file that is gone.
+    Shards have the same fingerprint as the folder that was packed. Raises `UserError` for a file that is gone.
     """
     digest = blake2b(digest_size=8)
     for listing in listings:
@@ -137,7 +137,7 @@ def fingerprint(class_names: Sequence[str], *listings: Listing) -> str:
 
 
 def tolerated(files: int) -> int:
-    """Return how many of so many files may become unreadable during a run."""
+    """Return how many of `files` files may become unreadable during a run."""
     return max(1, files // _TOLERATED_SHARE)
 
 
@@ -155,8 +155,8 @@ def _in_class_folders(folder: Path, endings: tuple[str, ...]) -> list[str]:
 
 
 def _files_below(folder: Path, class_name: str, endings: tuple[str, ...]) -> Iterator[str]:
-    """Files of a class folder and its subfolders, by their names relative to `folder`."""
-    start = len(os.path.join(folder, ""))  # slicing, because relpath takes seconds for a million files
+    """Yield the files of a class folder and its subfolders, as names relative to `folder`."""
+    start = len(os.path.join(folder, ""))  # for slicing, because relpath takes seconds for a million files
     for parent, subfolders, files in os.walk(folder / class_name, followlinks=True):
         subfolders[:] = [name for name in subfolders if is_data(name) and not _is_loop(parent, name)]
         for name in files:
@@ -169,13 +169,13 @@ def _folder_classes(names: Sequence[str]) -> list[str]:
 
 
 def _is_loop(parent: str, subfolder: str) -> bool:
-    """Whether a subfolder is a link to a folder that contains it."""
+    """Return whether a subfolder is a link to a folder that contains it."""
     path = os.path.join(parent, subfolder)
     return os.path.islink(path) and Path(parent).resolve().is_relative_to(Path(path).resolve())
 
 
 def _order(name: str) -> tuple[str, str, str]:
-    """Sort key of a file: its class folder, its folder, its name (torchvision's order in class folders)."""
+    """Return the sort key of a file: class folder, folder, name. This is torchvision's order within class folders."""
     parent, _, file = name.rpartition("/")
     return name.partition("/")[0], parent, file
 
@@ -200,7 +200,7 @@ def _kaggle_classes(folder: Path, names: Sequence[str], table: Path) -> list[str
 
 
 def read_kaggle_labels(path: Path) -> dict[str, str]:
-    """Return the wnid of every image in Kaggle's csv file.
+    """Return the wnid of every image in Kaggle's CSV file.
 
     PredictionString is `wnid x y x y`, repeated for every box of that class. Raises `UserError` for another file.
     """
@@ -214,7 +214,7 @@ def read_kaggle_labels(path: Path) -> dict[str, str]:
 
 
 def _video_table(root: Path, table: Path) -> Iterator[tuple[str, str]]:
-    """The name and the class of each video in a csv file."""
+    """Return the name and the class of each video in a CSV file."""
     text = read_text(table)
     header = text.partition("\n")[0]
     if all(column in header for column in _KINETICS_COLUMNS):
@@ -236,7 +236,7 @@ def _kinetics_videos(root: Path, table: Path) -> Iterator[tuple[str, str]]:
 
 
 def _folder_key(label: str) -> str:
-    """A class name as it is compared with folders: downloaders write `air drumming` as `air_drumming`, too."""
+    """Normalise a class name to compare it with folders, which downloaders also name `air_drumming`."""
     return label.replace("_", " ").strip().lower()
 
 
@@ -251,5 +251,5 @@ def _listed_videos(table: Path, text: str, separator: str) -> Iterator[tuple[str
 
 
 def _separator(line: str) -> str:
-    """What separates a path and a class: the class has no folder in it, the path may have commas and spaces."""
+    """Return the separator between path and class. A path may contain commas and spaces, a class contains no slash."""
     return next((sep for sep in ("\t", ",", ";") if sep in line and "/" not in line.rpartition(sep)[2]), " ")

@@ -1,7 +1,8 @@
 """Batches for training and evaluation, as a function of their position in the training.
 
-The order of an epoch depends on (seed, epoch), the augmentation of an image on (seed, epoch, position in the epoch). So
-a run that resumes in the middle of an epoch, with other workers or another number of devices, sees the same batches.
+The order of an epoch depends only on (seed, epoch), and the augmentation of an image on (seed, epoch, position in the
+epoch). So a run that resumes in the middle of an epoch, with another number of workers or devices, sees the same
+images in every update.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from repro.seeding import preserved_generators, seed_generators, stream_seed
 
 
 def epoch_order(num_images: int, seed: int, epoch: int, repeats: int) -> Tensor:
-    """Return the images of an epoch in order: int64 indices (num_images,).
+    """Return the order of the images in an epoch: int64 indices (num_images,).
 
-    With one repeat, a permutation. With more, DeiT's repeated augmentation: every image of a permutation appears
-    `repeats` times in a row, and the epoch ends after `num_images` positions. Rank r of w takes positions r, r + w,
-    r + 2w, and so on.
+    With one repeat, this is a permutation. With more, it is DeiT's repeated augmentation: every image of a permutation
+    appears `repeats` times in a row, and the epoch ends after `num_images` positions. Rank r of w takes positions r,
+    r + w, r + 2w, and so on.
     Source: github.com/facebookresearch/deit, samplers.py (RASampler), through timm's copy.
     """
     sampler = RepeatAugSampler(
@@ -37,7 +38,7 @@ def epoch_order(num_images: int, seed: int, epoch: int, repeats: int) -> Tensor:
         num_replicas=1,
         rank=0,
         num_repeats=repeats,
-        selected_round=0,  # the original rounds the length down to a multiple of 256; schedules here count every image
+        selected_round=0,  # DeiT rounds the length down to a multiple of 256, but schedules here count every image
     )
     sampler.set_epoch(stream_seed("order", seed, epoch))
     return torch.tensor(list(sampler))
@@ -45,12 +46,12 @@ def epoch_order(num_images: int, seed: int, epoch: int, repeats: int) -> Tensor:
 
 @dataclass(eq=False)
 class TrainLoader:
-    """Micro-batches of one rank, starting at any update of any epoch.
+    """The micro-batches of one rank, which can start at any update of any epoch.
 
     An optimizer update takes `global_batch` consecutive positions of the epoch's order over all ranks, as `accumulate`
-    micro-batches of `micro` images on each rank; an incomplete last update is dropped. `micro` is `micro_batch`, or the
-    rank's share of the update if that is smaller. Raises `UserError` if the global batch is not divisible in this way,
-    or larger than the data set.
+    micro-batches of `micro` images on each rank. An incomplete last update is dropped. `micro` is `micro_batch`, or the
+    rank's share of the update if that is smaller. Raises `UserError` if the global batch cannot be divided in this way,
+    or is larger than the data set.
     """
 
     dataset: Images
@@ -89,9 +90,9 @@ class TrainLoader:
     def batches(self, epoch: int, first_update: int = 0) -> Stream:
         """Return this rank's micro-batches of an epoch, starting at optimizer update `first_update` (from 0).
 
-        Images float32 (micro, channels, height, width), labels int64 (micro,); `accumulate` of them are one update.
-        Images are on the CPU, or on the loader's device if they were augmented in bytes. `close` the stream to stop
-        before its end. Raises `ValueError` for an update beyond the epoch.
+        A micro-batch is a pair of images, float32 (micro, channels, height, width), and labels, int64 (micro,). One
+        update takes `accumulate` of them. Images are on the CPU, or on the loader's device if they were augmented as
+        uint8. To stop before the end, `close` the stream. Raises `ValueError` for an update beyond the epoch.
         """
         if not 0 <= first_update <= self.updates_per_epoch:
             raise ValueError(f"first_update={first_update} is not in [0, {self.updates_per_epoch}]")
@@ -110,10 +111,10 @@ class TrainLoader:
 def evaluation_batches(
     dataset: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1, pin_memory: bool = False
 ) -> Stream:
-    """Return this rank's test images, in order: over all ranks each image once, with a shorter last batch.
+    """Return this rank's test images in order. Over all ranks, each image appears exactly once.
 
-    Images float32 (at most `batch_size`, channels, height, width), labels int64. (timm's distributed loader repeats
-    images until all ranks have the same number, which changes the accuracy.)
+    A batch is a pair of images, float32 (at most `batch_size`, channels, height, width), and labels, int64. (timm's
+    distributed loader repeats images until all ranks have the same number, which changes the accuracy.)
     """
     indices = torch.arange(len(dataset))[rank::world]
     sampler = _BatchSampler(indices, indices, batch_size)
@@ -122,7 +123,7 @@ def evaluation_batches(
 
 @dataclass(frozen=True, eq=False)
 class _BatchSampler:
-    """Batches of (position in the epoch, index of the image)."""
+    """Yields batches of pairs (position in the epoch, index of the image)."""
 
     positions: Tensor
     indices: Tensor
@@ -139,7 +140,7 @@ class _BatchSampler:
 
 @dataclass(frozen=True, eq=False)
 class _BatchesInMemory:
-    """The batches of a sampler, each by one indexing: torch's loader would stack it image by image."""
+    """The batches of a sampler from images in memory, each taken at once. torch's loader would stack single images."""
 
     images: ImagesInMemory
     batches: _BatchSampler
@@ -152,20 +153,20 @@ class _BatchesInMemory:
 
 @dataclass(frozen=True, eq=False)
 class _SeededImages(Dataset[Any]):
-    """Images by position, each augmented with the random stream of its position."""
+    """Images that are augmented with the random stream of their position in the epoch."""
 
     images: Images
     stream: tuple[int | str, ...]
 
     def __getitems__(self, batch: list[tuple[int, int]]) -> list[Any]:
-        """Load a batch at once: saving the generators costs five times what seeding them does."""
+        """Load a whole batch, because saving the generators takes five times as long as seeding them."""
         try:
             if not self.images.is_random:
                 return [self.images[index] for _, index in batch]
             with preserved_generators():
                 return [self._augmented(position, index) for position, index in batch]
         except UserError as error:
-            return [error]  # `Stream` raises it: torch would wrap it in a worker's traceback
+            return [error]  # `Stream` raises it; torch would wrap it in the traceback of a worker
 
     def _augmented(self, position: int, index: int) -> tuple[Any, int]:
         seed_generators(*self.stream, position)
@@ -181,7 +182,8 @@ def _collate(samples: list[Any]) -> Any:
         batch = Uint8Batch.of(images, default_collate) if is_uint8 else default_collate(list(images))
         targets = torch.tensor(labels)
         if get_worker_info() is not None:
-            # Otherwise the thread that sends a batch shares it, where an error is printed and the batch never arrives.
+            # Otherwise the thread that sends the batch moves it to shared memory. If that fails there, the error is
+            # only printed, and the batch never arrives.
             for tensor in (targets, batch.noise) if is_uint8 else (targets,):
                 tensor.share_memory_()
     except RuntimeError as error:
@@ -208,6 +210,6 @@ def _stream(
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
         multiprocessing_context="fork" if workers else None,  # the dataset is shared, not pickled
-        generator=torch.Generator(),  # otherwise every pass draws a number from torch's global generator
+        generator=torch.Generator(),  # otherwise every pass would draw a number from torch's global generator
     )
     return Stream(loader, device)

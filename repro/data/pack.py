@@ -1,4 +1,4 @@
-"""Packing images into shards: from folders, or from tar files."""
+"""Packs images into shards, from folders or from tar files."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from repro.data.listing import list_images
 from repro.data.shards import check_unique
 from repro.errors import UserError
 
-CLASSES = "classes.txt"  # names the classes of WebDataset's tar files, a line each, in the order of their numbers
+CLASSES = "classes.txt"  # the class names of WebDataset's tar files, one per line, in the order of their numbers
 
-Images = Iterator[tuple[str, bytes]]  # the name in the shards, `<class>/<file>`, and the bytes of each
-TarListing = dict[Path, dict[str, str]]  # the name in the shards by tar file and the name of the member
+Images = Iterator[tuple[str, bytes]]  # the name of each image in the shards, `<class>/<file>`, and its bytes
+TarListing = dict[Path, dict[str, str]]  # the names of images in the shards, by tar file and by member of it
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The names of a split's images in the shards, the images, and the csv file of their classes, if there is one."""
+    """The names of a split's images in the shards, the images, and the CSV file of their classes, if there is one."""
 
     names: Sequence[str]
     images: Images
@@ -45,9 +45,9 @@ class _Split:
 def pack(root: Path, out: Path, images_per_shard: int, report: Callable[[str], None]) -> None:
     """Pack the training and validation images below `root` into shards, `out/train` and `out/val`.
 
-    `root` has a layout of `data=imagenet` or `data=imagefolder`, or tar files in `train/` and `val/`: WebDataset's, or
-    one for each class. `out` appears when it is complete. Raises `UserError` if it exists, and for images that cannot
-    be packed.
+    `root` has a layout of `data=imagenet` or `data=imagefolder`, or tar files in `train/` and `val/`: those of
+    WebDataset, or one for each class. `out` appears only once it is complete. `report` receives a line for each shard.
+    Raises `UserError` if `out` is not empty, and for images that cannot be packed.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists already; remove it, or give another folder")
@@ -77,9 +77,9 @@ def pack(root: Path, out: Path, images_per_shard: int, report: Callable[[str], N
 def list_tars(folder: Path) -> TarListing:
     """List the images in the tar files of `folder`, compressed or not.
 
-    The class of an image is, in WebDataset's tar files, the number in the member `<key>.cls`, which `classes.txt`
-    names; otherwise the folder that it is in; otherwise the name of the tar file. Raises `UserError` for tar files that
-    are damaged, images without a class, or several images of one name.
+    In WebDataset's tar files, the class of an image is the number in the member `<key>.cls`, whose name is in
+    `classes.txt`. Otherwise it is the folder of the image or, if there is none, the name of the tar file. Raises
+    `UserError` for damaged tar files, images without a class, and several images with the same name.
     """
     tars = [folder / file for file in visible_files(folder) if file.endswith(TARS)]
     listing = {tar: _list_tar(tar) for tar in tars}
@@ -88,7 +88,7 @@ def list_tars(folder: Path) -> TarListing:
 
 
 def _read(folder: Path) -> _Split:
-    """The images of a split, whatever holds them."""
+    """Return the images of a split, from tar files, folders or shards."""
     has_tars = folder.is_dir() and any(name.endswith(TARS) for name in visible_files(folder))
     if has_tars and not class_folders(folder):
         tars = list_tars(folder)
@@ -118,13 +118,13 @@ def _write_shard(path: Path, images: Images, count: int) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for _ in range(count):
             name, data = next(images)
-            info = zipfile.ZipInfo(name)  # without the file's time: the same images make the same shards
-            info.external_attr = 0o644 << 16  # the mode of an unzipped file
+            info = zipfile.ZipInfo(name)  # has no file time, so that the same images give identical shards
+            info.external_attr = 0o644 << 16  # the file mode after unzipping
             archive.writestr(info, data)
 
 
 def _list_tar(path: Path) -> dict[str, str]:
-    keys: dict[str, str] = {}  # of images, by name: the name up to the first dot of its last part
+    keys: dict[str, str] = {}  # by image name: WebDataset's key, the name up to the first dot of its last part
     labels: dict[str, str] = {}
     tars: list[str] = []
     for name, data in _members(path, lambda name: name.endswith(".cls")):
@@ -174,7 +174,7 @@ def _list_webdataset(path: Path, keys: dict[str, str], labels: dict[str, str]) -
 
 
 def _members(path: Path, is_read: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """The names of the files in a tar file, and the bytes of those that `is_read` is true for."""
+    """Yield the names of the files in a tar file, with the bytes of those for which `is_read` is true."""
     try:
         with tarfile.open(path) as tar:
             for member in tar:
@@ -182,11 +182,11 @@ def _members(path: Path, is_read: Callable[[str], bool]) -> Iterator[tuple[str, 
                     name = posixpath.normpath(member.name).lstrip("/")
                     stream = tar.extractfile(member) if is_read(name) else None
                     yield name, b"" if stream is None else stream.read()
-            # tarfile takes a damaged header for the end of the archive, which zeros mark.
+            # tarfile mistakes a damaged header for the end of the archive, which is marked by zeros.
             assert tar.fileobj is not None
             tar.fileobj.seek(tar.offset)
             if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
                 raise tarfile.ReadError("bad header")
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        reason = str(error).partition("\n")[0]  # tarfile lists a reason for every compression
+        reason = str(error).partition("\n")[0]  # tarfile lists one reason for each compression
         raise UserError(f"{path}: damaged tar file ({reason}); copy it again") from None

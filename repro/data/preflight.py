@@ -1,4 +1,4 @@
-"""Checks of the data in `data.root` before a run starts, by listing the files. No torch."""
+"""Checks the data in `data.root` before a run starts, by listing files. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_layout(data: Data) -> Path | None:
 
 
 def check_fits(config: Config) -> None:
-    """Raise `UserError` if the data in `data.root` do not fit the config, as far as folders and csv files show."""
+    """Raise `UserError` if the data in `data.root` do not fit the config, as far as folders and CSV files show."""
     data, model, recipe = config.data, config.model, config.recipe
     find_data(data)
     if data.name in GENERATED:
@@ -42,7 +42,7 @@ def check_fits(config: Config) -> None:
     wrong = []
     if model.in_chans != channels:
         wrong.append(f"model.in_chans={channels}")
-    if len(class_names) not in (0, model.num_classes):  # 0: in shards, which are not read here
+    if len(class_names) not in (0, model.num_classes):  # 0 for shards, which are not read here
         wrong.append(f"model.num_classes={len(class_names)}")
     images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
     kind = "videos" if data.name in VIDEOS else "images"
@@ -60,11 +60,11 @@ def check_fits(config: Config) -> None:
 
 
 def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
-    """Describe how the data differ from those of the fingerprint `trained_on`, as `changed_files` does.
+    """Describe how the data differ from those with the fingerprint `trained_on`, as `changed_files` does.
 
-    None if they are the same, apart from a few unreadable videos. Raises `UserError` if they cannot be listed.
+    Returns None if they are the same, apart from a few unreadable videos. Raises `UserError` if they cannot be listed.
     """
-    if data.name in ARCHIVES:  # one published file, whose md5 is checked when it is read
+    if data.name in ARCHIVES:  # one published file, whose MD5 is checked when it is read
         find_data(data)
         return None
     train, test = find_split(data, "train"), find_split(data, "test")

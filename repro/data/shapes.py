@@ -1,8 +1,9 @@
-"""Shapes on clutter: generated images in 8 classes, with the exact mask of the object, a seventh of the image.
+"""Shapes on clutter: generated images in 8 classes, with the exact mask of the object, about a seventh of the image.
 
-Made for token dropping, where dropping the background is right and dropping the object is wrong. The class is the kind
-of object. A scene can be drawn with any kind; ground, lines, blobs, and the object's size and place stay the same. Hues
-of neighbouring kinds overlap, so hue alone does not separate them; lines and blobs have hues of all kinds.
+The data set tests token dropping: dropping the background is right, and dropping the object is wrong. The class is the
+kind of object. A scene can be drawn with any kind, while the ground, lines, blobs, and the size and place of the object
+stay the same. The hues of neighbouring kinds overlap, so that hue alone does not separate the classes, and lines and
+blobs have the hues of all kinds.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from repro.errors import UserError
 from repro.files import replacing
 
 TRAIN_IMAGES, TEST_IMAGES = 4096, 1024
-SMALLEST = 16  # pixels a side: below that, a star looks like a disc
+SMALLEST = 16  # pixels per side; in smaller images, a star looks like a disc
 
 Part = tuple[Pixels, NDArray[np.int64], Bools]
 _ARRAYS = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels", "classes", "masks")]
 
 
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
-    """Load 4,096 training and 1,024 test images at the model's size: balanced classes, the same for every seed.
+    """Load 4,096 training and 1,024 test images at the model's size, with balanced classes, the same for every seed.
 
-    Both splits have `masks`. Raises `UserError` for channels other than 3, less than 16 pixels a side, or a recipe with
-    augmentation.
+    Both splits have `masks`. Raises `UserError` for other than 3 channels, fewer than 16 pixels per side, or a recipe
+    with augmentation.
     """
     if model.image_size < SMALLEST:
         raise UserError(f"model.image_size={model.image_size}: data=shapes is drawn at {SMALLEST} pixels or more")
@@ -59,7 +60,10 @@ def raw_splits(side: int) -> tuple[Part, Part]:
 
 
 def cached_splits(folder: Path, side: int) -> tuple[Part, Part]:
-    """Return `raw_splits` from a file in `folder`, written if missing or damaged. Warns if it cannot be written."""
+    """Return `raw_splits` from a file in `folder`, which is written if it is missing or damaged.
+
+    Warns if the file cannot be written.
+    """
     path = folder / f"shapes-{side}-{TRAIN_IMAGES}-{TEST_IMAGES}-{source_digest(shapes_drawing)}.safetensors"
     cached = _read(path)
     if cached is not None:
@@ -67,7 +71,7 @@ def cached_splits(folder: Path, side: int) -> tuple[Part, Part]:
     train, test = raw_splits(side)
     try:
         with replacing(path) as temporary:
-            arrays: tuple[NDArray[Any], ...] = (*train, *test)  # mypy's own join of the three types varies between runs
+            arrays: tuple[NDArray[Any], ...] = (*train, *test)  # the type that mypy infers varies between its runs
             save_file(dict(zip(_ARRAYS, arrays, strict=True)), temporary, {"digest": array_digest(*arrays)})
     except OSError as error:
         warnings.warn(
@@ -85,7 +89,7 @@ def _part(stream: int, count: int, side: int) -> Part:
 
 
 def _read(path: Path) -> tuple[Part, Part] | None:
-    """The splits in a file; None if it is missing or damaged."""
+    """Return the splits in a file; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as stored:
             written_digest = (stored.metadata() or {}).get("digest")

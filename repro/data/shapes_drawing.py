@@ -1,7 +1,7 @@
-"""Drawing shapes on clutter: pixels and masks as a function of an index, the same on every machine.
+"""Draws shapes on clutter: pixels and masks as a function of an index, the same on every machine.
 
-For that, only operations that IEEE 754 rounds identically everywhere are used (no sine, no power), and the raw words of
-the bit generator, which NumPy guarantees not to change.
+To be the same everywhere, drawing uses only operations that IEEE 754 rounds identically (no sine, no power), and the
+raw words of the bit generator, which NumPy guarantees not to change.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ F64: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Pixels: TypeAlias = NDArray[np.uint8]
 
-AREA = (0.105, 0.15)  # range of the object's share of the image, before rasterisation
-HUE_SPREAD = 1.25  # overlap of neighbouring kinds: with 1, hue would separate them without their shape
-MAX_TURN = 0.2  # tangent of half the largest rotation to either side: 22.6 degrees
+AREA = (0.105, 0.15)  # range of the object's share of the image before rasterisation
+HUE_SPREAD = 1.25  # hue range of a kind, in distances between kinds; up to 1, hue alone would separate the kinds
+MAX_TURN = 0.2  # tangent of half the largest rotation to either side, which is 22.6 degrees
 LINES, BLOBS = 3, 5
-BLOB_RADIUS = (0.03, 0.07)  # relative to the image's side
+BLOB_RADIUS = (0.03, 0.07)  # relative to the side of the image
 NOISE = 0.05  # amplitude to either side, for pixels in [0, 1]
-SUBPIXELS = 2  # a side: an edge has five levels of coverage
-_CHUNK = 256  # images drawn at once: their arrays fit a CPU cache
+SUBPIXELS = 2  # per side of a pixel, which gives five levels of coverage at edges
+_CHUNK = 256  # images drawn at once, so that their arrays fit in a CPU cache
 
 
 def _triangle(x: F64, y: F64) -> Bools:
@@ -33,15 +33,15 @@ def _triangle(x: F64, y: F64) -> Bools:
 
 
 def _star(x: F64, y: F64) -> Bools:
-    # Inside at least four of the five edge lines of a pentagram: the lines lie cos(72 degrees) from the centre.
+    # A point is inside if it is inside at least four of the five edge lines, which lie cos(72 degrees) from the centre.
     normals = ((0.0, 1.0), (0.9510565162951535, 0.30901699437494745), (0.5877852522924731, -0.8090169943749475))
     sides = [normals[0], normals[1], normals[2], (-normals[2][0], normals[2][1]), (-normals[1][0], normals[1][1])]
     inside = sum((a * x + b * y < 0.30901699437494745).astype(np.int8) for a, b in sides)
     return np.asarray(inside >= 4)
 
 
-# By kind: whether a point is inside, within the unit circle and y downwards, and the area in the same units.
-# Neighbours in this list are similar in hue, not in shape.
+# By kind: a function that tests whether a point is inside the shape (in the unit circle, y points down), and the area
+# of the shape in the same units. Neighbours in this list are similar in hue, but not in shape.
 KINDS: dict[str, tuple[Callable[[F64, F64], Bools], float]] = {
     "disc": (lambda x, y: x * x + y * y < 1, 3.141592653589793),
     "cross": (lambda x, y: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 0.95), 1.92),
@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[Callable[[F64, F64], Bools], float]] = {
 }
 NAMES = tuple(KINDS)
 
-# Position of each number of a scene; all are uniform in [0, 1). A line and a blob take five each.
+# The position of each number in a scene; all are uniform in [0, 1). Each line and each blob takes five numbers.
 _AREA, _TURN, _PLACE, _HUE, _PALENESS = 0, 1, slice(2, 4), 4, 5
 _GROUND, _TEXTURE, _WAVE = slice(6, 9), slice(9, 12), 12
 _LINES = 15
@@ -66,7 +66,7 @@ _NUMBERS = _BLOBS + 5 * BLOBS
 class Scenes:
     """Everything random in images: numbers in [0, 1), (scenes, n), and noise, uint8 (scenes, side, side, 3).
 
-    The class is not part of a scene, which can be drawn with any kind of object.
+    A scene has no class, because it can be drawn with any kind of object.
     """
 
     numbers: F64
@@ -81,12 +81,12 @@ class Scenes:
         return int(self.noise.shape[1])
 
     def take(self, which: slice) -> Scenes:
-        """Return these scenes only."""
+        """Return only these scenes."""
         return Scenes(self.numbers[which], self.noise[which])
 
 
 def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
-    """Draw scenes, each a function of (stream, index); at another size only the noise differs."""
+    """Generate scenes, each a function of (stream, index). Scenes of another size differ only in their noise."""
     words = _NUMBERS + -(-side * side * 3 // 8)
     raw = np.stack([np.random.PCG64([*stream, index]).random_raw(words) for index in indices])
     numbers: F64 = (raw[:, :_NUMBERS] >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -97,13 +97,16 @@ def scenes(stream: Sequence[int], indices: Sequence[int], side: int) -> Scenes:
 def draw(
     scene: Scenes, kinds: NDArray[np.int64], zoom: float = 1.0, centres: F64 | None = None
 ) -> tuple[Pixels, Bools]:
-    """Draw scenes with an object of these kinds (indices into `NAMES`).
+    """Draw scenes with objects of these kinds.
 
     Args:
-        zoom: factor of the object's diameter.
-        centres: (scenes, 2), x and y of the objects relative to the image's side; None: those of the scenes.
+        scene: Scenes to draw.
+        kinds: The kind of object in each scene, as an index into `NAMES`, (scenes,).
+        zoom: Factor of the object's diameter.
+        centres: x and y of the objects relative to the side of the image, (scenes, 2); None for `own_centres`.
 
-    Returns pixels, uint8 (scenes, side, side, 3), and masks, bool (scenes, side, side): the object's pixels.
+    Returns:
+        Pixels, uint8 (scenes, side, side, 3), and masks of the objects, bool (scenes, side, side).
     """
     centres = own_centres(scene, zoom) if centres is None else centres
     parts = [slice(start, start + _CHUNK) for start in range(0, len(scene), _CHUNK)]
@@ -112,12 +115,12 @@ def draw(
 
 
 def reach(scene: Scenes, zoom: float = 1.0) -> F64:
-    """Return the radius of the widest kind, (scenes,), relative to the image's side."""
+    """Return the radius that the widest kind would have in each scene, (scenes,), relative to the side of the image."""
     return np.sqrt(zoom * zoom * _area(scene.numbers) / min(unit for _, unit in KINDS.values()))
 
 
 def own_centres(scene: Scenes, zoom: float = 1.0) -> F64:
-    """Return the object's centre in each scene, (scenes, 2): anywhere that keeps the widest kind inside the image."""
+    """Return the centre of the object in each scene, (scenes, 2), which keeps even the widest kind inside the image."""
     radius = reach(scene, zoom)[:, None]
     return radius + (1 - 2 * radius) * scene.numbers[:, _PLACE]
 
@@ -137,7 +140,10 @@ def _draw(scene: Scenes, kinds: NDArray[np.int64], zoom: float, centres: F64) ->
 
 
 def _background(scene: Scenes) -> F64:
-    """A dark ground with waves, and on it lines and blobs as light as objects: (n, side, side, 3), in [0, 1]."""
+    """Draw a dark ground with waves, and lines and blobs on it that are as light as objects.
+
+    Returns an array of shape (n, side, side, 3) in [0, 1].
+    """
     numbers, side = scene.numbers, scene.side
     x, y = _grid(side, 1)
     across, along = _direction(numbers[:, _WAVE])
@@ -162,13 +168,13 @@ def _background(scene: Scenes) -> F64:
 
 
 def _area(numbers: F64) -> F64:
-    """The object's area relative to the image's, which does not depend on the kind."""
+    """Return the area of the object relative to that of the image, which does not depend on the kind."""
     low, high = AREA
     return low + (high - low) * numbers[:, _AREA]
 
 
 def _cover(kind: str, numbers: F64, zoom: float, centre: F64, side: int) -> F64:
-    """The share of each pixel that the object covers: (n, side, side), in [0, 1]."""
+    """Return the share of each pixel that the object covers, (n, side, side), in [0, 1]."""
     inside, unit_area = KINDS[kind]
     radius = np.sqrt(zoom * zoom * _area(numbers) / unit_area)
     cos, sin = _direction(MAX_TURN * numbers[:, _TURN] + (1 - MAX_TURN) / 2)
@@ -181,14 +187,14 @@ def _cover(kind: str, numbers: F64, zoom: float, centre: F64, side: int) -> F64:
 
 
 def _direction(number: F64) -> tuple[F64, F64]:
-    """A unit vector (cosine, sine) from -90 to 90 degrees, from the tangent of half its angle."""
+    """Map numbers in [0, 1) to unit vectors (cosine, sine) from -90 to 90 degrees, by the tangent of half the angle."""
     tangent = 2 * number - 1
     norm = 1 + tangent * tangent
     return (1 - tangent * tangent) / norm, 2 * tangent / norm
 
 
 def _colours(hue: F64, paleness: F64) -> F64:
-    """Colours (n, 3) of hues, lighter than every ground; hues 0 and 1 are red."""
+    """Return the RGB colours of hues, (n, 3), which are lighter than every ground; hues 0 and 1 are red."""
     turned = hue[:, None] + np.array([0, 2 / 3, 1 / 3])
     pure = np.clip(abs(6 * (turned - np.floor(turned)) - 3) - 1, 0, 1)
     low = 0.3 + 0.3 * paleness[:, None]
@@ -200,12 +206,12 @@ def _paint(canvas: F64, alpha: F64, colour: F64) -> None:
 
 
 def _soft(depth: F64, side: int) -> F64:
-    """Coverage of a pixel whose centre is `depth`, relative to the image's side, inside an edge."""
+    """Return the coverage of pixels whose centres lie `depth` inside an edge, relative to the side of the image."""
     return np.clip(depth * side + 0.5, 0, 1)
 
 
 def _grid(side: int, parts: int) -> tuple[F64, F64]:
-    """x and y of the (sub)pixels' centres, in [0, 1]: shapes (1, 1, n) and (1, n, 1)."""
+    """Return x and y of the centres of (sub)pixels, in [0, 1], with shapes (1, 1, n) and (1, n, 1)."""
     centres = (np.arange(side * parts) + 0.5) / (side * parts)
     return centres[None, None, :], centres[None, :, None]
 

@@ -1,7 +1,8 @@
-"""Moving shapes: generated videos in 8 classes, as real mp4 files in Kinetics' layout.
+"""Moving shapes: generated videos in 8 classes, as real MP4 files in the layout of Kinetics.
 
-The class is the kind of object, which moves up or down on static clutter that is independent of it, as in the images
-(`repro.data.shapes`). Frames are wider than high and the object may be anywhere, so a centre crop may cut it.
+The class is the kind of object, which moves up or down on static clutter. As in the images (`repro.data.shapes`), the
+clutter does not depend on the class. Frames are wider than high and the object may be anywhere, so that a centre crop
+may cut it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from repro.files import write_json
 TRAIN_VIDEOS, TEST_VIDEOS = 768, 256
 FRAMES, RATE = 8, 8
 WIDTH, HEIGHT = 32, 24
-ZOOM = 0.7  # of the object, relative to that in an image of WIDTH pixels
-TRAVEL = 7 / WIDTH  # from the first frame to the last
-_DIGESTS = "digests.json"  # of the pixels drawn, and of the files written
+ZOOM = 0.7  # size of the object relative to that in an image of WIDTH pixels
+TRAVEL = 7 / WIDTH  # distance from the first frame to the last, relative to WIDTH
+_DIGESTS = "digests.json"  # holds digests of the drawn pixels and of the written files
 _BATCH = 64  # videos drawn at once
 
 
@@ -59,7 +60,7 @@ def cached_videos(root: Path) -> tuple[Path, str]:
             tempfile.TemporaryDirectory(prefix=".shapes-video-", dir=root) as temporary,
         ):
             pixels = _pixel_digest(folder)
-            if pixels is not None:  # another process has written them meanwhile
+            if pixels is not None:  # another process has written them in the meantime
                 return folder, pixels
             new = Path(temporary) / "new"
             parts = _write(new / "train", 0, TRAIN_VIDEOS), _write(new / "val", 1, TEST_VIDEOS)
@@ -76,7 +77,7 @@ def cached_videos(root: Path) -> tuple[Path, str]:
 
 
 def _pixel_digest(folder: Path) -> str | None:
-    """The digest of the pixels in `folder`; None if its files are missing or not as they were written."""
+    """Return the digest of the pixels in `folder`; None if files are missing or have changed."""
     try:
         digests = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
         return str(digests["pixels"]) if digests["files"] == _file_digest(folder) else None
@@ -85,7 +86,7 @@ def _pixel_digest(folder: Path) -> str | None:
 
 
 def _file_digest(folder: Path) -> str:
-    """16 hex digits of the names and bytes of all video files."""
+    """Return a digest of the names and bytes of all video files, 16 hex digits."""
     digest = blake2b(digest_size=8)
     for path in sorted(folder.glob("*/*/*.mp4")):
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode() + path.read_bytes())
@@ -93,11 +94,15 @@ def _file_digest(folder: Path) -> str:
 
 
 def videos(stream: int, indices: range) -> tuple[Pixels, NDArray[np.int64], Bools]:
-    """Draw videos: pixels, uint8 (n, frames, height, width, 3), classes (indices into `NAMES`), and masks."""
+    """Draw videos.
+
+    Returns pixels, uint8 (n, frames, height, width, 3), classes as indices into `NAMES`, int64 (n,), and masks of the
+    objects, bool (n, frames, height, width).
+    """
     classes = np.array(indices) % len(NAMES)
     scene = scenes((2, stream), indices, WIDTH)
     radius = reach(scene, ZOOM)
-    # The middle of the path is chosen so that the object is visible at both of its ends.
+    # The middle of the path is chosen so that the object is visible at both ends of the path.
     free = np.maximum(0, HEIGHT / WIDTH / 2 - TRAVEL / 2 - radius)
     centres = own_centres(scene, ZOOM)
     middle = 0.5 + free * (2 * (centres[:, 1] - radius) / (1 - 2 * radius) - 1)

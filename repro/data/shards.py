@@ -1,7 +1,7 @@
-"""Shards: a split's files in a few uncompressed zip files, each file read at random by a single `pread`.
+"""Shards: the files of a split in a few uncompressed zip files, in which a single `pread` reads any file.
 
-`zipfile` reads the directory of each shard once, when the split is listed. Workers then need 60 bytes a file and share
-no file position, where an open `ZipFile` takes 650 bytes a file and cannot be used by two forked processes.
+`zipfile` reads the directory of each shard only once, when the split is listed. Workers then need 60 bytes per file and
+share no file position. An open `ZipFile` needs 650 bytes per file, and two forked processes cannot use it.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _PART = re.compile(r"-(\d+)-of-(\d+)\.zip$")
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """Files in shards: of each its name, shard, position of its bytes in the shard, size and CRC-32."""
+    """Files in shards. All arrays have one element per file."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...]  # the shards
     names: NDArray[np.bytes_]
-    shard: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    checksums: NDArray[np.uint32]
-    _descriptors: dict[int, int] = field(default_factory=dict)  # of open shards
+    shard: NDArray[np.int32]  # index into `paths`
+    offsets: NDArray[np.int64]  # position of the file's bytes in the shard
+    sizes: NDArray[np.int64]  # in bytes
+    checksums: NDArray[np.uint32]  # CRC-32
+    _descriptors: dict[int, int] = field(default_factory=dict)  # file descriptors of open shards, by index
 
     def __post_init__(self) -> None:
         weakref.finalize(self, _close, self._descriptors)
 
     def name(self, index: int) -> str:
-        """Return `FOLDER/train-00003-of-00129.zip: n01440764/n01440764_10026.JPEG`."""
+        """Return the shard and name of a file: `FOLDER/train-00003-of-00129.zip: n01440764/n01440764_10026.JPEG`."""
         return f"{self.paths[self.shard[index]]}: {os.fsdecode(self.names[index])}"
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of a file. Raise `UnreadableError` if they do not have the checksum in the directory."""
+        """Return the bytes of a file. Raises `UnreadableError` if they cannot be read or do not match the checksum."""
         number = int(self.shard[index])
         try:
             if number not in self._descriptors:
                 self._descriptors[number] = os.open(self.paths[number], os.O_RDONLY)
-            # pread, because forked workers share the position of an inherited descriptor.
+            # Forked workers share the position of an inherited descriptor, which pread does not use.
             data = os.pread(self._descriptors[number], int(self.sizes[index]), int(self.offsets[index]))
         except OSError as error:
             raise UnreadableError(f"{self.name(index)}: cannot be read ({error.strerror})") from None
@@ -71,7 +71,7 @@ def _close(descriptors: dict[int, int]) -> None:
 
 
 def open_shards(folder: Path) -> tuple[list[str], Shards]:
-    """List the images in the shards of `folder`, as stored; return their names and where they are.
+    """List the images in the shards of `folder`, in the order in which they are stored; return their names and places.
 
     Raises `UserError` for a shard that is missing, damaged or compressed.
     """
@@ -94,7 +94,7 @@ def open_shards(folder: Path) -> tuple[list[str], Shards]:
 
 
 def check_unique(folder: Path, images: Iterable[tuple[str, str]]) -> None:
-    """Raise `UserError` if two images, each a name and its archive in `folder`, have the same name."""
+    """Raise `UserError` if two images have the same name. `images` are pairs of a name and its archive in `folder`."""
     first: dict[str, str] = {}
     for name, archive in images:
         if name in first:
@@ -104,18 +104,19 @@ def check_unique(folder: Path, images: Iterable[tuple[str, str]]) -> None:
 
 
 def _members(path: Path) -> list[tuple[zipfile.ZipInfo, int]]:
-    """The images in a shard, each with the position behind its last byte."""
+    """Return the images in a shard, each with the position after its last byte."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-            # A stored file ends where the next header begins: the length of its own header is not in the directory.
+            # A stored file ends where the next header begins. Its own header cannot give its start, because the
+            # directory does not hold the length of that header.
             ends = [*(info.header_offset for info in infos[1:]), archive.start_dir]
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as error:
         raise UserError(f"{path}: cannot be read as a zip file ({error}); {_REMEDY}") from None
     members = zip(infos, ends, strict=True)
     images = [(info, end) for info, end in members if is_image(info.filename) and is_data_path(info.filename)]
     for info, _ in images:
-        # Bit 0: encrypted. Bit 3: written as a stream, with a data descriptor between this file and the next.
+        # Bit 0: the file is encrypted. Bit 3: a data descriptor stands between the file and the next header.
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0b1001:
             raise UserError(
                 f"{path}: {info.filename} is not stored uncompressed; unzip it, and pack the folder (repro shards)"
@@ -124,7 +125,7 @@ def _members(path: Path) -> list[tuple[zipfile.ZipInfo, int]]:
 
 
 def _check_complete(folder: Path, files: list[str]) -> None:
-    """Raise `UserError` if one of `<split>-00000-of-00129.zip` and so on is missing."""
+    """Raise `UserError` if a shard is missing from a series such as `<split>-00000-of-00129.zip`."""
     expected: set[str] = set()
     for file in files:
         if match := _PART.search(file):

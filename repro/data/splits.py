@@ -16,7 +16,7 @@ from repro.counting.geometry import Geometry
 from repro.data.unreadable_files import UnreadableFiles
 from repro.errors import UserError, first_few
 
-# Imported when they are used: a training on ImageNet needs no scikit-learn, one on digits no image decoder.
+# Imported only when used, because a training on ImageNet does not need scikit-learn, for example.
 MODULES = {
     "cifar10": "repro.data.cifar",
     "cifar100": "repro.data.cifar",
@@ -32,13 +32,13 @@ MODULES = {
 class Images(Protocol):
     """A map-style data set of labelled images.
 
-    An item is a normalised float32 image of shape (channels, height, width), or a `Uint8Image` whose batch becomes
-    that, and its class, an int.
+    An item is a pair of an image and its class, an int. The image is normalised, float32 (channels, height, width), or
+    a `Uint8Image`, which is normalised as part of a batch.
     """
 
     @property
     def is_random(self) -> bool:
-        """Whether an item is augmented with draws from the global generators of Python, NumPy and torch."""
+        """Whether items are augmented with the global random generators of Python, NumPy and torch."""
         ...
 
     @property
@@ -51,16 +51,16 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
     def take(self, indices: Tensor) -> Images:
-        """Return these images only, in this order."""
+        """Return only these images, in this order."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class _DataSet:
     num_classes: int
-    fingerprint: str  # 16 hex digits that change when the data change, not with `data.limit_*`
-    views: Mapping[str, Images] = field(default_factory=dict)  # of each test image, by name: items (views, ...)
-    skipped: tuple[str, ...] = ()  # files that were left out because they cannot be read: name and reason
+    fingerprint: str  # 16 hex digits, which depend on the data but not on `data.limit_*`
+    views: Mapping[str, Images] = field(default_factory=dict)  # several views of each test image, by name: (views, ...)
+    skipped: tuple[str, ...] = ()  # name of each file that was left out as unreadable, and the reason
     unreadable: tuple[UnreadableFiles, ...] = ()  # files that became unreadable after they were listed
     class_names: tuple[str, ...] = ()  # in the order of the labels; empty for data sets with fixed classes
 
@@ -69,13 +69,13 @@ class _DataSet:
 class Splits(_DataSet):
     """The training and test images of a data set.
 
-    `with_fingerprint` returns the splits of another fingerprint, which a run has trained on, if only a few of their
-    files have become unreadable since; None otherwise.
+    `with_fingerprint` returns the splits with another fingerprint, on which a run was trained, if only a few of their
+    files have become unreadable since; otherwise None.
     """
 
     train: Images
     test: Images
-    decoder: str | None = None  # of the training images; None if they are no image files
+    decoder: str | None = None  # decoder of the training images; None if they are not image files
     in_shards: bool = False  # whether the training images are in shards
     with_fingerprint: Callable[[str], Splits | None] | None = None
 
@@ -92,9 +92,9 @@ class EvalSplit(_DataSet):
 def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint: str | None = None) -> Splits:
     """Load the splits of `data`, with the recipe's augmentation on the training images.
 
-    `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset; `resume_fingerprint` is that of the
-    data that a resumed run has trained on. Raises `UserError` if data and config disagree: classes, channels, sizes,
-    folders.
+    `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset. `resume_fingerprint` is the
+    fingerprint of the data on which a resumed run was trained. Raises `UserError` if data and config disagree in
+    classes, channels, sizes or folders.
     """
     check_takes_clips(data, model)
     load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
@@ -123,8 +123,8 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint:
 def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
     """Load the test images of `data` with the evaluation transform.
 
-    Of images in folders only the validation images are listed: `train/` may be missing. Raises `UserError` if data and
-    model disagree, as `load_splits` does.
+    For images in folders, only the validation images are listed, and `train/` may be missing. Raises `UserError` if
+    data and model disagree, as `load_splits` does.
     """
     unlimited = data.model_copy(update={"images_per_epoch": None, "limit_train": None, "limit_test": None})
     module = importlib.import_module(MODULES[data.name])
@@ -157,7 +157,7 @@ def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
 
 
 def check_takes_clips(data: Data, model: Geometry) -> None:
-    """Raise `UserError` for clips of videos and a model of images, or the reverse."""
+    """Raise `UserError` if the data are clips of videos and the model takes images, or vice versa."""
     takes_clips = len(model.input_shape) == 4
     if takes_clips != (data.clip is not None):
         expected = "clips: set data=kinetics400 or data=shapes_video" if takes_clips else "images, not clips of videos"
@@ -176,7 +176,10 @@ def check_channels(data: Data, model: Geometry, channels: int) -> None:
 
 
 def limited(images: Images, limit: int | None, key: str) -> Images:
-    """Return a class-stratified subset of `limit` images, all for None. Raise `UserError`, with `key`, for too many."""
+    """Return a class-stratified subset of `limit` images, or all images if it is None.
+
+    Raises `UserError`, which names `key`, if there are fewer images.
+    """
     if limit is None:
         return images
     if limit > len(images):
@@ -185,10 +188,10 @@ def limited(images: Images, limit: int | None, key: str) -> Images:
 
 
 def stratified_prefix(labels: Tensor, limit: int) -> Tensor:
-    """Return indices, ascending, of `limit` images whose classes are as frequent as in `labels` (int64, (images,)).
+    """Return the ascending indices of `limit` images with the same class frequencies as `labels`, int64 (images,).
 
-    The k-th of the n images of a class is at (k - 1/2)/n of the list that is cut, so a smaller limit takes a subset of
-    what a larger one takes. Nothing is random.
+    Images are ordered such that the k-th of the n images of a class is at the relative position (k - 1/2) / n, and the
+    first `limit` of them are taken. So a smaller limit takes a subset of a larger one. Nothing is random.
     """
     classes = labels.numpy()
     counts = np.bincount(classes)
@@ -201,5 +204,5 @@ def stratified_prefix(labels: Tensor, limit: int) -> Tensor:
 
 
 def skipped_line(skipped: Sequence[str]) -> str:
-    """Return a line for the log: how many files were left out, and the first few of them."""
+    """Return a line for the log with the number of files that were left out, and the first few of them."""
     return f"{len(skipped)} left out, all named in provenance.json: {first_few(skipped)}"

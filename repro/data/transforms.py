@@ -1,4 +1,4 @@
-"""Image transforms: timm's, with the recipe's numbers."""
+"""timm's image transforms, with the values of the recipe."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from repro.data.fast_transform import FastTransform
 from repro.data.uint8_batch import Normalisation, Uint8Image
 from repro.errors import UserError
 
-SMALL_IMAGE_PADDING = 4  # pixels: DeiT's datasets.py, for images of up to 32
+SMALL_IMAGE_PADDING = 4  # pixels, as in DeiT's datasets.py for images of up to 32 pixels
 
 Operation = Callable[..., Image.Image]
 
 
 def training_transform(data: Data, recipe: Recipe, model: Geometry) -> Callable[[Image.Image], Tensor | Uint8Image]:
-    """Return DeiT's training transform of an image in any mode, computed as `data.decoder` says.
+    """Return DeiT's training transform, which takes an image of any mode.
 
-    Random resized crop, flip, RandAugment or colour jitter, normalisation, random erasing. As in DeiT, RandAugment
-    turns colour jitter off. `pil` is timm's transform itself; `fast` makes the same draws and computes in bytes
-    (`FastTransform`). Everything random comes from the global generators of Python, NumPy and torch. Raises `UserError`
-    for a RandAugment policy that timm does not know.
+    It consists of random resized crop, flip, RandAugment or colour jitter, normalisation, and random erasing. As in
+    DeiT, RandAugment disables colour jitter. With `data.decoder=pil`, this is timm's transform itself. `fast` makes the
+    same random draws, but computes in uint8 (`FastTransform`). All random numbers come from the global generators of
+    Python, NumPy and torch. Raises `UserError` for a RandAugment policy that timm does not know.
     Source: github.com/facebookresearch/deit, datasets.py.
     """
     if data.decoder == "pil":
@@ -43,7 +43,7 @@ def training_transform(data: Data, recipe: Recipe, model: Geometry) -> Callable[
 
 
 def padded_crop_transform(data: Data, recipe: Recipe, model: Geometry) -> Callable[[Image.Image], Tensor]:
-    """Return DeiT's `training_transform` for small images: padded by 4 pixels and cropped, without resizing."""
+    """Return DeiT's training transform for small images, which pads by 4 pixels and crops instead of resizing."""
     transform = _timm_transform(data, recipe, model)
     transform.transforms[0] = RandomCrop(model.image_size, padding=SMALL_IMAGE_PADDING)
     result: Callable[[Image.Image], Tensor] = transform
@@ -51,10 +51,10 @@ def padded_crop_transform(data: Data, recipe: Recipe, model: Geometry) -> Callab
 
 
 def evaluation_transform(data: Data, recipe: Recipe, model: Geometry) -> Callable[[Image.Image], Tensor]:
-    """Return timm's evaluation transform: resize to `image_size / eval_crop_pct`, take the centre, normalise.
+    """Return timm's evaluation transform: resize to `image_size / eval_crop_pct`, centre crop, normalise.
 
-    It is the same for every `data.decoder`, so that accuracies compare with published ones. A recipe that draws its
-    interpolation is evaluated with bicubic, as DeiT's.
+    It does not depend on `data.decoder`, so that accuracies are comparable with published ones. As in DeiT, a recipe
+    that draws its interpolation at random is evaluated with bicubic interpolation.
     """
     transform = create_transform(
         input_size=(model.in_chans, model.image_size, model.image_size),
@@ -68,7 +68,10 @@ def evaluation_transform(data: Data, recipe: Recipe, model: Geometry) -> Callabl
 
 
 def _timm_transform(data: Data, recipe: Recipe, model: Geometry, separate: bool = False) -> Any:
-    """timm's training transform; `separate`: as three, for crop and flip, augmentation, and floats and erasing."""
+    """Return timm's training transform.
+
+    If `separate`, return three transforms: crop and flip, augmentation, and normalisation with erasing.
+    """
     try:
         transform = create_transform(
             input_size=(model.in_chans, model.image_size, model.image_size),
@@ -83,7 +86,7 @@ def _timm_transform(data: Data, recipe: Recipe, model: Geometry, separate: bool 
             re_count=1,
             separate=separate,
         )
-    except (AssertionError, KeyError, ValueError):  # timm's answers to a policy with a wrong first, or later, part
+    except (AssertionError, KeyError, ValueError):  # what timm raises depends on which part of the policy is wrong
         raise UserError(
             f"recipe.rand_augment={recipe.rand_augment}: not a policy of timm's; valid: null, or like "
             "rand-m9-mstd0.5-inc1"
@@ -96,7 +99,7 @@ def _timm_transform(data: Data, recipe: Recipe, model: Geometry, separate: bool 
 def allow_zero_bits(transform: Any) -> None:
     """Make timm's posterize operations return black images for 0 bits, as with Pillow before version 13.
 
-    Pillow 13 refuses 0 bits, which DeiT's policy draws once in some 700 images.
+    Pillow 13 rejects 0 bits, which DeiT's policy draws about once in 700 images.
     """
     for step in transform.transforms:
         for operation in step.ops if isinstance(step, RandAugment) else ():

@@ -1,7 +1,7 @@
-"""Batches of augmented images in bytes, converted to floats on the device that trains on them.
+"""Batches of augmented uint8 images, which are converted to floats on the device that trains on them.
 
-An image leaves its worker as uint8, a quarter of the bytes of float32. Its batch is normalised, and the noise of random
-erasing inserted, on the device. Everything random is drawn in the worker, from the stream of the image's position.
+An image leaves its worker as uint8, with a quarter of the bytes of float32. The device normalises the batch and inserts
+the noise of random erasing. All random numbers are drawn in the worker, from the stream of the image's position.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ class Uint8Image:
 
 @dataclass(frozen=True, eq=False)
 class Uint8Batch:
-    """Images of a batch, uint8 (images, height, width, 3), with the erased boxes of all of them.
+    """The images of a batch, uint8 (images, height, width, 3), with the erased boxes of all of them.
 
-    As tensors of their own, the noise of each box would take a file descriptor on its way out of a worker.
+    The noise of all boxes is one tensor, because each tensor that leaves a worker takes a file descriptor.
     """
 
     pixels: Tensor
-    boxes: tuple[tuple[int, int, int, int, int], ...]  # image, top, left, height, width
-    noise: Tensor  # the values of all boxes, one after the other
+    boxes: tuple[tuple[int, int, int, int, int], ...]  # (image, top, left, height, width)
+    noise: Tensor  # the concatenated values of all boxes, float32
     normalisation: Normalisation
 
     @classmethod
     def of(cls, images: Sequence[Uint8Image], stack: Callable[[list[Tensor]], Any] = torch.stack) -> Uint8Batch:
-        """Batch images, in their order."""
+        """Build a batch of images; `stack` stacks their pixels."""
         erased = [(number, box) for number, image in enumerate(images) for box in image.erased]
         boxes = tuple((number, box.top, box.left, *box.noise.shape[1:]) for number, box in erased)
         noise = torch.cat([torch.empty(0), *(box.noise.flatten() for _, box in erased)])
         return cls(stack([image.pixels for image in images]), boxes, noise, images[0].normalisation)
 
     def pin_memory(self) -> Uint8Batch:
-        """Return the batch in pinned memory. (torch's `DataLoader` calls this.)"""
+        """Return the batch in pinned memory. torch's `DataLoader` calls this."""
         return replace(self, pixels=self.pixels.pin_memory(), noise=self.noise.pin_memory())
 
     def to_float(self, device: torch.device) -> Tensor:
@@ -72,7 +72,7 @@ class Uint8Batch:
         count, height, width, channels = pixels.shape
         images = torch.empty((count, channels, height, width), device=device)
         mean, std = _byte_statistics(self.normalisation, device)
-        # A GPU converts the whole batch at once, a CPU one image at a time, which fits its cache.
+        # A GPU converts the whole batch at once. A CPU converts one image at a time, which fits in its cache.
         size = 1 if device.type == "cpu" else count
         for source, target in zip(pixels.split(size), images.split(size), strict=True):
             target.copy_(source.permute(0, 3, 1, 2))
@@ -88,6 +88,6 @@ class Uint8Batch:
 
 @lru_cache
 def _byte_statistics(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation for pixels in [0, 255]. Cached on the device, because copying would make it wait."""
+    """Return mean and standard deviation for pixels in [0, 255], cached on the device to avoid a blocking copy."""
     mean, std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (normalisation.mean, normalisation.std))
     return mean.to(device), std.to(device)

@@ -18,20 +18,30 @@ T = TypeVar("T")
 
 
 class UnreadableFiles:
-    """The unreadable files of a split. `marks`, uint8 (files,), are 1 for them in all loader processes of a rank."""
+    """The unreadable files of a split.
+
+    `marks`, uint8 (files,), is 1 for each of them. All loader workers of a rank share it.
+    """
 
     def __init__(self, files: int, unreadable: Iterable[int] = ()) -> None:
-        # Anonymous memory, which forked workers share: torch's shared tensors need space in /dev/shm.
+        # Forked workers share anonymous memory. Unlike torch's shared tensors, it takes no space in /dev/shm.
         self.marks = torch.frombuffer(mmap.mmap(-1, max(1, files)), dtype=torch.uint8)[:files]
         for index in unreadable:
             self.marks[index] = 1
 
     def read(self, index: int, labels: Tensor, positions: Tensor, read: Callable[[int], T]) -> T:
-        """Return `read(index)`, or that of the next readable file of the same class if it raises `UnreadableError`.
+        """Return `read(index)` or, if it raises `UnreadableError`, the next readable file of the same class.
 
-        All other files keep their places, so a resumed run sees what it would have seen. `labels` and `positions` (in
-        `marks`) are those of the files that may be read, int64 (n,). Raises `UserError` if no file of the class is
-        left, or more files are unreadable than `tolerated`.
+        All other files keep their indices, so a resumed run sees the same images as an uninterrupted one.
+
+        Args:
+            index: File to read.
+            labels: Class of each file that may be read, int64 (n,).
+            positions: Position in `marks` of each file that may be read, int64 (n,).
+            read: Reads a file by its index.
+
+        Raises:
+            UserError: If no file of the class is left, or if more files are unreadable than `tolerated`.
         """
         label = labels[index]
         candidate = index
@@ -47,10 +57,10 @@ class UnreadableFiles:
 
     def _mark(self, position: int, error: UnreadableError) -> None:
         self.marks[position] = 1
-        count, most = int(self.marks.sum()), tolerated(len(self.marks))
-        if count > most:
+        count, limit = int(self.marks.sum()), tolerated(len(self.marks))
+        if count > limit:
             raise UserError(
-                f"{error}; {count} files have become unreadable since they were listed, at most {most} may; "
+                f"{error}; {count} files have become unreadable since they were listed, at most {limit} may; "
                 "repro doctor --data lists all of them: restore them and launch again, or remove them and "
                 "the folder of the run"
             ) from None
@@ -58,6 +68,6 @@ class UnreadableFiles:
 
 
 def count_unreadable(splits: Sequence[UnreadableFiles], world: World) -> int:
-    """Count the files that became unreadable on any rank. Every rank must call it."""
+    """Count the files that became unreadable on any rank. All ranks have to call this."""
     marks = (world.total(split.marks.to(world.device, torch.int64)) for split in splits)
     return sum(int((ranks > 0).sum()) for ranks in marks)

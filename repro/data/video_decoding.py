@@ -1,4 +1,4 @@
-"""Inspecting, reading and writing video files with PyAV (FFmpeg)."""
+"""Inspects, reads and writes video files with PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ except ImportError:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The number of frames of a file, and why it cannot be used; `fault` is empty for a usable file."""
+    """The number of frames of a file, and why it cannot be used (empty if it can)."""
 
     frames: int
     fault: str = ""
 
 
 def inspect(path: Path) -> Inspection:
-    """Decode a whole file, to count its frames and find out whether it can be used.
+    """Decode a whole file to count its frames and find out whether it can be used.
 
-    Decoded frames count, not packets: a file that was cut without re-encoding has packets of frames before its start,
-    which are not shown. A truncated file has fewer packets, these included, than its header promises.
+    Decoded frames are counted, not packets, because a file that was cut without re-encoding has packets of frames
+    before its start, which are not shown. A file is truncated if it has fewer packets, including those, than its header
+    says.
     """
     frames = packets = promised = 0
     error = ""
@@ -59,7 +60,7 @@ def inspect(path: Path) -> Inspection:
 
 
 def _packets(path: Path) -> int:
-    """Count all packets of a video, including those that the file's edit list hides."""
+    """Count all packets of a video, including those that the edit list of the file hides."""
     count = 0
     with contextlib.suppress(av.error.FFmpegError), _opened(path, {"ignore_editlist": "1"}) as container:
         for packet in container.demux(container.streams.video[0]):
@@ -68,7 +69,10 @@ def _packets(path: Path) -> int:
 
 
 def read_frames(path: Path, numbers: Sequence[int]) -> NDArray[np.uint8]:
-    """Read ascending frames: uint8 (frames, height, width, 3). Raises `UnreadableError` if one cannot be decoded."""
+    """Read the frames with these ascending numbers, uint8 (frames, height, width, 3).
+
+    Raises `UnreadableError` if one of them cannot be decoded.
+    """
     frames: dict[int, Any] = {}
     try:
         with _opened(path) as container:
@@ -88,12 +92,12 @@ def read_frames(path: Path, numbers: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _opened(path: Path, options: dict[str, str] | None = None) -> Any:
-    # Titles may have any encoding, and are not used.
+    # Metadata such as titles may have any encoding, and are not used.
     return av.open(path, options=options, metadata_errors="ignore")
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], rate: int) -> None:
-    """Write frames, uint8 (frames, height, width, 3), as a lossless mp4 file."""
+    """Write frames, uint8 (frames, height, width, 3), as a lossless MP4 file; `rate` is in frames per second."""
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = container.add_stream("libx264rgb", rate=rate, options={"qp": "0", "preset": "ultrafast"})
         stream.height, stream.width = frames.shape[1:3]

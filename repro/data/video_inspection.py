@@ -1,4 +1,4 @@
-"""Which videos of a data set are usable: each file is decoded once, and the result is cached."""
+"""Finds the usable videos of a data set. Each file is decoded once, and the result is cached."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from repro.data.video_decoding import Inspection, inspect
 from repro.errors import UserError, first_few
 from repro.files import write_text
 
-SAVE_EVERY = 2048  # inspections: they survive a job that is killed
+SAVE_EVERY = 2048  # inspections after which the cache is written, so that a killed job loses few of them
 REPORT_EVERY_S = 30.0
 Report = Callable[[int, int], None]
-_RULES = 2  # version of `inspect`: results of another one are not reused
+_RULES = 2  # version of `inspect`; cached results of another version are not used
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,19 @@ class Videos:
     folder: Path
     names: tuple[str, ...]
     classes: tuple[str, ...]
-    frames: tuple[int, ...]  # the number of frames of each
-    skipped: tuple[str, ...] = ()  # the other videos of the split, a line each: name and reason
-    lost: tuple[str, ...] = ()  # names of those usable when the run began and unreadable now
+    frames: tuple[int, ...]  # the number of frames of each video
+    skipped: tuple[str, ...] = ()  # name of each other video of the split, and why it cannot be used
+    lost: tuple[str, ...] = ()  # names of videos that were usable when the run began and are unreadable now
 
     def files(self) -> Files:
         return Files(self.folder, self.names, self.classes, self.frames)
 
 
 def usable_videos(listing: Listing, least_frames: int) -> Videos:
-    """Return the videos with at least `least_frames` frames. Raises `UserError` if none is left, or none of a class."""
+    """Return the videos with at least `least_frames` frames.
+
+    Raises `UserError` if no video is usable, or none of some class.
+    """
     usable, skipped = inspect_videos(listing, least_frames)
     if not usable:
         paths = (
@@ -59,10 +62,11 @@ def usable_videos(listing: Listing, least_frames: int) -> Videos:
 def inspect_videos(
     listing: Listing, least_frames: int, report: Report | None = None
 ) -> tuple[list[tuple[str, str, int]], list[str]]:
-    """Return name, class and number of frames of each usable video, and a line for each other: name and reason.
+    """Return name, class and number of frames of each usable video, and a line with name and reason for each other.
 
-    A result is cached for as long as the file's size and time stay the same. `report` is called with the number of
-    files inspected and of all that are not in the cache (default: print the progress now and then).
+    A result is cached as long as size and modification time of the file stay the same. `report` is called with the
+    number of files inspected so far, and of all files that are not in the cache. By default, it prints the progress
+    every `REPORT_EVERY_S` seconds.
     """
     usable, skipped = [], []
     inspections = _inspected(listing, report or _progress(listing.folder))
@@ -79,7 +83,7 @@ def inspect_videos(
 
 
 def video_fingerprint(*splits: Videos) -> str:
-    """Return 16 hex digits of the names, classes and lengths of videos."""
+    """Return a digest of the names, classes and lengths of videos, 16 hex digits."""
     digest = blake2b(digest_size=8)
     for videos in splits:
         for entry in zip(videos.names, videos.classes, videos.frames, strict=True):
@@ -89,10 +93,10 @@ def video_fingerprint(*splits: Videos) -> str:
 
 
 def saved_videos(fingerprint: str, *splits: Videos) -> tuple[Videos, ...] | None:
-    """Return the videos of this fingerprint, which a run has trained on, in place of those usable now.
+    """Return the videos with this fingerprint, on which a run was trained; `splits` are the videos that are usable now.
 
-    Those that have become unreadable since are `lost`; videos that were added are ignored. None if too many are lost,
-    one has become another video, or the fingerprint is not in the cache.
+    Videos that have become unreadable since are listed in `lost`, and videos that were added are ignored. Return None
+    if too many are lost, if one has changed, or if the fingerprint is not in the cache.
     """
     listing = read_listing(fingerprint, [each.files() for each in splits])
     saved = [Videos(each.folder, tuple(each.names), tuple(each.classes), tuple(each.lengths)) for each in listing or []]
@@ -118,7 +122,7 @@ def _inspected(listing: Listing, report: Report) -> list[Inspection]:
     cache = user_cache() / f"videos-{folder_digest}-{_RULES}.json"
     with _locked(cache), contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(STAT_THREADS)
-        stack.callback(pool.shutdown, cancel_futures=True)  # no pending task starts after an exception
+        stack.callback(pool.shutdown, cancel_futures=True)  # after an exception, no pending task is started
         cached = _read_cache(cache)
         versions = list(pool.map(lambda name: _version(listing.folder / name), listing.names))
         pending = [
@@ -133,14 +137,14 @@ def _inspected(listing: Listing, report: Report) -> list[Inspection]:
                 for done, ((name, version), found) in enumerate(zip(chunk, inspections, strict=True), start=start + 1):
                     cached[name] = [*version, found.frames, found.fault]
                     report(done, len(pending))
-            finally:  # also if it is interrupted
-                with contextlib.suppress(OSError):  # without a cache, the next run inspects the videos again
+            finally:  # also after an interrupt
+                with contextlib.suppress(OSError):  # without the cache, the next run inspects the videos again
                     write_text(cache, json.dumps(cached) + "\n")
     return [Inspection(int(cached[name][2]), str(cached[name][3])) for name in listing.names]
 
 
 def _progress(folder: Path) -> Report:
-    """Return a function that prints, now and then, how many files are inspected and the time left."""
+    """Return a function that prints every `REPORT_EVERY_S` seconds how many files are inspected, and the time left."""
     started = reported = time.monotonic()
 
     def report(done: int, count: int) -> None:
@@ -150,14 +154,14 @@ def _progress(folder: Path) -> Report:
             reported = now
             left_min = (now - started) / done * (count - done) / 60
             progress = f"{folder}: {done:,} of {count:,} videos inspected, about {left_min:,.0f} minutes left"
-            print(f"{progress}; if this is interrupted, what is done is kept", flush=True)
+            print(f"{progress}; results so far are kept if this is interrupted", flush=True)
 
     return report
 
 
 @contextlib.contextmanager
 def _locked(cache: Path) -> Iterator[None]:
-    """Let one process of a machine inspect, and the others wait for its cache."""
+    """Let only one process inspect the videos, while others wait for its results."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache.with_suffix(".lock"))
@@ -172,7 +176,10 @@ def _locked(cache: Path) -> Iterator[None]:
 
 
 def _read_cache(cache: Path) -> dict[str, list[int | str]]:
-    """Results by file name: size, time, number of frames, fault. Empty if the cache is missing or damaged."""
+    """Return the results by file name: size, modification time, number of frames, fault.
+
+    The mapping is empty if the cache is missing or damaged.
+    """
     try:
         results: dict[str, list[int | str]] = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -181,7 +188,7 @@ def _read_cache(cache: Path) -> dict[str, list[int | str]]:
 
 
 def _version(path: Path) -> list[int]:
-    """Size and time of a file, which change when it does; zeros if it is missing."""
+    """Return size and modification time of a file, which change if the file changes; zeros if it is missing."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Loader processes that ignore signals meant for the training process, and end with it."""
+"""Loader workers that ignore signals meant for the training process, and end with it."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-# A preemption or a Ctrl-C reaches every process of a job. The training process saves and stops. A worker that ran the
+# A preemption or a Ctrl-C signals every process of a job. The training process saves and stops. A worker with the
 # inherited handlers would save too, and one that died would fail the batch that the training process waits for.
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT, signal.SIGINT)
 
 
 def ignore_signals(worker_id: int) -> None:
-    """Ignore the signals of a preemption: the `worker_init_fn` of a loader whose stream is a `Stream`."""
+    """Ignore the signals of a preemption. This is the `worker_init_fn` of a `DataLoader` that a `Stream` iterates."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
 
 
 class Stream:
-    """One pass over batches: those of a `DataLoader` have `ignore_signals` as its `worker_init_fn`.
+    """One pass over batches. A `DataLoader` needs `ignore_signals` as its `worker_init_fn`.
 
-    Yields its batches, those in bytes converted to floats on `device`, and raises a `UserError` that it yields. `close`
-    ends the workers. `waited_s` are the seconds that the training process has waited for batches so far.
+    A `Uint8Batch` is converted to floats on `device`, and a `UserError` in place of a batch is raised. `waited_s` is
+    the time, in seconds, that the training process has waited for batches so far. Call `close` to stop before the end.
     """
 
     def __init__(self, loader: Batches, device: torch.device | None = None) -> None:
         self.waited_s = 0.0
         self._device = device or torch.device("cpu")
-        # Workers are forked with these signals blocked, so that none arrives before they ignore it.
+        # Workers are forked with these signals blocked, so that none arrives before they ignore them.
         with signals_blocked(_IGNORED):
             self._batches: Any = iter(loader)
         self._has_workers = loader.num_workers > 0
@@ -80,14 +80,14 @@ class Stream:
         return images, labels
 
     def close(self) -> None:
-        """End the workers, and wait for them. The stream then yields no more batches."""
+        """Stop the workers and wait for them. The stream then yields no more batches."""
         batches, self._batches = self._batches, None
         if batches is None or not self._has_workers:
             return
-        # torch does this when its iterator is collected, which a reference from a traceback may delay for ever.
+        # torch does this when its iterator is garbage-collected, which a reference in a traceback may prevent.
         batches._shutdown_workers()
         for worker in batches._workers:
-            if worker.is_alive():  # blocked in a read; it ignores the SIGTERM that torch has sent
+            if worker.is_alive():  # it is blocked in a read, and ignores the SIGTERM that torch has sent
                 worker.kill()
                 worker.join()
 
@@ -97,6 +97,6 @@ _open: WeakSet[Stream] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # At exit, Python sends its children SIGTERM, which workers ignore, and then waits for them for ever.
+    # At exit, Python sends SIGTERM to its children, which workers ignore, and then waits for them forever.
     for stream in list(_open):
         stream.close()

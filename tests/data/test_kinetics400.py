@@ -81,7 +81,7 @@ def test_a_long_inspection_reports_its_progress(
     os.utime(kinetics / "train/archery/0.mp4", ns=(1, 1))
     monkeypatch.setattr(video_inspection, "REPORT_EVERY_S", 0.0)
     load(kinetics)
-    progress = "1 of 1 videos inspected, about 0 minutes left; if this is interrupted, what is done is kept"
+    progress = "1 of 1 videos inspected, about 0 minutes left; results so far are kept if this is interrupted"
     assert capsys.readouterr().out == f"{kinetics / 'train'}: {progress}\n"
 
 
