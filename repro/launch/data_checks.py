@@ -50,6 +50,6 @@ def _check_trained_on(run: PlannedRun, compare: Callable[[Data, Geometry, str], 
     if changes is not None:
         raise UserError(
             f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {trained_root}) than "
-            f"those in data.root={root}{f' ({changes})' if changes else ''}; set data.root to the data of the training, "
-            "or choose another runs folder"
+            f"those in data.root={root}{f' ({changes})' if changes else ''}; set data.root to the data of the "
+            "training, or choose another runs folder"
         )

@@ -82,7 +82,7 @@ def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> Non
     copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
     check_data([planned(folder, str(copy))])
     shutil.copy(copy / "train/collie/0.png", copy / "train/collie/9.png")
-    assert "(new: train/collie/9.png); set data.root to those data" in refusal(folder, str(copy))
+    assert "(new: train/collie/9.png); set data.root to the data of the training" in refusal(folder, str(copy))
     (copy / "train/collie/9.png").unlink()
     (copy / "val/boxer/1.png").write_bytes((copy / "val/boxer/1.png").read_bytes()[:-9])  # cut
     (copy / "train/beagle/2.png").unlink()
