@@ -35,3 +35,8 @@ def first_few(names: Sequence[str], shown: int = 3) -> str:
     """Join names for a message, for example `a, b, c and 4 more`."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 run`, `2,048 runs`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -27,7 +27,7 @@ from repro.data.layouts import (
 )
 from repro.data.saved_listing import Files
 from repro.data.shards import Shards, open_shards
-from repro.errors import UserError, first_few
+from repro.errors import UserError, count_of, first_few
 
 STAT_THREADS = 16
 _TOLERATED_SHARE = 1000  # during a run, one file in this many may become unreadable, but at least one
@@ -245,7 +245,7 @@ def _listed_videos(table: Path, text: str, separator: str) -> Iterator[tuple[str
         while not values[-1]:
             values.pop()
         if len(values) < 2 or (separator != " " and len(values) > 2):
-            columns = f"{len(values)} column{'s' * (len(values) != 1)}"
+            columns = count_of(len(values), "column")
             raise UserError(f"{table} line {number}: expected a path and a class, found {columns}")
         yield " ".join(values[:-1]), values[-1]  # a path may contain spaces
 

@@ -89,12 +89,12 @@ def _part(stream: int, count: int, side: int) -> Part:
 
 
 def _read(path: Path) -> tuple[Part, Part] | None:
-    """Return the splits in a file; None if it is missing or damaged."""
+    """Return the splits in a file; None if it is missing, damaged or not readable."""
     try:
         with safe_open(path, framework="numpy") as stored:
             written_digest = (stored.metadata() or {}).get("digest")
             arrays = tuple(stored.get_tensor(name) for name in _ARRAYS)
-    except (FileNotFoundError, SafetensorError):
+    except (OSError, SafetensorError):
         return None
     return (arrays[:3], arrays[3:]) if array_digest(*arrays) == written_digest else None
 

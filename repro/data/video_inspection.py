@@ -18,7 +18,7 @@ from repro.data.cache import user_cache
 from repro.data.listing import STAT_THREADS, Listing, tolerated
 from repro.data.saved_listing import Files, read_listing
 from repro.data.video_decoding import Inspection, inspect
-from repro.errors import UserError, first_few
+from repro.errors import UserError, count_of, first_few
 from repro.files import write_text
 
 SAVE_EVERY = 2048  # inspections after which the cache is written, so that a killed job loses few of them
@@ -73,8 +73,7 @@ def inspect_videos(
     for name, label, inspection in zip(listing.names, listing.classes, inspections, strict=True):
         fault = inspection.fault
         if not fault and inspection.frames < least_frames:
-            plural = "s" * (inspection.frames != 1)
-            fault = f"too short: {inspection.frames} frame{plural}, a clip has {least_frames}"
+            fault = f"too short: {count_of(inspection.frames, 'frame')}, a clip has {least_frames}"
         if fault:
             skipped.append(f"{os.path.join(listing.folder.name, name)}: {fault}")
         else:

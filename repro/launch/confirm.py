@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from repro.config import Launcher, SlurmLauncher
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.launch.cost_estimate import estimates, known_throughput
 from repro.launch.decide import Decision, starting
 from repro.launch.plan import PlannedRun
@@ -62,11 +62,13 @@ def only_confirmed(confirmed: set[Path] | None, runs: Sequence[PlannedRun], cons
 
 
 def _request(count: int, scale: str, launcher: Launcher) -> str:
+    runs = count_of(count, "run")
     if isinstance(launcher, SlurmLauncher):
-        gpus = (launcher.gpus_per_node or 0) * launcher.nodes
+        nodes = count_of(launcher.nodes, "node")
+        gpus = count_of((launcher.gpus_per_node or 0) * launcher.nodes, "GPU")
+        cpus = count_of(launcher.ranks * launcher.cpus_per_task, "CPU")
         return (
-            f"{count} runs at scale {scale}, each on {launcher.nodes} nodes with {gpus} GPUs and "
-            f"{launcher.ranks * launcher.cpus_per_task} CPUs for at most {launcher.time_min} min at a time, "
-            f"{launcher.parallel} at once, partition {launcher.partition or '(default)'}"
+            f"{runs} at scale {scale}, each on {nodes} with {gpus} and {cpus} for at most {launcher.time_min} min at a "
+            f"time, {launcher.parallel} at once, partition {launcher.partition or '(default)'}"
         )
-    return f"{count} runs at scale {scale} on this machine ({launcher.name})"
+    return f"{runs} at scale {scale} on this machine ({launcher.name})"

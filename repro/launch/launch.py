@@ -10,7 +10,7 @@ from rich.console import Console
 
 from repro.config import InlineLauncher, LocalLauncher, SlurmLauncher
 from repro.data.layouts import find_data
-from repro.errors import UserError, first_few
+from repro.errors import UserError, count_of, first_few
 from repro.launch import slurm
 from repro.launch.confirm import confirm, only_confirmed
 from repro.launch.data_checks import check_data
@@ -117,7 +117,9 @@ def _launch_on_slurm(
             return decisions
         create_records(chosen, options.retry)
         arrays = submit(chosen, launcher, options.root, queue, options.max_attempts)
-    text = f"submitted {len(chosen)} runs in {arrays} arrays; their state: {options.show_status}"
+    text = (
+        f"submitted {count_of(len(chosen), 'run')} in {count_of(arrays, 'array')}; their state: {options.show_status}"
+    )
     console.print(text, soft_wrap=True, markup=False)
     return decisions
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from repro.errors import count_of
 from repro.launch.cost_estimate import CostEstimate, devices, total
 from repro.launch.decide import Decision
 from repro.launch.local_pool import parallelism
@@ -67,7 +68,7 @@ def _print_total(to_start: Sequence[tuple[Decision, CostEstimate]], console: Con
             soft_wrap=True,
         )
     for reason, count in Counter(cost.known_from for cost in costs if cost.device_hours is None).items():
-        console.print(f"not included: {count} runs, {reason}", soft_wrap=True)
+        console.print(f"not included: {count_of(count, 'run')}, {reason}", soft_wrap=True)
     for known_from in sorted({cost.known_from for cost in costs if cost.device_hours is not None}):
         console.print(f"from {known_from}", soft_wrap=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from repro.errors import count_of
 from repro.files import read_object, write_json, write_text
 from repro.report.cells import Results
 from repro.report.evidence import Evidence, SeedRun
@@ -143,7 +144,8 @@ def _code(origins: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     for commit in _distinct(str(origin.get("commit") or "") for origin in origins):
         mine = [origin for origin in origins if origin.get("commit") == commit]
         changed = sum(bool(origin.get("dirty_diff_sha256")) for origin in mine)
-        yield f"commit {commit}: {len(mine)} runs{f', {changed} of them with uncommitted changes' if changed else ''}"
+        of_them = f", {changed} of them with uncommitted changes" if changed else ""
+        yield f"commit {commit}: {count_of(len(mine), 'run')}{of_them}"
 
 
 def _data(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
@@ -196,4 +198,5 @@ def _setup(results: Results, finished: Sequence[tuple[Evidence, SeedRun]]) -> It
             f"{recipe.warmup_epochs:g} warm-up epochs"
         )
     wall_s = math.fsum(float(run.result["wall_s"]) for _, run in finished if run.result is not None)
-    yield f"{len(finished)} finished runs, {wall_s / 3600:.2f} hours of training in all; configs in the records"
+    runs = count_of(len(finished), "finished run")
+    yield f"{runs}, {wall_s / 3600:.2f} hours of training in all; configs in the records"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.files import read_object, write_json
 from repro.runs.validation import validated
 
@@ -92,7 +92,7 @@ def behind_summary(mirrors: Iterable[tuple[Path, Mirror | None]], *, is_logged_i
     (reason, count), *others = Counter(mirror.reason for _, mirror in behind).most_common()
     cause = f"{count} of them: {reason}" if others else reason
     folder = behind[0][0] if len(behind) == 1 else Path(os.path.commonpath([record for record, _ in behind]))
-    return f"W&B is behind for {len(behind)} runs ({cause}); send them: {push_command(folder)}"
+    return f"W&B is behind for {count_of(len(behind), 'run')} ({cause}); send them: {push_command(folder)}"
 
 
 def push_command(record: Path) -> str:

@@ -80,7 +80,7 @@ def _check_origin_data(origin: Record, config: Config, splits: Splits) -> None:
         raise UserError(
             f"starts from {origin.path}, which was trained on other data (fingerprint {trained_on}) than those in "
             f"data.root={config.data.root} ({splits.fingerprint}){_changes(config, trained_on)}; set data.root to "
-            "those data, or choose another folder of runs"
+            "the data of that training, or choose another folder of runs"
         )
 
 

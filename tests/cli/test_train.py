@@ -109,7 +109,7 @@ def test_a_run_on_slurm_is_confirmed_and_submitted(
     assert cluster.submissions == 0
     code, text, _ = output_of(capsys, *SMOKE, *SLURM, "--yes")
     assert (code, cluster.queue) == (0, ["1"])
-    assert "submitted 1 runs in 1 arrays" in text
+    assert "submitted 1 run in 1 array" in text
     code, _, error = output_of(capsys, *SMOKE, *SLURM, "--yes")
     assert code == 2
     assert "already running (Slurm job 1 is pending)" in error

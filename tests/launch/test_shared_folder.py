@@ -175,7 +175,7 @@ def test_everybody_knows_the_jobs_of_a_launch_that_died(
     assert [(status.state, status.job_id) for status in statuses] == [("submitted", "1_0"), ("submitted", "1_1")]
     cluster.will("taken")
     others = runs_of(tmp_path, "deit_tiny/svite-40")
-    assert "submitted 1 runs in 1 arrays" in start(tmp_path, others)
+    assert "submitted 1 run in 1 array" in start(tmp_path, others)
     assert job_owners([*runs, *others]) == {A, B}
 
 

@@ -91,7 +91,7 @@ def test_runs_that_slurm_may_still_accept_are_not_started(tmp_path: Path, cluste
     assert [run.record.status().state for run in runs] == ["submitted", "submitted"]
     assert cluster.submissions == 1
     an_hour_later(runs)
-    assert "submitted 2 runs in 1 arrays" in start(tmp_path, runs)
+    assert "submitted 2 runs in 1 array" in start(tmp_path, runs)
     assert cluster.queue == ["2_0", "2_1"]
     first, second = manifests(tmp_path)
     # If the first array comes after all, its tasks leave the runs to the second one.
@@ -119,7 +119,7 @@ def test_runs_that_slurm_refuses_can_be_launched_again_at_once(tmp_path: Path, c
     assert [run.record.status().state for run in runs] == ["planned", "planned"]
     assert not manifests(tmp_path)
     cluster.will("taken")
-    assert "submitted 2 runs in 1 arrays" in start(tmp_path, runs)
+    assert "submitted 2 runs in 1 array" in start(tmp_path, runs)
 
 
 def test_a_refusal_that_the_queue_contradicts_is_none(tmp_path: Path, cluster: FakeSlurm) -> None:
@@ -193,7 +193,7 @@ def test_status_notes_that_slurm_does_not_answer(
 def test_a_run_waits_for_the_job_of_the_run_that_it_starts_from(tmp_path: Path, cluster: FakeSlurm) -> None:
     start(tmp_path, runs_of(tmp_path))
     output = start(tmp_path, runs_of(tmp_path, [*ROWS, "deit_tiny/omp-30"]))
-    assert "submitted 1 runs in 1 arrays" in output
+    assert "submitted 1 run in 1 array" in output
     assert cluster.asked("dependency") == ["afterok:1_0"]
     assert cluster.queue == ["1_0", "1_1", "2"]
 
@@ -225,7 +225,7 @@ def test_a_run_waits_for_a_job_of_an_earlier_launch(tmp_path: Path, cluster: Fak
     """The job to wait for is known from the queue."""
     start(tmp_path, runs_of(tmp_path, ROWS))  # dense is 1_0
     runs = runs_of(tmp_path, ["deit_tiny/omp-30"])
-    assert "submitted 1 runs in 1 arrays" in start(tmp_path, runs)
+    assert "submitted 1 run in 1 array" in start(tmp_path, runs)
     assert (cluster.queue, cluster.asked("dependency")) == (["1_0", "1_1", "2"], ["afterok:1_0"])
     assert cluster.asked("kill-on-invalid-dep") == ["yes"]
     # It may never start, which is no start without progress.
@@ -278,7 +278,7 @@ def test_only_confirmed_runs_are_started(tmp_path: Path, cluster: FakeSlurm, mon
     assert len(asked) == 1
     assert "a launch would start 2" in output
     assert "not started: 2 runs that were not in the plan" in output
-    assert "submitted 1 runs in 1 arrays" in output
+    assert "submitted 1 run in 1 array" in output
     assert [run.record.status().state for run in runs] == ["running", "submitted", "planned"]
 
 

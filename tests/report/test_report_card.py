@@ -48,7 +48,7 @@ def test_nine_variables_from_provenance(table: Table, tmp_path: Path) -> None:
     assert (filled.stated, facts["Affiliation"], facts["Pseudocode"]) == (7, (), ())
     assert facts["Hardware"] == ("A | CPU <b>, 8 cores; A GPU (80 GiB, driver 1.2)",)
     assert facts["Software versions"] == ("Python 3.11, torch 2.8, an OS",)
-    assert facts["Code"] == (f"commit {'c' * 40}: 1 runs, 1 of them with uncommitted changes",)
+    assert facts["Code"] == (f"commit {'c' * 40}: 1 run, 1 of them with uncommitted changes",)
     assert facts["Data"] == ("digits, fingerprint f00d",)
     assert facts["Splits"] == (
         "digits: 1,437 training images, the whole test split; the same for every seed",

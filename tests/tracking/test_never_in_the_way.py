@@ -161,7 +161,7 @@ def test_status_shows_what_is_behind_and_how_to_send_it(
     with pytest.raises(SystemExit):
         main(["status", *selection])
     without_account = capsys.readouterr().out.replace("\n", " ")
-    assert "W&B is behind for 1 runs (its last attempt was killed)" in without_account
+    assert "W&B is behind for 1 run (its last attempt was killed)" in without_account
     assert f"repro wandb push {other.path}" in without_account
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with pytest.raises(SystemExit):
