@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from repro.config.costs import macs_depend_on_data
 from repro.counting.cost import Cost
@@ -204,6 +204,10 @@ class Results:
     rows: Sequence[RowCells]
     overrides: Sequence[str] = ()
     others: Sequence[RowCells] = ()
+
+    def of_backbones(self, names: Collection[str]) -> Results:
+        """Return the results restricted to the rows of these backbones."""
+        return replace(self, rows=[row for row in self.rows if row.row.backbone in names])
 
     @property
     def own_rows(self) -> list[RowCells]:

@@ -20,8 +20,11 @@ from report_records import write_record, write_saving
 from repro.files import write_json
 from repro.report.cells import Results
 from repro.report.collect import collect_results
+from repro.report.figures.anatomy import draw_heads
 from repro.report.figures.drawings import drawings
 from repro.report.figures.files import DARK_PAPER, dark_colour, drawn, light_and_dark
+from repro.report.figures.layers import draw_layers
+from repro.report.figures.mask_history import read_histories
 from repro.report.figures.style import COLOURS, COLUMN_IN, INK, PAGE_IN, PAPER, QUIET, SMALLEST_PT
 from repro.runs.record import Record
 from repro.runs.schemas import ANATOMY_SCHEMA
@@ -165,6 +168,45 @@ def test_no_panel_is_empty_and_no_place_in_a_line_stays_free(figures: Figures, t
             continue
         ends = {round(max(box.x1 for box in line)) for line in lines.values()}
         assert max(ends) - min(ends) <= 25, f"{name}: lines of panels end at {sorted(ends)}"
+
+
+def test_maps_of_layers_are_equally_wide(full: dict[str, Results]) -> None:
+    """Of an odd number of panels, the last is as wide as the others, and the colour bar takes the place beside it."""
+    histories = [one for one in read_histories(full["table1"].evidence) if one.row.method != "tp"]
+    figure = drawn(lambda width_in: draw_layers(full["table1"].table, histories, "local scale", width_in), PAGE_IN)
+    assert figure is not None
+    *maps, bar = (axes.get_window_extent() for axes in figure.findobj(Axes))
+    assert len(maps) == 7
+    assert {round(box.width) for box in maps} == {round(maps[0].width)}
+    assert bar.x0 > maps[-1].x1
+    assert maps[-1].y0 < bar.y0 < bar.y1 < maps[-1].y1
+
+
+@pytest.mark.parametrize("width_in", [PAGE_IN, COLUMN_IN])
+def test_fifteen_maps_of_heads_fit(full: dict[str, Results], width_in: float) -> None:
+    sparse = [one for one in full["table1"].evidence if one.row.arch_sparsity_pct][:15]
+    figure = drawn(functools.partial(draw_heads, full["table1"].table, sparse), width_in)
+    assert figure is not None
+    assert len(figure.findobj(Axes)) == 15
+    assert figure.get_suptitle() == "Heads left (dark), local scale"
+
+
+@pytest.mark.parametrize("width_in", [PAGE_IN, COLUMN_IN])
+def test_no_saving_hides_another(figures: Figures, width_in: float) -> None:
+    for axes in figures("table1", width_in)["table1_cost"].axes:
+        points = [axes.transData.transform(one.lines[0].get_xydata()) for one in axes.containers]  # type: ignore[attr-defined]
+        pairs = itertools.combinations(np.concatenate(points), 2)
+        assert min(np.hypot(*(one - two)) for one, two in pairs) > 3, axes.get_title()
+
+
+def test_a_figure_names_the_data_of_its_panels_only(figures: Figures) -> None:
+    """No published MACs of TimeSformer are known, and of DeiT-Base 384 only the dense model's."""
+    own = figures("table3", PAGE_IN)
+    assert [axes.get_title() for axes in own["figure3"].axes] == ["DeiT-Small", "DeiT-Base"]
+    assert own["figure3"].get_supylabel() == "ImageNet top-1, best epoch (%)"
+    labels = {name: own[f"table3_curves_{name}"].get_supylabel() for name in ("deit_base", "timesformer_base")}
+    assert labels["deit_base"] == "shapes top-1, each epoch (%)\nlocal scale, not ImageNet"
+    assert labels["timesformer_base"].endswith("not Kinetics-400")
 
 
 def test_no_line_joins_accuracies_of_different_rows(figures: Figures) -> None:

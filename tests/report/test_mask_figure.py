@@ -85,6 +85,19 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     ]
 
 
+@pytest.mark.parametrize(("ever_active", "kinds"), [((0.5, 0.5), ["active"]), ((0.5, 0.75), ["active", "ever active"])])
+def test_a_legend_lists_only_lines_that_are_drawn(
+    table: Table, tmp_path: Path, ever_active: tuple[float, ...], kinds: list[str]
+) -> None:
+    rows = table.select(["deit_small/svite-50"])
+    entries = [{"churn": 0.1, "density": 0.5, "ever_active": share} for share in ever_active]
+    write_history(write_record(tmp_path, rows[0], "local", 0), entries)
+    histories = list(read_histories(frame_and_evidence(table, rows, "local", [0], tmp_path)[1]))
+    figure = draw_ever_active(table, histories, "local scale", PAGE_IN)
+    assert figure is not None
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SViTE, 50 % sparsity", *kinds]
+
+
 def test_a_layer_is_as_dense_as_the_last_mask_left_it(root: Path, table: Table) -> None:
     (record,) = Record(root / "table1" / "deit_small" / "svite-50" / "local").path.glob("seed0-*")
     densities = (1.0, 0.5, 0.25)

@@ -49,6 +49,14 @@ def test_published_hollow_and_measured_solid_on_the_papers_axes(results: dict[st
     assert any(y == pytest.approx(81.2) for _, y in marked(figure, 1)[True])
 
 
+def test_a_key_is_solid_only_if_its_method_was_measured(results: dict[str, Results]) -> None:
+    figure = draw_published(results["paper"], PAGE_IN)
+    assert figure is not None
+    keys = {str(key.get_label()): to_hex(key.get_markerfacecolor()) for key in figure.legends[0].legend_handles}  # type: ignore[union-attr]
+    solid = {label for label, face in keys.items() if face != PAPER}
+    assert solid == {"SViTE", "S2ViTE", "SViTE+ (5, 10, 30 % of tokens dropped)", "Dense", "measured"}
+
+
 def test_a_caption_names_measured_points_only_where_there_are_any(results: dict[str, Results]) -> None:
     captions = {scale: next(drawings(results[scale])).caption for scale in ("paper", "local")}
     assert " and measured (solid); " in captions["paper"]
@@ -78,6 +86,8 @@ def test_sparsities_are_levels_with_methods_side_by_side(results: dict[str, Resu
     assert ticks == [["0", "30"], ["0", "30", "40", "50"]]
     assert figure.get_supxlabel() == "sparsity level of the weights (%)", "30 is as far from 0 as from 40"
     assert side_by_side([1.0, 3.0, 3.0, 3.0, 5.0], 0.5) == [1.0, 2.5, 3.0, 3.5, 5.0]
+    # Two points at 3 take 2.5 to 3.5, which moves their neighbour; all three stay around their mean.
+    assert side_by_side([3.0, 3.0, 2.25, 5.0], 1.0) == [2.75, 3.75, 1.75, 5.0]
 
 
 def test_an_accuracy_has_the_wider_of_two_intervals(results: dict[str, Results]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,7 +39,7 @@ def draw_published(results: Results, width_in: float) -> Figure | None:
     """Draw accuracy against MACs on the paper's data: published values hollow, runs of the published training solid."""
     measured = points_of_published_training(results)
     published = [point for row in results.rows for point in published_points(row)]
-    return _draw(results, published, measured, width_in, published_axis(results), results.table.macs_label)
+    return _draw(results, published, measured, width_in, published_axis, results.table.macs_label)
 
 
 def points_of_published_training(results: Results) -> list[Point]:
@@ -51,7 +53,7 @@ def draw_local(results: Results, width_in: float) -> Figure | None:
     local = of_other_training(results)
     measured = _measured(local.rows, lambda row: counted_macs_g(row.context.cost))
     label = f"{results.table.macs_label}, {PUBLISHED_BACKBONE}"
-    return _draw(local, [], measured, width_in, accuracy_axis(local), label)
+    return _draw(local, [], measured, width_in, accuracy_axis, label)
 
 
 def draw_sparsity(results: Results, width_in: float) -> Figure | None:
@@ -63,7 +65,7 @@ def draw_sparsity(results: Results, width_in: float) -> Figure | None:
         return None
     measured = _measured(shown.rows, lambda row: levels.index(row.row.arch_sparsity_pct))
     label = "sparsity level of the weights (%)"
-    return _draw(shown, [], measured, width_in, accuracy_axis(shown), label, [f"{level:g}" for level in levels])
+    return _draw(shown, [], measured, width_in, accuracy_axis, label, [f"{level:g}" for level in levels])
 
 
 def of_other_training(results: Results) -> Results:
@@ -72,20 +74,27 @@ def of_other_training(results: Results) -> Results:
 
 
 def side_by_side(places: Sequence[float], step: float) -> list[float]:
-    """Spread positions that are closer than `step` around their centre, in the same order."""
-    order = sorted(range(len(places)), key=lambda index: places[index])
+    """Move positions as little as possible (least squares) such that they are at least `step` apart, in their order."""
+
+    def middle(group: Sequence[int]) -> float:
+        return fmean(places[index] for index in group)
+
     groups: list[list[int]] = []
-    for index in order:
-        if groups and places[index] - places[groups[-1][-1]] < step:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
+    for index in sorted(range(len(places)), key=lambda index: places[index]):
+        groups.append([index])
+        while len(groups) > 1 and middle(groups[-1]) - middle(groups[-2]) < step * len(groups[-2] + groups[-1]) / 2:
+            groups[-2:] = [groups[-2] + groups[-1]]
     moved = list(places)
     for group in groups:
-        middle = (places[group[0]] + places[group[-1]]) / 2
         for rank, index in enumerate(group):
-            moved[index] = middle + (rank - (len(group) - 1) / 2) * step if len(group) > 1 else places[index]
+            moved[index] = middle(group) + (rank - (len(group) - 1) / 2) * step
     return moved
+
+
+def beside(points: Sequence[Point], step: float) -> list[Point]:
+    """Return the points with new x: those that are closer than `step` are placed side by side."""
+    moved = side_by_side([point.x for point in points], step)
+    return [replace(point, x=x) for point, x in zip(points, moved, strict=True)]
 
 
 def draw_points(
@@ -124,18 +133,23 @@ def _draw(
     published: Sequence[Point],
     measured: Sequence[Point],
     width_in: float,
-    y: str,
+    y: Callable[[Results], str],
     x: str,
     levels: Sequence[str] = (),
 ) -> Figure | None:
     """Draw the panels. With published accuracies, which differ between backbones, each panel has its own y axis.
 
-    `levels` are the tick labels if x values are indices of levels.
+    A backbone with a single row has no panel if others have several, because there is nothing to compare it with.
+    `y` returns the label of the y axis for the rows of the panels; `levels` are the tick labels if x values are
+    indices of levels.
     """
-    with_points = {point.row.backbone for point in (*published, *measured)}
-    shown = [name for name in dict.fromkeys(row.row.backbone for row in results.rows) if name in with_points]
+    n_rows = Counter({point.row.id: point.row.backbone for point in (*published, *measured)}.values())
+    least = min(2, max(n_rows.values(), default=1))
+    shown = [name for name in dict.fromkeys(row.row.backbone for row in results.rows) if n_rows[name] >= least]
     if not shown:
         return None
+    results = results.of_backbones(shown)
+    published, measured = ([one for one in points if one.row.backbone in shown] for points in (published, measured))
     look = method_looks(results.table)
     across = n_across(width_in, _ON_PAGE)
     figure, grid = panels(width_in, len(shown), across, _PANEL_IN, _AROUND_IN, same_y=not published)
@@ -146,14 +160,14 @@ def _draw(
         if levels:
             places = sorted({round(point.x) for point in own})
             axes.set_xticks(places, [levels[place] for place in places])
-    label_axes(figure, x, y)
-    methods = {point.row.method for point in (*published, *measured)}
+    label_axes(figure, x, y(results))
+    methods, solid = ({point.row.method for point in points} for points in ((*published, *measured), measured))
     keys = [
         key(
             _with_tokens(results, method, [*published, *measured]),
             style,
             markersize=_STAR_PT if style.marker == "*" else _MARKER_PT,
-            markerfacecolor=style.colour if measured else PAPER,
+            markerfacecolor=style.colour if method in solid else PAPER,
         )
         for method, style in look.items()
         if method in methods
@@ -172,10 +186,9 @@ def _draw_panel(axes: Axes, published: Sequence[Point], measured: Sequence[Point
     step = _BESIDE * (max(places) - min(places))
     order = list(looks)
     measured = sorted(measured, key=lambda point: (order.index(point.row.method), point.row.data_sparsity_pct))
-    moved = side_by_side([point.x for point in measured], step)
+    moved = beside(measured, step)
     for method in dict.fromkeys(point.row.method for point in measured):
-        own = [replace(point, x=x) for point, x in zip(measured, moved, strict=True) if point.row.method == method]
-        draw_points(axes, own, looks[method])
+        draw_points(axes, [point for point in moved if point.row.method == method], looks[method])
     for point in (*published, *measured):
         if looks[point.row.method].colour == INK:  # the dense row
             axes.axhline(point.y, color=INK, linestyle=DASHED, linewidth=0.6, zorder=1)

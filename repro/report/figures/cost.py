@@ -1,4 +1,4 @@
-"""Accuracy gain against savings: a panel each for parameters, FLOPs and time."""
+"""Accuracy gain against savings: a panel each for parameters, FLOPs and time, as wide as the figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from repro.report.cells import Results, RowCells
-from repro.report.figures.accuracy import draw_points, of_other_training
+from repro.report.figures.accuracy import beside, draw_points, of_other_training
 from repro.report.figures.style import (
     DASHED,
     INK,
@@ -18,7 +18,6 @@ from repro.report.figures.style import (
     key,
     label_axes,
     method_looks,
-    n_across,
     panels,
 )
 from repro.report.local_data import local_data_of
@@ -29,7 +28,8 @@ _SAVINGS: dict[str, Callable[[RowCells], float | None]] = {  # in percent, by th
     "FLOPs (table convention)": lambda row: row.context.cost.flops_saving_pct,
     "Time, as timed here": lambda row: row.evidence.timing.time_saving_pct if row.evidence.timing else None,
 }
-_PANEL_IN, _AROUND_IN = 1.9, 0.95
+_PANEL_IN, _AROUND_IN = 1.7, 0.95
+_BESIDE_IN = 0.06  # distance between points with the same saving
 _SMALLEST_PT, _STEP_PT = 3.0, 1.6  # marker sizes: one for each backbone, increasing with model size
 
 
@@ -54,13 +54,13 @@ def draw_cost(results: Results, width_in: float) -> Figure | None:
     look, table = method_looks(results.table), results.table
     backbones = list(dict.fromkeys(point.row.backbone for point in points[drawn[0]]))
     sizes = {name: _SMALLEST_PT + _STEP_PT * place for place, name in enumerate(backbones)}
-    figure, grid = panels(width_in, len(drawn), n_across(width_in, len(_SAVINGS)), _PANEL_IN, _AROUND_IN)
+    figure, grid = panels(width_in, len(drawn), 1, _PANEL_IN, _AROUND_IN)
     for axes, name in zip(grid, drawn, strict=True):
         axes.set_title(name)
         axes.axhline(0, color=INK, linewidth=0.6, linestyle=DASHED, zorder=1)
-        for method, backbone in dict.fromkeys((point.row.method, point.row.backbone) for point in points[name]):
-            same = [point for point in points[name] if (point.row.method, point.row.backbone) == (method, backbone)]
-            draw_points(axes, same, look[method], size_pt=sizes[backbone])
+        savings = [point.x for point in points[name]]
+        for point in beside(points[name], _BESIDE_IN / width_in * (max(savings) - min(savings))):
+            draw_points(axes, [point], look[point.row.method], size_pt=sizes[point.row.backbone])
         axes.margins(0.08, 0.08)
         few_ticks(axes)
     data, differs = local_data_of(shown)

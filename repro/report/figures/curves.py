@@ -89,7 +89,7 @@ def draw_curves(results: Results, backbone: str, width_in: float) -> Figure | No
     epochs = [epoch for curve in every for epoch in curve.points.index]
     for axes, curves in zip(grid, shown.values(), strict=True):
         _label_ends(axes, [*dense, *curves], (min(epochs), max(epochs)), longest * _CHARACTER_IN / axes_in)
-    label_axes(figure, "epoch", accuracy_axis(results, "each epoch"))
+    label_axes(figure, "epoch", accuracy_axis(results.of_backbones([backbone]), "each epoch"))
     return figure
 
 

@@ -76,7 +76,8 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
     yield of(
         "cost",
         "What is saved against the gain over the dense model of the same backbone. Bars are 95 % intervals: of a "
-        "difference of two proportions of the test images (Newcombe), or over paired seeds if wider.",
+        "difference of two proportions of the test images (Newcombe), or over paired seeds if wider. "
+        f"{_BESIDE}.",
         functools.partial(draw_cost, usual),
     )
     for backbone in backbones_with_curves(usual):

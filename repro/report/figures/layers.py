@@ -34,7 +34,7 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
     panel_in = min(_PANEL_IN, (MOST_HEIGHT_IN - _AROUND_IN) / down)
     most_names = max(1, int((panel_in - _HEAD_IN) / _NAME_IN))
     # Each panel names its own layers, because the prunable layers differ between methods.
-    figure, grid = panels(width_in, len(shown), across, panel_in, _AROUND_IN, same_y=False)
+    figure, grid = panels(width_in, len(shown), across, panel_in, _AROUND_IN, same_y=False, same_width=True)
     picture = None
     for place, (axes, history) in enumerate(zip(grid, shown, strict=True), start=1):
         names = list(history.layer_density)
@@ -51,11 +51,17 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
         axes.set_yticks(range(0, len(names), step), [short_layer(name) for name in names[::step]])
         axes.grid(visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(2))
-        if place > len(shown) - len(shown) // down:  # the last row of panels
+        if place + across > len(shown):  # the last panel of a column
             axes.set_xlabel("share of the training done")
         axes.set_title(within(row_label(table, history.row), width_in / across - 0.6, 8))
     assert picture is not None
-    figure.colorbar(picture, ax=grid, location="bottom", aspect=40, shrink=0.8)
+    if len(shown) % across:  # the last place is free
+        places = grid[0].get_gridspec()
+        assert places is not None
+        bar = figure.add_subplot(places[-1, -1].subgridspec(5, 1)[2])
+        figure.colorbar(picture, cax=bar, orientation="horizontal")
+    else:
+        figure.colorbar(picture, ax=grid, location="bottom", aspect=40, shrink=0.8)
     figure.supylabel("layer (block and matrix)")
     title(figure, f"{table.label(shown[0].row.backbone)}, {scale}: active weights or units of each layer (%), one seed")
     return figure

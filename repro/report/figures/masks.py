@@ -67,10 +67,9 @@ def draw_ever_active(table: Table, histories: Sequence[MaskHistory], scale: str,
             _line(axes, history, ever, look)
         _line(axes, history, density, look, linestyle=_DOTTED)
     axes.set_ylim(0, 103)
-    kinds = [
-        Line2D([], [], color=QUIET, label="ever active"),
-        Line2D([], [], color=QUIET, linestyle=_DOTTED, label="active"),
-    ]
+    kinds = [Line2D([], [], color=QUIET, linestyle=_DOTTED, label="active")]
+    if len(axes.lines) > len(shown):
+        kinds.append(Line2D([], [], color=QUIET, label="ever active"))
     add_legend(figure, [*_keys(table, shown, look), *kinds], "lower")
     return figure
 

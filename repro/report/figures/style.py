@@ -98,8 +98,8 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def n_across(width_in: float, on_page: int) -> int:
-    """Return the number of panels per row: `on_page` in page width, panels of similar width in column width."""
-    return on_page if width_in >= PAGE_IN else max(1, round(on_page * width_in / PAGE_IN - 0.5))
+    """Return the number of panels per row: `on_page` in page width, panels at most 5 % narrower in column width."""
+    return on_page if width_in >= PAGE_IN else max(1, int(on_page * width_in / PAGE_IN / 0.95))
 
 
 def n_down(count: int, across: int) -> int:
@@ -116,20 +116,25 @@ def panels(
     *,
     same_x: bool = False,
     same_y: bool = True,
+    same_width: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and its panels, in rows of at most `across`; each row fills the width.
 
     Args:
         panel_in, around_in: height of a row of panels, and of everything above and below the panels, in inches.
         same_x, same_y: whether all panels share the x or y axis.
+        same_width: whether all panels are equally wide, so that the end of the last row may stay free.
     """
-    down = n_down(count, min(across, count))
+    across = min(across, count)
+    down = n_down(count, across)
     figure = new_figure(width_in, panel_in * down + around_in)
     lines = [count // down + (line < count % down) for line in range(down)]
-    grid = figure.add_gridspec(down, math.lcm(*lines))
+    if same_width:
+        lines = [min(across, count - across * line) for line in range(down)]
+    grid = figure.add_gridspec(down, across if same_width else math.lcm(*lines))
     axes: list[Axes] = []
     for line, in_line in enumerate(lines):
-        span = grid.ncols // in_line
+        span = 1 if same_width else grid.ncols // in_line
         for place in range(in_line):
             first = axes[0] if axes else None
             own = figure.add_subplot(
