@@ -61,22 +61,22 @@ def accuracy_interval(by_seed: Mapping[int, float], images: int | None) -> tuple
 
 
 def gain_interval(
-    by_seed: Mapping[int, float], reference: Mapping[int, float], images: int | None
+    by_seed: Mapping[int, float], reference: Mapping[int, float], images: int | None, level: float = LEVEL
 ) -> tuple[float, float] | None:
     """Return the interval (low, high) of a mean gain paired by seed, in percentage points.
 
     Newcombe or Student's t, the wider at each end; None if neither is available.
     """
-    known = _of_seeds(paired_differences(by_seed, reference))
+    known = _of_seeds(paired_differences(by_seed, reference), level)
     if images is not None:
         both = by_seed.keys() & reference.keys()
         own, other = (fmean(values[seed] for seed in both) for values in (by_seed, reference))
-        known.append(newcombe_interval(own, other, images))
+        known.append(newcombe_interval(own, other, images, level))
     return _widest(known, -100.0, 100.0)
 
 
-def _of_seeds(by_seed: Mapping[int, float]) -> list[tuple[float, float]]:
-    return [mean_of(by_seed.values()).interval()] if len(by_seed) > 1 else []
+def _of_seeds(by_seed: Mapping[int, float], level: float = LEVEL) -> list[tuple[float, float]]:
+    return [mean_of(by_seed.values()).interval(level)] if len(by_seed) > 1 else []
 
 
 def _widest(intervals: list[tuple[float, float]], least: float, most: float) -> tuple[float, float] | None:

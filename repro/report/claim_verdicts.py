@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from repro.report.cells import TRAINED, VERBS, Measured, Results, RowCells
 from repro.report.claims import Claim, Condition, Pair, Quantity, every_claim
 from repro.report.measures import gain
-from repro.report.statistics import LEVEL, interval_words
+from repro.report.statistics import interval_words, level_of_each
 from repro.report.verdicts import DECIDABLE, MISSING, NOT_MEASURED, UNDECIDED
 from repro.tables.rows import Table
 
@@ -83,11 +83,11 @@ def _verdict(
 ) -> tuple[str, str, float]:
     """Return the verdict, its reason, and the confidence level of the intervals behind it."""
     for verdict, answer, rule in ((HOLDS, True, "any"), (DOES_NOT_HOLD, False, "all")):
-        level = 1 - (1 - LEVEL) / deciders(claim.holds_if, rule)
+        level = level_of_each(deciders(claim.holds_if, rule))
         intervals = {quantity: _interval(value, level) for quantity, value in measured.items()}
         if _decide(claim, bounds, intervals) is answer:
             return *_with_device(verdict, claim, measured.values()), level
-    level = 1 - (1 - LEVEL) / deciders(claim.holds_if, "any")
+    level = level_of_each(deciders(claim.holds_if, "any"))
     return *_open(measured, level), level
 
 

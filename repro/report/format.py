@@ -14,6 +14,7 @@ from repro.tables.rows import KINDS, Metric, PublishedValue
 NOTHING = "–"
 ESTIMATED_MARK = "e"
 MASKED_MARK = "m"
+MARKS = {ESTIMATED_MARK: "estimate", MASKED_MARK: "masks on dense matrices save no time"}
 CONFLICT_MARK = "x"
 KIND_MARKS = dict(zip(KINDS, ("", "c", "d", "g"), strict=True))
 # Shown in addition to colour, so that verdicts are readable in greyscale. In brackets: evidence that decides nothing.

@@ -81,6 +81,11 @@ class Grid:
     columns: tuple[Column, ...]
 
     @property
+    def entries(self) -> Iterator[Entry]:
+        """All entries, column by column."""
+        return (entry for column in self.columns for entry in column.entries)
+
+    @property
     def spans(self) -> tuple[tuple[str, int], ...]:
         """The upper header row: each group with its number of columns, without the column of row names."""
         return tuple((group, len(list(same))) for group, same in itertools.groupby(self.columns, lambda c: c.group))

@@ -16,7 +16,7 @@ from repro.report.cells import COUNTED, TIMED, TRAINED, Measured, RowCells, RowC
 from repro.report.costs import cost_note, is_about
 from repro.report.evidence import Evidence, row_state
 from repro.report.segmentation import SEGMENTATION
-from repro.report.statistics import mean_of, paired_differences
+from repro.report.statistics import LEVEL, mean_of, paired_differences
 from repro.report.times import MASKED_DENSE, TIMED_OTHERWISE, images_s, is_timed_otherwise, why_not_timed
 from repro.report.verdicts import DECIDABLE, MISSING, NOT_MEASURED, partial
 from repro.runs.timing import Timing
@@ -200,10 +200,10 @@ def _over_seeds(
     )
 
 
-def interval_of_gain(first: Evidence, second: Evidence) -> tuple[float, float] | None:
-    """Return the 95 % interval of a gain over seeds or test images, whichever is wider; None if there is neither."""
+def interval_of_gain(first: Evidence, second: Evidence, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the interval of a gain over seeds or test images, whichever is wider; None if there is neither."""
     images = n_test_images(first.config.data)
-    return gain_interval(first.values(BEST_KEY), second.values(BEST_KEY), images)
+    return gain_interval(first.values(BEST_KEY), second.values(BEST_KEY), images, level)
 
 
 def test_image_interval(row: RowCells) -> tuple[float, float] | None:

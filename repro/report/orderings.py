@@ -16,7 +16,7 @@ from repro.errors import UserError
 from repro.report.cells import Measured, Results, RowCells
 from repro.report.claims import CLAIMS_FILE, ClaimsFile, Ordering, check_name, claims_files
 from repro.report.measures import gain, interval_of_gain
-from repro.report.statistics import interval_words
+from repro.report.statistics import LEVEL, interval_words, level_of_each
 from repro.tables.loader import load_table, table_names
 from repro.tables.rows import Row, Table
 from repro.typed_files import read_yaml
@@ -33,7 +33,8 @@ class JudgedOrdering:
     Attributes:
         published: published difference between first and second row, in percentage points.
         measured: the difference measured here, paired by seed.
-        interval: its 95 % interval, over seeds or over test images, whichever is wider; None if there is none.
+        interval: its interval, over seeds or over test images, whichever is wider; None if there is none.
+        level: the confidence level of the interval, 1 - 5 % / k for k tested orderings (Bonferroni correction).
     """
 
     ordering: Ordering
@@ -41,6 +42,7 @@ class JudgedOrdering:
     measured: Measured
     interval: tuple[float, float] | None
     verdict: str
+    level: float
 
     @property
     def statement(self) -> str:
@@ -53,7 +55,7 @@ class JudgedOrdering:
         text = f"published {self.published:+.2f}"
         if self.measured.value is None or self.measured.estimate is None:
             return f"{text}; not run here"
-        spread = "" if self.interval is None else f"{interval_words(self.interval, '+')}, "
+        spread = "" if self.interval is None else f"{interval_words(self.interval, '+', level=self.level)}, "
         return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.estimate.words})"
 
 
@@ -99,34 +101,47 @@ def published_points(ordering: Ordering, above: Row, below: Row) -> float:
 def judge_orderings(results: Results, orderings: Sequence[Ordering] | None = None) -> tuple[JudgedOrdering, ...]:
     """Return the orderings about the table of `results` with their answers; empty at scales without orderings.
 
-    Differences are paired by seed, on the same test images. An ordering agrees if the 95 % interval of its difference
-    (`gain_interval`, as in the figures) is above zero, contradicts if it is below, and is undecided otherwise.
+    Differences are paired by seed, on the same test images. An ordering agrees if the interval of its difference
+    (`gain_interval`, as in the figures) is above zero, contradicts if it is below, and is undecided otherwise. The
+    orderings whose seeds are all finished are tested, and share an error of 5 %: the level is `level_of_each`.
     """
     if results.scale not in ASKED_AT:
         return ()
     rows = {row.row.id: row for row in (*results.rows, *results.others)}
-    return tuple(
-        _judge(ordering, rows[ordering.above], rows[ordering.below])
+    asked = [
+        (ordering, rows[ordering.above], rows[ordering.below])
         for ordering in (every_ordering() if orderings is None else orderings)
         if ordering.table == results.table.name and {ordering.above, ordering.below} <= rows.keys()
-    )
+    ]
+    gains = [gain(above.context, below.context) for _, above, below in asked]
+    tests = sum(_is_tested(found, above) for found, (_, above, _) in zip(gains, asked, strict=True))
+    level = level_of_each(tests)
+    return tuple(_judge(*one, found, level) for found, one in zip(gains, asked, strict=True))
 
 
-def _judge(ordering: Ordering, above: RowCells, below: RowCells) -> JudgedOrdering:
-    measured, published = gain(above.context, below.context), published_points(ordering, above.row, below.row)
+def _is_tested(measured: Measured, above: RowCells) -> bool:
+    """Return whether a difference can be decided: a single seed tells only of the sampling error of the test images."""
+    return measured.n > 1 and measured.n == len(above.evidence.runs)
+
+
+def _judge(ordering: Ordering, above: RowCells, below: RowCells, measured: Measured, level: float) -> JudgedOrdering:
+    published = published_points(ordering, above.row, below.row)
     if not measured.sample:
-        return JudgedOrdering(ordering, published, measured, None, NOT_RUN)
-    interval = interval_of_gain(above.evidence, below.evidence)
+        return JudgedOrdering(ordering, published, measured, None, NOT_RUN, level)
+    interval = interval_of_gain(above.evidence, below.evidence, level)
     verdict = PARTIAL if measured.n < len(above.evidence.runs) else UNDECIDED
-    # A single seed decides nothing, because its interval covers only the sampling error of the test images.
-    if verdict == UNDECIDED and measured.n > 1 and interval is not None:
+    if _is_tested(measured, above) and interval is not None:
         verdict = AGREES if interval[0] > 0 else CONTRADICTS if interval[1] < 0 else UNDECIDED
-    return JudgedOrdering(ordering, published, measured, interval, verdict)
+    return JudgedOrdering(ordering, published, measured, interval, verdict, level)
 
 
 def count_line(judged: Sequence[JudgedOrdering]) -> str:
-    """Summarise the answers: `12 published orderings: 3 agree, 1 contradicts, 8 undecided`."""
+    """Summarise the answers: `12 published orderings: 3 agree, 1 contradicts, 8 undecided`, and the level of each."""
     counts = Counter(one.verdict for one in judged)
     plural = {AGREES: "agree", CONTRADICTS: "contradict"}
     parts = [f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts.items()]
-    return f"{len(judged)} published orderings: {', '.join(parts)}"
+    text = f"{len(judged)} published orderings: {', '.join(parts)}"
+    level = judged[0].level if judged else LEVEL
+    if level == LEVEL:
+        return text
+    return f"{text}; each tested at {100 * level:.4g} %, so that all together err in at most 5 % (Bonferroni)"

@@ -45,6 +45,11 @@ def mean_of(values: Iterable[float], pairing: str = "") -> Estimate:
     return Estimate(n, statistics.fmean(sample), std, f"{pairing}{n} seed{'' if n == 1 else 's'}")
 
 
+def level_of_each(tests: int) -> float:
+    """Return the confidence level of each of several tests that share an error of 5 % (Bonferroni correction)."""
+    return 1 - (1 - LEVEL) / max(tests, 1)
+
+
 def interval_words(ends: tuple[float, float], sign: str = "", digits: int = 2, level: float = LEVEL) -> str:
     """Format an interval: `95 % interval 79.93 to 80.43`; `sign` is `+` for differences."""
     low, high = ends

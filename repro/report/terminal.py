@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -15,8 +16,8 @@ from rich.text import Text
 from repro.report.build import Report
 from repro.report.claim_verdicts import JudgedClaim
 from repro.report.fitting import columns_that_fit, longest_word, short_name
-from repro.report.format import NOTHING, tone
-from repro.report.grid import Column, Grid
+from repro.report.format import MARKS, NOTHING, tone
+from repro.report.grid import Column, Entry, Grid
 from repro.report.orderings import AGREES, CONTRADICTS
 from repro.report.view import View
 
@@ -32,13 +33,13 @@ def print_view(seen: View, console: Console, *, is_wide: bool = False) -> None:
     Numbers are never truncated. `is_wide` prints every column regardless of the terminal width.
     """
     console.print(Text(seen.title, style="bold"))
-    console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in seen.facts[1:])), soft_wrap=True)
-    for grid in seen.wide if is_wide else seen.compact:
-        _print_grid(grid, console, is_wide=is_wide)
-    if seen.legend and not is_wide:
-        words = [f"{mark} {verdicts}" for mark, verdicts in seen.legend]
-        legend = "; ".join(filter(None, [*words, seen.spread_legend]))
-        console.print(Text(f"(published value)  {legend}", style="dim"))
+    console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in seen.facts[1:])))
+    shown = [_print_grid(grid, console, is_wide=is_wide) for grid in (seen.wide if is_wide else seen.compact)]
+    if not is_wide and (verdicts := seen.legend(shown)):
+        marks = {entry.mark for grid in shown for entry in grid.entries if _is_marked(entry)}
+        words = [f"{mark} {meaning}" for mark, meaning in verdicts]
+        words += [seen.spread_legend(shown), *(f"{mark}: {MARKS[mark]}" for mark in sorted(marks))]
+        console.print(Text(f"(published value)  {'; '.join(filter(None, words))}", style="dim"))
     print_claims(seen.claims, console)
     print_orderings(seen, console)
     print_summary(seen, console)
@@ -90,7 +91,8 @@ def print_files(report: Report, reports_dir: Path, console: Console) -> None:
         console.print(f"Page: open {page.resolve().as_uri()} in a browser", soft_wrap=True, markup=False)
 
 
-def _print_grid(grid: Grid, console: Console, *, is_wide: bool) -> None:
+def _print_grid(grid: Grid, console: Console, *, is_wide: bool) -> Grid:
+    """Print a table and return it with the columns for which there was room."""
     names = [short_name(row) for section in grid.sections for row in section.rows]
     labels = [section.label for section in grid.sections]
     first = max(len(grid.head), *map(len, labels), *(len(name) + 1 for name in names))
@@ -125,6 +127,7 @@ def _print_grid(grid: Grid, console: Console, *, is_wide: bool) -> None:
     left_out = [column.title for place, column in enumerate(grid.columns) if place not in places]
     if left_out:
         console.print(Text(f"no room for: {'; '.join(left_out)} (--wide)", style="dim"))
+    return replace(grid, columns=tuple(grid.columns[place] for place in places))
 
 
 def _spread(room: int, widths: list[int], titles: Mapping[int, str]) -> None:
@@ -138,6 +141,11 @@ def _spread(room: int, widths: list[int], titles: Mapping[int, str]) -> None:
         room -= 1
 
 
+def _is_marked(entry: Entry) -> bool:
+    """Return whether a measured number is followed by a mark."""
+    return bool(entry.mark) and entry.text not in ("", NOTHING)
+
+
 def _widths(grid: Grid, texts: Sequence[Sequence[Text]]) -> list[int]:
     return [
         max(longest_word(column.title), *map(len, cells)) for column, cells in zip(grid.columns, texts, strict=True)
@@ -147,13 +155,15 @@ def _widths(grid: Grid, texts: Sequence[Sequence[Text]]) -> list[int]:
 def _texts(column: Column, *, has_published: bool) -> list[Text]:
     """Format entries as `46.15 ✓`, or `46.15 (46.3) ✓` with the published value; the parts are aligned in the column.
 
-    A published value is always shown if there is no measured value, or if that contradicts it.
+    The mark of an estimate follows the number. A published value is always shown if there is no measured value, or if
+    that contradicts it.
     """
     parts = []
     for entry in column.entries:
         is_shown = bool(entry.published) and (has_published or not entry.text or entry.tone in ("off", "bad"))
         published = f"({entry.published})" if is_shown else ""
-        parts.append((NOTHING, "", "") if entry.is_empty else (entry.text, published, entry.symbol))
+        number = entry.text + (entry.mark if _is_marked(entry) else "")
+        parts.append((NOTHING, "", "") if entry.is_empty else (number, published, entry.symbol))
     widths = [max(map(len, part), default=0) for part in zip(*parts, strict=True)]
     texts = []
     for entry, (number, published, mark) in zip(column.entries, parts, strict=True):

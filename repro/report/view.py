@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from repro.report.cells import Cell, Results
@@ -67,19 +67,19 @@ class View:
         published = differs.removeprefix("not ")
         return f"Published orderings at {self.results.scale} scale ({data}: no evidence for {published})"
 
-    @property
-    def legend(self) -> list[tuple[str, str]]:
-        """The symbols that occur, each with its verdicts."""
-        verdicts = {cell.verdict for cell in self.results.cells} - {NO_PUBLISHED_VALUE}
+    @staticmethod
+    def legend(shown: Iterable[Grid]) -> list[tuple[str, str]]:
+        """Return the symbols in the columns that are shown, each with its verdicts."""
+        verdicts = {entry.verdict for grid in shown for entry in grid.entries} - {"", NO_PUBLISHED_VALUE}
         words: dict[str, list[str]] = {}
         for verdict in sorted(verdicts, key=lambda verdict: (_TONES.index(tone(verdict)), verdict)):
             words.setdefault(symbol(verdict), []).append(verdict.partition(" (")[0])  # without numbers of seeds
         return [(mark, ", ".join(dict.fromkeys(found))) for mark, found in words.items()]
 
-    @property
-    def spread_legend(self) -> str:
-        """The meaning of `±` after a measured value; empty if none has it."""
-        has_spread = any(cell.measured.std is not None for row in self.results.rows for cell in row.cells.values())
+    @staticmethod
+    def spread_legend(shown: Iterable[Grid]) -> str:
+        """Return the meaning of `±` after a measured value; empty if none that is shown has it."""
+        has_spread = any("±" in entry.text for grid in shown for entry in grid.entries)
         return "±: sample standard deviation over seeds" if has_spread else ""
 
 

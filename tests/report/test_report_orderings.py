@@ -73,6 +73,19 @@ def test_an_ordering_is_decided_by_the_interval_of_paired_differences(
     assert count_line([found]).startswith(f"1 published orderings: 1 {verdict}")
 
 
+def test_orderings_share_an_error_of_five_percent(table: Table, tmp_path: Path) -> None:
+    """Differences 8, 5 and 5 are decided alone (standard error 1, t = 4.303), but not as one of two (t = 6.205)."""
+    other = Ordering(table="table1", above=DENSE, below="deit_small/svite-60")
+    values = {DENSE: [96.0, 97.0, 98.0], SPARSE: [88.0, 92.0, 93.0], other.below: [88.0, 92.0, 93.0]}
+    rows = trained(table, tmp_path, values)
+    results = collect_results(table, rows, "local", range(3), tmp_path)
+    assert [one.verdict for one in judge_orderings(results, [ORDER])] == ["agrees"]
+    both = judge_orderings(results, [ORDER, other])
+    assert [one.verdict for one in both] == ["undecided", "undecided"]
+    assert "(97.5 % interval -0.21 to +12.21, paired by 3 seeds)" in both[0].evidence
+    assert count_line(both).endswith("; each tested at 97.5 %, so that all together err in at most 5 % (Bonferroni)")
+
+
 def test_one_seed_decides_nothing_and_other_scales_do_not_ask(table: Table, tmp_path: Path) -> None:
     rows = trained(table, tmp_path, {DENSE: [96.0], SPARSE: [90.0]})
     (found,) = judge_orderings(collect_results(table, rows, "local", [0], tmp_path), [ORDER])

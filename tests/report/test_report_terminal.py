@@ -47,7 +47,7 @@ def test_no_number_is_cut(name: str, width: int, tmp_path: Path) -> None:
     seen = full_view(table, tmp_path)
     text = printed(seen, width)
     assert "…" not in text.replace("… running", "")
-    assert max(map(len, text.splitlines()[2:])) <= width  # the first two, title and facts, are soft-wrapped
+    assert max(map(len, text.splitlines())) <= width
     known = {
         number
         for grid in seen.compact
@@ -84,6 +84,21 @@ def test_published_values_are_shown_where_there_is_room(views: dict[str, View]) 
     assert "2.79 (2.7) ▲" in row
     (row,) = [line for line in narrow.splitlines() if line.startswith(" ssp-40")][:1]
     assert "31.86 ✓" in row, "a verdict is shown at every width"
+
+
+def test_facts_break_between_words(views: dict[str, View]) -> None:
+    facts = printed(views["local"], 60).partition("scale local")[2].partition("Params")[0]
+    assert "5 of them finished in all seeds; " in " ".join(facts.split())
+    assert all(len(line) <= 60 for line in facts.splitlines())
+
+
+def test_estimates_are_marked_and_the_legend_says_what_is_shown(views: dict[str, View]) -> None:
+    narrow, broad = (printed(views["paper"], width) for width in (80, 200))
+    (row,) = [line for line in narrow.splitlines() if line.startswith(" omp-30")]
+    assert row.partition("omp-30")[2].split() == ["4.02", "0.93e", "25.72e", "–"]
+    assert "e: estimate" in narrow
+    assert "not measured" in broad.partition("(published value)")[2].partition("claims")[0]
+    assert "not measured" not in narrow.partition("(published value)")[2].partition("claims")[0], "no time is shown"
 
 
 def test_a_time_is_shown_once_it_is_taken(table: Table, tmp_path: Path) -> None:
