@@ -261,6 +261,34 @@ def test_figures_are_drawn_for_the_screen(browser: Browser, full: Path, width: i
     page.close()
 
 
+@pytest.mark.parametrize("width", [701, 720, 860, 1000, 1060, 1199, 1200])
+def test_no_width_scrolls_sideways(browser: Browser, full: Path, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto(full.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cells = page.locator("section#table1-local .compact tr.line").first.locator("td, th")
+    assert all(box["x"] + box["width"] <= width for cell in cells.all() if (box := cell.bounding_box()))
+    page.close()
+
+
+def test_printed_heads_are_text_and_names_of_runs_break_after_slashes_only(browser: Browser, full: Path) -> None:
+    """On the second page of a table, Chromium paints the words of a head, but not the box of a button around them."""
+    page = browser.new_page(viewport={"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto(full.as_uri())
+    heads = page.locator("thead button")
+    assert heads.evaluate_all("all => new Set(all.map(e => getComputedStyle(e).display)).size") == 1
+    assert heads.first.evaluate("e => getComputedStyle(e).display") == "contents"
+    broken = page.eval_on_selector_all(
+        "#run-table a, #run-table td:nth-child(1), #run-table td:nth-child(2)",
+        "names => names.flatMap(name => [...name.childNodes]).filter(part => { const range = new Range();"
+        " range.selectNodeContents(part); return range.getClientRects().length > 1 }).map(part => part.textContent)",
+    )
+    assert broken == []
+    assert page.locator("#run-table").evaluate("e => e.getBoundingClientRect().right") <= 718
+    page.close()
+
+
 def test_print_cuts_nothing(browser: Browser, full: Path) -> None:
     page = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 less its margins at 96 dots per inch
     page.emulate_media(media="print")

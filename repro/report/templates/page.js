@@ -93,7 +93,9 @@ for (const plot of document.querySelectorAll("svg.plot")) {    // one stop of th
         const address = key === "row" ? run.href : key === "wandb" ? value : "";
         if (address) {
           const link = document.createElement("a");
-          link.href = address; link.textContent = key === "row" ? value : "W&B"; cell.append(link);
+          link.href = address; cell.append(link);
+          if (key === "row") link.append(...value.split(/(?<=\/)/).flatMap(part => [part, document.createElement("wbr")]));
+          else link.textContent = "W&B";
         } else {
           if (typeof value === "number") cell.className = "number";
           cell.textContent = value === null || value === "" ? "–" : (key === "best" || key === "last") ? value.toFixed(2) : value;
