@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.report.cells import Measured, Results, RowCells
 from repro.report.claims import CLAIMS_FILE, ClaimsFile, Ordering, check_name, claims_files
 from repro.report.measures import gain, interval_of_gain
@@ -140,7 +140,7 @@ def count_line(judged: Sequence[JudgedOrdering]) -> str:
     counts = Counter(one.verdict for one in judged)
     plural = {AGREES: "agree", CONTRADICTS: "contradict"}
     parts = [f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts.items()]
-    text = f"{len(judged)} published orderings: {', '.join(parts)}"
+    text = f"{count_of(len(judged), 'published ordering')}: {', '.join(parts)}"
     level = judged[0].level if judged else LEVEL
     if level == LEVEL:
         return text

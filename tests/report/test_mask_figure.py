@@ -15,11 +15,11 @@ from repro.report.collect import collect_results
 from repro.report.figures.drawings import write_figures
 from repro.report.figures.files import drawn
 from repro.report.figures.layers import draw_layers, layer_map
-from repro.report.figures.mask_history import read_histories
+from repro.report.figures.mask_history import MaskHistory, of_one_backbone, read_histories
 from repro.report.figures.masks import draw_churn, draw_ever_active, draw_final_density, draw_units
 from repro.report.figures.style import PAGE_IN
 from repro.runs.record import Record
-from repro.tables.rows import Table
+from repro.tables.rows import Row, Table
 
 
 def write_history(record: Record, entries: list[dict[str, Any]]) -> None:
@@ -83,6 +83,19 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     assert [text.get_text() for text in keys.get_texts()] == [
         *("SViTE, 50 % sparsity", "S2ViTE, 40 % sparsity", "S2ViTE, 40 % sparsity, growth as_released")
     ]
+
+
+def test_methods_are_compared_at_the_sparsity_that_most_of_them_share() -> None:
+    levels = {"spartan": (80, 90, 95, 95, 99), "imp": (80, 90, 95), "gmp": (50,)}
+    rows = [
+        Row("t", f"resnet50/{method}-{level}-{place}", "resnet50", method, level, 0)
+        for method, own in levels.items()
+        for place, level in enumerate(own)
+    ]
+    histories = [MaskHistory(row, "", {}, (0.0,), ({},)) for row in rows]
+    chosen = [history.row.id for history in of_one_backbone(histories)]
+    assert chosen == ["resnet50/spartan-90-1", "resnet50/imp-90-1", "resnet50/gmp-50-0"]
+    assert of_one_backbone([]) == []
 
 
 @pytest.mark.parametrize(("ever_active", "kinds"), [((0.5, 0.5), ["active"]), ((0.5, 0.75), ["active", "ever active"])])

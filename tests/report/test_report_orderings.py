@@ -70,7 +70,7 @@ def test_an_ordering_is_decided_by_the_interval_of_paired_differences(
     (found,) = judge_orderings(collect_results(table, rows, "local", range(3), tmp_path), [ORDER])
     assert found.statement == f"{DENSE} > {SPARSE}"
     assert (found.verdict, found.evidence[: len(evidence)]) == (verdict, evidence)
-    assert count_line([found]).startswith(f"1 published orderings: 1 {verdict}")
+    assert count_line([found]).startswith(f"1 published ordering: 1 {verdict}")
 
 
 def test_orderings_share_an_error_of_five_percent(table: Table, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,12 +143,31 @@ def of_one_backbone(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
 
 
 def _one_of_each_method(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
-    """Return all variants of one row for each method: the middle one of the rows with the most variants."""
+    """Return all variants of one row for each method, out of the rows with the most variants.
+
+    The row is the one at the sparsity that most methods share, so that methods are compared at the same sparsity, or
+    the middle one if a method has none there.
+    """
+    candidates = {
+        method: _with_most_variants([history for history in histories if history.row.method == method])
+        for method in dict.fromkeys(history.row.method for history in histories)
+    }
+    shared = _shared_sparsity(list(candidates.values()))
     kept: list[MaskHistory] = []
-    for method in dict.fromkeys(history.row.method for history in histories):
-        own = [history for history in histories if history.row.method == method]
-        ids = [history.row.id for history in own]
-        most = max(ids.count(id_) for id_ in ids)
-        rows = [id_ for id_ in dict.fromkeys(ids) if ids.count(id_) == most]
-        kept += [history for history in own if history.row.id == rows[len(rows) // 2]]
+    for rows in candidates.values():
+        row = next((row for row in rows if row.arch_sparsity_pct == shared), rows[len(rows) // 2])
+        kept += [history for history in histories if history.row.id == row.id]
     return kept
+
+
+def _with_most_variants(histories: Sequence[MaskHistory]) -> list[Row]:
+    rows = {history.row.id: history.row for history in histories}
+    counts = Counter(history.row.id for history in histories)
+    return [row for id_, row in rows.items() if counts[id_] == max(counts.values())]
+
+
+def _shared_sparsity(candidates: Sequence[Sequence[Row]]) -> float | None:
+    """Return the sparsity at which most methods have a row, the middle one of several; None without methods."""
+    counts = Counter(level for rows in candidates for level in {row.arch_sparsity_pct for row in rows})
+    levels = sorted(level for level, count in counts.items() if count == max(counts.values()))
+    return levels[len(levels) // 2] if levels else None
