@@ -83,7 +83,7 @@ report: $(READY) ## write all tables and figures from existing records
 	@for table in $$($(BIN)/repro list --names); do $(BIN)/repro report $$table $(filter-out --yes --retry,$(WHAT)) || exit; done
 
 test: lint ## lint, type checks and all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 --durations-min 10
 
 lint: $(READY) ## ruff, mypy, and the order of imports
 	@$(BIN)/ruff check .
