@@ -135,6 +135,17 @@ def test_what_a_layer_leaves_of_its_share_is_the_next_ones(distribution: str, bl
     assert 0 <= 0.4 * part.dense_model.params - dense - sum(spent) < cost + 1e-6
 
 
+def test_a_global_target_of_macs_is_that_of_the_whole_model() -> None:
+    _, part = part_of(spartan("method.weights.cost=macs", "method.weights.distribution=global", "method.sparsity=0.6"))
+    part.select_support(32)
+    dense = part.dense_model
+    spent = dense.attention_macs
+    for layer in dense.layers:
+        spent += layer.uses * (int(part.masks[layer.name].sum()) if layer.name in part.dense else layer.size)
+    # The mask stops before the entry that would exceed the target, and an entry costs at most one MAC for each token.
+    assert 0 <= 0.4 * dense.macs - spent <= max(layer.uses for layer in dense.layers)
+
+
 def test_every_rank_cuts_where_the_first_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     # Another device may add up in another order: whatever this rank has found, the first rank's numbers are used.
     _, part = part_of(spartan())
