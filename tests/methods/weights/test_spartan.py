@@ -257,8 +257,14 @@ def test_the_mask_history_of_a_long_training_stays_short() -> None:
     model = build_model(config.model, 0.0, 1)
     (part,) = build_parts(config, model, Length(5005, 90, 256))
     assert isinstance(part, DenseToSparse)
-    due = [update for update in range(1, part.schedule.end) if update % part.history_interval == 0]
-    assert len(due) <= 200
+    interval, last = part.history_interval, part.schedule.last
+    assert last / 200 <= interval < last / 200 + 1
+    noted = []
+    for update in (0, 1, interval - 1, interval, interval + 1, 2 * interval, last - 1, last):
+        before = part.mask_updates
+        part.select_support(update)
+        noted += [update] * (part.mask_updates - before)
+    assert noted == [interval, 2 * interval, last]
 
 
 @pytest.mark.parametrize(
