@@ -20,10 +20,11 @@ import torch.distributed as dist
 from benchmarks.figures import Figure
 from benchmarks.masks import svite
 from repro.config.compose import compose
+from repro.data.fingerprint import fingerprint
 from repro.data.folder_files import FolderFiles
 from repro.data.image_folders import ImageFiles
 from repro.data.layouts import Split
-from repro.data.listing import fingerprint, list_images
+from repro.data.listing import list_images
 from repro.data.loader import epoch_order
 from repro.distributed import join_world, leave_world
 from repro.models.backbone import build_model

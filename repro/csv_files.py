@@ -6,6 +6,7 @@ import codecs
 import csv
 import difflib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,11 +16,13 @@ _SEPARATORS = (",", ";", "\t")
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, or in UTF-16 with a byte order mark. Raises `UserError` for any other."""
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark. Raises `UserError` for any other, or HTML."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if re.match(rb"\s*(<!doctype html|<html)", data, re.IGNORECASE):
+        raise UserError(f"{path}: an HTML page; download the file again, logged in if necessary")
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return data.decode("utf-16" if is_utf16 else "utf-8-sig")

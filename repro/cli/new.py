@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import keyword
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def new_table(options: argparse.Namespace) -> int:
         files[tables / "sources.csv"] = _filled("table/sources.csv", name)
     _write(files)
     if own.resolve() not in [TABLES_DIR.parent, *(each.resolve() for each in own_folders())]:
-        print(f"for every command: export {PATH_VARIABLE}={own.resolve()}")
+        print(f"before other commands: export {PATH_VARIABLE}={shlex.quote(str(own.resolve()))}")
     print(f"next: edit these files, then repro list {name}; repro launch {name} --scale smoke")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -116,7 +117,8 @@ def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[st
     known = {*model_keys, *(key for key, _ in _leaves(OmegaConf.to_container(composed)))}
     for key, value in values.items():
         if key not in known:
-            errors.append(f"{key}: no such key{did_you_mean(key, known)}")
+            near = [] if "." in key else difflib.get_close_matches(key, groups(), n=1, cutoff=0.7)
+            errors.append(f"{key}: no such key{did_you_mean(key, near or known)}")
         elif key not in model_keys:
             OmegaConf.update(composed, key, value, merge=False)
     if not isinstance(composed.model, DictConfig):
@@ -196,8 +198,6 @@ def _keys(errors: Iterable[str]) -> set[str]:
 def _message_of(key: str, error: Mapping[str, Any], resolved: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{key}: needs a value ({key}=...)"
-    if key == "experiment":
-        return "experiment: its file must start with the line `# @package _global_`"
     if error["type"] == "extra_forbidden":
         section, _, name = key.rpartition(".")
         valid = [other for other in OmegaConf.select(OmegaConf.create(resolved), section, default={}) if other != name]

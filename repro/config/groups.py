@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.errors import UserError, did_you_mean
-from repro.locations import CONF_DIR, config_dirs
+from repro.locations import CONF_DIR, config_dirs, groups
 
+_GLOBAL = "# @package _global_"  # the header of a file that sets keys of other sections
 Choices = tuple[tuple[str, str], ...]  # pairs of a group and the chosen option
 
 
@@ -45,7 +46,7 @@ def file_that_sets(key: str, choices: Mapping[str, str]) -> str:
             file = folder / group / f"{option}.yaml"
             if folder == CONF_DIR or not file.is_file():
                 continue
-            is_global = file.read_text(encoding="utf-8").startswith("# @package _global_")
+            is_global = file.read_text(encoding="utf-8").startswith(_GLOBAL)
             inside = key if is_global else key.removeprefix(f"{group}.")
             if OmegaConf.select(OmegaConf.load(file), inside, throw_on_resolution_failure=False) is not None:
                 return f"{file}: "
@@ -70,7 +71,7 @@ def hydra_section(overrides: Iterable[str]) -> str:
 @functools.lru_cache(maxsize=1024)
 def _composed(choices: Choices, folders: tuple[Path, ...]) -> bytes:
     # Pickled, because copying an OmegaConf config takes nine times as long.
-    sections = {}
+    sections: dict[str, DictConfig] = {}
     if not any(group == "experiment" for group, _ in choices):  # an experiment can set keys of any section
         found = {group: own_section(group, option, folders) for group, option in choices}
         sections = {group: section for group, section in found.items() if section is not None}
@@ -78,6 +79,10 @@ def _composed(choices: Choices, folders: tuple[Path, ...]) -> bytes:
     composed = OmegaConf.create(compose_with_hydra(others, folders))
     for group, section in sections.items():
         composed[group] = section
+    for group in groups():
+        if group != "experiment" and not OmegaConf.is_dict(section := composed.get(group)):
+            place = file_that_sets(group, dict(choices))
+            raise UserError(f"config: {place}{group}={section!r}: must contain keys and their values")
     return pickle.dumps(composed)
 
 
@@ -106,6 +111,10 @@ def _data_section(name: str, folders: tuple[Path, ...]) -> DictConfig:
 
 
 def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **options: Any) -> DictConfig:
+    for choice in [config_name, *(text.replace("=", "/", 1) for text in overrides)]:
+        for folder in config_dirs():
+            if folder != CONF_DIR and (file := folder / f"{choice}.yaml").is_file():
+                _check_own_file(file)
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose(config_name, [*_search_path(folders), *overrides], **options)
@@ -115,9 +124,27 @@ def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **
         raise UserError(
             f"config: {chosen_by}: no {group} {option!r}{did_you_mean(option, error.options or ())}"
         ) from None
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
         raise UserError(f"config: {text}") from None
+
+
+def _check_own_file(file: Path) -> None:
+    """Raise `UserError` for a config file for which Hydra would raise a misleading error that does not name it."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not UTF-8 text; save it as UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise UserError(f"{file}: starts with a byte order mark; save it as UTF-8 without one")
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict | None):
+        raise UserError(f"{file}: must contain keys and their values")
+    if file.parent.name == "experiment" and _GLOBAL not in text:
+        raise UserError(f"{file}: must start with the line `{_GLOBAL}`")
 
 
 def _search_path(folders: Iterable[Path]) -> list[str]:

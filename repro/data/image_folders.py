@@ -14,9 +14,10 @@ from torch import Tensor
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data.decoding import decode
+from repro.data.fingerprint import fingerprint
 from repro.data.folder_files import FolderFiles
 from repro.data.layouts import class_folders, find_split, image_split
-from repro.data.listing import Listing, fingerprint, list_images, read_kaggle_labels
+from repro.data.listing import Listing, list_images, read_kaggle_labels
 from repro.data.saved_listing import save_listing
 from repro.data.shards import Shards
 from repro.data.splits import EvalSplit, Splits, check_channels

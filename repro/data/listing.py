@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -121,19 +120,6 @@ def count_files(split: Split, at_most: int) -> int:
     endings = IMAGE_ENDINGS + VIDEO_ENDINGS
     files = (name for each in class_folders(split.folder) for name in _files_below(split.folder, each, endings))
     return sum(1 for _ in itertools.islice(files, at_most))
-
-
-def fingerprint(class_names: Sequence[str], *listings: Listing) -> str:
-    """Return a digest of the names, classes and sizes of files, 16 hex digits. Their contents are not read.
-
-    Shards have the same fingerprint as the folder that was packed. Raises `UserError` for a file that is gone.
-    """
-    digest = blake2b(digest_size=8)
-    for listing in listings:
-        digest.update("\0".join(listing.class_names()).encode(errors="surrogateescape") + b"\n")
-        for name, label, size in zip(listing.names, listing.labels(class_names), listing.sizes, strict=True):
-            digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def tolerated(files: int) -> int:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from repro.config import Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
+from repro.data.fingerprint import fingerprint, has_same_files, is_same_data
 from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
-from repro.data.listing import count_files, fingerprint, list_images, list_videos
+from repro.data.listing import count_files, list_images, list_videos
 from repro.data.saved_listing import changed_files
 from repro.errors import UserError
 
 
-def check_layout(data: Data) -> Path | None:
-    """Return the folder of `data`, or None if they need none, after reading the csv files that list a split.
-
-    Raises `UserError` for a missing folder, another layout, or a csv file that is damaged.
-    """
-    folder = find_data(data)
-    if data.name not in (*ARCHIVES, *GENERATED):
-        list_split = list_videos if data.name in VIDEOS else list_images
-        for split in (find_split(data, "train"), find_split(data, "test")):
-            if split.table is not None:
-                list_split(split)
-    return folder
+def check_tables(data: Data) -> None:
+    """Read the csv files that list splits of `data`, if there are any. Raises `UserError` for a damaged one."""
+    if data.name in (*ARCHIVES, *GENERATED):
+        return
+    list_split = list_videos if data.name in VIDEOS else list_images
+    for split in (find_split(data, "train"), find_split(data, "test")):
+        if split.table is not None:
+            list_split(split)
 
 
 def check_fits(config: Config) -> None:
@@ -70,8 +65,11 @@ def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
     train, test = find_split(data, "train"), find_split(data, "test")
     if data.name not in VIDEOS:
         images = list_images(train), list_images(test)
-        if fingerprint(images[0].class_names(), *images) == trained_on:
+        now = fingerprint(images[0].class_names(), *images)
+        if is_same_data(trained_on, now):
             return None
+        if has_same_files(trained_on, now):
+            return "files of the same names and sizes with other contents"
         return changed_files(trained_on, *(each.saved() for each in images))
     from repro.data.video_inspection import saved_videos, usable_videos, video_fingerprint  # needs PyAV
 

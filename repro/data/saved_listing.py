@@ -68,4 +68,5 @@ def _change(before: int | None, now: int | None) -> str:
 
 
 def _path(fingerprint: str) -> Path:
-    return user_cache() / f"files-of-{fingerprint}.json.gz"
+    names_and_sizes = fingerprint.partition("-")[0]
+    return user_cache() / f"files-of-{names_and_sizes}.json.gz"

@@ -58,7 +58,7 @@ class Images(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class _DataSet:
     num_classes: int
-    fingerprint: str  # 16 hex digits, which depend on the data but not on `data.limit_*`
+    fingerprint: str  # depends on the data (`repro.data.fingerprint`) but not on `data.limit_*`
     views: Mapping[str, Images] = field(default_factory=dict)  # several views of each test image, by name: (views, ...)
     skipped: tuple[str, ...] = ()  # name of each file that was left out as unreadable, and the reason
     unreadable: tuple[UnreadableFiles, ...] = ()  # files that became unreadable after they were listed

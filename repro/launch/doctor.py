@@ -23,7 +23,8 @@ from repro.config import Config, Data, InlineLauncher, SlurmLauncher
 from repro.config.site import site_file
 from repro.counting.geometry import Geometry
 from repro.data.check_files import check_files
-from repro.data.preflight import check_layout
+from repro.data.layouts import find_data
+from repro.data.preflight import check_tables
 from repro.data.shared_memory import REMEDY, SHARED_MEMORY, check_shared_memory
 from repro.errors import UserError
 from repro.launch.check import Check, by_check_name
@@ -197,9 +198,14 @@ def shared_memory_check(config: Config) -> Check:
 
 def _data(name: str, data: Data) -> Iterator[Check]:
     try:
-        folder = check_layout(data)
+        folder = find_data(data)
     except UserError as error:
         yield Check(name, "fail", str(error), "set data.root= to the folder that holds train/ and val/")
+        return
+    try:
+        check_tables(data)
+    except UserError as error:
+        yield Check(name, "fail", str(error), "correct or restore that file")
     else:
         yield Check(name, "pass", f"data={data.name} needs no folder" if folder is None else str(folder))
 

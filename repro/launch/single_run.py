@@ -23,7 +23,7 @@ from repro.runs.permissions import adopt_group_umask
 from repro.runs.record import Record, record_for
 from repro.runs.status import MAX_ATTEMPTS
 from repro.tables.rows import SINGLE_RUNS
-from repro.tracking.sweep import agent_run_id, mirror_into_agent_run, needs_push_to_agent
+from repro.tracking.sweep import agent_run_id, check_agent_run, mirror_into_agent_run, needs_push_to_agent
 
 
 def train(overrides: Sequence[str], console: Console, yes: bool = False) -> int:
@@ -38,6 +38,7 @@ def train(overrides: Sequence[str], console: Console, yes: bool = False) -> int:
     if alive:
         raise UserError(f"{run.record.path}: already running ({alive})")
     if agent_run_id() is not None:
+        check_agent_run(run.record.path, Path(run.config.run.root))
         run.create()
         mirror_into_agent_run(run.record)
     code = _launch([run], run.row.id, console, yes)

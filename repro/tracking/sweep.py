@@ -8,8 +8,10 @@ their own. mirror.json stores the id, so that later attempts and pushes find the
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from repro.runs.record import Record
+from repro.errors import UserError
+from repro.runs.record import Record, all_records
 from repro.tracking.login import is_disabled
 from repro.tracking.mirror_file import Mirror, push_command, read_mirror, write_mirror
 from repro.tracking.wandb_project import choose_project
@@ -20,6 +22,18 @@ _SWEEP, _RUN, _PARAMETERS = "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM
 def agent_run_id() -> str | None:
     """Return the id of the W&B run that a sweep agent created for this process; None without an agent."""
     return os.environ.get(_RUN) if os.environ.get(_SWEEP) else None
+
+
+def check_agent_run(path: Path, root: Path) -> None:
+    """Raise `UserError` if the agent's W&B run already mirrors a record below `root` other than that in `path`.
+
+    Two runs in one W&B run would overwrite each other. An agent gives each run its own id, so this one was set by hand.
+    """
+    run_id = agent_run_id()
+    for record in all_records(root) if run_id is not None else ():
+        mirror = read_mirror(record.path)
+        if record.path != path and mirror is not None and mirror.run_id == run_id:
+            raise UserError(f"{_RUN}={run_id}: already the W&B run of {record.path}; unset it, or use wandb agent")
 
 
 def mirror_into_agent_run(record: Record) -> None:

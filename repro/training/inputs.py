@@ -9,6 +9,7 @@ import torch
 
 from repro.config import PRETRAINED, Config
 from repro.config.costs import measured_token_options
+from repro.data.fingerprint import is_same_data
 from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since
 from repro.data.splits import Splits, load_splits
@@ -55,7 +56,7 @@ def load_trained_splits(record: Record, config: Config) -> Splits:
     """Load the data that a run was trained on. Raises `UserError` if `data.root` contains other data."""
     trained_on = record.trained_on()
     splits = load_splits(config.data, config.recipe, config.model, trained_on)
-    if trained_on not in (None, splits.fingerprint):
+    if trained_on is not None and not is_same_data(trained_on, splits.fingerprint):
         raise UserError(
             f"{record.path}: was trained on data of fingerprint {trained_on}, the data are now {splits.fingerprint}"
             f"{_changes(config, trained_on)}; restore the data, or remove that folder to start again"
@@ -74,7 +75,9 @@ def _changes(config: Config, trained_on: str | None) -> str:
 def _check_origin_data(origin: Record, config: Config, splits: Splits) -> None:
     """Raise `UserError` if a run and the one that it starts from use different versions of the same data set."""
     trained_on = origin.trained_on()
-    if trained_on in (None, splits.fingerprint) or origin.about().get("data", {}).get("name") != config.data.name:
+    if origin.about().get("data", {}).get("name") != config.data.name:
+        return
+    if trained_on is None or is_same_data(trained_on, splits.fingerprint):
         return
     if splits.with_fingerprint is None or splits.with_fingerprint(str(trained_on)) is None:
         raise UserError(

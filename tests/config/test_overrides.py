@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro import locations
@@ -121,10 +123,14 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "experiment/packageless": "recipe: {epochs: 3}\n",
         "experiment/misspelt": "# @package _global_\nrecipe: {epohcs: 3}\n",
         "experiment/wrong": "# @package _global_\nrecipe: {epochs: abc}\n",
+        "experiment/number": "# @package _global_\ndefaults: 3\n",
         "experiment/torn": "# @package _global_\nrecipe: {epochs: 3\n",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.yaml").write_text(text)
+    text = "# @package _global_\n# café\nrecipe: {epochs: 3}\n"
+    for name, encoding in {"latin1": "latin-1", "utf16": "utf-16", "bom": "utf-8-sig"}.items():
+        (folder / f"experiment/{name}.yaml").write_text(text, encoding=encoding)
     return folder
 
 
@@ -151,8 +157,12 @@ def test_the_environment_names_folders_of_config_files(own_files: Path, monkeypa
         ("unknown", "experiment=unknown: no method 'nope'"),
         ("misspelt", "misspelt.yaml: recipe.epohcs: no such key; nearest: epochs"),
         ("wrong", "wrong.yaml: recipe.epochs='abc': input should be a valid integer"),
-        ("packageless", "experiment: its file must start with the line `# @package _global_`"),
+        ("packageless", "packageless.yaml: must start with the line `# @package _global_`"),
         ("torn", "torn.yaml"),
+        ("latin1", "latin1.yaml: not UTF-8 text; save it as UTF-8"),
+        ("utf16", "utf16.yaml: not UTF-8 text; save it as UTF-8"),
+        ("bom", "bom.yaml: starts with a byte order mark; save it as UTF-8 without one"),
+        ("number", "config: Invalid defaults list in 'experiment/number', defaults must be a list"),
     ],
 )
 def test_an_own_file_with_a_mistake_is_one_line(own_files: Path, name: str, message: str) -> None:
@@ -211,3 +221,35 @@ def test_a_wrong_site_default_is_one_line(
     monkeypatch.setenv("REPRO_CONFIG", str(tmp_path / "nope.yaml"))
     with pytest.raises(UserError, match=r"REPRO_CONFIG=.*: no such file"):
         site_defaults()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["experiment", "launcher", "method"]), st.binary(max_size=60), st.booleans())
+def test_whatever_is_in_an_own_file_is_a_config_or_one_line(group: str, content: bytes, has_header: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        (Path(folder) / group).mkdir()
+        (Path(folder) / group / "mine.yaml").write_bytes(b"# @package _global_\n" * has_header + content)
+        patch.setattr(locations, "added_config_dirs", [])
+        add_config_dirs([Path(folder)])
+        message = ""
+        try:
+            compose([f"{group}=mine"])
+        except UserError as error:
+            message = str(error)
+        # Errors in several keys are listed together, below their number.
+        assert "\n" not in message or re.match(r"config: \d+ errors\n", message)
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("sclae=smoke", "scale"),
+        ("metod=svite", "method"),
+        ("backbon=deit_tiny", "backbone"),
+        ("epochs=3", "recipe.epochs"),
+    ],
+)
+def test_a_misspelt_group_is_offered_before_keys(word: str, nearest: str) -> None:
+    key = word.partition("=")[0]
+    with pytest.raises(UserError, match=rf"^config: {key}: no such key; nearest: {nearest}$"):
+        compose([word])

@@ -14,6 +14,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from repro.config import Config
+from repro.data.fingerprint import has_same_files, is_same_data
 from repro.data.layouts import KAGGLE_LABELS
 from repro.data.splits import Splits, load_splits
 from repro.data.uint8_batch import Uint8Batch
@@ -44,7 +45,7 @@ def test_folders_become_splits(flowers: Path) -> None:
     assert (image.pixels.shape, image.pixels.dtype, label) == ((32, 32, 3), torch.uint8, 1)
     image, label = load(folder_config(flowers, **{"data.decoder": "pil"})).train[9]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 1)
-    assert re.fullmatch("[0-9a-f]{16}", splits.fingerprint)
+    assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]{8}", splits.fingerprint)
 
 
 def test_evaluation_is_resize_centre_normalise(flowers: Path) -> None:
@@ -102,6 +103,21 @@ def test_the_fingerprint_follows_names_and_sizes(flowers: Path) -> None:
     assert len(seen) == 3
     moved = flowers.rename(flowers.parent / "moved")
     assert load(folder_config(moved)).fingerprint in seen
+
+
+def test_the_fingerprint_follows_contents(flowers: Path) -> None:
+    before = load(folder_config(flowers)).fingerprint
+    path = flowers / "val/rose/a.jpg"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    after = load(folder_config(flowers)).fingerprint
+    assert has_same_files(before, after)
+    assert not is_same_data(before, after)
+    # Records of earlier versions know nothing of contents.
+    assert is_same_data(before.partition("-")[0], after)
+    assert is_same_data(after, before.partition("-")[0])
+    assert not is_same_data("0" * 16, after)
 
 
 def test_a_link_to_a_parent_folder_is_not_followed(flowers: Path) -> None:

@@ -89,6 +89,17 @@ def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> Non
     assert "(missing: train/beagle/2.png; changed: val/boxer/1.png); set" in refusal(folder, str(copy))
 
 
+def test_other_images_of_the_same_names_and_sizes_are_other_data(folder: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):  # bitmaps, whose size does not depend on what they show
+        for path in write_images(tmp_path / name, ("beagle", "boxer", "collie"), 6, seed).rglob("*.png"):
+            Image.open(path).save(path.with_suffix(".bmp"))
+            path.unlink()
+    words = overrides(tmp_path)
+    assert train([*words, f"data.root={tmp_path / 'a'}"], Console(file=io.StringIO())) == 0
+    with pytest.raises(UserError, match=r"was trained on other data .*\(files of the same names and sizes with other"):
+        train([*words, f"data.root={tmp_path / 'b'}"], Console(file=io.StringIO()))
+
+
 def test_the_same_data_show_the_result(folder: Path) -> None:
     for name in ("dogs", "moved, dogs"):  # the name of a folder is not part of the data
         (folder / "dogs").rename(folder / name)

@@ -15,9 +15,10 @@ from mirrored import finished, new_record, restart_client, use, write_run
 
 from repro.config.compose import compose
 from repro.config.groups import CONF_DIR
+from repro.errors import UserError
 from repro.tracking.mirror_file import read_mirror
 from repro.tracking.push import push
-from repro.tracking.sweep import mirror_into_agent_run
+from repro.tracking.sweep import check_agent_run, mirror_into_agent_run
 from repro.tracking.wandb_run import default_run_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,18 @@ def test_the_attempts_and_pushes_of_a_record_share_the_agents_run(
     mirror = read_mirror(record.path)
     assert mirror is not None
     assert (mirror.run_id, mirror.state) == (agent, "current")
+
+
+def test_two_runs_do_not_share_the_agents_run(agent: str, tmp_path: Path) -> None:
+    first, second = (new_record(tmp_path / "runs", f"seed={seed}")[0] for seed in (0, 1))
+    check_agent_run(first.path, tmp_path / "runs")
+    mirror_into_agent_run(first)
+    check_agent_run(first.path, tmp_path / "runs")  # a later attempt
+    with pytest.raises(UserError) as refused:
+        check_agent_run(second.path, tmp_path / "runs")
+    assert str(refused.value) == (
+        f"WANDB_RUN_ID={agent}: already the W&B run of {first.path}; unset it, or use wandb agent"
+    )
 
 
 def test_other_runs_in_the_environment_of_an_agent_have_runs_of_their_own(
