@@ -41,6 +41,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
     header = text.partition("\n")[0]
     lines = split_lines(path, text, max(_SEPARATORS, key=header.count))
     names = [name.strip() for name in next(lines, (1, []))[1]]
+    if not names:
+        raise UserError(f"{path}: an empty file; expected a header with {','.join(columns)}")
     if missing := [name for name in columns if name not in names]:
         near = difflib.get_close_matches(missing[0], names, n=1)
         found = f" (but {near[0]!r})" if near else ""
