@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from repro.report.cells import Results, RowCells
 from repro.report.collect import collect_results
-from repro.report.figures.accuracy import draw_local, draw_published, draw_sparsity, side_by_side
+from repro.report.figures.accuracy import local_scatter, published_scatter, side_by_side, sparsity_scatter
 from repro.report.figures.drawings import drawings
 from repro.report.figures.files import drawn, figure_files, write_figure
 from repro.report.figures.style import COLOURS, MARKERS, PAGE_IN, PAPER, looks
@@ -38,7 +38,7 @@ def by_row(results: Results) -> dict[str, RowCells]:
 
 
 def test_published_hollow_and_measured_solid_on_the_papers_axes(results: dict[str, Results]) -> None:
-    figure = drawn(lambda width_in: draw_published(results["paper"], width_in), PAGE_IN)
+    figure = drawn(published_scatter(results["paper"]).draw, PAGE_IN)
     assert figure is not None
     assert titles(figure) == ["DeiT-Tiny", "DeiT-Small", "DeiT-Base"]
     assert figure.get_supylabel() == "ImageNet top-1, best epoch (%)"
@@ -50,7 +50,7 @@ def test_published_hollow_and_measured_solid_on_the_papers_axes(results: dict[st
 
 
 def test_a_key_is_solid_only_if_its_method_was_measured(results: dict[str, Results]) -> None:
-    figure = draw_published(results["paper"], PAGE_IN)
+    figure = published_scatter(results["paper"]).draw(PAGE_IN)
     assert figure is not None
     keys = {str(key.get_label()): to_hex(key.get_markerfacecolor()) for key in figure.legends[0].legend_handles}  # type: ignore[union-attr]
     solid = {label for label, face in keys.items() if face != PAPER}
@@ -65,9 +65,18 @@ def test_a_caption_names_measured_points_only_where_there_are_any(results: dict[
     assert captions["local"].endswith("one line for each source.")
 
 
+def test_a_caption_names_backbones_without_a_panel(tmp_path: Path) -> None:
+    table = load_table("table3")
+    found = collect_results(table, table.rows, "paper", [0], tmp_path)
+    assert published_scatter(found).without_panel == ["DeiT-Base 384"]
+    assert next(drawings(found)).caption.endswith(" No panel for DeiT-Base 384: a single row.")
+    alone = collect_results(table, table.select(["deit_base_384/dense"]), "paper", [0], tmp_path)
+    assert published_scatter(alone).without_panel == [], "nothing else to show"
+
+
 def test_local_accuracies_have_a_figure_of_their_own(results: dict[str, Results]) -> None:
-    published = drawn(lambda width_in: draw_published(results["local"], width_in), PAGE_IN)
-    local = drawn(lambda width_in: draw_local(results["local"], width_in), PAGE_IN)
+    published = drawn(published_scatter(results["local"]).draw, PAGE_IN)
+    local = drawn(local_scatter(results["local"]).draw, PAGE_IN)
     assert published is not None
     assert local is not None
     assert not any(marked(published, panel)[True] for panel in range(3))
@@ -76,11 +85,11 @@ def test_local_accuracies_have_a_figure_of_their_own(results: dict[str, Results]
     assert local.get_supxlabel() == "MACs per image (G), figure convention, of the published backbone"
     assert [marked(local, panel)[False] for panel in range(2)] == [[], []]
     assert [len(marked(local, panel)[True]) for panel in range(2)] == [2, 4]
-    assert draw_local(results["paper"], PAGE_IN) is None
+    assert local_scatter(results["paper"]).draw(PAGE_IN) is None
 
 
 def test_sparsities_are_levels_with_methods_side_by_side(results: dict[str, Results]) -> None:
-    figure = drawn(lambda width_in: draw_sparsity(results["local"], width_in), PAGE_IN)
+    figure = drawn(sparsity_scatter(results["local"]).draw, PAGE_IN)
     assert figure is not None
     ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
     assert ticks == [["0", "30"], ["0", "30", "40", "50"]]
@@ -126,7 +135,7 @@ def test_a_published_point_stands_where_no_run_of_other_images_can_move_it(tmp_p
 
 def test_files_are_the_same_twice(results: dict[str, Results], tmp_path: Path) -> None:
     def write(folder: Path) -> list[Path]:
-        return write_figure(folder, "figure1", "data", lambda width_in: draw_published(results["paper"], width_in))
+        return write_figure(folder, "figure1", "data", published_scatter(results["paper"]).draw)
 
     first, second = write(tmp_path / "one"), write(tmp_path / "two")
     names = ["figure1.svg", "figure1.png", "figure1.pdf", "figure1-column.svg", "figure1-column.pdf"]
@@ -138,7 +147,7 @@ def test_files_are_the_same_twice(results: dict[str, Results], tmp_path: Path) -
 
 def test_rows_without_an_accuracy_have_no_figure(table: Table, tmp_path: Path) -> None:
     found = collect_results(table, table.select(["deit_tiny/tp-30"]), "smoke", [0], tmp_path)
-    assert draw_published(found, PAGE_IN) is None
+    assert published_scatter(found).draw(PAGE_IN) is None
 
 
 def test_methods_keep_their_looks_and_differ() -> None:
@@ -154,7 +163,7 @@ def test_a_method_keeps_its_colour_when_backbones_are_left_out(results: dict[str
     part = Results(table, "paper", [row for row in whole.rows if row.row.backbone == "deit_small"])
     legends = []
     for shown in (whole, part):
-        figure = draw_published(shown, PAGE_IN)
+        figure = published_scatter(shown).draw(PAGE_IN)
         assert figure is not None
         keys = figure.legends[0].legend_handles
         legends.append({key.get_label(): (key.get_color(), key.get_marker()) for key in keys})  # type: ignore[union-attr]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from matplotlib.axes import Axes
@@ -35,37 +35,66 @@ _BESIDE = 0.022  # distance between points with the same x, as a fraction of the
 _MARKER_PT, _STAR_PT = 4.5, 7.0
 
 
-def draw_published(results: Results, width_in: float) -> Figure | None:
-    """Draw accuracy against MACs on the paper's data: published values hollow, runs of the published training solid."""
-    measured = points_of_published_training(results)
-    published = [point for row in results.rows for point in published_points(row)]
-    return _draw(results, published, measured, width_in, published_axis, results.table.macs_label)
+@dataclass(frozen=True)
+class Scatter:
+    """A scatter plot of accuracies with one panel per backbone.
+
+    Attributes:
+        published: Points of the paper. If there are any, each panel has its own y axis, as backbones differ widely.
+        y: Returns the label of the y axis for the rows of the panels.
+        levels: Tick labels, if x values are indices of levels.
+    """
+
+    results: Results
+    published: Sequence[Point]
+    measured: Sequence[Point]
+    y: Callable[[Results], str]
+    x: str
+    levels: Sequence[str] = ()
+
+    @property
+    def backbones(self) -> list[str]:
+        """The backbones with a panel: those with at least two rows, as one row has nothing to be compared with."""
+        n_rows = self._n_rows()
+        least = min(2, max(n_rows.values(), default=1))
+        return [name for name in dict.fromkeys(row.row.backbone for row in self.results.rows) if n_rows[name] >= least]
+
+    @property
+    def without_panel(self) -> list[str]:
+        """The labels of backbones with points but no panel."""
+        return [self.results.table.label(name) for name in self._n_rows() if name not in self.backbones]
+
+    def _n_rows(self) -> Counter[str]:
+        return Counter({point.row.id: point.row.backbone for point in (*self.published, *self.measured)}.values())
+
+    def draw(self, width_in: float) -> Figure | None:
+        """Draw the panels and a legend; None if there are no points."""
+        return _draw(self, width_in) if self.backbones else None
 
 
-def points_of_published_training(results: Results) -> list[Point]:
-    """Return the measured points of rows that were trained as published, against MACs."""
+def published_scatter(results: Results) -> Scatter:
+    """Return accuracy against MACs on the paper's data: published values, and runs of the published training."""
     shown = [row for row in results.rows if row.context.is_published_training]
-    return _measured(shown, lambda row: counted_macs_g(row.context.cost))
+    measured = _measured(shown, lambda row: counted_macs_g(row.context.cost))
+    published = [point for row in results.rows for point in published_points(row)]
+    return Scatter(results, published, measured, published_axis, results.table.macs_label)
 
 
-def draw_local(results: Results, width_in: float) -> Figure | None:
-    """Draw accuracy from training other than the published one against the MACs of the published backbone."""
+def local_scatter(results: Results) -> Scatter:
+    """Return accuracy from training other than the published one against the MACs of the published backbone."""
     local = of_other_training(results)
     measured = _measured(local.rows, lambda row: counted_macs_g(row.context.cost))
-    label = f"{results.table.macs_label}, {PUBLISHED_BACKBONE}"
-    return _draw(local, [], measured, width_in, accuracy_axis, label)
+    return Scatter(local, [], measured, accuracy_axis, f"{results.table.macs_label}, {PUBLISHED_BACKBONE}")
 
 
-def draw_sparsity(results: Results, width_in: float) -> Figure | None:
-    """Draw accuracy against weight sparsity; None for a paper that does not sparsify weights."""
+def sparsity_scatter(results: Results) -> Scatter:
+    """Return accuracy against weight sparsity, without points for a paper that does not sparsify weights."""
     local = of_other_training(results)
     shown = local if local.rows else results
     levels = sorted({row.row.arch_sparsity_pct for row in shown.rows if row.evidence.n_done})
-    if not any(levels):
-        return None
-    measured = _measured(shown.rows, lambda row: levels.index(row.row.arch_sparsity_pct))
+    measured = _measured(shown.rows, lambda row: levels.index(row.row.arch_sparsity_pct)) if any(levels) else []
     label = "sparsity level of the weights (%)"
-    return _draw(shown, [], measured, width_in, accuracy_axis, label, [f"{level:g}" for level in levels])
+    return Scatter(shown, [], measured, accuracy_axis, label, [f"{level:g}" for level in levels])
 
 
 def of_other_training(results: Results) -> Results:
@@ -128,28 +157,12 @@ def _measured(rows: Iterable[RowCells], x: Callable[[RowCells], float]) -> list[
     return [point for row in finished if (point := measured_point(row, x(row))) is not None]
 
 
-def _draw(
-    results: Results,
-    published: Sequence[Point],
-    measured: Sequence[Point],
-    width_in: float,
-    y: Callable[[Results], str],
-    x: str,
-    levels: Sequence[str] = (),
-) -> Figure | None:
-    """Draw the panels. With published accuracies, which differ between backbones, each panel has its own y axis.
-
-    A backbone with a single row has no panel if others have several, because there is nothing to compare it with.
-    `y` returns the label of the y axis for the rows of the panels; `levels` are the tick labels if x values are
-    indices of levels.
-    """
-    n_rows = Counter({point.row.id: point.row.backbone for point in (*published, *measured)}.values())
-    least = min(2, max(n_rows.values(), default=1))
-    shown = [name for name in dict.fromkeys(row.row.backbone for row in results.rows) if n_rows[name] >= least]
-    if not shown:
-        return None
-    results = results.of_backbones(shown)
-    published, measured = ([one for one in points if one.row.backbone in shown] for points in (published, measured))
+def _draw(scatter: Scatter, width_in: float) -> Figure:
+    shown, levels = scatter.backbones, scatter.levels
+    results = scatter.results.of_backbones(shown)
+    published, measured = (
+        [p for p in points if p.row.backbone in shown] for points in (scatter.published, scatter.measured)
+    )
     look = method_looks(results.table)
     across = n_across(width_in, _ON_PAGE)
     figure, grid = panels(width_in, len(shown), across, _PANEL_IN, _AROUND_IN, same_y=not published)
@@ -160,7 +173,7 @@ def _draw(
         if levels:
             places = sorted({round(point.x) for point in own})
             axes.set_xticks(places, [levels[place] for place in places])
-    label_axes(figure, x, y(results))
+    label_axes(figure, scatter.x, scatter.y(results))
     methods, solid = ({point.row.method for point in points} for points in ((*published, *measured), measured))
     keys = [
         key(

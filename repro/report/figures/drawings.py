@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro.cores import cores
 from repro.report.cells import Results
-from repro.report.figures.accuracy import draw_local, draw_published, draw_sparsity, points_of_published_training
+from repro.report.figures.accuracy import Scatter, local_scatter, published_scatter, sparsity_scatter
 from repro.report.figures.anatomy import draw_heads, draw_tokens
 from repro.report.figures.cost import draw_cost
 from repro.report.figures.curves import backbones_with_curves, draw_curves
@@ -57,21 +57,27 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
     def of(name: str, caption: str, draw: Draw) -> Drawing:
         return Drawing(f"{table.name}_{name}", caption, draw)
 
-    has_measured = bool(points_of_published_training(usual))
-    yield Drawing(
+    def scatter(name: str, caption: str, shown: Scatter) -> Drawing:
+        few = f" No panel for {' and '.join(shown.without_panel)}: a single row." if shown.without_panel else ""
+        return Drawing(name, f"{caption}{few}", shown.draw)
+
+    published = published_scatter(usual)
+    yield scatter(
         table.figure,
         "Accuracy against MACs, published (hollow; bars: the uncertainty that the source states, or that of reading a "
-        f"figure){' and measured (solid)' if has_measured else ''}; dashed: the dense model, one line for each source."
-        f"{f' {_INTERVALS}.' if has_measured else ''}",
-        functools.partial(draw_published, usual),
+        f"figure){' and measured (solid)' if published.measured else ''}; dashed: the dense model, one line for each "
+        f"source.{f' {_INTERVALS}.' if published.measured else ''}",
+        published,
     )
-    yield of(
-        "local", f"Accuracy at this scale against MACs. {_INTERVALS}. {_BESIDE}.", functools.partial(draw_local, usual)
+    yield scatter(
+        f"{table.name}_local",
+        f"Accuracy at this scale against MACs. {_INTERVALS}. {_BESIDE}.",
+        local_scatter(usual),
     )
-    yield of(
-        "sparsity",
+    yield scatter(
+        f"{table.name}_sparsity",
         f"Accuracy at each sparsity level of the weights; dashed: the dense model. {_INTERVALS}. {_BESIDE}.",
-        functools.partial(draw_sparsity, usual),
+        sparsity_scatter(usual),
     )
     yield of(
         "cost",

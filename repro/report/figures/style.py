@@ -67,6 +67,7 @@ STYLE: Any = {  # matplotlib types the keys as a Literal of all parameters
 _MOST_TICKS = 5
 _CHARACTER_EM = 0.58  # mean width of a character, with a margin
 _POINTS_PER_IN = 72
+_LEGEND_WIDTH = 0.97  # widest legend, as a fraction of the figure's width
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def add_legend(figure: Figure, keys: Sequence[Artist], place: Literal["lower", "
     loc: Any = f"outside {place} center"  # matplotlib types it as a Literal of all locations
     for columns in range(min(len(keys), 6), 0, -1):
         legend = figure.legend(handles=list(keys), loc=loc, ncols=columns)
-        if columns == 1 or legend.get_window_extent().width < figure.bbox.width - 4:
+        if columns == 1 or legend.get_window_extent().width < _LEGEND_WIDTH * figure.bbox.width:
             return
         legend.remove()
 
