@@ -153,3 +153,19 @@ def spartan(path: Path, config: Config, is_finished: bool) -> Weights:
         sparsifier = {"config": {}, "_step_count": 1, "_frozen": True, "_finalized": False}
         torch.save({"epoch": 99, "model": stored, "optimizer": {}, "lr_scheduler": {}, "sparsifier": sparsifier}, path)
     return final
+
+
+def ia_red2(path: Path, config: Config) -> Weights:
+    """IA-RED2's state dict: the model's weights, its blocks again in groups, and interpreters with unused values."""
+    model, draw = drawn_model(config), torch.Generator().manual_seed(1)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    width, size = config.model.token_width, config.model.token_blocks // 3
+    for name, value in list(weights.items()):
+        if name.startswith("blocks."):
+            _, block, rest = name.split(".", 2)
+            weights[f"groups.{int(block) // size}.block_list.{int(block) % size}.{rest}"] = value
+    for group in range(3):
+        weights[f"groups.{group}.agent.qk.weight"] = torch.randn(3 * width, width, generator=draw) * 0.3
+        weights[f"groups.{group}.agent.qk.bias"] = torch.randn(3 * width, generator=draw) * 0.1
+    torch.save(weights, path)
+    return weights

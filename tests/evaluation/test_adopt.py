@@ -71,6 +71,7 @@ def adopted(root: Path, file: Path, name: str, *words: str, scale: str = "local"
             99,
         ),
         ("resnet50/imp-90", lambda path, config: released_files.spartan(path, config, is_finished=True), "", None),
+        ("table3/deit_small/ia_red2", released_files.ia_red2, "", None),
     ],
 )
 def test_every_released_format_becomes_evidence(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.evaluation.weights.interpreters import split_groups
 
 # Prefixes that wrappers add to every name: DDP, torch.compile, Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -33,12 +34,12 @@ def with_model_names(weights: Mapping[str, Tensor], names: Collection[str], sour
     """Rename weights to the parameter names of a model where a translation is known.
 
     Prefixes of wrappers are removed in any order, and torchvision's names for vision transformers are translated. Masks
-    of unfinished training with Spartan are applied to their weights.
+    of unfinished training with Spartan are applied to their weights, and groups of IA-RED2 are split.
 
     Raises `UserError` if two weights end up with the same name.
     """
     renamed: dict[str, Tensor] = {}
-    for name, value in apply_spartan_masks(weights).items():
+    for name, value in split_groups(apply_spartan_masks(weights), source).items():
         translated = _translated(name, names)
         if translated in renamed:
             raise UserError(f"{source}: two weights are named {translated} once prefixes are removed; keep one of them")
