@@ -35,6 +35,7 @@ class JudgedOrdering:
         measured: the difference measured here, paired by seed.
         interval: its interval, over seeds or over test images, whichever is wider; None if there is none.
         level: the confidence level of the interval, 1 - 5 % / k for k tested orderings (Bonferroni correction).
+        verdict_alone: the verdict that a 95 % interval gives, as if no other ordering were tested.
     """
 
     ordering: Ordering
@@ -43,6 +44,7 @@ class JudgedOrdering:
     interval: tuple[float, float] | None
     verdict: str
     level: float
+    verdict_alone: str
 
     @property
     def statement(self) -> str:
@@ -56,7 +58,8 @@ class JudgedOrdering:
         if self.measured.value is None or self.measured.estimate is None:
             return f"{text}; not run here"
         spread = "" if self.interval is None else f"{interval_words(self.interval, '+', level=self.level)}, "
-        return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.estimate.words})"
+        alone = f"; alone, at 95 %: {self.verdict_alone}" if self.verdict_alone != self.verdict else ""
+        return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.estimate.words}){alone}"
 
 
 def every_ordering() -> tuple[Ordering, ...]:
@@ -127,21 +130,34 @@ def _is_tested(measured: Measured, above: RowCells) -> bool:
 def _judge(ordering: Ordering, above: RowCells, below: RowCells, measured: Measured, level: float) -> JudgedOrdering:
     published = published_points(ordering, above.row, below.row)
     if not measured.sample:
-        return JudgedOrdering(ordering, published, measured, None, NOT_RUN, level)
-    interval = interval_of_gain(above.evidence, below.evidence, level)
-    verdict = PARTIAL if measured.n < len(above.evidence.runs) else UNDECIDED
-    if _is_tested(measured, above) and interval is not None:
-        verdict = AGREES if interval[0] > 0 else CONTRADICTS if interval[1] < 0 else UNDECIDED
-    return JudgedOrdering(ordering, published, measured, interval, verdict, level)
+        return JudgedOrdering(ordering, published, measured, None, NOT_RUN, level, NOT_RUN)
+    joint, alone = (interval_of_gain(above.evidence, below.evidence, each) for each in (level, LEVEL))
+    if measured.n < len(above.evidence.runs):
+        return JudgedOrdering(ordering, published, measured, joint, PARTIAL, level, PARTIAL)
+    verdicts = [_verdict(interval if _is_tested(measured, above) else None) for interval in (joint, alone)]
+    return JudgedOrdering(ordering, published, measured, joint, verdicts[0], level, verdicts[1])
+
+
+def _verdict(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return UNDECIDED
+    return AGREES if interval[0] > 0 else CONTRADICTS if interval[1] < 0 else UNDECIDED
 
 
 def count_line(judged: Sequence[JudgedOrdering]) -> str:
     """Summarise the answers: `12 published orderings: 3 agree, 1 contradicts, 8 undecided`, and the level of each."""
-    counts = Counter(one.verdict for one in judged)
-    plural = {AGREES: "agree", CONTRADICTS: "contradict"}
-    parts = [f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts.items()]
-    text = f"{count_of(len(judged), 'published ordering')}: {', '.join(parts)}"
+    text = f"{count_of(len(judged), 'published ordering')}: {_counted([one.verdict for one in judged])}"
     level = judged[0].level if judged else LEVEL
     if level == LEVEL:
         return text
-    return f"{text}; each tested at {100 * level:.4g} %, so that all together err in at most 5 % (Bonferroni)"
+    alone = [one.verdict_alone for one in judged if one.verdict_alone in (AGREES, CONTRADICTS, UNDECIDED)]
+    return (
+        f"{text}; each tested at {100 * level:.4g} %, so that all together err in at most 5 % (Bonferroni); at 95 % "
+        f"each, where chance alone decides 1 in 20: {_counted(alone)}"
+    )
+
+
+def _counted(verdicts: Sequence[str]) -> str:
+    plural = {AGREES: "agree", CONTRADICTS: "contradict"}
+    counts = Counter(verdicts).items()
+    return ", ".join(f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts)
