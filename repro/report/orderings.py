@@ -7,7 +7,6 @@ this code ranks methods as the paper does, and are no evidence for the published
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,5 +158,5 @@ def count_line(judged: Sequence[JudgedOrdering]) -> str:
 
 def _counted(verdicts: Sequence[str]) -> str:
     plural = {AGREES: "agree", CONTRADICTS: "contradict"}
-    counts = Counter(verdicts).items()
-    return ", ".join(f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts)
+    counts = [(verdict, verdicts.count(verdict)) for verdict in (AGREES, CONTRADICTS, UNDECIDED, PARTIAL, NOT_RUN)]
+    return ", ".join(f"{n} {plural.get(verdict, verdict) if n > 1 else verdict}" for verdict, n in counts if n)
