@@ -60,8 +60,8 @@ def draw_curves(results: Results, backbone: str, width_in: float) -> Figure | No
     """Draw test accuracy after each epoch, a line per row: the mean over seeds, with a band of one standard deviation.
 
     Levels of one method go from dark to light as more is removed, and are labelled at the ends of their lines; the
-    dense row is dashed in every panel. Panels share the epochs. None if no finished run of the backbone has two
-    evaluations.
+    dense row is dashed in every panel. All panels begin at the same epoch. None if no finished run of the backbone has
+    two evaluations.
     """
     table, looks = results.table, method_looks(results.table)
     own = [row.evidence for row in results.rows if row.row.backbone == backbone]
@@ -77,18 +77,18 @@ def draw_curves(results: Results, backbone: str, width_in: float) -> Figure | No
     rows = [(row, points) for row, points in found if row != reference]
     shown = _panels(table, rows, looks) or {table.label(backbone): []}
     across = min(n_across(width_in, _ON_PAGE), len(shown))
-    figure, grid = panels(width_in, len(shown), across, _PANEL_IN, _AROUND_IN, same_x=True)
+    figure, grid = panels(width_in, len(shown), across, _PANEL_IN, _AROUND_IN)
     title(figure, table.label(backbone))
     axes_in = width_in / across * _AXES_SHARE
     for axes, (head, curves) in zip(grid, shown.items(), strict=True):
         axes.set_title(within(head, axes_in, 8))
         _draw(axes, [*dense, *curves])
         few_ticks(axes, whole=True)
-    every = [curve for curves in (dense, *shown.values()) for curve in curves]
-    longest = max(len(curve.label) for curve in every)
-    epochs = [epoch for curve in every for epoch in curve.points.index]
+    epochs = [epoch for curves in (dense, *shown.values()) for curve in curves for epoch in curve.points.index]
     for axes, curves in zip(grid, shown.values(), strict=True):
-        _label_ends(axes, [*dense, *curves], (min(epochs), max(epochs)), longest * _CHARACTER_IN / axes_in)
+        every = [*dense, *curves]
+        longest = max(len(curve.label) for curve in every)
+        _label_ends(axes, every, (min(epochs), max(epochs)), longest * _CHARACTER_IN / axes_in)
     label_axes(figure, "epoch", accuracy_axis(results.of_backbones([backbone]), "each epoch"))
     return figure
 
@@ -184,7 +184,7 @@ def _draw(axes: Axes, curves: Sequence[Curve]) -> None:
 def _label_ends(axes: Axes, curves: Sequence[Curve], epochs: tuple[float, float], share: float) -> None:
     """Label each line at its end, in reserved space of the panel.
 
-    `epochs` are the first and the last of all panels, `share` is the width of the labels.
+    `epochs` are the first and the last of all panels, `share` is the width of the panel's labels.
     """
     first, last = epochs
     length = last - first
@@ -192,7 +192,8 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], epochs: tuple[float, float]
     axes.set_xlim(first - 0.03 * length, first + length * (1 + _LEADER) / (1 - min(share, 0.6)))
     at = last + _LEADER * length
     ends = sorted(((float(curve.points["mean"].iloc[-1]), place) for place, curve in enumerate(curves)))
-    heights = apart([end for end, _ in ends], _LABEL_GAP * (top - bottom), top)
+    gap = _LABEL_GAP * (top - bottom)
+    heights = apart([end for end, _ in ends], gap, top - gap / 2)
     leaders, colours = [], []
     for (end, place), height in zip(ends, heights, strict=True):
         curve = curves[place]
