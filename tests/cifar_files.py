@@ -6,11 +6,14 @@ import hashlib
 import pickle
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
+
+from repro.data.data_sets import DATA_SETS
 
 
 def write_cifar(
@@ -36,6 +39,7 @@ def write_cifar(
     def listed(files: list[list[str]]) -> list[list[str]]:
         return [[file, md5(folder / file)] for file, _ in files]
 
+    patch.setitem(DATA_SETS, name, replace(DATA_SETS[name], images=(train, test)))
     patch.setattr(published, "train_list", listed(published.train_list))
     patch.setattr(published, "test_list", listed(published.test_list))
     patch.setattr(published, "meta", {**published.meta, "md5": md5(folder / published.meta["filename"])})

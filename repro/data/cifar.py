@@ -24,11 +24,10 @@ from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data.in_memory import array_digest
 from repro.data.layouts import ARCHIVES, Archive, find_data
-from repro.data.splits import Splits, check_channels
+from repro.data.splits import Splits
 from repro.data.transforms import evaluation_transform, padded_crop_transform
 from repro.errors import UserError
 
-IMAGE_SIZE = 32
 _CLASSES: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 Pixels = NDArray[np.uint8]
@@ -57,12 +56,9 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     """Load the published splits, with the recipe's augmentation on the training images.
 
     Training images are padded by 4 pixels and cropped instead of being cropped and resized, as is usual for CIFAR, and
-    as DeiT's code does for images of up to 32 pixels. Raises `UserError` for another image size, other channels, and
-    archives that are missing or not the published ones.
+    as DeiT's code does for images of up to 32 pixels. Raises `UserError` for archives that are missing or not
+    the published ones.
     """
-    if model.image_size != IMAGE_SIZE:
-        raise UserError(f"model.image_size={model.image_size}: data={data.name} is 32x32; set model.image_size=32")
-    check_channels(data, model, channels=3)
     train, test = (read_archive(data, is_training=is_training) for is_training in (True, False))
     arrays = [(np.asarray(split.data), np.asarray(split.targets, dtype=np.int64)) for split in (train, test)]
     transforms = (padded_crop_transform(data, recipe, model), evaluation_transform(data, recipe, model))

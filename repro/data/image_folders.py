@@ -20,7 +20,7 @@ from repro.data.layouts import class_folders, find_split, image_split
 from repro.data.listing import Listing, list_images, read_kaggle_labels
 from repro.data.saved_listing import save_listing
 from repro.data.shards import Shards
-from repro.data.splits import EvalSplit, Splits, check_channels
+from repro.data.splits import EvalSplit, Splits
 from repro.data.transforms import evaluation_transform, training_transform
 from repro.data.uint8_batch import Uint8Image
 from repro.data.unreadable_files import UnreadableFiles
@@ -70,7 +70,6 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     for a model of 1,000 classes, any subset for a smaller model. Raises `UserError` for a missing folder, a class
     without images, or classes that differ between the splits.
     """
-    check_channels(data, model, channels=3)
     train, test = list_images(find_split(data, "train")), list_images(find_split(data, "test"))
     classes = train.class_names()
     if data.name == "imagenet":
@@ -98,7 +97,6 @@ def load_validation(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
     Raises `UserError` if the classes differ from those in `train/` or, for `imagenet` without `train/`, from those of
     ImageNet.
     """
-    check_channels(data, model, channels=3)
     test = list_images(find_split(data, "test"))
     classes = _training_classes(test.folder.parent / "train")
     if data.name == "imagenet":

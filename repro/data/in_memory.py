@@ -10,9 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro.config import Data, Recipe
-from repro.errors import UserError
-
 
 @dataclass(frozen=True, eq=False)
 class ImagesInMemory:
@@ -32,13 +29,6 @@ class ImagesInMemory:
     def take(self, indices: Tensor) -> ImagesInMemory:
         masks = None if self.masks is None else self.masks[indices]
         return ImagesInMemory(self.images[indices], self.labels[indices], masks)
-
-
-def check_not_augmented(data: Data, recipe: Recipe) -> None:
-    """Raise `UserError` for a recipe with image augmentation, which this data set does not apply."""
-    for key in ("rand_augment", "color_jitter", "random_erasing"):
-        if value := getattr(recipe, key):
-            raise UserError(f"recipe.{key}={value}: data={data.name} is not augmented; use a local recipe")
 
 
 def array_digest(*arrays: NDArray[Any]) -> str:

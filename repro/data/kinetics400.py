@@ -8,11 +8,10 @@ from dataclasses import replace
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.clips import Clips
-from repro.data.in_memory import check_not_augmented
 from repro.data.layouts import find_split
 from repro.data.listing import list_videos
 from repro.data.saved_listing import save_listing
-from repro.data.splits import Splits, check_channels
+from repro.data.splits import Splits
 from repro.data.video_inspection import Videos, saved_videos, usable_videos, video_fingerprint
 from repro.errors import UserError, first_few
 
@@ -23,12 +22,9 @@ def load(data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = 
     Test clips are of the kind `clip1`; `views` has those of the kind `video1` (see `Clips`). Videos that cannot be
     decoded or have fewer frames than a clip are left out and named in `skipped`. A video that becomes unreadable later
     is replaced by another video of its class. `fingerprint` replaces the fingerprint of names and lengths if the
-    content of the videos is known. Raises `UserError` for another layout (see `list_videos`), or a recipe with
-    augmentation in addition to the random clip.
+    content of the videos is known. Raises `UserError` for another layout (see `list_videos`).
     """
     assert isinstance(model, TimeSformer)
-    check_channels(data, model, channels=3)
-    check_not_augmented(data, recipe)
     train, test = (usable_videos(list_videos(find_split(data, split)), model.frames) for split in ("train", "test"))
     if fingerprint is not None:
         return _splits(train, test, data, model, fingerprint)

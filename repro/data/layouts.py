@@ -37,12 +37,11 @@ class Archive:
     file: str
     folder: str  # the folder in the archive
     address: str  # the URL of the folder with the file
-    classes: int  # number of classes
 
 
 ARCHIVES = {
-    "cifar10": Archive("cifar-10-python.tar.gz", "cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/", 10),
-    "cifar100": Archive("cifar-100-python.tar.gz", "cifar-100-python", "https://www.cs.toronto.edu/~kriz/", 100),
+    "cifar10": Archive("cifar-10-python.tar.gz", "cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/"),
+    "cifar100": Archive("cifar-100-python.tar.gz", "cifar-100-python", "https://www.cs.toronto.edu/~kriz/"),
 }
 
 

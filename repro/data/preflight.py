@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repro.config import Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
+from repro.data.data_sets import DATA_SETS, check_takes_clips, do_not_fit, settings_to_change
 from repro.data.fingerprint import fingerprint, has_same_files, is_same_data
 from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, list_images, list_videos
@@ -22,36 +23,32 @@ def check_tables(data: Data) -> None:
 
 
 def check_fits(config: Config) -> None:
-    """Raise `UserError` if the data in `data.root` do not fit the config, as far as folders and CSV files show."""
+    """Raise `UserError` if the data do not fit the config, as far as they are known or their folders and lists show."""
     data, model, recipe = config.data, config.model, config.recipe
+    check_takes_clips(data, model)
     find_data(data)
-    if data.name in GENERATED:
-        return
-    if data.name in ARCHIVES:
-        if model.num_classes != (classes := ARCHIVES[data.name].classes):
-            raise UserError(f"data={data.name}: has {classes} classes; set model.num_classes={classes}")
-        return
-    train, test = find_split(data, "train"), find_split(data, "test")
-    channels = len(data.mean)
-    class_names = class_folders(train.folder) if train.table is None else list_videos(train).class_names()
-    wrong = []
-    if model.in_chans != channels:
-        wrong.append(f"model.in_chans={channels}")
-    if len(class_names) not in (0, model.num_classes):  # 0 for shards, which are not read here
-        wrong.append(f"model.num_classes={len(class_names)}")
-    images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
-    kind = "videos" if data.name in VIDEOS else "images"
-    if not images:
-        raise UserError(f"{train.folder}: holds no {kind}")
-    if data.limit_train is not None and images < data.limit_train:
-        wrong.append("data.limit_train=null")
-    if data.limit_test is not None and count_files(test, data.limit_test) < data.limit_test:
-        wrong.append("data.limit_test=null")
+    wrong = settings_to_change(data, recipe, model)
+    known, place = DATA_SETS[data.name], f"data={data.name}"
+    if known.images is not None:
+        images = known.images[0]
+    else:
+        train, test = find_split(data, "train"), find_split(data, "test")
+        place = str(train.folder)
+        class_names = class_folders(train.folder) if train.table is None else list_videos(train).class_names()
+        if len(class_names) not in (0, model.num_classes):  # 0 for shards, which are not read here
+            wrong.append(f"model.num_classes={len(class_names)}")
+        images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
+        if not images:
+            raise UserError(f"{place}: holds no {'images' if data.clip is None else 'videos'}")
+        if data.limit_train is not None and images < data.limit_train:
+            wrong.append("data.limit_train=null")
+        if data.limit_test is not None and count_files(test, data.limit_test) < data.limit_test:
+            wrong.append("data.limit_test=null")
     if images < recipe.global_batch:
         fits = images - images % recipe.micro_batch
         wrong.append(f"recipe.global_batch={fits or images}")
     if wrong:
-        raise UserError(f"{train.folder}: its {kind} do not fit the config; set {' '.join(wrong)}")
+        raise do_not_fit(data, place, wrong)
 
 
 def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:

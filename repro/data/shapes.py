@@ -22,14 +22,12 @@ from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data import shapes_drawing
 from repro.data.cache import data_cache, source_digest
-from repro.data.in_memory import ImagesInMemory, array_digest, check_not_augmented
+from repro.data.in_memory import ImagesInMemory, array_digest
 from repro.data.shapes_drawing import NAMES, Bools, Pixels, draw, scenes
-from repro.data.splits import Splits, check_channels
-from repro.errors import UserError
+from repro.data.splits import Splits
 from repro.files import replacing
 
 TRAIN_IMAGES, TEST_IMAGES = 4096, 1024
-SMALLEST = 16  # pixels per side; in smaller images, a star looks like a disc
 
 Part = tuple[Pixels, NDArray[np.int64], Bools]
 _ARRAYS = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels", "classes", "masks")]
@@ -38,13 +36,8 @@ _ARRAYS = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels
 def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     """Load 4,096 training and 1,024 test images at the model's size, with balanced classes, the same for every seed.
 
-    Both splits have `masks`. Raises `UserError` for other than 3 channels, fewer than 16 pixels per side, or a recipe
-    with augmentation.
+    Both splits have `masks`.
     """
-    if model.image_size < SMALLEST:
-        raise UserError(f"model.image_size={model.image_size}: data=shapes is drawn at {SMALLEST} pixels or more")
-    check_channels(data, model, channels=3)
-    check_not_augmented(data, recipe)
     train, test = cached_splits(data_cache(data), model.image_size)
     return Splits(
         train=_images(train, data),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
+from repro.data.data_sets import check_settings
 from repro.data.unreadable_files import UnreadableFiles
 from repro.errors import UserError, first_few
 
@@ -96,7 +97,7 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint:
     fingerprint of the data on which a resumed run was trained. Raises `UserError` if data and config disagree in
     classes, channels, sizes or folders.
     """
-    check_takes_clips(data, model)
+    check_settings(data, recipe, model)
     load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
     splits = load(data, recipe, model)
     if resume_fingerprint not in (None, splits.fingerprint) and splits.with_fingerprint is not None:
@@ -129,7 +130,7 @@ def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
     unlimited = data.model_copy(update={"images_per_epoch": None, "limit_train": None, "limit_test": None})
     module = importlib.import_module(MODULES[data.name])
     if hasattr(module, "load_validation"):
-        check_takes_clips(data, model)
+        check_settings(unlimited, recipe, model)
         split: EvalSplit = module.load_validation(unlimited, recipe, model)
     else:
         splits = load_splits(unlimited, recipe, model)
@@ -154,25 +155,6 @@ def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
         images=limited(split.images, data.limit_test, "data.limit_test"),
         views={name: limited(images, data.limit_test, "data.limit_test") for name, images in split.views.items()},
     )
-
-
-def check_takes_clips(data: Data, model: Geometry) -> None:
-    """Raise `UserError` if the data are clips of videos and the model takes images, or vice versa."""
-    takes_clips = len(model.input_shape) == 4
-    if takes_clips != (data.clip is not None):
-        expected = "clips: set data=kinetics400 or data=shapes_video" if takes_clips else "images, not clips of videos"
-        raise UserError(f"data={data.name}: the model takes {expected}")
-
-
-def check_channels(data: Data, model: Geometry, channels: int) -> None:
-    """Raise `UserError` unless the model and the normalisation have `channels` channels."""
-    if model.in_chans != channels:
-        raise UserError(
-            f"model.in_chans={model.in_chans}: data={data.name} has {channels}; set model.in_chans={channels}"
-        )
-    for key, values in (("data.mean", data.mean), ("data.std", data.std)):
-        if len(values) != channels:
-            raise UserError(f"{key}: {len(values)} values, the images have {channels} channels; give one per channel")
 
 
 def limited(images: Images, limit: int | None, key: str) -> Images:

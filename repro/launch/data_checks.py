@@ -8,6 +8,7 @@ from pathlib import Path
 
 from repro.config import Data
 from repro.counting.geometry import Geometry
+from repro.data.data_sets import check_settings
 from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since, check_fits
 from repro.errors import UserError
@@ -18,21 +19,22 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     """Check the data of runs and of the runs that they start from.
 
     The fingerprint of a finished run has to match the data in `data.root`, because its result is valid for no other
-    data. The data of an unfinished run have to fit its model; on Slurm, the run itself checks this, because only the
-    nodes may have the data. Raises one `UserError` that lists all errors.
+    data. The data of an unfinished run have to fit its config. On Slurm, this checks only what is known of the data
+    set; the run checks the rest, because only the nodes may have the data. Raises one `UserError` with all errors.
     """
     errors: dict[str, None] = {}
     compare = functools.cache(changes_since)
     every = {each.record.path: each for run in runs for each in run.chain}
     for run in every.values():
         data = run.config.data
-        if data.name in GENERATED:
-            continue
+        is_generated = data.name in GENERATED
         try:
-            if run.is_done:
-                _check_trained_on(run, compare)
-            elif run.config.launcher.runs_here:
+            if not run.is_done and (is_generated or run.config.launcher.runs_here):
                 check_fits(run.config)
+            elif not run.is_done:
+                check_settings(data, run.config.recipe, run.config.model)
+            elif not is_generated:
+                _check_trained_on(run, compare)
         except UserError as error:
             errors[str(error)] = None
     if errors:

@@ -25,7 +25,8 @@ from repro.seeding import seeded
 
 
 def config(root: Path, *overrides: str) -> Config:
-    return compose(["scale=mini", f"data.root='{root}'", *overrides])
+    sizes = ["data.images_per_epoch=100", "recipe.global_batch=100", "recipe.micro_batch=100"]
+    return compose(["scale=mini", f"data.root='{root}'", *sizes, *overrides])
 
 
 @pytest.mark.parametrize(("name", "classes", "pack"), [("cifar10", 10, True), ("cifar100", 100, False)])
@@ -33,7 +34,7 @@ def test_the_published_splits(
     name: str, classes: int, pack: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_cifar(tmp_path, name, monkeypatch, pack=pack)
-    found = config(tmp_path, f"data={name}", "data.images_per_epoch=100", f"model.num_classes={classes}")
+    found = config(tmp_path, f"data={name}", f"model.num_classes={classes}")
     check_fits(found)
     assert check_files(found.data, found.model, lambda done, total: None) == (120, [])
     splits = load_splits(found.data, found.recipe, found.model)
@@ -51,7 +52,7 @@ def test_training_images_are_padded_and_cropped(tmp_path: Path, monkeypatch: pyt
     """Without other augmentation, an image is shifted by at most four pixels, maybe mirrored, and black beside it."""
     write_cifar(tmp_path, "cifar10", monkeypatch)
     plain = ["recipe.rand_augment=null", "recipe.color_jitter=0", "recipe.random_erasing=0"]
-    found = config(tmp_path, "data.images_per_epoch=100", "data.mean=[0,0,0]", "data.std=[1,1,1]", *plain)
+    found = config(tmp_path, "data.mean=[0,0,0]", "data.std=[1,1,1]", *plain)
     train = load_splits(found.data, found.recipe, found.model).train
     assert isinstance(train, ArrayImages)
     padded = np.pad(train.pixels[7], ((4, 4), (4, 4), (0, 0)))
@@ -82,10 +83,10 @@ def test_what_is_not_the_published_archive_is_one_line(tmp_path: Path, monkeypat
     changed.write_bytes(changed.read_bytes() + b"x")
     with pytest.raises(UserError, match="are not what is published"):
         read_archive(missing.data, is_training=False)
-    with pytest.raises(UserError, match=r"data=cifar10: has 10 classes; set model.num_classes=10"):
+    with pytest.raises(UserError, match=r"data=cifar10: its images do not fit the config; set model.num_classes=10$"):
         check_fits(config(tmp_path, "model.num_classes=100"))
     found = config(tmp_path, "model.image_size=64")
-    with pytest.raises(UserError, match=r"data=cifar10 is 32x32; set model.image_size=32"):
+    with pytest.raises(UserError, match=r"data=cifar10: its images do not fit the config; set model.image_size=32$"):
         load_splits(found.data, found.recipe, found.model)
 
 

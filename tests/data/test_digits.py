@@ -68,20 +68,13 @@ def test_changed_pixels_change_the_fingerprint(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("backbone.local.image_size=16", "model.image_size=16: data=digits is 8x8; set model.image_size=8"),
-        ("backbone.local.in_chans=3", "model.in_chans=3: data=digits has 1; set model.in_chans=1"),
-        ("backbone.local.num_classes=7", "model.num_classes=7: data=digits has 10 classes; set model.num_classes=10"),
-        ("data.mean=[0.1,0.2]", "data.mean: 2 values, the images have 1 channels; give one per channel"),
-        (
-            "recipe.color_jitter=0.4",
-            "recipe.color_jitter=0.4: data=digits is not augmented; use a local recipe",
-        ),
-        ("data.limit_test=361", "data.limit_test=361: there are 360 images; set at most that, or null for all"),
-        (
-            "data.images_per_epoch=1400",
-            "data.images_per_epoch=1400: data=digits holds 1437 training images and the schedules count them; "
-            "set data.images_per_epoch=1437",
-        ),
+        ("backbone.local.image_size=16", "data=digits: its images do not fit the config; set model.image_size=8"),
+        ("backbone.local.in_chans=3", "data=digits: its images do not fit the config; set model.in_chans=1"),
+        ("backbone.local.num_classes=7", "data=digits: its images do not fit the config; set model.num_classes=10"),
+        ("data.mean=[0.1,0.2]", "data=digits: its images do not fit the config; set data.mean=[0.5]"),
+        ("recipe.color_jitter=0.4", "data=digits: its images do not fit the config; set recipe.color_jitter=0"),
+        ("data.limit_test=361", "data=digits: its images do not fit the config; set data.limit_test=null"),
+        ("data.images_per_epoch=1400", "data=digits: its images do not fit the config; set data.images_per_epoch=1437"),
     ],
 )
 def test_what_does_not_fit_is_named(override: str, message: str) -> None:

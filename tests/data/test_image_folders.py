@@ -140,7 +140,7 @@ def test_folder_errors_name_the_expected_layout(flowers: Path) -> None:
         folder_config(flowers, **{"data.root": "null"})
     assert error(folder_config(flowers / "no")).endswith("no: no such folder; expected one that holds train/ and val/")
     assert error(folder_config(flowers, **{"backbone.local.in_chans": 1})) == (
-        "model.in_chans=1: data=imagefolder has 3; set model.in_chans=3"
+        "data=imagefolder: its images do not fit the config; set model.in_chans=3"
     )
     assert error(folder_config(flowers, **{"backbone.local.num_classes": 5})) == (
         "model.num_classes=5: data=imagefolder has 2 classes; set model.num_classes=2"

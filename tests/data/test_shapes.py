@@ -165,10 +165,10 @@ def test_a_read_only_folder_is_a_warning(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.image_size=12", "model.image_size=12: data=shapes is drawn at 16 pixels or more"),
-        ("model.in_chans=1", "model.in_chans=1: data=shapes has 3; set model.in_chans=3"),
-        ("model.num_classes=10", "model.num_classes=10: data=shapes has 8 classes; set model.num_classes=8"),
-        ("recipe.random_erasing=0.1", "recipe.random_erasing=0.1: data=shapes is not augmented; use a local recipe"),
+        ("model.image_size=12", "data=shapes: its images do not fit the config; set model.image_size=16"),
+        ("model.in_chans=1", "data=shapes: its images do not fit the config; set model.in_chans=3"),
+        ("model.num_classes=10", "data=shapes: its images do not fit the config; set model.num_classes=8"),
+        ("recipe.random_erasing=0.1", "data=shapes: its images do not fit the config; set recipe.random_erasing=0"),
     ],
 )
 def test_what_does_not_fit_is_named(folder: Path, override: str, message: str) -> None:

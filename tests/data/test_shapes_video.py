@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ pytest.importorskip("av")
 from repro.config.compose import compose
 from repro.data import shapes_video
 from repro.data.clips import Clips
+from repro.data.data_sets import DATA_SETS
 from repro.data.shapes_drawing import NAMES
 from repro.data.splits import load_splits
 from repro.data.video_decoding import read_frames
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("empty_cache")
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes_video, "TRAIN_VIDEOS", 32)
     monkeypatch.setattr(shapes_video, "TEST_VIDEOS", 16)
+    monkeypatch.setitem(DATA_SETS, "shapes_video", replace(DATA_SETS["shapes_video"], images=(32, 16)))
 
 
 @pytest.mark.usefixtures("few")

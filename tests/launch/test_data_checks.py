@@ -14,6 +14,9 @@ from rich.console import Console
 
 from repro.config.compose import compose
 from repro.config.overrides import without_method
+from repro.data.data_sets import DATA_SETS
+from repro.data.preflight import check_fits
+from repro.data.splits import load_splits
 from repro.errors import UserError
 from repro.evaluation.extract import extract
 from repro.launch.data_checks import check_data
@@ -189,3 +192,49 @@ def test_the_header_of_the_config_is_a_command_that_works(folder: Path, tmp_path
         assert train([*words, "data.limit_test=null"], Console(file=io.StringIO())) == 0
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (
+            ["data=shapes", "data.limit_train=5000", "data.limit_test=2000", "recipe.color_jitter=0.4"],
+            "data=shapes: its images do not fit the config; set model.in_chans=3 model.num_classes=8 "
+            "model.image_size=16 data.limit_train=null data.limit_test=null recipe.color_jitter=0",
+        ),
+        (
+            ["data=shapes", "data.std=[1]", "recipe.global_batch=8192", "recipe.micro_batch=4096", "launcher=slurm"],
+            "data=shapes: its images do not fit the config; set model.in_chans=3 model.num_classes=8 "
+            "model.image_size=16 data.std=[0.5,0.5,0.5] recipe.global_batch=4096",
+        ),
+        (
+            ["data=digits", "model.image_size=16", "model.num_classes=7", "data.images_per_epoch=1000"],
+            "data=digits: its images do not fit the config; set model.num_classes=10 model.image_size=8 "
+            "data.images_per_epoch=1437",
+        ),
+        (["data=shapes_video"], "data=shapes_video: the model takes images, not clips of videos"),
+        (
+            ["data=cifar10", "data.root=/only/on/the/nodes", "launcher=slurm"],
+            "data=cifar10: its images do not fit the config; set model.in_chans=3 model.image_size=32",
+        ),
+    ],
+)
+def test_all_settings_that_do_not_fit_are_refused_before_there_is_a_record(
+    tmp_path: Path, words: list[str], refused: str
+) -> None:
+    limits = ["data.limit_train=null", "data.limit_test=null"]
+    with pytest.raises(UserError) as caught:
+        train(["scale=smoke", f"run.root={tmp_path / 'runs'}", *limits, *words], Console(file=io.StringIO()), yes=True)
+    assert str(caught.value) == refused
+    assert not list(all_records(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_the_settings_that_fit_are_those_of_the_data(name: str) -> None:
+    known = DATA_SETS[name]
+    fitting = [f"model.in_chans={known.channels}", f"model.num_classes={known.classes}", "model.patch_size=4"]
+    config = compose([f"data={name}", f"model.image_size={known.sides[0]}", *fitting])
+    check_fits(config)
+    splits = load_splits(config.data, config.recipe, config.model)
+    assert (len(splits.train), len(splits.test)) == known.images
+    assert (splits.num_classes, splits.train[0][0].shape[0]) == (known.classes, known.channels)
