@@ -24,7 +24,8 @@ from hydra.errors import HydraException
 from repro.errors import UserError
 
 MAX_RUNS = 10_000  # in a sweep
-FOLDER_KEYS = ("data.root", "run.root")
+RUNS_KEY = "run.root"
+FOLDER_KEYS = ("data.root", RUNS_KEY)
 _KEY = re.compile(r"(\+{0,2})([^=]+)=(.*)", re.DOTALL)
 _BY_NAME = re.compile(r"\{(\s*\w+\s*:.*)\}", re.DOTALL)  # {imagenet: /a, kinetics400: /b}
 
@@ -116,13 +117,17 @@ def _folder(typed: str) -> str | None:
 
 
 def _values(text: str, options: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the overrides that one word of a sweep stands for."""
-    match = _KEY.fullmatch(text)
-    is_folder = match is not None and match[2] in FOLDER_KEYS
+    """Return the overrides that one word of a sweep stands for.
+
+    A folder that exists is one value, whatever commas are in its name. So is `run.root`, which all runs share.
+    """
+    folder = _folder_override(text)
+    if folder is not None and (folder.key == RUNS_KEY or os.path.exists(str(folder.value))):
+        return [text]
     try:
         parsed = _parse(text)
     except UserError:
-        if is_folder:
+        if folder is not None:
             return [text]
         raise
     if not parsed.is_sweep_override():

@@ -111,6 +111,22 @@ def test_a_sweep_is_the_product_of_its_values() -> None:
             split_sweep(words, groups())
 
 
+@pytest.mark.parametrize("name", [*ODD, "a,b", "range(1,3)", "glob(*)"])
+def test_a_folder_that_exists_is_one_value_of_a_sweep(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for typed in (tmp_path / name, quoted(str(tmp_path / name))):
+        word = f"data.root={typed}"
+        assert split_sweep([word, "seed=0,1"], groups()) == [[word, "seed=0"], [word, "seed=1"]]
+        assert compose(["scale=paper", word]).data.root == str(tmp_path / name)
+
+
+def test_a_sweep_has_one_folder_of_runs_even_if_it_is_new() -> None:
+    assert split_sweep(["run.root=/new, runs", "seed=0,1"], groups()) == [
+        ["run.root=/new, runs", "seed=0"],
+        ["run.root=/new, runs", "seed=1"],
+    ]
+
+
 @pytest.fixture
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder outside of the repository, with a method and two experiments."""
