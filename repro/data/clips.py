@@ -109,9 +109,10 @@ class Clips:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        size, label = self.shape.image_size, int(self.labels[index])
-        start = float(torch.rand(())) if self.is_random else 0.5
-        frames = self.unreadable.read(index, self.labels, self.positions, lambda video: self._read(video, start))
+        size, start = self.shape.image_size, float(torch.rand(())) if self.is_random else 0.5
+        frames, label = self.unreadable.read(
+            index, self.labels, self.positions, lambda video: self._read(video, start), self.is_random
+        )
         if self.is_random:
             pixels = self._random_crop(frames)
         else:

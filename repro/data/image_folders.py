@@ -52,8 +52,8 @@ class ImageFiles:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor | Uint8Image, int]:
-        image = self.unreadable.read(index, self.labels, self.positions, self._decoded)
-        return self.transform(image), int(self.labels[index])
+        image, label = self.unreadable.read(index, self.labels, self.positions, self._decoded, self.is_random)
+        return self.transform(image), label
 
     def take(self, indices: Tensor) -> ImageFiles:
         files = self.files.take(indices.numpy())

@@ -33,8 +33,8 @@ MODULES = {
 class Images(Protocol):
     """A map-style data set of labelled images.
 
-    An item is a pair of an image and its class, an int. The image is normalised, float32 (channels, height, width), or
-    a `Uint8Image`, which is normalised as part of a batch.
+    An item is a pair of an image and its class, an int, or `NOT_COUNTED` (`repro.data.unreadable_files`). The image is
+    normalised, float32 (channels, height, width), or a `Uint8Image`, which is normalised as part of a batch.
     """
 
     @property

@@ -16,6 +16,8 @@ from repro.errors import UnreadableError, UserError
 
 T = TypeVar("T")
 
+NOT_COUNTED = -100  # label of a test file that another one replaces; torch's cross entropy ignores it
+
 
 class UnreadableFiles:
     """The unreadable files of a split.
@@ -29,33 +31,41 @@ class UnreadableFiles:
         for index in unreadable:
             self.marks[index] = 1
 
-    def read(self, index: int, labels: Tensor, positions: Tensor, read: Callable[[int], T]) -> T:
-        """Return `read(index)` or, if it raises `UnreadableError`, the next readable file of the same class.
+    def read(
+        self, index: int, labels: Tensor, positions: Tensor, read: Callable[[int], T], is_training: bool
+    ) -> tuple[T, int]:
+        """Return `read(index)` and its label or, if it raises `UnreadableError`, the next readable file of the class.
 
-        All other files keep their indices, so a resumed run sees the same images as an uninterrupted one.
+        All other files keep their indices, so a resumed run sees the same images as an uninterrupted one. A test file
+        that replaces another one has the label `NOT_COUNTED`, because it is counted at its own index.
 
         Args:
             index: File to read.
             labels: Class of each file that may be read, int64 (n,).
             positions: Position in `marks` of each file that may be read, int64 (n,).
             read: Reads a file by its index.
+            is_training: Whether the files are trained on.
 
         Raises:
             UserError: If no file of the class is left, or if more files are unreadable than `tolerated`.
         """
-        label = labels[index]
+        label = int(labels[index])
         candidate = index
         for _ in range(len(labels)):
             position = int(positions[candidate])
             if labels[candidate] == label and not self.marks[position]:
                 try:
-                    return read(candidate)
+                    return read(candidate), label if is_training or candidate == index else NOT_COUNTED
                 except UnreadableError as error:
-                    self._mark(position, error)
+                    self._mark(
+                        position,
+                        error,
+                        "the next file of its class replaces it" if is_training else "evaluations leave it out",
+                    )
             candidate = (candidate + 1) % len(labels)
-        raise UserError(f"no file of class {int(label)} can be read any more; restore the files")
+        raise UserError(f"no file of class {label} can be read any more; restore the files")
 
-    def _mark(self, position: int, error: UnreadableError) -> None:
+    def _mark(self, position: int, error: UnreadableError, instead: str) -> None:
         self.marks[position] = 1
         count, limit = int(self.marks.sum()), tolerated(len(self.marks))
         if count > limit:
@@ -64,7 +74,7 @@ class UnreadableFiles:
                 "repro doctor --data lists all of them: restore them and launch again, or remove them and "
                 "the folder of the run"
             ) from None
-        print(f"{error}; the next file of its class replaces it", file=sys.stderr, flush=True)
+        print(f"{error}; {instead}", file=sys.stderr, flush=True)
 
 
 def count_unreadable(splits: Sequence[UnreadableFiles], world: World) -> int:

@@ -15,7 +15,7 @@ from repro.data.loader import evaluation_batches
 from repro.data.splits import EvalSplit, Images, load_eval_split
 from repro.data.unreadable_files import count_unreadable
 from repro.distributed import World
-from repro.errors import UserError, first_few
+from repro.errors import UserError, count_of, first_few
 from repro.evaluation.sources import ModelSource
 from repro.models.precision import autocast
 from repro.runs import provenance
@@ -39,7 +39,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the accuracy on the test images of the source's data set, as JSON values.
 
-    Must be called on every rank. Each image is counted once over all ranks.
+    Must be called on every rank. Each image is counted once over all ranks, and unreadable ones are left out.
 
     Args:
         batch: images per forward pass on one device; default: the recipe's `eval_batch`.
@@ -75,7 +75,7 @@ def evaluate(
             "fingerprint": test.fingerprint,
             "fingerprint_of": test.fingerprint_of,
             "skipped": len(test.skipped),
-            "replaced": count_unreadable(test.unreadable, world),
+            "unreadable": count_unreadable(test.unreadable, world),
             "is_imagenet_validation": data.name == "imagenet"
             and test.num_classes == 1000
             and accuracy.images == test.total == IMAGENET_VALIDATION,
@@ -162,8 +162,8 @@ def summary(name: str, report: dict[str, Any]) -> list[str]:
     chance = [f"  at chance: a constant answer has {report['chance_pct']:.2f} %"] * report["is_at_chance"]
     if data["is_imagenet_validation"]:
         return [result, "  on the 50,000 validation images of ImageNet-1k", *chance]
-    if data["replaced"]:
-        result += f" ({data['replaced']} files became unreadable: other images of their class replaced them)"
+    if data["unreadable"]:
+        result += f" ({count_of(data['unreadable'], 'unreadable file')} left out)"
     part = "all" if data["images"] == data["of"] else f"{data['images']:,} of the"
     if data["name"] == "imagenet":
         caveat = "a part of ImageNet-1k's validation images: not an accuracy on ImageNet"

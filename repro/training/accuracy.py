@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from repro.data.unreadable_files import NOT_COUNTED
 from repro.distributed import World
 
 
@@ -50,7 +51,10 @@ def count_correct(
     after_batch: Callable[[], None] = lambda: None,
     common_batches: int = 0,
 ) -> Tensor:
-    """Return (correct top-1, correct top-5, summed loss, images) of this rank's batches, float64 on `device`."""
+    """Return (correct top-1, correct top-5, summed loss, images) of this rank's batches, float64 on `device`.
+
+    Images with the label `NOT_COUNTED` are left out.
+    """
     was_training = model.training
     model.eval()
     totals = torch.zeros(4, dtype=torch.float64, device=device)
@@ -62,7 +66,7 @@ def count_correct(
             correct = predictions == labels[:, None]
             loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
             totals[:3] += torch.stack([correct[:, 0].sum(), correct.any(1).sum(), loss]).to(totals)
-            totals[3] += len(labels)
+            totals[3] += (labels != NOT_COUNTED).sum()
             if number < common_batches:
                 after_batch()
     finally:

@@ -13,6 +13,7 @@ from video_files import load, write, zeroed
 from repro.data.clips import Clips
 from repro.data.loader import TrainLoader
 from repro.data.splits import load_splits
+from repro.data.unreadable_files import NOT_COUNTED
 from repro.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -39,10 +40,12 @@ def test_an_unreadable_image_is_replaced_by_the_next_of_its_class(
     assert f"{path}: cannot be " in warning
     assert warning.endswith("; the next file of its class replaces it\n")
     assert [split.marks.nonzero().flatten().tolist() for split in splits.unreadable] == [[9], []]
-    # The test images are replaced too: "aster" has two, and the first follows the last.
+    # The test images are replaced too, but not counted twice: "aster" has two, and the first follows the last.
     (flowers / "val/aster/b.jpg").write_bytes(b"")
-    assert splits.test[1][0].equal(before[0])
-    assert splits.test[2][0].equal(before[2])
+    for index, (same_as, label) in enumerate([(0, 0), (0, NOT_COUNTED), (2, 1)]):
+        image, counted = splits.test[index]
+        assert (image.equal(before[same_as]), counted) == (True, label)
+    assert capfd.readouterr().err.endswith("; evaluations leave it out\n")
 
 
 def test_more_unreadable_images_than_tolerated_end_the_run(flowers: Path) -> None:
@@ -80,10 +83,9 @@ def test_an_unreadable_video_is_replaced_by_the_next_of_its_class(
     now = [clips[index][0] for index in range(8)]
     assert now[3].equal(whole[0])  # the first video of the class follows the last
     assert [index for index in range(8) if not now[index].equal(whole[index])] == [3]
-    assert clips[3][1] == 0
+    assert (clips[3][1], train[3][1]) == (NOT_COUNTED, 0)
     warning = capfd.readouterr().err
     assert warning.count("archery/3.mp4") == 1
-    assert "the next file of its class replaces it" in warning
     assert [int(split.marks.sum()) for split in splits.unreadable] == [1, 0]
     # A resumed run has the same videos at the same positions, though one of them is not usable any more.
     anew = load(kinetics)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def test_record_row_export_and_file_have_the_accuracy_of_the_training(
     assert len({*hashes[:2], *hashes[3:]}) == 1, "the same weights in every file"
     assert hashes[2] != hashes[0], "an export has fewer weights"
     assert reports[0]["data"] | {"fingerprint": ""} == {
-        **{"name": "digits", "split": "test", "images": 64, "of": 360, "classes": 10, "skipped": 0, "replaced": 0},
+        **{"name": "digits", "split": "test", "images": 64, "of": 360, "classes": 10, "skipped": 0, "unreadable": 0},
         **{"fingerprint": "", "fingerprint_of": "training and test images", "is_imagenet_validation": False},
         "are_training_classes": None,
     }
@@ -286,6 +287,24 @@ def test_each_image_of_a_folder_is_counted_once(photos: Path, tmp_path: Path) ->
         assert report["loss"] == pytest.approx(loss / 13, rel=1e-5)
     assert reports[0]["data"]["fingerprint_of"] == "test images"
     assert {report["data"]["fingerprint"] for report in reports} == {reports[0]["data"]["fingerprint"]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_left_out(
+    photos: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [shutil.copytree(photos, tmp_path / name) for name in ("damaged", "removed")]
+    (folders[0] / "val/beech/4.jpg").write_bytes(b"")
+    (folders[1] / "val/beech/4.jpg").unlink()
+    file = _weights(tmp_path, _words(photos))
+    words = ["--scale", "local", "--batch", "5", "--workers", str(workers)]
+    damaged, removed = (evaluated([file, *_words(folder), *words], tmp_path / "r.json") for folder in folders)
+    assert (damaged["data"]["images"], damaged["data"]["of"], damaged["data"]["unreadable"]) == (12, 13, 1)
+    assert (removed["data"]["images"], removed["data"]["of"], removed["data"]["unreadable"]) == (12, 12, 0)
+    assert damaged["top1_pct"] == removed["top1_pct"]
+    assert damaged["loss"] == pytest.approx(removed["loss"], rel=1e-6)
+    shown = capsys.readouterr().out
+    assert " (1 unreadable file left out)\n  on 12 of the 13 test images of imagefolder" in shown
 
 
 @pytest.mark.parametrize(
