@@ -50,6 +50,7 @@ class UnreadableFiles:
             UserError: If no file of the class is left, or if more files are unreadable than `tolerated`.
         """
         label = int(labels[index])
+        instead = "the next file of its class replaces it" if is_training else "evaluations leave it out"
         candidate = index
         for _ in range(len(labels)):
             position = int(positions[candidate])
@@ -57,11 +58,7 @@ class UnreadableFiles:
                 try:
                     return read(candidate), label if is_training or candidate == index else NOT_COUNTED
                 except UnreadableError as error:
-                    self._mark(
-                        position,
-                        error,
-                        "the next file of its class replaces it" if is_training else "evaluations leave it out",
-                    )
+                    self._mark(position, error, instead)
             candidate = (candidate + 1) % len(labels)
         raise UserError(f"no file of class {label} can be read any more; restore the files")
 
