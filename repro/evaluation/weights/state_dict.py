@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,13 @@ from repro.evaluation.weights.names import with_model_names
 # Keys of trained weights and of their exponential moving average in DeiT, SViTE, timm, Lightning and others.
 RAW_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "module", "weights")
 EMA_KEYS = ("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema", "ema_model")
+# Layers that no backbone here has, and the models that have them. Without such a layer, the outputs would be others.
+_OTHER_MODELS = {
+    r"^dist_token$|^head_dist\.": "distilled DeiT models",
+    r"^pre_logits\.": "vision transformers with a layer before the head (pre_logits, of older versions of timm)",
+    r"^fc_norm\.": "vision transformers that average their tokens (fc_norm)",
+    r"\.ls1\.gamma$|\.gamma_1$": "vision transformers with LayerScale, such as DeiT III",
+}
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,9 @@ def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
     if misshapen:
         shapes = [f"{name} {_sizes(weights[name])} instead of {_sizes(own[name])}" for name in misshapen]
         faults.append(first_few(shapes))
-    if any(name.startswith(("dist_token", "head_dist.")) for name in extra):
-        advice = "distilled DeiT models are not among the backbones here"
+    for pattern, kind in _OTHER_MODELS.items():
+        if any(re.search(pattern, name) for name in extra):
+            advice = f"{kind} are not among the backbones here"
     raise UserError(f"{source}: not the weights of this model: {'; '.join(faults)}; {advice}")
 
 

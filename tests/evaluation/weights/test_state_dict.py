@@ -172,17 +172,26 @@ def test_weights_of_another_model_say_what_to_set(sizes: dict[str, int], message
     assert "\n" not in str(refused.value)
 
 
-def test_a_distilled_model_is_named() -> None:
-    weights = {**STATE, "dist_token": torch.ones(1, 1, 12), "head_dist.weight": torch.ones(10, 12)}
-    with pytest.raises(UserError, match="distilled DeiT models are not among the backbones here"):
+@pytest.mark.parametrize(
+    ("extra", "advice"),
+    [
+        (["dist_token", "head_dist.weight"], "distilled DeiT models"),
+        (
+            ["pre_logits.fc.bias", "pre_logits.fc.weight"],
+            "vision transformers with a layer before the head (pre_logits, of older versions of timm)",
+        ),
+        (["fc_norm.weight"], "vision transformers that average their tokens (fc_norm)"),
+        (["blocks.0.ls1.gamma"], "vision transformers with LayerScale, such as DeiT III"),
+    ],
+)
+def test_models_that_no_backbone_here_is_are_named(extra: list[str], advice: str) -> None:
+    weights = {**STATE, **{name: torch.ones(12) for name in extra}}
+    with pytest.raises(UserError) as refused:
         load_weights(masked_model(CONFIG, None), weights, "a.pth")
-
-
-def test_a_layer_that_the_model_does_not_have_is_named() -> None:
-    # timm's vision transformers once had a layer before the head, pre_logits.
-    weights = {**STATE, "pre_logits.fc.weight": torch.eye(12), "pre_logits.fc.bias": torch.zeros(12)}
-    with pytest.raises(UserError, match=r"with pre_logits\.fc\.bias, pre_logits\.fc\.weight, which the model does not"):
-        load_weights(masked_model(CONFIG, None), weights, "a.pth")
+    assert str(refused.value) == (
+        f"a.pth: not the weights of this model: with {', '.join(extra)}, which the model does not have; {advice} are "
+        "not among the backbones here"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
