@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from torch import nn
 
 from repro.config import Config, Data, Recipe
 from repro.counting.geometry import Geometry, parse_geometry
-from repro.errors import UserError
+from repro.errors import UserError, count_of, first_few
 from repro.evaluation.finished_model import finished_weights
 from repro.evaluation.weights.state_dict import StateDict, check_finite, load_weights, read_state_dict, weights_digest
 from repro.files import sha256
@@ -135,20 +135,26 @@ def from_file(path: Path, config: Config, ema: bool = False, **advice: str) -> M
             "epoch": state.epoch,
             "is_ema": state.is_ema,
             "also_in_file": state.alternative,
+            "masked": list(state.masked),
             "weights_sha256": weights_digest(weights),
             "file_sha256": sha256(path),
         },
         seed=config.seed,
-        notes=_ema_notes(state),
+        notes=tuple(_notes(state)),
     )
 
 
-def _ema_notes(state: StateDict) -> tuple[str, ...]:
+def _notes(state: StateDict) -> Iterator[str]:
+    """Say which weights of a file were taken, unless there is no choice."""
     if state.alternative and state.is_ema:
-        return (f"weights: the EMA in {state.key}; without --ema those in {state.alternative}",)
-    if state.alternative:
-        return (f"weights: {state.key}; with --ema the EMA in {state.alternative}",)
-    return (f"weights: the EMA in {state.key}, the only ones in the file",) if state.is_ema else ()
+        yield f"weights: the EMA in {state.key}; without --ema those in {state.alternative}"
+    elif state.alternative:
+        yield f"weights: {state.key}; with --ema the EMA in {state.alternative}"
+    elif state.is_ema:
+        yield f"weights: the EMA in {state.key}, the only ones in the file"
+    if state.masked:
+        masks = count_of(len(state.masked), "mask")
+        yield f"weights: multiplied by the file's {masks} (Spartan): {first_few(state.masked)}"
 
 
 def from_timm(config: Config, overridden: Collection[str]) -> ModelSource:

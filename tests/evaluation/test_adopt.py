@@ -79,7 +79,7 @@ def adopted(root: Path, file: Path, name: str, *words: str, scale: str = "local"
     ],
 )
 def test_every_released_format_becomes_evidence(
-    name: str, write: Write, key: str, epoch: int | None, tmp_path: Path
+    name: str, write: Write, key: str, epoch: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = row_config(name)
     weights = write(tmp_path / "file", config)
@@ -92,6 +92,10 @@ def test_every_released_format_becomes_evidence(
     assert found["data"]["images"] == found["data"]["of"]
     assert "best epoch" in found["notes"][0]
     assert f"the weights of {'the last epoch' if epoch is None else f'epoch {epoch + 1}'}:" in found["notes"][0]
+    masked = found["evaluation"]["model"]["masked"]
+    assert bool(masked) == (epoch == 99)  # only an unfinished training with Spartan has masks next to its weights
+    shown = f"  weights: multiplied by the file's {len(masked)} masks (Spartan): {', '.join(masked[:3])} and"
+    assert (shown in capsys.readouterr().out) == bool(masked)
 
 
 def test_a_structured_checkpoint_is_checked_reported_and_exported(

@@ -33,13 +33,13 @@ _MASK, _THRESHOLD = "mask", "hard_mask_threshold"
 def with_model_names(weights: Mapping[str, Tensor], names: Collection[str], source: str) -> dict[str, Tensor]:
     """Rename weights to the parameter names of a model where a translation is known.
 
-    Prefixes of wrappers are removed in any order, and torchvision's names for vision transformers are translated. Masks
-    of unfinished training with Spartan are applied to their weights, and groups of IA-RED2 are split.
+    Prefixes of wrappers are removed in any order, torchvision's names for vision transformers are translated, and groups
+    of IA-RED2 are split.
 
     Raises `UserError` if two weights end up with the same name.
     """
     renamed: dict[str, Tensor] = {}
-    for name, value in split_groups(apply_spartan_masks(weights), source).items():
+    for name, value in split_groups(weights, source).items():
         translated = _translated(name, names)
         if translated in renamed:
             raise UserError(f"{source}: two weights are named {translated} once prefixes are removed; keep one of them")
@@ -47,15 +47,16 @@ def with_model_names(weights: Mapping[str, Tensor], names: Collection[str], sour
     return renamed
 
 
-def apply_spartan_masks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def apply_spartan_masks(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Multiply weights by the masks that Spartan's trainer stores next to them, and drop the masks.
 
-    A mask has an entry in [0, 1] for each block of its weight; entries below the layer's threshold are zero (Spartan,
-    section 3).
+    Returns all weights, and the names of those with a mask, in the order of the file. A mask has an entry in [0, 1] for
+    each block of its weight; entries below the layer's threshold are zero (Spartan, section 3).
     """
     layers = {name.removesuffix(_THRESHOLD) for name in weights if name.endswith(f".{_THRESHOLD}")}
     own = {f"{layer}{key}" for layer in layers for key in (_MASK, _THRESHOLD)}
     applied = {name: value for name, value in weights.items() if name not in own}
+    masked = set()
     for layer in layers:
         weight = next((name for name in (f"{layer}weight", f"{layer}in_proj_weight") if name in applied), None)
         mask = weights.get(f"{layer}{_MASK}")
@@ -65,7 +66,8 @@ def apply_spartan_masks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for dimension, (size, blocks) in enumerate(zip(applied[weight].shape, mask.shape, strict=False)):
             mask = mask.repeat_interleave(size // blocks, dimension)
         applied[weight] = applied[weight] * mask.view(applied[weight].shape)
-    return applied
+        masked.add(weight)
+    return applied, tuple(name for name in applied if name in masked)
 
 
 def _translated(name: str, names: Collection[str]) -> str:

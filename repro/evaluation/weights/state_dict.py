@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from repro.errors import UserError, first_few
 from repro.evaluation.weights.checkpoint_file import describe_unknown, read_checkpoint
-from repro.evaluation.weights.names import with_model_names
+from repro.evaluation.weights.names import apply_spartan_masks, with_model_names
 
 # Keys of trained weights and of their exponential moving average in DeiT, SViTE, timm, Lightning and others.
 RAW_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "module", "weights")
@@ -38,6 +38,7 @@ class StateDict:
         is_ema: whether the weights are an exponential moving average.
         alternative: key of the other kind of weights if the file has both; else empty.
         epoch: epoch of training, counted from 0, if the file states it.
+        masked: names of the weights to which masks in the file were applied.
     """
 
     weights: dict[str, Tensor]
@@ -45,20 +46,22 @@ class StateDict:
     is_ema: bool = False
     alternative: str = ""
     epoch: int | None = None
+    masked: tuple[str, ...] = ()
 
 
 def read_state_dict(path: Path, ema: bool = False) -> StateDict:
     """Return the weights in a checkpoint file, or with `ema`, their exponential moving average.
 
-    Without `ema`, the average is returned if the file has nothing else. Raises `UserError` if the file cannot be read
-    or has no such weights.
+    Masks of an unfinished training with Spartan are applied. Without `ema`, the average is returned if the file has
+    nothing else. Raises `UserError` if the file cannot be read or has no such weights.
     """
     contents = read_checkpoint(path)
     content = contents.value
     if _is_state_dict(content):
         if ema:
             raise UserError(f"{path}: a single state dict, without an EMA; leave out --ema")
-        return StateDict(dict(content))
+        weights, masked = apply_spartan_masks(content)
+        return StateDict(weights, masked=masked)
     raw, average = _find(content, RAW_KEYS), _find(content, EMA_KEYS)
     if ema and average is None:
         raise UserError(f"{path}: no EMA of the weights (none of {', '.join(EMA_KEYS)}); leave out --ema")
@@ -71,7 +74,8 @@ def read_state_dict(path: Path, ema: bool = False) -> StateDict:
         )
         raise UserError(f"{path}: no weights found; expected a state dict, or one below {', '.join(RAW_KEYS)}; {keys}")
     other = raw if chosen is average else average
-    key, weights = chosen
+    key = chosen[0]
+    weights, masked = apply_spartan_masks(chosen[1])
     epoch = content.get("epoch")
     return StateDict(
         weights,
@@ -79,6 +83,7 @@ def read_state_dict(path: Path, ema: bool = False) -> StateDict:
         chosen is average,
         other[0] if other is not None else "",
         epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None,
+        masked,
     )
 
 

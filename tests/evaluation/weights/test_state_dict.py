@@ -128,7 +128,8 @@ def test_torchvisions_resnet_keeps_its_logits() -> None:
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-def test_masks_of_an_unfinished_training_with_spartan_are_applied() -> None:
+@pytest.mark.parametrize("key", ["", "model"])
+def test_masks_of_an_unfinished_training_with_spartan_are_applied(key: str, tmp_path: Path) -> None:
     weights = {
         "fc.weight": torch.ones(4, 4),
         "fc.mask": torch.tensor([[1.0, 0.2], [0.4, 0.9]]),  # one entry per 2 x 2 block
@@ -138,11 +139,12 @@ def test_masks_of_an_unfinished_training_with_spartan_are_applied() -> None:
         "self_attention.hard_mask_threshold": torch.tensor(0.1),
         "mask": torch.ones(1),
     }
-    renamed = with_model_names(weights, (), "a file")
-    assert renamed.keys() == {"fc.weight", "self_attention.in_proj_weight", "mask"}
+    read = read_state_dict(saved(tmp_path, {key: weights} if key else weights))
+    assert read.weights.keys() == {"fc.weight", "self_attention.in_proj_weight", "mask"}
+    assert read.masked == ("fc.weight", "self_attention.in_proj_weight")
     expected = [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.4, 0.4, 0.9, 0.9], [0.4, 0.4, 0.9, 0.9]]
-    torch.testing.assert_close(renamed["fc.weight"], torch.tensor(expected))
-    assert renamed["self_attention.in_proj_weight"].tolist() == [[1.0], [0.0]]
+    torch.testing.assert_close(read.weights["fc.weight"], torch.tensor(expected))
+    assert read.weights["self_attention.in_proj_weight"].tolist() == [[1.0], [0.0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
