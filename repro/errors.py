@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -37,6 +38,21 @@ def first_few(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def count_of(count: int, noun: str) -> str:
-    """Return a number with its noun: `1 run`, `2,048 runs`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error means that a disk or a quota is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def os_error_line(error: OSError) -> str:
+    """Return an error of the operating system as one line, with advice if a disk is full."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    advice = (
+        "; free some space and run the same command again, which resumes (rows of a table that have failed: with "
+        "--retry), or choose another folder of runs"
+    )
+    return f"{place}{error.strerror or error}{advice * is_disk_full(error)}"
+
+
+def count_of(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, by default with an s in the plural: `1 run`, `2,048 runs`."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"

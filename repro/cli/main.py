@@ -12,7 +12,7 @@ import sys
 from typing import Any, NoReturn
 
 from repro.cli.options import default_runs
-from repro.errors import UserError, did_you_mean
+from repro.errors import UserError, did_you_mean, os_error_line
 from repro.runs.permissions import adopt_group_umask
 
 # In the order of `repro --help`.
@@ -42,8 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 1
     except OSError as error:  # a full disk or quota, missing permissions, an unmounted file system
-        place = f"{error.filename}: " if error.filename is not None else ""
-        print(f"repro: {place}{error.strerror or error}", file=sys.stderr)
+        print(f"repro: {os_error_line(error)}", file=sys.stderr)
         code = 2
     except (MemoryError, RuntimeError) as error:
         from repro.training.out_of_memory import is_out_of_memory  # imports torch, which has raised the error

@@ -20,7 +20,7 @@ from repro.config.schedule import paper_updates
 from repro.data.splits import Splits, skipped_line
 from repro.data.unreadable_files import count_unreadable
 from repro.distributed import PeerFailed, World, join_world, leave_world
-from repro.errors import UserError
+from repro.errors import UserError, count_of, is_disk_full, os_error_line
 from repro.files import write_json, write_text
 from repro.interruption import Interrupted, StopFlag
 from repro.runs import provenance
@@ -178,11 +178,14 @@ class _Attempt:
             return EXIT_FAILED, "failed", str(error)
         except Exception as error:
             if is_out_of_memory(error):
-                advice = out_of_memory_advice(error, self.config, self.world.device, self._update)
-                self.log(f"failed: {advice}")
-                return EXIT_FAILED, "failed", advice
-            traceback.print_exc()
-            return EXIT_FAILED, "failed", f"{type(error).__name__}: {error}"
+                reason = out_of_memory_advice(error, self.config, self.world.device, self._update)
+            elif isinstance(error, OSError) and is_disk_full(error):
+                reason = os_error_line(error)
+            else:
+                traceback.print_exc()
+                return EXIT_FAILED, "failed", f"{type(error).__name__}: {error}"
+            self.log(f"failed: {reason}")
+            return EXIT_FAILED, "failed", reason
         return EXIT_DONE, "done", None
 
     @property
@@ -246,13 +249,13 @@ def _summary(record: Record, trainer: Trainer) -> str:
     """Return the first line of the log: batch, learning rate, mask updates, and the update at which training starts."""
     length, loader = trainer.length, trainer.loader
     facts = [
-        f"{length.updates} updates of {length.global_batch} images "
-        f"({trainer.world.size} ranks x {loader.accumulate} x {loader.micro})",
+        f"{count_of(length.updates, 'update')} of {count_of(length.global_batch, 'image')} "
+        f"({count_of(trainer.world.size, 'rank')} x {loader.accumulate} x {loader.micro})",
         f"peak learning rate {trainer.recipe.peak_lr:g}",
     ]
     if masks := mask_cells(trainer.config, length):
         interval, end = masks["mask_interval_updates"], masks["mask_end_update"]
-        facts.append(f"masks change every {interval} updates below {end}")
+        facts.append(f"masks change every {count_of(interval, 'update')} below {end}")
     facts.append(f"published training {paper_updates(trainer.config):,.0f} updates")
     if trainer.resumed_from:
         facts.append(f"resumed from update {trainer.resumed_from}")

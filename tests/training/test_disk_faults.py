@@ -73,7 +73,11 @@ def test_a_run_on_a_full_disk_fails_and_says_so(tmp_path: Path) -> None:
         process = in_child(record)
         process.join(90)
         assert (process.exitcode, record.status().state) == (EXIT_FAILED, "failed")
-        assert "No space left on device" in (record.status().reason or "")
+        assert re.fullmatch(
+            rf"{folder}/\S+: No space left on device; free some space and run the same command again, which resumes "
+            r"\(rows of a table that have failed: with --retry\), or choose another folder of runs",
+            record.status().reason or "",
+        )
         (folder / "ballast").unlink()
         process = in_child(record)  # with room again it goes on
         process.join(90)
