@@ -42,7 +42,11 @@ def run(options: argparse.Namespace) -> int:
         yield from examine(config, options.runs, data)
         failed = {check.name for check in checks if check.verdict == "fail"}
         for name, each in by_check_name(data).items() if options.data else ():
-            if name not in failed:
+            if name in failed:
+                yield Check(
+                    f"{name} files", "fail", "none decoded, because the check of the data failed", "correct that"
+                )
+            else:
                 yield from data_files_check(name, each, config.model)
 
     for check in results():

@@ -33,7 +33,11 @@ def decode(data: bytes, name: str) -> Image.Image:
             reason = "no image format" if data else "the file is empty"
         raise UnreadableError(f"{name}: cannot be decoded as an image ({reason})") from None
     if image.mode in ("I", "F"):
-        raise UserError(f"{name}: 32-bit pixels (mode {image.mode}) have no known range; convert the images to 8 bits")
+        kind = "integers" if image.mode == "I" else "floats"
+        raise UserError(
+            f"{name}: 32-bit {kind} have no known range; convert all such images to 8 bits per channel, or to "
+            "16-bit grey"
+        )
     return image
 
 

@@ -224,7 +224,8 @@ def data_files_check(name: str, data: Data, model: Geometry) -> Iterator[Check]:
         yield Check(f"{name} files", "pass", f"{total:,} can be read" if total else "generated")
         return
     found = f"{len(faults):,} of {total:,} cannot be read"
-    yield Check(f"{name} files", "fail", found, "restore or remove them before the first run")
+    advice = "before the first run, restore or remove each of them, or convert it if its line says so"
+    yield Check(f"{name} files", "fail", found, advice)
     yield from (Check(f"{name} file", "fail", fault) for fault in faults)
 
 

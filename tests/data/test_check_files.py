@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from image_folders import folder_config
+from PIL import Image
 
 from repro.cli.main import main
 from repro.config import Config
@@ -69,25 +71,30 @@ def test_bad_videos_are_listed(kinetics: Path) -> None:
 
 
 def test_the_command_lists_them(damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(damaged / "val/aster/a.jpg", "TIFF")
     words = ["doctor", "--data", "--json", "--runs", str(tmp_path / "runs"), "data=imagefolder"]
     with pytest.raises(SystemExit) as ended:
         main([*words, f"data.root='{damaged}'"])
     assert ended.value.code == 1
     output = capsys.readouterr()
+    advice = "before the first run, restore or remove each of them, or convert it if its line says so"
     checks = {check["found"]: check for check in json.loads(output.out) if check["name"].startswith("data file")}
-    assert len(checks) == 5
-    assert checks["4 of 13 cannot be read"]["advice"] == "restore or remove them before the first run"
-    assert sum(str(damaged) in found for found in checks) == 4
+    assert len(checks) == 6
+    assert checks["5 of 13 cannot be read"]["advice"] == advice
+    assert sum(str(damaged) in found for found in checks) == 5
+    scan = f"{damaged / 'val/aster/a.jpg'}: 32-bit floats have no known range; convert all such images to 8 bits per "
+    assert f"{scan}channel, or to 16-bit grey" in checks
 
 
-def test_the_files_of_data_that_were_not_found_are_not_decoded(
+def test_the_files_of_data_that_were_not_found_are_said_not_to_be_decoded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["doctor", "--data", "--json", "--runs", str(tmp_path / "runs"), "data=imagefolder"]
     with pytest.raises(SystemExit):
         main([*words, f"data.root={tmp_path / 'nowhere'}"])
-    names = [check["name"] for check in json.loads(capsys.readouterr().out)]
-    assert [name for name in names if name.startswith("data")] == ["data"]
+    checks = [check for check in json.loads(capsys.readouterr().out) if check["name"].startswith("data")]
+    assert [(check["name"], check["verdict"]) for check in checks] == [("data", "fail"), ("data files", "fail")]
+    assert checks[1]["found"] == "none decoded, because the check of the data failed"
 
 
 def test_files_that_cannot_be_listed_are_one_check(flowers: Path) -> None:

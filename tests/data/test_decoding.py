@@ -31,12 +31,12 @@ def test_sixteen_bit_grey_is_scaled_to_eight_bits(format: str) -> None:
     assert (np.asarray(image).min(), np.asarray(image).max()) == (0, 255)
 
 
-@pytest.mark.parametrize(("dtype", "mode"), [(np.int32, "I"), (np.float32, "F")])
-def test_pixels_of_unknown_range_are_refused(dtype: type, mode: str) -> None:
+@pytest.mark.parametrize(("dtype", "kind"), [(np.int32, "integers"), (np.float32, "floats")])
+def test_pixels_of_unknown_range_are_refused(dtype: type, kind: str) -> None:
     with pytest.raises(UserError) as caught:
         decode(encoded((RAMP * 1000).astype(dtype), "TIFF"), "scan.tif")
     assert str(caught.value) == (
-        f"scan.tif: 32-bit pixels (mode {mode}) have no known range; convert the images to 8 bits"
+        f"scan.tif: 32-bit {kind} have no known range; convert all such images to 8 bits per channel, or to 16-bit grey"
     )
     assert not isinstance(caught.value, UnreadableError)  # no other image replaces it
 
