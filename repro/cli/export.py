@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.cli.options import SCALES, add_command, add_runs, announced, folder, set_threads
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 
 def add_parser(commands: Any) -> None:
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if record.is_adopted:
         what = "adopted weights"
     print(
-        f"{options.out}: {description['row']}, {what}: {count['stored']:,} parameters, "
+        f"{options.out}: {description['row']}, {what}: {count_of(count['stored'], 'parameter')}, "
         f"{count['nonzero']:,} of them not zero (dense: {count['dense']:,})"
     )
     for graph in description["graphs"].values():
@@ -83,9 +83,10 @@ def _graph_line(graph: Mapping[str, Any]) -> str:
 
 
 def _kernels_line(kernels: Mapping[str, Any]) -> str:
-    device = f"{kernels['threads']} threads, {kernels['device']}" if kernels["threads"] else kernels["device"]
+    threads = f"{count_of(kernels['threads'], 'thread')}, " if kernels["threads"] else ""
     return (
-        f"{kernels['form'].replace('_', ' ')}: {len(kernels['layers'])} layers with sparse kernels, "
+        f"{kernels['form'].replace('_', ' ')}: {count_of(len(kernels['layers']), 'layer')} with sparse kernels, "
         f"{1 / kernels['time_over_masked']['again']:.2f} times as fast as the masked model (limit, by what stays "
-        f"dense: {1 / kernels['limit_over_masked']:.2f}; batch {kernels['batch']}, {kernels['dtype']}, {device})"
+        f"dense: {1 / kernels['limit_over_masked']:.2f}; batch {kernels['batch']}, {kernels['dtype']}, "
+        f"{threads}{kernels['device']})"
     )

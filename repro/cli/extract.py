@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.cli.options import add_command, announced, set_threads
 from repro.cli.selection import add_selection, selection
+from repro.errors import count_of
 
 if TYPE_CHECKING:
     from repro.launch.plan import PlannedRun
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = selection(options)
     runs = chosen.plan(reads_data=True)
     written = extract((run.record for run in runs), again=options.again)
-    print(f"{written} of {len(runs)} records; to draw them: {chosen.command('report')}")
+    print(f"{written} of {count_of(len(runs), 'record')}; to draw them: {chosen.command('report')}")
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from repro.cli.options import add_command, announced, folder
 from repro.cli.selection import add_selection, selection
+from repro.errors import count_of
 
 
 def add_parser(commands: Any) -> None:
@@ -31,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
     written = interpret_records(
         (run.record for run in runs), segmentation=options.segmentation, limit=options.images, again=options.again
     )
-    print(f"{written} of {len(runs)} records; to draw them: {chosen.command('report')}")
+    print(f"{written} of {count_of(len(runs), 'record')}; to draw them: {chosen.command('report')}")
     return 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.cli.options import TABLE_WIDTH, add_command, add_reports, console
 from repro.cli.selection import Selection, add_selection, selection
-from repro.errors import first_few
+from repro.errors import count_of, first_few
 from repro.runs.status import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -91,5 +91,7 @@ def _print_outcome(chosen: Selection, outcome: Outcome) -> int:
         logs = chosen.command("logs", [first.row.id], "--seed", str(first.config.seed))
         print(f"its logs: {logs}\nwhen the cause is fixed: {chosen.command('retry')}", file=sys.stderr)
     if outcome.unfinished:
-        print(f"{len(outcome.unfinished)} runs are not finished; run the same command to resume", file=sys.stderr)
+        print(
+            f"not finished: {count_of(len(outcome.unfinished), 'run')}; run the same command to resume", file=sys.stderr
+        )
     return 1 if outcome.failed or outcome.unfinished else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.cli.selection import Selection, program, selection
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 if TYPE_CHECKING:
     from repro.launch.plan import PlannedRun
@@ -54,7 +54,9 @@ class RecordFolder:
         if not runs:
             raise UserError(f"{self.folder}: no run of seed {seed}")
         if len(runs) > 1:
-            raise UserError(f"{self.folder}: {len(runs)} runs; name the folder of one, such as {runs[0].record.path}")
+            raise UserError(
+                f"{self.folder}: {count_of(len(runs), 'run')}; name the folder of one, such as {runs[0].record.path}"
+            )
         return runs[0]
 
     def logs_command(self, status: RunStatus) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from repro.cli.completion import complete_selection, complete_table
 from repro.cli.options import add_runs, add_scale, announced, default_runs
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 if TYPE_CHECKING:
     from repro.launch.plan import PlannedRun
@@ -74,7 +74,7 @@ class Selection:
         `reads_data` states whether the command reads the data sets and therefore needs their folders.
         """
         rows, seeds = self.rows, self.seeds if seeds is None else seeds
-        with announced(f"{self.title}: composing the configs of {len(rows)} rows"):
+        with announced(f"{self.title}: composing the configs of {count_of(len(rows), 'row')}"):
             from repro.config.data_roots import NO_FOLDER
             from repro.launch.plan import plan
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from repro.cli.options import add_command, add_reports, add_runs, folder
 from repro.cli.selection import add_selection, selection
+from repro.errors import count_of
 
 PROJECT = "[ENTITY/]PROJECT"
 PUSH = """Bring W&B up to date with the records. Nothing is sent twice.
@@ -77,7 +78,7 @@ def _push(options: argparse.Namespace) -> int:
         elif pushed.skipped:
             print(f"skipped  {pushed.record}: {pushed.skipped}", flush=True)
         else:
-            sent = f"{pushed.sent} entries" if pushed.sent else "up to date"
+            sent = f"{count_of(pushed.sent, 'entry', 'entries')}" if pushed.sent else "up to date"
             print(f"pushed   {pushed.record}: {sent}  {pushed.url}", flush=True)
     return 1 if failed else 0
 

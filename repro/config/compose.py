@@ -18,7 +18,7 @@ from repro.config.groups import compose_groups, file_that_sets
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.config.site import GROUPS as SITE_GROUPS
 from repro.config.site import site_defaults
-from repro.errors import UserError, did_you_mean
+from repro.errors import UserError, count_of, did_you_mean
 from repro.locations import groups
 
 
@@ -223,4 +223,4 @@ def _key(location: tuple[int | str, ...], resolved: Any) -> str:
 def _message(errors: list[str]) -> str:
     if len(errors) == 1:
         return f"config: {errors[0]}"
-    return f"config: {len(errors)} errors\n" + "\n".join(f"  {error}" for error in errors)
+    return f"config: {count_of(len(errors), 'error')}\n" + "\n".join(f"  {error}" for error in errors)

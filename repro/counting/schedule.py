@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from repro.errors import count_of
+
 
 @dataclass(frozen=True)
 class Length:
@@ -62,8 +64,9 @@ class UpdateSchedule:
             ]
         if self.count == 0 and self.end > 1:
             return [
-                f"method.weights.update_interval_iterations: masks would never change: every {self.interval} updates, "
-                f"before update {self.end} of {self.total} (lower it; for fixed masks, set update_end_iterations=0)"
+                "method.weights.update_interval_iterations: masks would never change: every "
+                f"{count_of(self.interval, 'update')}, before update {self.end} of {self.total} "
+                "(lower it; for fixed masks, set update_end_iterations=0)"
             ]
         return []
 

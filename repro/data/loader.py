@@ -21,7 +21,7 @@ from repro.data.shared_memory import is_shared_memory_error, shared_memory_error
 from repro.data.splits import Images
 from repro.data.uint8_batch import Uint8Batch, Uint8Image
 from repro.data.workers import Stream, ignore_signals
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.seeding import preserved_generators, seed_generators, stream_seed
 
 
@@ -69,7 +69,8 @@ class TrainLoader:
         global_batch, world = self.global_batch, self.world
         if global_batch > len(self.dataset):
             raise UserError(
-                f"recipe.global_batch={global_batch}: there are {len(self.dataset)} training images; set at most that"
+                f"recipe.global_batch={global_batch}: there are {count_of(len(self.dataset), 'training image')}; "
+                "set at most that"
             )
         if global_batch % world:
             raise UserError(
@@ -80,8 +81,8 @@ class TrainLoader:
         micro = min(self.micro_batch, share)
         if share % micro:
             raise UserError(
-                f"recipe.global_batch={global_batch}: not divisible by recipe.micro_batch={micro} on {world} "
-                f"process{'es' if world > 1 else ''}; set recipe.micro_batch to a divisor of {share}"
+                f"recipe.global_batch={global_batch}: not divisible by recipe.micro_batch={micro} on "
+                f"{count_of(world, 'process', 'processes')}; set recipe.micro_batch to a divisor of {share}"
             )
         self.micro = micro
         self.accumulate = share // micro

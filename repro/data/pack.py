@@ -25,7 +25,7 @@ from repro.data.layouts import (
 )
 from repro.data.listing import list_images
 from repro.data.shards import check_unique
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 CLASSES = "classes.txt"  # the class names of WebDataset's tar files, one per line, in the order of their numbers
 
@@ -64,14 +64,14 @@ def pack(root: Path, out: Path, images_per_shard: int, report: Callable[[str], N
             for number in range(shards):
                 size = min(images_per_shard, count - number * images_per_shard)
                 _write_shard(partial / name / f"{name}-{number:05}-of-{shards:05}.zip", split.images, size)
-                report(f"{name}: shard {number + 1} of {shards}, {size:,} images")
+                report(f"{name}: shard {number + 1} of {shards}, {count_of(size, 'image')}")
             if split.table is not None:
                 shutil.copy(split.table, partial)
         partial.rename(out)
     except OSError as error:
         raise UserError(f"{error.filename or partial}: cannot be written ({error.strerror})") from None
     train, val = (len(split.names) for split in splits.values())
-    report(f"{out}: {train:,} training and {val:,} validation images; set data.root={out}")
+    report(f"{out}: {train:,} training and {count_of(val, 'validation image')}; set data.root={out}")
 
 
 def list_tars(folder: Path) -> TarListing:

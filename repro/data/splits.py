@@ -15,7 +15,7 @@ from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data.data_sets import check_settings
 from repro.data.unreadable_files import UnreadableFiles
-from repro.errors import UserError, first_few
+from repro.errors import UserError, count_of, first_few
 
 # Imported only when used, because a training on ImageNet does not need scikit-learn, for example.
 MODULES = {
@@ -104,14 +104,14 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint:
         splits = splits.with_fingerprint(str(resume_fingerprint)) or splits
     if splits.num_classes != model.num_classes:
         raise UserError(
-            f"model.num_classes={model.num_classes}: data={data.name} has {splits.num_classes} classes; "
-            f"set model.num_classes={splits.num_classes}"
+            f"model.num_classes={model.num_classes}: data={data.name} has "
+            f"{count_of(splits.num_classes, 'class', 'classes')}; set model.num_classes={splits.num_classes}"
         )
     images = len(splits.train)
     if data.images_per_epoch not in (None, images):
         raise UserError(
-            f"data.images_per_epoch={data.images_per_epoch}: data={data.name} holds {images} training images and the "
-            f"schedules count them; set data.images_per_epoch={images}"
+            f"data.images_per_epoch={data.images_per_epoch}: data={data.name} holds "
+            f"{count_of(images, 'training image')} and the schedules count them; set data.images_per_epoch={images}"
         )
     return replace(
         splits,
@@ -147,8 +147,8 @@ def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
         )
     if split.num_classes != model.num_classes:
         raise UserError(
-            f"data={data.name} has {split.num_classes} classes, the model {model.num_classes}: it was trained on other "
-            "data; evaluate it on those"
+            f"data={data.name} has {count_of(split.num_classes, 'class', 'classes')}, the model {model.num_classes}: "
+            "it was trained on other data; evaluate it on those"
         )
     return replace(
         split,
@@ -165,7 +165,7 @@ def limited(images: Images, limit: int | None, key: str) -> Images:
     if limit is None:
         return images
     if limit > len(images):
-        raise UserError(f"{key}={limit}: there are {len(images)} images; set at most that, or null for all")
+        raise UserError(f"{key}={limit}: there are {count_of(len(images), 'image')}; set at most that, or null for all")
     return images.take(stratified_prefix(images.labels, limit))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from repro.errors import UnreadableError, UserError
+from repro.errors import UnreadableError, UserError, count_of
 
 try:
     import av
@@ -53,9 +53,10 @@ def inspect(path: Path) -> Inspection:
     except av.error.FFmpegError as failure:
         error = error or failure.strerror
     if packets < promised and _packets(path) < promised:
-        return Inspection(frames, f"cut short: {frames} of {promised} frames")
+        return Inspection(frames, f"cut short: {frames} of {count_of(promised, 'frame')}")
     if error:
-        return Inspection(frames, f"cannot be decoded{f' after {frames} frames' * (frames > 0)} ({error})")
+        after = f" after {count_of(frames, 'frame')}"
+        return Inspection(frames, f"cannot be decoded{after * (frames > 0)} ({error})")
     return Inspection(frames, "" if frames else "no frame in it")
 
 

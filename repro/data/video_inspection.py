@@ -52,7 +52,7 @@ def usable_videos(listing: Listing, least_frames: int) -> Videos:
         paths = (
             f"; paths in {listing.table.name} are absolute, or relative to {listing.folder}" if listing.table else ""
         )
-        raise UserError(f"{listing.folder}: none of {len(skipped)} videos can be used; {skipped[0]}{paths}")
+        raise UserError(f"{listing.folder}: none of {count_of(len(skipped), 'video')} can be used; {skipped[0]}{paths}")
     names, classes, frames = zip(*usable, strict=True)
     if missing := sorted(set(listing.classes) - set(classes)):
         raise UserError(f"{listing.folder}: no usable video of class {first_few(missing)}; the first: {skipped[0]}")
@@ -152,7 +152,7 @@ def _progress(folder: Path) -> Report:
         if now - reported >= REPORT_EVERY_S:
             reported = now
             left_min = (now - started) / done * (count - done) / 60
-            progress = f"{folder}: {done:,} of {count:,} videos inspected, about {left_min:,.0f} minutes left"
+            progress = f"{folder}: {done:,} of {count_of(count, 'video')} inspected, about {left_min:,.0f} minutes left"
             print(f"{progress}; results so far are kept if this is interrupted", flush=True)
 
     return report

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.errors import count_of
 from repro.inference.kernels import (
     KERNELS,
     Layer,
@@ -110,7 +111,7 @@ def select_kernels(
         winners = sorted((ratio, kernel) for kernel, ratio in times.items() if ratio <= 1 - MIN_GAIN)
         best = next((kernel for _, kernel in winners if has_kernel(layer, kernel)), "dense")
         choices.append(KernelChoice(name, density(layer), best, times))
-        log(f"{number} of {len(layers)} layers: {name}, density {choices[-1].density:.3f}: {best}")
+        log(f"{number} of {count_of(len(layers), 'layer')}: {name}, density {choices[-1].density:.3f}: {best}")
     return choices
 
 

@@ -15,7 +15,7 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 ALIGNMENT = 16  # neurons; matrix products handle multiples of this width without a remainder
 MAX_PADDING = 0.02  # maximum share of neurons that alignment may add
@@ -65,10 +65,10 @@ def resize(model: nn.Module, sizes: Sizes) -> None:
     """
     blocks = blocks_of(model)
     if len(blocks) != len(sizes.heads) or len(blocks) != len(sizes.neurons):
-        raise UserError(f"sizes of {len(sizes.heads)} blocks for a model of {len(blocks)}")
+        raise UserError(f"sizes of {count_of(len(sizes.heads), 'block')} for a model of {len(blocks)}")
     for block, heads, neurons in zip(blocks, sizes.heads, sizes.neurons, strict=True):
         if not (1 <= heads <= block.attn.num_heads and 1 <= neurons <= block.mlp.fc1.out_features):
-            raise UserError(f"a block cannot have {heads} heads and {neurons} neurons")
+            raise UserError(f"a block cannot have {count_of(heads, 'head')} and {count_of(neurons, 'neuron')}")
         _select_heads(block.attn, torch.arange(heads))
         _select_neurons(block.mlp, torch.arange(neurons))
 

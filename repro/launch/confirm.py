@@ -57,7 +57,7 @@ def only_confirmed(confirmed: set[Path] | None, runs: Sequence[PlannedRun], cons
     unconfirmed = {run.record.path for run in runs} - confirmed
     found = [run for run in runs if not {each.record.path for each in run.chain} & unconfirmed]
     if len(found) < len(runs):
-        console.print(f"not started: {len(runs) - len(found)} runs that were not in the plan; launch again")
+        console.print(f"not started, because not in the plan: {count_of(len(runs) - len(found), 'run')}; launch again")
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from repro.config import Config, SlurmLauncher
 from repro.config.schedule import training_length
 from repro.csv_files import read_csv
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.launch.plan import PlannedRun
 from repro.locations import TABLES_DIR
 from repro.tables.loader import load_sources
@@ -167,7 +167,7 @@ def finished_throughputs(runs: Sequence[PlannedRun]) -> dict[tuple[Any, ...], Th
         key: Throughput(
             statistics.median(values),
             devices_of[key],
-            f"{len(values)} finished run{'s' if len(values) > 1 else ''} of {key[0]} {key[1]} here ({devices_of[key]})",
+            f"{count_of(len(values), 'finished run')} of {key[0]} {key[1]} here ({devices_of[key]})",
         )
         for key, values in rates.items()
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from repro.errors import count_of
 from repro.launch.text_table import duration
 from repro.runs.record import Record
 
@@ -18,12 +19,12 @@ def history(record: Record, state: str) -> list[str]:
     """Describe a run in lines of text: its state, attempts, the last evaluations, and its result if it is done."""
     status = record.status()
     lines = [f"{record.path}: {state}" + (f": {status.reason}" if status.reason else "")]
-    progress = f"{status.update} of {status.updates} updates" if status.updates else "no update yet"
-    lines.append(f"  {status.attempt} attempt{'s' if status.attempt != 1 else ''}, {progress}")
+    progress = f"{status.update} of {count_of(status.updates, 'update')}" if status.updates else "no update yet"
+    lines.append(f"  {count_of(status.attempt, 'attempt')}, {progress}")
     lines += [f"  attempt {number}: {_attempt(record.attempt_dir(number))}" for number in record.attempts()]
     evaluations = _evaluations(record)
     if len(evaluations) > MAX_EPOCHS:
-        lines.append(f"  ... {len(evaluations) - MAX_EPOCHS} earlier evaluations")
+        lines.append(f"  ... {count_of(len(evaluations) - MAX_EPOCHS, 'earlier evaluation')}")
     lines += [f"  {line}" for line in evaluations[-MAX_EPOCHS:]]
     result = record.result()
     return lines if result is None else [*lines, f"  {accuracies(result)}"]

@@ -12,7 +12,7 @@ from repro.config.compose import compose
 from repro.config.data_roots import NO_FOLDER, needs_root
 from repro.config.overrides import quoted, without_method
 from repro.config.signature import signatures
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
 from repro.tables.loader import find_row, load_table
@@ -182,4 +182,4 @@ def _run(row: Row, config: Config, seed: int, root: Path, signature: str) -> Pla
 
 
 def _and_more(ids: list[str]) -> str:
-    return f" and {len(ids) - 1} more rows" if len(ids) > 1 else ""
+    return f" and {count_of(len(ids) - 1, 'more row')}" if len(ids) > 1 else ""

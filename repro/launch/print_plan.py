@@ -30,7 +30,7 @@ def print_plan(
     rows = [_row(decision, cost) for decision, cost in pairs[:max_rows]]
     console.print(text_table(HEADERS, rows, RIGHT))
     if len(pairs) > max_rows:
-        console.print(f"and {len(pairs) - max_rows} more runs; --all lists them")
+        console.print(f"and {count_of(len(pairs) - max_rows, 'more run')}; --all lists them")
     to_start = [(decision, cost) for decision, cost in pairs if decision.action == "start"]
     counts = state_counts(each.run.state for each in decisions)
     console.print(f"{title}: {counts}; a launch would start {len(to_start)}")

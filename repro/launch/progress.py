@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from repro.errors import count_of
 from repro.launch.history import accuracies
 from repro.launch.plan import PlannedRun
 
@@ -71,7 +72,9 @@ class TableProgress:
         if not self._console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
             self._line_at = time.monotonic()
             shares = ", ".join(f"{self._label(path)} {self._share(path)}" for path in running)
-            self._print(f"{self._name}: {len(self._done)} of {len(self._runs)} runs done; running: {shares}")
+            self._print(
+                f"{self._name}: {len(self._done)} of {count_of(len(self._runs), 'run')} done; running: {shares}"
+            )
 
     def _end(self, path: Path) -> None:
         run = self._runs[path]

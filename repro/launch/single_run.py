@@ -12,7 +12,7 @@ from rich.console import Console
 from repro.config import PRETRAINED, Config, InlineLauncher
 from repro.config.compose import compose
 from repro.config.overrides import split_sweep, without_method
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.launch.history import accuracies
 from repro.launch.launch import INTERRUPTED, LaunchOptions, launch
 from repro.launch.liveness import why_alive
@@ -69,7 +69,7 @@ def train_sweep(overrides: Sequence[str], console: Console, yes: bool = False) -
         raise UserError("\n".join(f"{words}: {error}" for error, words in errors.items()))
     if len(places) > 1:
         raise UserError("all runs of a sweep have one launcher and one run.root")
-    return _launch(list(runs.values()), f"{len(runs)} runs", console, yes)
+    return _launch(list(runs.values()), f"{count_of(len(runs), 'run')}", console, yes)
 
 
 def planned_run(config: Config, others: Sequence[str]) -> PlannedRun:

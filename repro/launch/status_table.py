@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from repro.errors import count_of
 from repro.launch import slurm
 from repro.launch.status import RunStatus
 from repro.launch.text_table import MAX_ROWS, duration, state_counts, text_table
@@ -42,7 +43,7 @@ def status_table(
     rows = [_row(each) for each in listed]
     counts = state_counts(each.state for each in statuses)
     hidden = len(statuses) - len(listed)
-    more = f" ({hidden} runs are not listed; --all lists them)" if hidden else ""
+    more = f" (not listed: {count_of(hidden, 'run')}; --all lists all)" if hidden else ""
     table = text_table(HEADERS, rows, right=("seed", "progress", "ETA", "attempts"))
     return Group(*([table] if rows else []), Text(f"{title}: {counts}{more}"), *map(Text, _notes(statuses, has_queue)))
 

@@ -18,7 +18,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from repro.config import SlurmLauncher
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.launch import slurm
 from repro.launch.arrays import Array, group_into_arrays, share_parallelism
 from repro.launch.manifest import Manifest, log_folder, manifest_path
@@ -102,7 +102,7 @@ def _submit_array(
         message = f"sbatch: {(text.splitlines() or ['failed'])[-1]}"
         if isinstance(error, FailedSubmissionError | OSError) or not _is_refusal(text, manifest.job_name):
             raise UserError(
-                f"{message}; Slurm may have accepted these {len(records)} runs: launch again in two minutes"
+                f"{message}; Slurm may have accepted {count_of(len(records), 'run')}: launch again in two minutes"
             ) from None
         for record, status in zip(records, before, strict=True):
             record.set_status(status)

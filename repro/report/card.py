@@ -158,9 +158,9 @@ def _splits(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
     for evidence, _ in finished:
         data = evidence.config.data
         images = data.limit_train or data.images_per_epoch
-        train = f"{images:,} training images" if images else "all training images"
+        train = f"{count_of(images, 'training image')}" if images else "all training images"
         limited = (
-            f", a fixed stratified subset of {data.limit_test:,} test images"
+            f", a fixed stratified subset of {count_of(data.limit_test, 'test image')}"
             if data.limit_test
             else ", the whole test split"
         )
@@ -176,7 +176,7 @@ def _hardware(origin: Mapping[str, Any]) -> str:
     for gpu in origin.get("gpu") or []:
         driver = f", driver {gpu['driver']}" if gpu.get("driver") else ""
         cards.append(f"{gpu['name']} ({gpu['memory_gib']:g} GiB{driver})")
-    cores = f", {origin['cpu_count']} cores" if origin.get("cpu_count") else ""
+    cores = f", {count_of(origin['cpu_count'], 'core')}" if origin.get("cpu_count") else ""
     cpu = f"{origin['cpu']}{cores}" if origin.get("cpu") else ""
     return "; ".join(filter(None, [cpu, ", ".join(cards)]))
 
@@ -193,9 +193,9 @@ def _setup(results: Results, finished: Sequence[tuple[Evidence, SeedRun]]) -> It
     yield f"scale {results.scale}, seeds {seeds}{overrides}"
     for recipe in dict.fromkeys(evidence.config.effective_recipe for evidence, _ in finished):
         yield (
-            f"recipe {recipe.name}: {recipe.optimizer}, {recipe.epochs} epochs, batch {recipe.global_batch}, "
-            f"peak learning rate {recipe.peak_lr:g}, weight decay {recipe.weight_decay:g}, "
-            f"{recipe.warmup_epochs:g} warm-up epochs"
+            f"recipe {recipe.name}: {recipe.optimizer}, {count_of(recipe.epochs, 'epoch')}, "
+            f"batch {recipe.global_batch}, peak learning rate {recipe.peak_lr:g}, "
+            f"weight decay {recipe.weight_decay:g}, {recipe.warmup_epochs:g} warm-up epochs"
         )
     wall_s = math.fsum(float(run.result["wall_s"]) for _, run in finished if run.result is not None)
     runs = count_of(len(finished), "finished run")

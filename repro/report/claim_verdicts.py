@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from repro.errors import count_of
 from repro.report.cells import TRAINED, VERBS, Measured, Results, RowCells
 from repro.report.claims import Claim, Condition, Pair, Quantity, every_claim
 from repro.report.measures import gain
@@ -228,7 +229,7 @@ def _words(quantity: Quantity, measured: Measured, level: float) -> str:
     shown = [interval_words(interval, sign, digits, level)] if math.isfinite(interval[0]) else []
     if measured.setting is not None:
         between = shown or [f"too few for a {100 * level:.4g} % interval"]
-        parts = [f"median of {measured.n} turns", f"{between[0]}; {measured.setting.text}"]
+        parts = [f"median of {count_of(measured.n, 'turn')}", f"{between[0]}; {measured.setting.text}"]
     else:
         assert measured.estimate is not None
         parts = [*shown, measured.estimate.words]

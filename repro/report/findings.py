@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from repro.errors import UserError, did_you_mean
+from repro.errors import UserError, count_of, did_you_mean
 from repro.locations import table_dirs
 from repro.report.cells import Results, RowCells
 from repro.report.measures import gain
@@ -75,7 +75,7 @@ def _comparison(rows: Mapping[str, RowCells], first: str, second: str) -> str:
     one, other = rows[first].context, rows[second].context
     measured, text = gain(one, other), "no finished runs with the same seed"
     if measured.value is not None:
-        text = f"top-1 {measured.value:+.2f} points over {measured.n} seed{'' if measured.n == 1 else 's'}"
+        text = f"top-1 {measured.value:+.2f} points over {count_of(measured.n, 'seed')}"
         text += f" ({interval_words(measured.finite_interval, '+')})" if measured.finite_interval else ""
     params = f"{one.cost.params_m:.2f} M and {other.cost.params_m:.2f} M"
     return f"{text} ({params} parameters, of the published backbone)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.files import read_object
 from repro.report.summary import Summary
 from repro.tables.loader import table_names
@@ -37,8 +37,9 @@ def why_kept(folder: Path, summary: Summary) -> str:
     if rows <= set(summary.row_ids) and runs <= summary.n_finished_runs:
         return ""
     return (
-        f"{folder} is left as it is: its report has {len(rows)} rows and {runs} finished runs, this one "
-        f"{len(summary.row_ids)} and {summary.n_finished_runs}; --force replaces it, --reports DIR writes elsewhere"
+        f"{folder} is left as it is: its report has {count_of(len(rows), 'row')} and "
+        f"{count_of(runs, 'finished run')}, this one {len(summary.row_ids)} and {summary.n_finished_runs}; "
+        "--force replaces it, --reports DIR writes elsewhere"
     )
 
 

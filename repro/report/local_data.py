@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from repro.config.published_training import PUBLISHED_SCALE
+from repro.errors import count_of
 from repro.report.evidence import Evidence
 from repro.tables.rows import Metric, Table
 
@@ -81,7 +82,7 @@ def images_of(row: RowCells, table: Table, metric: Metric) -> str:
     found, parts = row.context.segmentation, []
     assert found is not None
     if found.data:
-        parts.append(f"{table.label(found.data)}, {found.images:,} images with a mask, n = {found.seeds}")
+        parts.append(f"{table.label(found.data)}, {count_of(found.images, 'image')} with a mask, n = {found.seeds}")
     if not row.measured[metric.name].sample or not row.measured[metric.name].is_published_training:
         if found.data and found.is_of(metric.dataset):
             parts.append(OTHER_TRAINING)

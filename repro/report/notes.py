@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from repro.config.method import Finetune
+from repro.errors import count_of
 from repro.report.adopted import describe as describe_weights
 from repro.report.binomial import n_test_images
 from repro.report.cells import Measured, Results
@@ -123,12 +124,12 @@ def _over_seeds(results: Results) -> Iterable[str]:
             continue
         best, last, gain = (row.measured[name] for name in ("top1_pct", "top1_last_pct", "top1_gain_pct"))
         text = f"{row.row.id}: n = {best.n}; best epoch {_interval(best)}"
-        if (over_images := test_image_interval(row)) is not None:
-            images = n_test_images(row.evidence.config.data)
-            text += f", over its {images:,} test images {over_images[0]:.2f} to {over_images[1]:.2f}"
+        images = n_test_images(row.evidence.config.data)
+        if images is not None and (over_images := test_image_interval(row)) is not None:
+            text += f", over its {count_of(images, 'test image')} {over_images[0]:.2f} to {over_images[1]:.2f}"
         text += f"; last epoch {_interval(last)}"
         if gain.sample:
-            text += f"; gain {_interval(gain, '+')}, n = {gain.n} pair{'' if gain.n == 1 else 's'}"
+            text += f"; gain {_interval(gain, '+')}, n = {count_of(gain.n, 'pair')}"
         yield text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.report.evidence import Evidence
 from repro.tables.rows import Metric
 
@@ -73,7 +73,7 @@ def segmentation_of(evidence: Evidence, dataset: str) -> Segmentation:
         first["data"],
         first["images_with_mask"],
         _images(first)[1],
-        f"{len(same)} of {len(evidence.runs)} seeds" if len(same) < len(evidence.runs) else "",
+        f"{len(same)} of {count_of(len(evidence.runs), 'seed')}" if len(same) < len(evidence.runs) else "",
     )
 
 

@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from repro.errors import count_of
+
 LEVEL = 0.95  # default confidence level of all intervals
 
 
@@ -42,7 +44,7 @@ def mean_of(values: Iterable[float], pairing: str = "") -> Estimate:
         raise ValueError(f"no values, or not finite: {sample}")
     n = len(sample)
     std = statistics.stdev(sample) if n > 1 else None
-    return Estimate(n, statistics.fmean(sample), std, f"{pairing}{n} seed{'' if n == 1 else 's'}")
+    return Estimate(n, statistics.fmean(sample), std, f"{pairing}{count_of(n, 'seed')}")
 
 
 def level_of_each(tests: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from repro.errors import count_of
 from repro.files import write_json, write_text
 from repro.report import escaping
 from repro.report.cells import Results
@@ -87,10 +88,12 @@ def html_environment() -> jinja2.Environment:
 
 def _environment(finalize: Callable[[Any], str] | None = None, **options: Any) -> jinja2.Environment:
     # `finalize` is applied to every value that a template prints, so no template can forget to escape one.
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
         finalize=finalize,
         keep_trailing_newline=True,
         **options,
     )
+    environment.filters["count_of"] = count_of
+    return environment

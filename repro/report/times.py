@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from repro.config.costs import has_masked_weights, why_untimed
 from repro.counting.cost_model import BY_TRAINING
+from repro.errors import count_of
 from repro.report.cells import RowContext
 from repro.report.evidence import Evidence
 from repro.runs.timing import Timing
@@ -52,7 +53,7 @@ def time_note(row: RowContext) -> str:
     shared = f"of {timed_as}, whose model has the same shape, " if timed_as else ""
     note = (
         f"{timing.faster_by}; forward pass in evaluation mode, fresh weights; "
-        f"median of {len(timing.pairs)} turns {shared}with {timing.reference}, quartiles {low:.1f} to "
+        f"median of {count_of(len(timing.pairs), 'turn')} {shared}with {timing.reference}, quartiles {low:.1f} to "
         f"{high:.1f} %; {timing.macs_saving_pct:.1f} % fewer MACs as timed; {timing.setting.text}"
     )
     for other in evidence.timings_by_batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from repro.errors import count_of
 from repro.report.cells import Cell, Results
 from repro.report.claim_verdicts import JudgedClaim
 from repro.report.columns import grids
@@ -103,7 +104,9 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
     commits = sorted({commit for evidence in runs for commit in evidence.commits})
     timings = [evidence.timing.setting.text for evidence in runs if evidence.timing is not None]
     finished = sum(row.evidence.state == "done" for row in results.rows)
-    records = f"{sum(one.n_records for one in runs)} run records, {sum(one.n_done for one in runs)} of them done"
+    records = (
+        f"{count_of(sum(one.n_records for one in runs), 'run record')}, {sum(one.n_done for one in runs)} of them done"
+    )
     return (
         ("Paper", results.table.paper),
         ("Scale", results.scale),
@@ -122,4 +125,4 @@ def _chosen(results: Results) -> str:
     if default <= chosen:
         return str(len(chosen))
     others = f" and {len(chosen - default)} more" if chosen - default else ""
-    return f"{len(chosen & default)} of {len(default)} rows chosen{others}"
+    return f"{len(chosen & default)} of {count_of(len(default), 'row')} chosen{others}"

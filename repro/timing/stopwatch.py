@@ -20,6 +20,7 @@ from repro.config import Config
 from repro.config.costs import method_changes
 from repro.config.published_training import paper_config
 from repro.distributed import resolve_device
+from repro.errors import count_of
 from repro.inference.build import physical_model
 from repro.inference.shrink import align
 from repro.runs import provenance
@@ -87,7 +88,7 @@ def time_rows(
         candidates = timed_rows(table, rows, root)
         if not candidates:
             log(
-                f"  {table.name}: nothing to time: none of these {len(rows)} rows has a smaller model before training; "
+                f"  {table.name}: nothing to time: no row of {len(rows)} has a smaller model before training; "
                 "repro export times a finished model"
             )
         end = time.monotonic() + budget_s
@@ -150,7 +151,8 @@ class Stopwatch:
             low, high = timing.range_pct
             log(
                 f"  {timed.row.id}: time saving {timing.time_saving_pct:.1f} % (quartiles {low:.1f} to {high:.1f}, "
-                f"{len(timing.pairs)} pairs), {timing.macs_saving_pct:.1f} % fewer MACs; {self.setting.text}; {path}"
+                f"{count_of(len(timing.pairs), 'pair')}), {timing.macs_saving_pct:.1f} % fewer MACs; "
+                f"{self.setting.text}; {path}"
             )
         return skipped
 

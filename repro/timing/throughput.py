@@ -10,6 +10,7 @@ from torch import nn
 
 from repro.config import Config
 from repro.distributed import join_world
+from repro.errors import count_of
 from repro.models.backbone import build_model
 from repro.models.precision import autocast
 from repro.timing.rate import Throughput
@@ -31,7 +32,9 @@ def probe(config: Config, budget_s: float) -> Throughput:
     finally:
         torch.set_num_threads(threads)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    cores = f", {config.scale.cpu_threads} threads" if device.type == "cpu" and config.scale.cpu_threads else ""
+    cores = (
+        f", {count_of(config.scale.cpu_threads, 'thread')}" if device.type == "cpu" and config.scale.cpu_threads else ""
+    )
     watts = _power_limit_w(device.index or 0) if device.type == "cuda" else None
     return Throughput(rate, name, f"{rate:.0f} images/s in training, measured here ({name}{cores})", watts)
 

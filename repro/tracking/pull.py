@@ -18,7 +18,7 @@ from typing import Any
 import wandb
 
 from repro.config import Config
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.files import write_json
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
@@ -154,7 +154,7 @@ def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
     for candidate in candidates:
         by_path.setdefault(candidate.record.path, []).append(candidate)
     return [
-        f"{same[0].row.id} seed {same[0].config.seed}: {len(same)} runs with the signature "
+        f"{same[0].row.id} seed {same[0].config.seed}: {count_of(len(same), 'run')} with the signature "
         f"{same[0].config.signature[:8]}: {', '.join(c.remote.url for c in same)}; delete all but one"
         for same in by_path.values()
         if len(same) > 1

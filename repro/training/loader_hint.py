@@ -7,6 +7,7 @@ from typing import Any
 
 from repro.config import Data
 from repro.cores import cores_of_rank
+from repro.errors import count_of
 
 LIMIT_PCT = 10.0  # share of the time between two log entries; below it, no setting gains much
 SHARDS = "pack the files into shards (repro shards)"
@@ -51,7 +52,7 @@ def loader_hint(share_pct: float, data: Data, decodes: bool, in_shards: bool, pr
     cores = cores_of_rank(processes)
     settings = []
     if decodes and data.workers < cores:
-        settings.append(f"data.workers={cores} (now {data.workers}; {cores} cores for each process)")
+        settings.append(f"data.workers={cores} (now {data.workers}; {count_of(cores, 'core')} for each process)")
     if decodes and data.clip is None and data.decoder == "pil":
         settings.append("data.decoder=fast")
     if decodes and data.clip is None and not in_shards:

@@ -81,7 +81,7 @@ def test_a_long_inspection_reports_its_progress(
     os.utime(kinetics / "train/archery/0.mp4", ns=(1, 1))
     monkeypatch.setattr(video_inspection, "REPORT_EVERY_S", 0.0)
     load(kinetics)
-    progress = "1 of 1 videos inspected, about 0 minutes left; results so far are kept if this is interrupted"
+    progress = "1 of 1 video inspected, about 0 minutes left; results so far are kept if this is interrupted"
     assert capsys.readouterr().out == f"{kinetics / 'train'}: {progress}\n"
 
 
@@ -132,7 +132,7 @@ def test_other_layouts_are_refused(kinetics: Path, tmp_path: Path) -> None:
         load(kinetics)
     (kinetics / "val.csv").write_text("gone.mp4 archery\n")
     with pytest.raises(
-        UserError, match=r"none of 1 videos can be used; .*gone\.mp4.*; paths in val\.csv are absolute, or"
+        UserError, match=r"none of 1 video can be used; .*gone\.mp4.*; paths in val\.csv are absolute, or"
     ):
         load(kinetics)
 

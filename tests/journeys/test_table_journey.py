@@ -72,7 +72,7 @@ def test_records_are_complete(launched: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert result["updates"] == 8
     assert result["density"] == pytest.approx(0.7, abs=0.01)
-    assert (folder / "attempts" / "1" / "stdout").read_text().count("8 updates of 64 images (1 ranks x 1 x 64)") == 1
+    assert (folder / "attempts" / "1" / "stdout").read_text().count("8 updates of 64 images (1 rank x 1 x 64)") == 1
 
 
 def test_launching_again_starts_nothing(launched: Path) -> None:

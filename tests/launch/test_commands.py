@@ -93,7 +93,7 @@ def test_runs_save_on_ctrl_c_and_cancel_and_resume(tmp_path: Path) -> None:
         assert "deit_tiny/svite-30: removed from the queue of its launch" in answer.stdout
         assert second.wait(60) == 1
         assert second.stderr is not None
-        assert "2 runs are not finished; run the same command to resume" in second.stderr.read()
+        assert "not finished: 2 runs; run the same command to resume" in second.stderr.read()
     seen = states(tmp_path, *words)
     assert [(seen[row]["state"], seen[row]["attempts"]) for row in rows] == [("cancelled", 2), ("cancelled", 0)]
 

@@ -68,7 +68,7 @@ def test_jobs_of_an_sbatch_that_timed_out_are_kept(tmp_path: Path, cluster: Fake
     """Slurm has them, and each finds its run by the manifest: nothing is lost, nothing is started twice."""
     runs = runs_of(tmp_path)
     cluster.will("taken", NO_ANSWER)
-    with pytest.raises(UserError, match=r"Socket timed out .*Slurm may have accepted these 2 runs"):
+    with pytest.raises(UserError, match=r"Socket timed out .*Slurm may have accepted 2 runs"):
         start(tmp_path, runs)
     assert job_ids(tmp_path, runs) == ["1_0", "1_1"]
     an_hour_later(runs)
@@ -277,7 +277,7 @@ def test_only_confirmed_runs_are_started(tmp_path: Path, cluster: FakeSlurm, mon
     output = start(tmp_path, runs, yes=False)
     assert len(asked) == 1
     assert "a launch would start 2" in output
-    assert "not started: 2 runs that were not in the plan" in output
+    assert "not started, because not in the plan: 2 runs" in output
     assert "submitted 1 run in 1 array" in output
     assert [run.record.status().state for run in runs] == ["running", "submitted", "planned"]
 

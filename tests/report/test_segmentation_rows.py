@@ -225,7 +225,7 @@ def test_a_run_is_counted_once_and_drawn_once(tmp_path: Path) -> None:
     rows = TABLE.select(["deit_small/ia_red2", "deit_small/ia_red2-segmentation*"])
     report = build(TABLE, rows, "local", [0], tmp_path / "runs", tmp_path / "reports")
     text = (tmp_path / "reports/table3/local/table3.md").read_text()
-    assert "Generated from: 1 run records, 1 of them done" in text
+    assert "Generated from: 1 run record, 1 of them done" in text
     assert "n = 1; best epoch" in text
     assert text.count("best epoch 79.50") == 1
     section = json.loads((tmp_path / "reports/table3/local/section.json").read_text())
@@ -239,7 +239,7 @@ def test_a_report_of_these_rows_alone_is_written(tmp_path: Path) -> None:
     assert SCORES in (tmp_path / "reports/table3/local/table3.md").read_text()
     write_record(tmp_path / "runs", LEARNED, "local", 0)
     build(TABLE, TABLE.select([SCORES]), "local", [0], tmp_path / "runs", tmp_path / "reports")
-    assert "Generated from: 1 run records" in (tmp_path / "reports/table3/local/table3.md").read_text()
+    assert "Generated from: 1 run record" in (tmp_path / "reports/table3/local/table3.md").read_text()
 
 
 def test_a_heat_map_that_the_models_do_not_have_is_one_line(tmp_path: Path) -> None:

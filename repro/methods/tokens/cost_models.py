@@ -11,6 +11,7 @@ from repro.counting.changes import ModelChanges
 from repro.counting.cost_model import NOT_MEASURED, CostModel, Measurements
 from repro.counting.geometry import Geometry
 from repro.counting.keep_rates import KeepRates, TokensPerBlock
+from repro.errors import count_of
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class MixedKeys(CostModel):
     @property
     def faster_by(self) -> str:
         """Attention has fewer keys."""
-        return f"keys and values of {self.rank} mixtures of tokens"
+        return f"keys and values of {count_of(self.rank, 'mixture')} of tokens"
 
     def changes(self, model: Geometry, measured: Measurements = NOT_MEASURED) -> ModelChanges:
         """Two rank x tokens matrices in each block, whose products take as many MACs as attention over the mixtures."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.methods.base import MethodPart
 from repro.methods.tokens.keep_rate_meter import KeepRateMeter
 from repro.models.token_dropping import Decision, Dropper, attach_droppers
@@ -64,7 +64,9 @@ class FixedRateDropping(MethodPart):
         if any(not 0 < rate <= 1 for rate in keep_rates) or sorted(keep_rates, reverse=True) != list(keep_rates):
             raise UserError(f"method.tokens.keep_rates={list(keep_rates)}: must decrease, each above 0 and at most 1")
         if not 1 <= len(keep_rates) <= len(model.blocks):
-            raise UserError(f"method.tokens.keep_rates: {len(keep_rates)} stages for {len(model.blocks)} blocks")
+            raise UserError(
+                f"method.tokens.keep_rates: {count_of(len(keep_rates), 'stage')} for {len(model.blocks)} blocks"
+            )
         droppers = [type(self).dropper(rate, tokens - 1) for rate in keep_rates]
         self.rates = KeepRateMeter(attach_droppers(model, droppers, tokens - 1, execution))
 

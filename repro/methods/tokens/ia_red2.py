@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.distributed import all_reduce_mean
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.methods.base import MethodPart
 from repro.methods.tokens.curriculum import Curriculum, Phase
 from repro.methods.tokens.interpreter import Interpreter
@@ -85,11 +85,11 @@ class IARED2(MethodPart):
         depth, width = len(model.blocks), int(model.embed_dim)
         heads = min(heads, int(model.blocks[0].attn.num_heads))
         if interpreters > depth:
-            raise UserError(f"method.tokens.interpreters={interpreters}: the backbone has {depth} blocks")
+            raise UserError(f"method.tokens.interpreters={interpreters}: the backbone has {count_of(depth, 'block')}")
         if width % heads:
             raise UserError(f"method.tokens.heads={heads}: does not divide the backbone's width {width}")
         if len(keep_rates) != interpreters:
-            raise UserError(f"method.tokens.keep_rates: {len(keep_rates)} for {interpreters} interpreters")
+            raise UserError(f"method.tokens.keep_rates: {len(keep_rates)} for {count_of(interpreters, 'interpreter')}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed("interpreter", seed))
             droppers = [Interpreter(width, heads, tokens - 1, threshold, initial_logit) for _ in range(interpreters)]

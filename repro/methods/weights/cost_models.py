@@ -11,7 +11,7 @@ from repro.counting.cost_model import BY_TRAINING, NO_SHAPE, NOT_MEASURED, CostM
 from repro.counting.erk import layer_densities
 from repro.counting.geometry import Geometry
 from repro.counting.layers import DenseModel, is_masked, units_kept
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ class RemovedUnits(CostModel):
             return [f"method={method}: removes heads and neurons, backbone={backbone} has none"]
         heads = model.units["heads"]
         if heads * self.heads_density < 1 - 1e-9:
-            return [f"method.weights.heads_density={self.heads_density:g}: leaves none of {heads} heads"]
+            return [f"method.weights.heads_density={self.heads_density:g}: leaves none of {count_of(heads, 'head')}"]
         return []

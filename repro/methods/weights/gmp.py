@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from repro.counting.schedule import UpdateSchedule
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.methods.weights.masked import MaskedWeights
 from repro.methods.weights.masks import Masks, prunable_weights
 from repro.methods.weights.pruning import prune_to
@@ -57,7 +57,7 @@ class GMP(MaskedWeights):
             raise UserError(f"method.weights.ramp_start={ramp_start:g}: must be in [0, 1)")
         if schedule.count == 0:
             raise UserError(
-                f"no update to prune after: every {schedule.interval} updates, before {schedule.end} of "
+                f"no update to prune after: every {count_of(schedule.interval, 'update')}, before {schedule.end} of "
                 f"{schedule.total}; lower method.weights.update_interval_iterations"
             )
         super().__init__(Masks(prunable_weights(model)))

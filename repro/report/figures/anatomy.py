@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from repro.errors import count_of
 from repro.report.evidence import Evidence
 from repro.report.figures.pending import anatomies
 from repro.report.figures.style import (
@@ -51,7 +52,7 @@ def draw_heads(table: Table, every: Sequence[Evidence], width_in: float) -> Figu
     names = [within(_map_title(table, evidence.row), width_in / across - 0.25, SMALLEST_PT) for evidence, _ in maps]
     map_in = _MAP_IN + _LINE_IN * max(name.count("\n") + 1 for name in names)
     most = across * int((MOST_HEIGHT_IN - _AROUND_IN) / map_in)
-    part = f", {most} of {len(maps)} rows" if len(maps) > most else ""
+    part = f", {most} of {count_of(len(maps), 'row')}" if len(maps) > most else ""
     maps, names = maps[:most], names[:most]
     figure, grid = panels(width_in, len(maps), across, map_in, _AROUND_IN, same_y=False)
     for axes, name, (_, left) in zip(grid, names, maps, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.report.evidence import Evidence
 from repro.report.figures.style import PAGE_IN, SMALLEST_PT, new_figure, row_label, title
 from repro.report.local_data import trained_at
@@ -79,7 +79,7 @@ def draw_interpretation(table: Table, every: Sequence[Evidence], width_in: float
             axes.set_ylabel(head, fontsize=SMALLEST_PT, rotation=0, ha="right", va="center", multialignment="left")
     row = evidence.row
     where = f"{table.label(row.backbone)}, {row_label(table, row)}, {trained_at([evidence])}"
-    title(figure, f"{where}: {table.label(measured['data'])}, {measured['images']} images")
+    title(figure, f"{where}: {table.label(measured['data'])}, {count_of(measured['images'], 'image')}")
     return figure
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from repro.errors import count_of
 from repro.report.evidence import Evidence, one_line
 from repro.report.figures.mask_history import unreadable
 from repro.runs.record import Record
@@ -43,7 +44,7 @@ def pending_figures(table: Table, every: Sequence[Evidence], scale: str) -> str:
     if unread := unreadable([evidence for evidence in every if not evidence.row.reads_runs_of]):
         words += [f"Left out of the figures of masks: {one_line(str(unread[0]))}."]
         if more := len(unread) - 1:
-            words += [f"And {more} more {'record' if more == 1 else 'records'} of these rows."]
+            words += [f"And {count_of(more, 'more record')} of these rows."]
     return " ".join(words)
 
 
