@@ -9,12 +9,9 @@ from functools import partial
 from repro.config import Data
 from repro.cores import cores
 from repro.counting.geometry import Geometry, TimeSformer
-from repro.data.decoding import decode
-from repro.data.folder_files import FolderFiles
+from repro.data.decoding import why_unreadable
 from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, find_split
 from repro.data.listing import list_images, list_videos
-from repro.data.shards import Shards
-from repro.errors import UserError
 
 _CHUNK = 4096  # images submitted to the threads at once; a million futures would need a gigabyte
 
@@ -50,7 +47,7 @@ def check_files(data: Data, model: Geometry, report: Callable[[int, int], None])
         for files in images:
             for start in range(0, len(files.names), _CHUNK):
                 rows = range(start, min(start + _CHUNK, len(files.names)))
-                for fault in pool.map(partial(_fault, files), rows):
+                for fault in pool.map(partial(why_unreadable, files), rows):
                     faults += [fault] if fault else []
                     done += 1
                     report(done, total)
@@ -60,12 +57,3 @@ def check_files(data: Data, model: Geometry, report: Callable[[int, int], None])
 def _report_part(report: Callable[[int, int], None], end: int, total: int, done: int, count: int) -> None:
     """Report that `done` files of a part are inspected, which has `count` files and ends at file `end` of `total`."""
     report(end - count + done, total)
-
-
-def _fault(files: FolderFiles | Shards, row: int) -> str:
-    """Return why an image cannot be read; empty if it can."""
-    try:
-        decode(files.read(row), files.name(row))
-    except UserError as error:
-        return str(error)
-    return ""

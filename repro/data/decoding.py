@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from repro.data.folder_files import FolderFiles
+from repro.data.shards import Shards
 from repro.errors import UnreadableError, UserError
 from repro.interruption import Interrupted
 
@@ -39,6 +41,15 @@ def decode(data: bytes, name: str) -> Image.Image:
             "16-bit grey"
         )
     return image
+
+
+def why_unreadable(files: FolderFiles | Shards, row: int) -> str:
+    """Return why an image cannot be read or decoded; empty if it can."""
+    try:
+        decode(files.read(row), files.name(row))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _sixteen_to_eight_bits(image: ImageFile) -> Image.Image:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import ImageNetInfo
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
-from repro.data.decoding import decode
-from repro.data.fingerprint import fingerprint
+from repro.data.decoding import decode, why_unreadable
+from repro.data.fingerprint import fingerprint, is_fingerprint_of
 from repro.data.folder_files import FolderFiles
 from repro.data.layouts import class_folders, find_split, image_split
-from repro.data.listing import Listing, list_images, read_kaggle_labels
-from repro.data.saved_listing import save_listing
+from repro.data.listing import Listing, list_images, read_kaggle_labels, tolerated
+from repro.data.saved_listing import Files, read_listing, save_listing
 from repro.data.shards import Shards
 from repro.data.splits import EvalSplit, Splits
 from repro.data.transforms import evaluation_transform, training_transform
@@ -43,10 +44,18 @@ class ImageFiles:
     positions: Tensor  # the positions of the images in `unreadable`, int64 (images,)
 
     @classmethod
-    def of(cls, listing: Listing, class_names: Sequence[str], transform: Transform, is_random: bool) -> ImageFiles:
+    def of(
+        cls,
+        listing: Listing,
+        class_names: Sequence[str],
+        transform: Transform,
+        is_random: bool,
+        unreadable: Sequence[int] = (),
+    ) -> ImageFiles:
         """Return the images of a listing, labelled by indices into `class_names`."""
         labels, positions = torch.tensor(listing.labels(class_names)), torch.arange(len(listing))
-        return cls(listing.files(), labels, transform, is_random, UnreadableFiles(len(listing)), positions)
+        marks = UnreadableFiles(len(listing), unreadable)
+        return cls(listing.files(), labels, transform, is_random, marks, positions)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,20 +84,53 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
     if data.name == "imagenet":
         _check_wnids(train, is_complete=model.num_classes == IMAGENET_CLASSES)
     _check_test_classes(test, classes, f"those of {train.folder}")
-    trained_on = fingerprint(classes, train, test)
-    save_listing(trained_on, train.saved(), test.saved())
-    train_images = ImageFiles.of(train, classes, training_transform(data, recipe, model), is_random=True)
-    test_images = ImageFiles.of(test, classes, evaluation_transform(data, recipe, model), is_random=False)
-    return Splits(
-        train=train_images,
-        test=test_images,
-        num_classes=len(classes),
-        fingerprint=trained_on,
-        decoder=data.decoder,
-        in_shards=train.shards is not None,
-        unreadable=(train_images.unreadable, test_images.unreadable),
-        class_names=tuple(classes),
-    )
+    now = fingerprint(classes, train, test)
+    save_listing(now, train.saved(), test.saved())
+
+    def splits(of: str, train: Listing, test: Listing, lost: Sequence[Sequence[int]]) -> Splits:
+        train_images = ImageFiles.of(train, classes, training_transform(data, recipe, model), True, lost[0])
+        test_images = ImageFiles.of(test, classes, evaluation_transform(data, recipe, model), False, lost[1])
+        return Splits(
+            train=train_images,
+            test=test_images,
+            num_classes=len(classes),
+            fingerprint=of,
+            decoder=data.decoder,
+            in_shards=train.shards is not None,
+            unreadable=(train_images.unreadable, test_images.unreadable),
+            class_names=tuple(classes),
+        )
+
+    def with_fingerprint(trained_on: str) -> Splits | None:
+        saved = read_listing(trained_on, (train.saved(), test.saved()))
+        if saved is None or not is_fingerprint_of(trained_on, sorted(set(saved[0].classes)), *saved):
+            return None
+        train_before, test_before = (_as_listed_before(*each) for each in zip((train, test), saved, strict=True))
+        if train_before is None or test_before is None or not (train_before[1] or test_before[1]):
+            return None  # not even without them: the contents differ
+        return splits(trained_on, train_before[0], test_before[0], (train_before[1], test_before[1]))
+
+    return replace(splits(now, train, test, ((), ())), with_fingerprint=with_fingerprint)
+
+
+def _as_listed_before(now: Listing, before: Files) -> tuple[Listing, list[int]] | None:
+    """Return the images of an earlier listing, and the positions of those that have become unreadable since.
+
+    Return None if too many have, if images are new, or if a readable image has another size than before.
+    """
+    rows = {name: row for row, name in enumerate(now.names)}
+    if not rows.keys() <= set(before.names):
+        return None
+    files, lost = now.files(), []
+    for position, (name, size) in enumerate(zip(before.names, before.lengths, strict=True)):
+        row = rows.get(name)
+        if row is not None and now.sizes[row] == size:
+            continue
+        lost.append(position)
+        if len(lost) > tolerated(len(before.names)) or (row is not None and not why_unreadable(files, row)):
+            return None
+    shards = now.shards and now.shards.take(np.array([rows.get(name, 0) for name in before.names]))  # 0: never read
+    return replace(now, names=before.names, classes=before.classes, shards=shards), lost
 
 
 def load_validation(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -101,7 +102,11 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint:
     load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
     splits = load(data, recipe, model)
     if resume_fingerprint not in (None, splits.fingerprint) and splits.with_fingerprint is not None:
-        splits = splits.with_fingerprint(str(resume_fingerprint)) or splits
+        resumed = splits.with_fingerprint(str(resume_fingerprint))
+        if resumed is not None:
+            lost = count_of(sum(int(each.marks.sum()) for each in resumed.unreadable), "file")
+            print(f"data.root={data.root}: {lost} of those trained on cannot be read any more", file=sys.stderr)
+        splits = resumed or splits
     if splits.num_classes != model.num_classes:
         raise UserError(
             f"model.num_classes={model.num_classes}: data={data.name} has "

@@ -68,8 +68,8 @@ class UnreadableFiles:
         if count > limit:
             raise UserError(
                 f"{error}; {count} files have become unreadable since they were listed, at most {limit} may; "
-                "repro doctor --data lists all of them: restore them and launch again, or remove them and "
-                "the folder of the run"
+                "repro doctor --data lists all. If they were whole when the run started, restore them and launch "
+                "again; otherwise, restore or remove them, and remove the folder of the run"
             ) from None
         print(f"{error}; {instead}", file=sys.stderr, flush=True)
 

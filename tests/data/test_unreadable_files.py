@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from video_files import load, write, zeroed
 
 from repro.data.clips import Clips
 from repro.data.loader import TrainLoader
+from repro.data.pack import pack
 from repro.data.splits import load_splits
+from repro.data.uint8_batch import Uint8Image
 from repro.data.unreadable_files import NOT_COUNTED
 from repro.errors import UserError
+from repro.seeding import seeded
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -46,6 +50,55 @@ def test_an_unreadable_image_is_replaced_by_the_next_of_its_class(
         image, counted = splits.test[index]
         assert (image.equal(before[same_as]), counted) == (True, label)
     assert capfd.readouterr().err.endswith("; evaluations leave it out\n")
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_resumed_run_has_the_same_images_at_the_same_positions(
+    flowers: Path, tmp_path: Path, damage: str, is_packed: bool
+) -> None:
+    config = folder_config(flowers)
+    splits = load_splits(config.data, config.recipe, config.model)
+    test = [splits.test[index][0] for index in range(3)]
+    path = flowers / "train/aster/2.jpg"
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-200])
+    data = config.data
+    if is_packed:
+        pack(flowers, tmp_path / "shards", 100, lambda line: None)
+        data = data.model_copy(update={"root": str(tmp_path / "shards")})
+    resumed = load_splits(data, config.recipe, config.model, splits.fingerprint)
+    assert (resumed.fingerprint, resumed.class_names) == (splits.fingerprint, splits.class_names)
+    assert [each.marks.nonzero().flatten().tolist() for each in resumed.unreadable] == [[2], []]
+    assert resumed.train.labels.equal(splits.train.labels)
+    for index in range(10):  # the same as if the run had not stopped
+        with seeded("augment", index):
+            image, label = resumed.train[index]
+        with seeded("augment", index):
+            expected, _ = splits.train[index]
+        assert isinstance(image, Uint8Image)
+        assert isinstance(expected, Uint8Image)
+        assert (image.pixels.equal(expected.pixels), label) == (True, int(splits.train.labels[index]))
+    assert all(resumed.test[index][0].equal(test[index]) for index in range(3))
+
+
+@pytest.mark.parametrize("change", ["two removed", "a new one", "another image", "other contents"])
+def test_a_run_is_not_resumed_on_other_images(flowers: Path, change: str) -> None:
+    config = folder_config(flowers)
+    before = load_splits(config.data, config.recipe, config.model).fingerprint
+    first, second = flowers / "train/aster/0.jpg", flowers / "train/aster/1.jpg"
+    if change == "two removed":
+        first.unlink()
+        second.unlink()
+    elif change == "a new one":
+        shutil.copy(first, first.with_name("9.jpg"))
+    elif change == "another image":
+        first.write_bytes((flowers / "train/rose/0.JPEG").read_bytes() + b"x")
+    else:
+        first.write_bytes(first.read_bytes()[:-1] + b"x")
+    assert load_splits(config.data, config.recipe, config.model, before).fingerprint != before
 
 
 def test_more_unreadable_images_than_tolerated_end_the_run(flowers: Path) -> None:

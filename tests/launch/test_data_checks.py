@@ -150,15 +150,19 @@ def test_a_method_does_not_start_from_weights_of_other_data(folder: Path) -> Non
 def test_figures_are_not_extracted_from_other_data(folder: Path, tmp_path: Path) -> None:
     runs = shutil.copytree(folder / "runs", tmp_path / "runs")
     (record,) = all_records(runs)
-    image = folder / "dogs/val/collie/5.png"
-    image.rename(folder / "5.png")
+    images = [folder / "dogs/val/collie" / name for name in ("4.png", "5.png")]
+    for image in images:
+        image.rename(folder / image.name)
     lines: list[str] = []
     try:
         assert extract([record], log=lines.append) == 0
     finally:
-        (folder / "5.png").rename(image)
+        for image in images:
+            (folder / image.name).rename(image)
     assert "was trained on data of fingerprint" in lines[0]
-    assert lines[0].endswith("(missing: val/collie/5.png); restore the data, or remove that folder to start again")
+    assert lines[0].endswith(
+        "(missing: val/collie/4.png, val/collie/5.png); restore the data, or remove that folder to start again"
+    )
     assert extract([record], log=lines.append) == 1
 
 
