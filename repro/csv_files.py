@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 
 _SEPARATORS = (",", ";", "\t")
 
@@ -49,7 +49,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
         raise UserError(f"{path}: no column {', '.join(missing)}{found}; expected a header with {','.join(columns)}")
     for number, values in lines:
         if len(values) != len(names):
-            raise UserError(f"{path} line {number}: {len(values)} values, the header has {len(names)}")
+            raise UserError(f"{path} line {number}: {count_of(len(values), 'value')}, the header has {len(names)}")
         yield number, dict(zip(names, values, strict=True))
 
 

@@ -20,7 +20,7 @@ import matplotlib as mpl
 import pandas as pd
 
 from repro.config.published_training import PUBLISHED_SCALE
-from repro.errors import UserError, did_you_mean
+from repro.errors import UserError, count_of, did_you_mean
 from repro.report.build import view_of
 from repro.report.figures.curves import accuracy_curve
 from repro.report.figures.drawings import drawings
@@ -121,7 +121,7 @@ class Report:
         found = self.gains
         decided = found[found["decided"]]
         below, above = decided[decided["gain"] < 0], decided[decided["gain"] > 0]
-        sentences = [f"{len(decided)} of {len(found)} differences to the dense model are decided at 95 %."]
+        sentences = [f"Decided at 95 %: {len(decided)} of {count_of(len(found), 'difference')} to the dense model."]
         for words, rows in (("Less accurate", below), ("More accurate", above)):
             if len(rows):
                 sentences.append(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import TypeAdapter
 
 from repro.data.cache import user_cache
 from repro.errors import first_few
@@ -37,9 +40,11 @@ def save_listing(fingerprint: str, *splits: Files) -> None:
 def read_listing(fingerprint: str, splits: Sequence[Files]) -> list[Files] | None:
     """Return the saved files of a fingerprint, in the folders of `splits`. None if none are saved, or damaged."""
     try:
-        columns = json.loads(gzip.decompress(_path(fingerprint).read_bytes()))
+        columns = _COLUMNS.validate_json(gzip.decompress(_path(fingerprint).read_bytes()))
+        if any(len({len(names), len(classes), len(lengths)}) > 1 for names, classes, lengths in columns):
+            return None
         return [Files(now.folder, *each) for now, each in zip(splits, columns, strict=True)]
-    except (OSError, EOFError, ValueError, TypeError):
+    except (OSError, EOFError, zlib.error, ValueError):
         return None
 
 
@@ -70,3 +75,6 @@ def _change(before: int | None, now: int | None) -> str:
 def _path(fingerprint: str) -> Path:
     names_and_sizes = fingerprint.partition("-")[0]
     return user_cache() / f"files-of-{names_and_sizes}.json.gz"
+
+
+_COLUMNS = TypeAdapter(list[tuple[list[str], list[str], list[int]]])  # names, classes and lengths of each split

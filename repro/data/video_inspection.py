@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from repro.data.cache import user_cache
 from repro.data.listing import STAT_THREADS, Listing, tolerated
@@ -180,10 +181,12 @@ def _read_cache(cache: Path) -> dict[str, list[int | str]]:
     The mapping is empty if the cache is missing or damaged.
     """
     try:
-        results: dict[str, list[int | str]] = json.loads(cache.read_text(encoding="utf-8"))
+        return {name: list(result) for name, result in _RESULTS.validate_json(cache.read_bytes()).items()}
     except (OSError, ValueError):
         return {}
-    return results
+
+
+_RESULTS = TypeAdapter(dict[str, tuple[int, int, int, str]])
 
 
 def _version(path: Path) -> list[int]:

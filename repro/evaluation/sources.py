@@ -17,7 +17,7 @@ from repro.evaluation.finished_model import finished_weights
 from repro.evaluation.weights.state_dict import StateDict, check_finite, load_weights, read_state_dict, weights_digest
 from repro.files import sha256
 from repro.inference.build import masked_model
-from repro.inference.export import WEIGHTS, load_exported, read_description
+from repro.inference.export import WEIGHTS, load_exported, read_description, reading_export
 from repro.models.pretrained import published
 from repro.runs.record import Record
 
@@ -82,30 +82,31 @@ def from_record(record: Record, epoch: Literal["last", "best"]) -> ModelSource:
 def from_export(folder: Path, kernels: Literal["measured", "dense"]) -> ModelSource:
     """Load an exported model. Raises `UserError` if there is none, or if a kernel is not available on this machine."""
     description = read_description(folder)
-    evaluation = description["evaluation"]
-    origin: dict[str, Any] = {
-        key: description[key] for key in ("table", "row", "signature", "weights") if key in description
-    }
-    weights = load_file(folder / WEIGHTS)
-    check_finite(weights, str(folder / WEIGHTS))
-    has_kernels = description["kernels"] is not None and description["kernels"]["layers"]
-    return ModelSource(
-        model=load_exported(folder, kernels),
-        geometry=parse_geometry(description["geometry"]),
-        data=Data.model_validate(evaluation["data"]),
-        recipe=Recipe.model_validate(evaluation["recipe"]),
-        name=f"{origin.get('row', 'a model')} as exported to {folder}",
-        about={
-            "kind": "export",
-            "folder": str(folder),
-            **origin,
-            "kernels": kernels if has_kernels else "dense",
-            "weights_sha256": weights_digest(weights),
-            "file_sha256": sha256(folder / WEIGHTS),
-        },
-        seed=int(evaluation["seed"]),
-        classes=tuple(description.get("classes", ())),
-    )
+    with reading_export(folder):
+        evaluation = description["evaluation"]
+        origin: dict[str, Any] = {
+            key: description[key] for key in ("table", "row", "signature", "weights") if key in description
+        }
+        weights = load_file(folder / WEIGHTS)
+        check_finite(weights, str(folder / WEIGHTS))
+        has_kernels = description["kernels"] is not None and description["kernels"]["layers"]
+        return ModelSource(
+            model=load_exported(folder, kernels),
+            geometry=parse_geometry(description["geometry"]),
+            data=Data.model_validate(evaluation["data"]),
+            recipe=Recipe.model_validate(evaluation["recipe"]),
+            name=f"{origin.get('row', 'a model')} as exported to {folder}",
+            about={
+                "kind": "export",
+                "folder": str(folder),
+                **origin,
+                "kernels": kernels if has_kernels else "dense",
+                "weights_sha256": weights_digest(weights),
+                "file_sha256": sha256(folder / WEIGHTS),
+            },
+            seed=int(evaluation["seed"]),
+            classes=tuple(description.get("classes", ())),
+        )
 
 
 def from_file(path: Path, config: Config, ema: bool = False, **advice: str) -> ModelSource:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from repro.config import Config
 from repro.counting.geometry import Geometry, parse_geometry
 from repro.errors import UserError
-from repro.files import replacing, write_json
+from repro.files import read_object, replacing, write_json
 from repro.inference.build import attach_selector, masked_model, selector_spec
 from repro.inference.graph import FORMATS, Graph, build_graph
 from repro.inference.kernel_selection import MASKED, KernelSearch, select_form
@@ -150,22 +151,34 @@ def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measure
     a kernel is not available on this machine.
     """
     description = read_description(folder)
-    model = build_model(parse_geometry(description["geometry"]), 0.0, 0)
-    attach_selector(model, description["tokens"])
-    resize(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    align(model)
-    if kernels == "measured" and description["kernels"] is not None:
-        apply_kernels(model, description["kernels"]["layers"])
+    with reading_export(folder):
+        model = build_model(parse_geometry(description["geometry"]), 0.0, 0)
+        attach_selector(model, description["tokens"])
+        resize(model, Sizes(tuple(description["heads"]), tuple(description["neurons"])))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        align(model)
+        if kernels == "measured" and description["kernels"] is not None:
+            apply_kernels(model, description["kernels"]["layers"])
     return model.eval()
+
+
+@contextmanager
+def reading_export(folder: Path) -> Iterator[None]:
+    """Raise a one-line `UserError` for what damaged files of an export may raise, which is nearly any exception."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: damaged ({type(error).__name__}: {reason}); export it again") from None
 
 
 def read_description(folder: Path) -> dict[str, Any]:
     """Return the description of an exported model. Raises `UserError` if there is none or it has another format."""
-    try:
-        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no exported model (no {DESCRIPTION}); write one with repro export") from None
+    description = read_object(folder / DESCRIPTION, "export it again")
+    if description is None:
+        raise UserError(f"{folder}: no exported model (no {DESCRIPTION}); write one with repro export")
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}: format {description.get('format')!r}, this code reads {FORMAT}; export it again")
     return description

@@ -10,7 +10,7 @@ from repro.config import Data
 from repro.counting.geometry import Geometry
 from repro.data.data_sets import check_settings
 from repro.data.layouts import GENERATED
-from repro.data.preflight import changes_since, check_fits
+from repro.data.preflight import changes_since, check_fits, check_tables
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
 
@@ -23,7 +23,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     set; the run checks the rest, because only the nodes may have the data. Raises one `UserError` with all errors.
     """
     errors: dict[str, None] = {}
-    compare = functools.cache(changes_since)
+    compare, read_lists = functools.cache(changes_since), functools.cache(check_tables)
     every = {each.record.path: each for run in runs for each in run.chain}
     for run in every.values():
         data = run.config.data
@@ -31,6 +31,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
         try:
             if not run.is_done and (is_generated or run.config.launcher.runs_here):
                 check_fits(run.config)
+                read_lists(data)
             elif not run.is_done:
                 check_settings(data, run.config.recipe, run.config.model)
             elif not is_generated:

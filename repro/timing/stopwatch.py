@@ -88,7 +88,7 @@ def time_rows(
         candidates = timed_rows(table, rows, root)
         if not candidates:
             log(
-                f"  {table.name}: nothing to time: no row of {len(rows)} has a smaller model before training; "
+                f"  {table.name}: nothing to time: none of these rows has a smaller model before training; "
                 "repro export times a finished model"
             )
         end = time.monotonic() + budget_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import tarfile
 import zipfile
@@ -10,16 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cifar_files import write_cifar
 from hypothesis import given
 from hypothesis import strategies as st
-from random_input import answer, damaged, random_input
+from random_input import answer, damaged, edited, random_input
+from torchvision.datasets import CIFAR10
 from video_files import write
 
+from repro.config.compose import compose
+from repro.data.cifar import read_archive
 from repro.data.layouts import Split
 from repro.data.listing import list_images, list_videos, read_kaggle_labels
 from repro.data.pack import list_tars
+from repro.data.saved_listing import Files, changed_files, save_listing
 from repro.data.shards import open_shards
 from repro.data.video_decoding import inspect, read_frames
+from repro.data.video_inspection import inspect_videos
 
 IMAGES = {"aster/a.jpg": b"1" * 40, "rose/b.jpg": b"2" * 40}
 
@@ -83,6 +90,56 @@ def test_lists(tmp_path: Path, header: bytes) -> None:
         table.write_bytes(header + lines)
         answer(lambda: read_kaggle_labels(table))
         answer(lambda: list_videos(Split(tmp_path, table)))
+
+    check()
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_packed: bool) -> None:
+    """What is not the published archive is not unpickled."""
+    write_cifar(tmp_path, "cifar10", monkeypatch, train=10, test=2, pack=is_packed)
+    path = tmp_path / CIFAR10.filename if is_packed else tmp_path / CIFAR10.base_folder / "test_batch"
+    data = compose(["scale=mini", f"data.root='{tmp_path}'"]).data
+
+    @given(damaged(path.read_bytes()))
+    @random_input
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        answer(lambda: read_archive(data, is_training=False))
+
+    check()
+
+
+def test_saved_listings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    files = Files(tmp_path, ["aster/a.jpg", "rose/b.jpg"], ["aster", "rose"], [3, 4])
+    save_listing("0123-45", files)
+    (path,) = tmp_path.rglob("files-of-0123.json.gz")
+    columns = b'[[["aster/a.jpg", "rose/b.jpg"], ["aster", "rose"], [3, 4]]]'
+    assert gzip.decompress(path.read_bytes()) == columns
+
+    @given(st.one_of(damaged(path.read_bytes()), edited(columns).map(gzip.compress)))
+    @random_input
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        assert "\n" not in changed_files("0123-45", files)
+
+    check()
+
+
+def test_cached_inspections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "train/a").mkdir(parents=True)
+    write(tmp_path / "train/a/0.mp4")
+    listing = list_videos(Split(tmp_path / "train"))
+    usable = inspect_videos(listing, 1)
+    (path,) = (tmp_path / "cache").rglob("videos-*.json")
+
+    @given(edited(path.read_bytes()))
+    @random_input
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        assert inspect_videos(listing, 1)[0][0][0] == usable[0][0][0]
 
     check()
 

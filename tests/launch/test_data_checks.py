@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -182,6 +183,26 @@ def test_a_model_that_does_not_fit_leaves_no_record(folder: Path, wrong: tuple[s
     train_folder = folder / "cars/train"
     assert refusal(folder, "cars", *wrong) == f"{train_folder}: its images do not fit the config; set {settings}"
     assert list(all_records(folder / "runs")) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [
+        ("", "an empty file; expected a header with ImageId,PredictionString"),
+        ("<!DOCTYPE html><html>", "an HTML page; download the file again, logged in if necessary"),
+        ("ImageId,PredictionString\nILSVRC2012_val_1,n01440764 1\nILSVRC", " line 3: 1 value, the header has 2"),
+    ],
+)
+def test_a_damaged_list_of_files_leaves_no_record(tmp_path: Path, content: str, refused: str) -> None:
+    write_images(tmp_path, ("n01440764", "n01443537", "n01484850"), 6, seed=0)
+    shutil.rmtree(tmp_path / "val")
+    (tmp_path / "val").mkdir()
+    shutil.copy(tmp_path / "train/n01440764/0.png", tmp_path / "val/ILSVRC2012_val_1.png")
+    (tmp_path / "LOC_val_solution.csv").write_text(content)
+    words = ["data=imagenet", "data.images_per_epoch=null", f"data.root={tmp_path}"]
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'LOC_val_solution.csv'}") + f".*{refused}"):
+        train([*overrides(tmp_path), *words], Console(file=io.StringIO()))
+    assert not list(all_records(tmp_path / "runs"))
 
 
 def test_the_header_of_the_config_is_a_command_that_works(folder: Path, tmp_path: Path) -> None:

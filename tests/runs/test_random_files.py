@@ -10,14 +10,24 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from random_input import answer, edited, random_input
-from report_records import write_record
+from report_records import write_record, write_saving
 
+from repro import locations
 from repro.config.compose import compose
 from repro.config.site import site_defaults
+from repro.errors import UserError
 from repro.files import write_json
+from repro.launch.manifest import Manifest, manifest_path, read_manifest
+from repro.launch.requeue import RequeuePolicy
 from repro.locations import PATH_VARIABLE, TABLES_DIR
+from repro.report.card import remembered_affiliation
 from repro.report.claims import claims_files, load_claims
+from repro.runs.adopted import AdoptedWeights, WeightsFile, adopted_folder, read_adopted, write_adopted
+from repro.runs.record import Record
+from repro.runs.schemas import ANATOMY_SCHEMA
+from repro.runs.timing import read_timing, timing_path
 from repro.tables.loader import load_table
+from repro.tables.rows import Row
 from repro.tracking.mirror_file import read_mirror
 
 
@@ -74,6 +84,85 @@ def test_files_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name:
     @random_input
     def check(content: bytes) -> None:
         answer(lambda: load(content))
+
+    check()
+
+
+def saved(record: Record, row: Row) -> dict[str, tuple[Path, Callable[[], object]]]:
+    """The other files that are read back, with their readers; each is written here."""
+    root, other = record.path.parents[4], {"table": row.table, "row": row.id}
+    write_saving(root, row, 20.0)
+    evaluation = {"name": "imagenet", "images": 50, "of": 50, "is_imagenet_validation": False}
+    file, folder = WeightsFile("a.pth", "0" * 64, "a friend"), adopted_folder(root, row.table, row.id, "0" * 64)
+    adopted = AdoptedWeights(**other, scale="paper", file=file, checks=(), data=evaluation, top1_by_draw_pct=(7.0,))
+    write_adopted(folder, adopted)
+    manifest = Manifest.create(root, row.table, [record], RequeuePolicy(True, 3, 3))
+    measured = {"pixel_accuracy_pct": 80.0, "mean_accuracy_pct": 75.0, "mean_iou_pct": 61.25}
+    counts = {"data": "shapes", "images": 7, "images_with_mask": 7}
+    write_json(
+        record.path / "interpretation.json", {"schema": 1, **counts, "maps": {"rollout": measured}, "stages": []}
+    )
+    heads, images = [[True, False]] * 2, [[[0.0] * 4] * 4] * 2
+    write_json(
+        record.path / "anatomy.json",
+        {"schema": ANATOMY_SCHEMA, "heads": heads, "images": images, "kept": [[[True] * 4] * 2], "patch_size": 2},
+    )
+    reports = root / "reports"
+    write_json(reports / "local/card.json", {"variables": [{"name": "Affiliation", "facts": ["a"], "why_not": ""}]})
+    token = manifest.token
+    return {
+        "timing": (timing_path(root, row.table, row.id), lambda: read_timing(root, row.table, row.id)),
+        "adopted": (folder / "adopted.json", lambda: read_adopted(root, row.table, row.id)),
+        "manifest": (manifest_path(root, token), lambda: read_manifest(root, token)),
+        "interpretation": (record.path / "interpretation.json", record.interpretation),
+        "anatomy": (record.path / "anatomy.json", record.anatomy),
+        "card": (reports / "local/card.json", lambda: str(remembered_affiliation(reports))),
+    }
+
+
+@pytest.mark.parametrize("name", ["timing", "adopted", "manifest", "interpretation", "anatomy", "card"])
+def test_other_files_that_are_read_back(tmp_path: Path, name: str) -> None:
+    (row,) = load_table("table1").select(["deit_small/svite-50"])
+    file, read = saved(write_record(tmp_path, row, "local", 0), row)[name]
+    assert read()
+
+    @given(edited(file.read_bytes()))
+    @random_input
+    def check(content: bytes) -> None:
+        file.write_bytes(content)
+        answer(read)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["method/mine", "experiment/mine", "data/mine"])
+def test_own_config_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    contents = {
+        "method/mine": b"defaults: [svite, _self_]\nsparsity: 0.6\n",
+        "experiment/mine": b"# @package _global_\ndefaults:\n  - override /method: svite\nrecipe: {epochs: 3}\n",
+        "data/mine": b"defaults: [digits, _self_]\nlimit_train: 100\n",
+    }
+    copies = itertools.count()
+
+    def read(content: bytes) -> object:
+        folder = tmp_path / str(next(copies))  # a config is composed once in a process
+        file = folder / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+        monkeypatch.setattr(locations, "added_config_dirs", [folder])
+        try:
+            return compose([name.replace("/", "=")])
+        except UserError as error:
+            message = str(error)
+        assert all(line.startswith("  ") for line in message.splitlines()[1:])  # a line for each wrong key
+        return None
+
+    assert read(contents[name])
+
+    @given(edited(contents[name]))
+    @random_input
+    def check(content: bytes) -> None:
+        read(content)
 
     check()
 

@@ -181,7 +181,7 @@ def test_a_table_without_smaller_models_says_so(tmp_path: Path) -> None:
     lines: list[str] = []
     assert time_rows(table, table.rows, tmp_path, log=lines.append) == []
     assert lines == [
-        "  table2: nothing to time: no row of 22 has a smaller model before training; "
+        "  table2: nothing to time: none of these rows has a smaller model before training; "
         "repro export times a finished model"
     ]
 
