@@ -121,7 +121,10 @@ class Report:
         found = self.gains
         decided = found[found["decided"]]
         below, above = decided[decided["gain"] < 0], decided[decided["gain"] > 0]
-        sentences = [f"Decided at 95 %: {len(decided)} of {count_of(len(found), 'difference')} to the dense model."]
+        sentences = [
+            f"{len(decided)} of {count_of(len(found), 'difference')} to the dense model "
+            f"{'is' if len(found) == 1 else 'are'} decided at 95 %."
+        ]
         for words, rows in (("Less accurate", below), ("More accurate", above)):
             if len(rows):
                 sentences.append(

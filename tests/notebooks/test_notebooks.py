@@ -119,7 +119,7 @@ def test_a_report_in_a_notebook(tmp_path: Path) -> None:
             write_record(tmp_path, row, "local", seed, top1_best_pct=top1)
     report = open_report("table1", ["deit_tiny/dense", "deit_tiny/svite-30"], "local", [0, 1, 2], tmp_path)
     assert report.gains_in_words == (
-        "1 of 1 differences to the dense model are decided at 95 %.",
+        "1 of 1 difference to the dense model is decided at 95 %.",
         "Less accurate: deit_tiny/svite-30 (-29.9) points.",
     )
     assert report.gains.loc["deit_tiny/svite-30", "pairs"] == 3

@@ -65,7 +65,8 @@ class FixedRateDropping(MethodPart):
             raise UserError(f"method.tokens.keep_rates={list(keep_rates)}: must decrease, each above 0 and at most 1")
         if not 1 <= len(keep_rates) <= len(model.blocks):
             raise UserError(
-                f"method.tokens.keep_rates: {count_of(len(keep_rates), 'stage')} for {count_of(len(model.blocks), 'block')}"
+                f"method.tokens.keep_rates: {count_of(len(keep_rates), 'stage')} for "
+                f"{count_of(len(model.blocks), 'block')}"
             )
         droppers = [type(self).dropper(rate, tokens - 1) for rate in keep_rates]
         self.rates = KeepRateMeter(attach_droppers(model, droppers, tokens - 1, execution))
