@@ -177,11 +177,11 @@ def test_a_folder_without_an_export_is_refused(tmp_path: Path) -> None:
 
 
 def test_impossible_sizes_are_refused() -> None:
-    with pytest.raises(UserError, match="sizes of 1 blocks for a model of 2"):
+    with pytest.raises(UserError, match="sizes of 1 block for a model of 2"):
         resize(full_model(), Sizes((2,), (2,)))
     with pytest.raises(UserError, match="cannot have 4 heads"):
         resize(full_model(), Sizes((4, 4), (2, 2)))
-    with pytest.raises(UserError, match="sizes of 1 blocks for a model of 0"):
+    with pytest.raises(UserError, match="sizes of 1 block for a model of 0"):
         resize(nn.Linear(2, 2), Sizes((2,), (2,)))
 
 
