@@ -33,8 +33,8 @@ _MASK, _THRESHOLD = "mask", "hard_mask_threshold"
 def with_model_names(weights: Mapping[str, Tensor], names: Collection[str], source: str) -> dict[str, Tensor]:
     """Rename weights to the parameter names of a model where a translation is known.
 
-    Prefixes of wrappers are removed in any order, torchvision's names for vision transformers are translated, and groups
-    of IA-RED2 are split.
+    Prefixes of wrappers are removed in any order, torchvision's names for vision transformers are translated, and
+    groups of IA-RED2 are split.
 
     Raises `UserError` if two weights end up with the same name.
     """
