@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.eval import add_evaluation, joined_world, progress_bar, with_workers
 from repro.cli.options import SCALES, add_command, add_runs, folder, set_threads
 from repro.errors import UserError
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 def add_parser(commands: Any) -> None:
     command = add_command(commands, "adopt", __doc__, run)
     command.add_argument("file", type=folder, metavar="WEIGHTS", help="file of weights")
-    command.add_argument("row", metavar="ROW", help="row of the weights: deit_small/svite-50, table2/resnet50/dense")
+    text = "row of the weights: deit_small/svite-50, table2/resnet50/dense"
+    complete(command.add_argument("row", metavar="ROW", help=text), every_row)
     text = "overrides: data.root= and other keys of the data set, evaluation options"
-    command.add_argument("words", nargs="*", metavar="OVERRIDES", help=text)
+    complete(command.add_argument("words", nargs="*", metavar="OVERRIDES", help=text), config_overrides)
     text = "where the file comes from: a URL or a sentence"
     command.add_argument("--origin", required=True, metavar="TEXT", help=text)
     text = "number of evaluations of a model that samples; the mean is recorded (default 5)"

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from repro.cli.completion import complete, config_overrides, every_table, rows_of_table
 from repro.cli.options import add_command, add_runs, announced, console
 from repro.errors import UserError
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 def add_parser(commands: Any) -> None:
     command = add_command(commands, "bench", __doc__, run)
     command.add_argument("what", choices=("time",), help="what to measure")
-    command.add_argument("table", help="name of a table (repro list)")
+    complete(command.add_argument("table", help="name of a table (repro list)"), every_table)
     text = "row patterns; launcher=NAME measures only if runs of that launcher are on this machine"
-    command.add_argument("words", nargs="*", metavar="ROWS_OR_LAUNCHER", help=text)
+    words = command.add_argument("words", nargs="*", metavar="ROWS_OR_LAUNCHER", help=text)
+    complete(words, rows_of_table, config_overrides)
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     text = "batch size, may be repeated; the table shows the first (default 1 and 8, on a GPU 256 and 1)"
     command.add_argument("--batch", type=int, action="append", default=[], metavar="N", help=text)

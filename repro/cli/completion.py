@@ -8,9 +8,12 @@ Examples:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from repro.cli.options import add_command
+from repro.errors import UserError
 
 
 def add_parser(commands: Any) -> None:
@@ -25,30 +28,47 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def complete_table(**_: Any) -> list[str]:
-    """Completions for a table."""
+Candidates = Callable[[str, argparse.Namespace], Iterable[str]]
+
+
+def complete(argument: argparse.Action, *candidates: Candidates) -> None:
+    """Complete an argument with candidates of these kinds; without any, the shell completes files."""
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        with suppress(UserError):  # a table that cannot be read; the command itself reports it
+            return [each for kind in candidates for each in kind(prefix, parsed_args)]
+        return []
+
+    argument.completer = completer  # type: ignore[attr-defined]
+
+
+def every_table(_prefix: str, _options: argparse.Namespace) -> Iterable[str]:
+    """The names of all tables."""
     from repro.tables.loader import table_names
 
-    return list(table_names())
+    return table_names()
 
 
-def complete_selection(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """Completions for a row pattern or an override of a table's runs."""
-    from repro.errors import UserError
+def rows_of_table(_prefix: str, options: argparse.Namespace) -> Iterable[str]:
+    """The rows and row sets of the table that is typed before."""
     from repro.tables.loader import load_table
 
-    try:
-        table = load_table(parsed_args.table)
-    except UserError:
-        return []
-    return [*(row.id for row in table.every_row), *table.row_sets, *complete_override(prefix)]
+    table = load_table(options.table or "")
+    return [*(row.id for row in table.every_row), *table.row_sets]
 
 
-def complete_override(prefix: str, **_: Any) -> list[str]:
-    """Completions for an override: `method=svite` if the group is typed, otherwise the groups."""
+def every_row(_prefix: str, _options: argparse.Namespace) -> Iterable[str]:
+    """The rows of all tables."""
+    from repro.tables.loader import rows_by_name
+
+    return rows_by_name()
+
+
+def config_overrides(prefix: str, _options: argparse.Namespace) -> Iterable[str]:
+    """The options of a group after `method=`, otherwise the groups."""
     from repro.locations import groups
 
     group, is_value, _value = prefix.partition("=")
-    return (
-        [f"{group}={option}" for option in groups().get(group, ())] if is_value else [f"{name}=" for name in groups()]
-    )
+    if is_value:
+        return [f"{group}={option}" for option in groups().get(group, ())]
+    return [f"{name}=" for name in groups()]

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from repro.cli.completion import complete, config_overrides
 from repro.cli.options import add_command, add_runs, add_scale
 
 
 def add_parser(commands: Any) -> None:
     command = add_command(commands, "doctor", __doc__, run)
-    command.add_argument("words", nargs="*", metavar="OVERRIDES", help="launcher=slurm data.root=/data/imagenet")
+    text = "launcher=slurm data.root=/data/imagenet"
+    complete(command.add_argument("words", nargs="*", metavar="OVERRIDES", help=text), config_overrides)
     add_scale(command)
     add_runs(command)
     text = "also decode every data file, and list those that cannot be read"

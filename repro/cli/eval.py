@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.options import SCALES, add_command, add_runs, announced, console, folder, set_threads
 from repro.errors import UserError
 
@@ -34,7 +35,8 @@ def add_parser(commands: Any) -> None:
         "folder of a record, row (with the overrides of its launch), exported folder, or file of weights "
         "(with backbone=); data= and data.root= select the images"
     )
-    command.add_argument("words", nargs="*", metavar="MODEL_OR_OVERRIDES", help=text)
+    words = command.add_argument("words", nargs="*", metavar="MODEL_OR_OVERRIDES", help=text)
+    complete(words, every_row, config_overrides)
     text = "evaluate timm's weights for backbone=, from its cache or the hub"
     command.add_argument("--pretrained", action="store_true", help=text)
     command.add_argument("--weights", choices=("last", "best"), default="last", help="epoch of a run (default last)")

@@ -11,14 +11,17 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.options import SCALES, add_command, add_runs, announced, folder, set_threads
 from repro.errors import UserError, count_of
 
 
 def add_parser(commands: Any) -> None:
     command = add_command(commands, "export", __doc__, run)
-    command.add_argument("what", metavar="RECORD_OR_ROW", help="folder of a record, or a row: deit_small/s2vite-40")
-    command.add_argument("words", nargs="*", metavar="OVERRIDES", help="overrides of the row's launch")
+    text = "folder of a record, or a row: deit_small/s2vite-40"
+    complete(command.add_argument("what", metavar="RECORD_OR_ROW", help=text), every_row)
+    words = command.add_argument("words", nargs="*", metavar="OVERRIDES", help="overrides of the row's launch")
+    complete(words, config_overrides)
     command.add_argument("--out", type=folder, required=True, metavar="DIR", help="output folder")
     command.add_argument("--weights", choices=("last", "best"), default="last", help="epoch (default last)")
     command.add_argument(

@@ -13,14 +13,16 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from repro.cli.completion import complete, every_table, rows_of_table
 from repro.cli.options import add_command
 from repro.errors import UserError
 
 
 def add_parser(commands: Any) -> None:
     command = add_command(commands, "list", __doc__, run)
-    command.add_argument("table", nargs="?", help="list the rows of this table")
-    command.add_argument("words", nargs="*", metavar="ROWS", help="row patterns and row sets: 'deit_small/*' grid")
+    complete(command.add_argument("table", nargs="?", help="list the rows of this table"), every_table)
+    text = "row patterns and row sets: 'deit_small/*' grid"
+    complete(command.add_argument("words", nargs="*", metavar="ROWS", help=text), rows_of_table)
     command.add_argument("--json", action="store_true", help="print the rows as JSON")
     command.add_argument("--names", action="store_true", help="print only the names of the tables")
 

@@ -71,10 +71,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if command and not command.startswith("-") and command not in COMMANDS:
         raise UserError(f"no command {command!r}{did_you_mean(command, COMMANDS)} (repro --help)")
     options, rest = parser.parse_known_args(arguments)
-    for word in rest:
-        if word.startswith("-"):
-            nearest = did_you_mean(word.partition("=")[0], re.findall(r"--[a-z][a-z-]*", options.help()))
-            raise UserError(f"{command}: no option {word}{nearest} (repro {command} --help)")
     if rest and not hasattr(options, "words"):
         raise UserError(f"{command}: too many arguments: {' '.join(rest)} (repro {command} --help)")
     if rest:
@@ -86,6 +82,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 class Parser(argparse.ArgumentParser):
     """A parser, also for subcommands, whose errors are one line with the nearest valid word."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; an unknown option is reported before anything else, such as a missing argument."""
+        known = [name for action in self._actions for name in action.option_strings]
+        for word in args:
+            if word == "--" or (self._subparsers and not word.startswith("-")):  # the rest belongs to the command
+                break
+            name = word.partition("=")[0]
+            if re.fullmatch(r"-[^\s\d.]\S*", name) and name not in known:
+                self.error(f"no option {word}{did_you_mean(name, [each for each in known if each.startswith('--')])}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`; argparse would print the usage and exit."""

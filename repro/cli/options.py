@@ -32,7 +32,7 @@ def add_command(
         allow_abbrev=False,  # a misspelt --scal is an error
     )
     if run is not None:
-        command.set_defaults(function=run, help=command.format_help)
+        command.set_defaults(function=run)
     return command
 
 

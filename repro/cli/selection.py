@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.cli.completion import complete_selection, complete_table
+from repro.cli.completion import complete, config_overrides, every_table, rows_of_table
 from repro.cli.options import add_runs, add_scale, announced, default_runs
 from repro.errors import UserError, count_of
 
@@ -31,11 +31,10 @@ OPTION_OF_KEY = {
 
 def add_selection(command: argparse.ArgumentParser, table_help: str = "name of a table (repro list)") -> None:
     """Add the table, row patterns and overrides, `--scale`, `--seeds` and `--runs`."""
-    table = command.add_argument("table", help=table_help)
+    complete(command.add_argument("table", help=table_help), every_table)
     text = "row patterns ('deit_small/*' '!*/dense') and overrides (recipe.epochs=100)"
     words = command.add_argument("words", nargs="*", default=[], metavar="ROWS_OR_OVERRIDES", help=text)
-    table.completer = complete_table  # type: ignore[attr-defined]
-    words.completer = complete_selection  # type: ignore[attr-defined]
+    complete(words, rows_of_table, config_overrides)
     add_scale(command)
     text = "run seeds 0 to N-1 (default: the table's number of seeds at this scale, or 1)"
     command.add_argument("--seeds", type=int, metavar="N", help=text)

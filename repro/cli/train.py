@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.cli.completion import complete_override
+from repro.cli.completion import complete, config_overrides
 from repro.cli.options import TABLE_WIDTH, add_command, announced, console, folder
 from repro.errors import UserError
 from repro.locations import CONF_DIR, add_config_dirs, groups
@@ -30,7 +30,7 @@ SEARCH_PATH = "hydra.searchpath="
 def add_parser(commands: Any) -> None:
     command = add_command(commands, "train", __doc__, run)
     words = command.add_argument("words", nargs="*", metavar="OVERRIDES", help="group=option key=value +key=value ~key")
-    words.completer = complete_override  # type: ignore[attr-defined]
+    complete(words, config_overrides)
     command.add_argument("-m", "--multirun", action="store_true", help="a sweep: key=a,b key=range(1,4) group=glob(*)")
     command.add_argument("--yes", action="store_true", help="do not ask for confirmation (asked as in repro launch)")
     text = "print the resolved config of the run, Hydra's own, or both, and exit"

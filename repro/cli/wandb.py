@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from repro.cli.completion import complete, every_table
 from repro.cli.options import add_command, add_reports, add_runs, folder
 from repro.cli.selection import add_selection, selection
 from repro.errors import count_of
@@ -44,14 +45,16 @@ def add_parser(commands: Any) -> None:
     inner = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = add_command(inner, "push", PUSH, _push)
-    command.add_argument("words", nargs="+", metavar="TABLE_OR_RECORD", help="table, record, or folder of records")
+    text = "table, record, or folder of records"
+    complete(command.add_argument("words", nargs="+", metavar="TABLE_OR_RECORD", help=text), every_table)
     text = "project (default: the run's own, WANDB_PROJECT or tracker.project)"
     command.add_argument("--project", metavar=PROJECT, help=text)
     add_runs(command)
 
     command = add_command(inner, "pull", PULL, _pull)
     command.add_argument("project", metavar=PROJECT)
-    command.add_argument("words", nargs="*", metavar="TABLE[/ROW]", help="only these rows (default: all)")
+    words = command.add_argument("words", nargs="*", metavar="TABLE[/ROW]", help="only these rows (default: all)")
+    complete(words, every_table)
     text = "accept runs of the same row and seed with different configs"
     command.add_argument("--any-signature", action="store_true", help=text)
     add_runs(command, "folder for the records (default runs/)")

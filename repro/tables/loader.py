@@ -33,13 +33,18 @@ def find_row(name: str, what_is_missing: str = "no such row") -> tuple[Table, Ro
 
     Raises `UserError` if no table has the row; `what_is_missing` is part of the message.
     """
+    rows = rows_by_name()
+    if name not in rows:
+        raise UserError(f"{name}: {what_is_missing}{did_you_mean(name, rows)} (repro list)")
+    return rows[name]
+
+
+def rows_by_name() -> dict[str, tuple[Table, Row]]:
+    """Return every row of every table with its table, by the names that `find_row` accepts."""
     tables = [load_table(table) for table in table_names()]
     every = {f"{table.name}/{row.id}": (table, row) for table in tables for row in table.every_row}
     by_id = {row.id: (table, row) for table, row in reversed(every.values())}
-    found = every.get(name) or by_id.get(name)
-    if found is None:
-        raise UserError(f"{name}: {what_is_missing}{did_you_mean(name, [*by_id, *every])} (repro list)")
-    return found
+    return by_id | every
 
 
 def load_sources() -> Mapping[str, Source]:
