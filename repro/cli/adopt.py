@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.eval import add_evaluation, joined_world, progress_bar, with_workers
 from repro.cli.options import SCALES, add_command, add_runs, folder, set_threads
+from repro.cli.selection import check_row_overrides
 from repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _candidate(options: argparse.Namespace) -> Candidate:
     from repro.evaluation.adopt import check_weights
     from repro.tables.loader import find_row
 
+    check_row_overrides(options.words)
     table, row = find_row(options.row)
     if row.reads_runs_of:
         raise UserError(f"{row.id}: has no weights of its own; adopt them for {row.reads_runs_of}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.options import SCALES, add_command, add_runs, announced, console, folder, set_threads
+from repro.cli.selection import check_row_overrides
 from repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def _load_model(name: str | None, overrides: Sequence[str], options: argparse.Na
         # Compiled kernels are float32 on a CPU; dense ones are right on every device.
         source = from_export(path, "measured" if device == "cpu" and options.amp == "none" else "dense")
     else:
-        record = finished_record(name, options.scale or "local", options.seed, options.runs, overrides)
+        check_row_overrides(overrides)
+        words = [] if path.is_dir() else overrides
+        record = finished_record(name, options.scale or "local", options.seed, options.runs, words)
         source = from_record(record, options.weights)
     return replace(source, data=with_data(source.data, data_overrides))
 

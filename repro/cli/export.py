@@ -13,6 +13,7 @@ from typing import Any
 
 from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.options import SCALES, add_command, add_runs, announced, folder, set_threads
+from repro.cli.selection import check_row_overrides
 from repro.errors import UserError, count_of
 
 
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         from repro.inference.kernel_selection import KernelSearch
         from repro.launch.plan import finished_record
 
+    check_row_overrides(options.words)
     record = finished_record(options.what, options.scale, options.seed, options.runs, options.words)
     if options.format and options.kernels == "measured":
         raise UserError("--kernels measured: a graph has no operator for sparse kernels; leave out one of the options")

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from repro.launch.status import RunStatus
     from repro.tables.rows import Row, Table
 
-ROW_KEYS = ("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity")
+ROW_KEYS = (
+    *("backbone", "backbone.name", "method", "method.name", "method.sparsity", "method.data_sparsity"),
+    "experiment",  # it sets these keys, and those of the row would win
+)
 OPTION_OF_KEY = {
     "scale": "--scale NAME",
     "scale.name": "--scale NAME",
-    "seed": "--seeds N",
+    "seed": "--seeds N (for the model of a single run: --seed N)",
     "run.root": "--runs DIR",
 }
 
@@ -125,8 +128,8 @@ def selection(options: argparse.Namespace) -> Selection:
         elif key == "seeds":
             seed_count = _count(word, value)
         else:
-            _check_key(word, key.lstrip("+~"))
             overrides.append(word)
+    check_row_overrides(overrides)
     if seed_count is not None and seed_count < 1:
         raise UserError(f"seeds={seed_count}: at least 1")
     table = load_table(options.table)
@@ -140,14 +143,17 @@ def _count(word: str, value: str) -> int:
         raise UserError(f"{word}: not a number of seeds; write seeds=3") from None
 
 
-def _check_key(word: str, key: str) -> None:
-    if key in ROW_KEYS:
-        raise UserError(
-            f"{word}: each row of a table sets its own {key}; choose rows by pattern (repro list TABLE), or train a "
-            "single run: repro train"
-        )
-    if key in OPTION_OF_KEY:
-        raise UserError(f"{word}: use {OPTION_OF_KEY[key]}")
+def check_row_overrides(overrides: Iterable[str]) -> None:
+    """Raise `UserError` for an override of a key that a row or an option of the command sets."""
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        if key in ROW_KEYS:
+            raise UserError(
+                f"{word}: each row of a table sets its own backbone, method and sparsity; choose rows by name (repro "
+                "list TABLE), or train a single run: repro train"
+            )
+        if key in OPTION_OF_KEY:
+            raise UserError(f"{word}: use {OPTION_OF_KEY[key]}")
 
 
 def program() -> list[str]:

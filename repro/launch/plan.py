@@ -116,10 +116,13 @@ def recorded_run(record: Record) -> PlannedRun:
 def finished_record(what: str, scale: str, seed: int, root: Path, overrides: Sequence[str]) -> Record:
     """Return the record in the folder `what`, or of the row `what`.
 
-    Raises `UserError` if there is none, or if it is neither done nor adopted.
+    Raises `UserError` if there is none, if it is neither done nor adopted, and for overrides of a folder's config.
     """
     record = Record(Path(what))
-    if not (record.path / "config.yaml").is_file():
+    if (record.path / "config.yaml").is_file():
+        if overrides:
+            raise UserError(f"{what}: a record has its own config; leave out {' '.join(overrides)}")
+    else:
         table, row = find_row(what, "neither the folder of a record nor a row")
         runs = plan(table, [row], scale, [seed], root, [NO_FOLDER, *overrides])
         record = runs[-1].record  # the runs that it starts from come first

@@ -62,6 +62,11 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["plan", "table1", "seed=3"], "seed=3: use --seeds N"),
         (["plan", "table1", "run.root=/x"], "run.root=/x: use --runs DIR"),
         (["plan", "table1", "method.sparsity=abc"], "method.sparsity=abc: each row of a table sets its own"),
+        (["launch", "table1", "experiment=svite_longer"], "experiment=svite_longer: each row of a table sets its own"),
+        (["launch", "table1", "+experiment=x"], "+experiment=x: each row of a table sets its own"),
+        (["eval", "deit_tiny/dense", "method=svite"], "method=svite: each row of a table sets its own"),
+        (["export", "deit_tiny/dense", "--out", "x", "scale=smoke"], "scale=smoke: use --scale NAME"),
+        (["adopt", __file__, "deit_tiny/dense", "--origin", "x", "~method"], "~method: each row of a table sets its"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_name(

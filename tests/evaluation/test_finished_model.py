@@ -8,6 +8,7 @@ import pytest
 from small_runs import SHORT, VIT
 
 from repro.cli.main import main
+from repro.errors import UserError
 from repro.inference.export import load_exported
 from repro.inference.shrink import Sizes, block_sizes
 from repro.launch.plan import finished_record, plan
@@ -57,6 +58,8 @@ def test_a_row_and_its_record_export_the_same(tmp_path: Path, capsys: pytest.Cap
     assert ended.value.code == 2
     assert "a graph has no operator for sparse kernels" in capsys.readouterr().err
     assert finished_record(str(run.record.path), "local", 0, root, []).path == run.record.path
+    with pytest.raises(UserError, match=r": a record has its own config; leave out recipe\.epochs=3$"):
+        finished_record(str(run.record.path), "local", 0, root, ["recipe.epochs=3"])
 
 
 def test_a_name_of_neither_a_record_nor_a_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
