@@ -80,20 +80,18 @@ def _print_config(overrides: Sequence[str], options: argparse.Namespace) -> None
     from repro.config.groups import hydra_overrides, hydra_section
     from repro.config.overrides import split_sweep
 
-    configs = [compose(own) for own in (split_sweep(overrides, groups()) if options.multirun else [overrides])]
-    if options.info is not None:
-        _hydra_info(options.info, hydra_overrides(overrides))
-        return
-    if options.cfg in ("hydra", "all"):
-        print(hydra_section(overrides), end="")
-    if options.cfg in ("job", "all"):
-        print(
-            "---\n".join(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) for config in configs), end=""
-        )
+    runs = split_sweep(overrides, groups()) if options.multirun else [overrides]
+    texts = []
+    for own, config in [(own, compose(own)) for own in runs]:
+        text = hydra_section(own) if options.cfg in ("hydra", "all") else ""
+        if options.cfg in ("job", "all"):
+            text += yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        texts.append(text if options.info is None else _hydra_info(options.info, hydra_overrides(own)))
+    print("---\n".join(texts), end="")
 
 
-def _hydra_info(what: str, overrides: Sequence[str]) -> None:
-    """Print Hydra's own description of a composition."""
+def _hydra_info(what: str, overrides: Sequence[str]) -> str:
+    """Return Hydra's own description of a composition."""
     import contextlib
     import io
 
@@ -103,4 +101,4 @@ def _hydra_info(what: str, overrides: Sequence[str]) -> None:
     text = io.StringIO()  # Hydra's logger would print a traceback for a pipe that is closed (| head)
     with contextlib.redirect_stdout(text):
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(lambda _: None)()
-    print(text.getvalue(), end="")
+    return text.getvalue()

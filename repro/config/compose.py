@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from repro.config import Config, Data, method_options
 from repro.config.checks import cross_checks
+from repro.config.config_files import file_that_sets
 from repro.config.data_roots import needs_root, root_of
-from repro.config.groups import compose_groups, file_that_sets
+from repro.config.groups import compose_groups
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.config.site import GROUPS as SITE_GROUPS
 from repro.config.site import site_defaults

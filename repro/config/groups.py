@@ -11,15 +11,15 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from repro.config.config_files import check_files, file_that_sets
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
-from repro.errors import UserError, did_you_mean
+from repro.errors import UserError
 from repro.locations import CONF_DIR, config_dirs, groups
 
-_GLOBAL = "# @package _global_"  # the header of a file that sets keys of other sections
 Choices = tuple[tuple[str, str], ...]  # pairs of a group and the chosen option
 
 
@@ -39,20 +39,6 @@ def data_section(name: str) -> DictConfig:
     return _data_section(name, config_dirs())
 
 
-def file_that_sets(key: str, choices: Mapping[str, str]) -> str:
-    """Return which of the user's own config files sets a key, as the start of a message; empty if none does."""
-    for group, option in choices.items():
-        for folder in config_dirs():
-            file = folder / group / f"{option}.yaml"
-            if folder == CONF_DIR or not file.is_file():
-                continue
-            is_global = file.read_text(encoding="utf-8").startswith(_GLOBAL)
-            inside = key if is_global else key.removeprefix(f"{group}.")
-            if OmegaConf.select(OmegaConf.load(file), inside, throw_on_resolution_failure=False) is not None:
-                return f"{file}: "
-    return ""
-
-
 def hydra_overrides(overrides: Iterable[str]) -> list[str]:
     """Return overrides as Hydra's own command line takes them, preceded by the search path."""
     found = []
@@ -64,8 +50,9 @@ def hydra_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def hydra_section(overrides: Iterable[str]) -> str:
-    """Return Hydra's own section of a config (`hydra`) as YAML."""
-    return OmegaConf.to_yaml(_hydra("config", hydra_overrides(overrides), (), return_hydra_config=True).hydra)
+    """Return Hydra's own section of a config, `hydra: ...`, as YAML."""
+    config = _hydra("config", hydra_overrides(overrides), (), return_hydra_config=True)
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, "hydra"))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -111,40 +98,16 @@ def _data_section(name: str, folders: tuple[Path, ...]) -> DictConfig:
 
 
 def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **options: Any) -> DictConfig:
-    for choice in [config_name, *(text.replace("=", "/", 1) for text in overrides)]:
-        for folder in config_dirs():
-            if folder != CONF_DIR and (file := folder / f"{choice}.yaml").is_file():
-                _check_own_file(file)
+    choices = [config_name, *(text.replace("=", "/", 1) for text in overrides)]
+    own = check_files(choice for choice in choices if choice.partition("/")[0] in groups())
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose(config_name, [*_search_path(folders), *overrides], **options)
-    except MissingConfigException as error:  # the defaults list of a file names an option that does not exist
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        chosen_by = next((text for text in overrides if text.startswith("experiment=")), config_name)
-        raise UserError(
-            f"config: {chosen_by}: no {group} {option!r}{did_you_mean(option, error.options or ())}"
-        ) from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
-        raise UserError(f"config: {text}") from None
-
-
-def _check_own_file(file: Path) -> None:
-    """Raise `UserError` for a config file for which Hydra would raise a misleading error that does not name it."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not UTF-8 text; save it as UTF-8") from None
-    if text.startswith("\ufeff"):
-        raise UserError(f"{file}: starts with a byte order mark; save it as UTF-8 without one")
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict | None):
-        raise UserError(f"{file}: must contain keys and their values")
-    if file.parent.name == "experiment" and _GLOBAL not in text:
-        raise UserError(f"{file}: must start with the line `{_GLOBAL}`")
+        if isinstance(error, RecursionError):
+            text = "defaults: names itself, directly or through other files; remove one of the entries"
+        raise UserError(f"{', '.join(map(str, own)) or 'config'}: {text}") from None
 
 
 def _search_path(folders: Iterable[Path]) -> list[str]:

@@ -85,12 +85,15 @@ def without_method(overrides: Sequence[str]) -> list[str]:
 
 def _parse(text: str) -> HydraOverride:
     try:
-        return OverridesParser.create().parse_override(text)
+        parsed = OverridesParser.create().parse_override(text)
     except (HydraException, ValueError, RecursionError):  # ValueError: an integer of 5,000 digits
         line = "\\n".join(text.splitlines())
         raise UserError(
             f"{line}: not an override; write key=value, and quote special characters in the value"
         ) from None
+    if parsed.package is not None:
+        raise UserError(f"{text}: a run has one {parsed.key_or_group}; leave out @{parsed.package}")
+    return parsed
 
 
 def _folder_override(text: str) -> Override | None:

@@ -52,25 +52,35 @@ def test_cfg_prints_the_resolved_config_and_trains_nothing(tmp_path: Path, capsy
     assert not list(tmp_path.iterdir())
     code, text, _ = output_of(capsys, "--cfg", "all", "seed=3")
     assert code == 0
-    assert yaml.safe_load(text)["seed"] == 3
-    assert "sweep" in yaml.safe_load(text)
+    config = yaml.safe_load(text)
+    assert (config["seed"], config["hydra"]["overrides"]["task"]) == (3, ["seed=3"])
+    assert config["run"]["root"] == "runs"
+
+
+def test_cfg_prints_each_run_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     _, text, _ = output_of(capsys, "-m", "--cfg", "job", "seed=3,4")
     assert [config["seed"] for config in yaml.safe_load_all(text)] == [3, 4]
+    _, text, _ = output_of(capsys, "--multirun", "--cfg", "hydra", "method=svite,omp")
+    choices = [config["hydra"]["runtime"]["choices"]["method"] for config in yaml.safe_load_all(text)]
+    assert choices == ["svite", "omp"]
 
 
-def test_info_is_hydras_own(tmp_path: Path) -> None:
+def test_info_is_hydras_own_for_each_run(tmp_path: Path) -> None:
     (tmp_path / "my conf" / "method").mkdir(parents=True)
     (tmp_path / "my conf" / "method" / "mine.yaml").write_text("defaults: [svite, _self_]\n")
+    own = ["--config-dir", "my conf"]
     answer = subprocess.run(
-        [sys.executable, "-m", "repro", "train", "--config-dir", "my conf", "method=mine", "data.root=/a(b", "--info"],
+        [sys.executable, "-m", "repro", "train", "-m", *own, "method=mine,omp", "data.root=/a(b", "--info"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert "method: mine" in answer.stdout
-    assert f"file://{tmp_path}/my conf" in answer.stdout
+    runs = answer.stdout.split("\n---\n")
+    assert ["method: mine" in run for run in runs] == [True, False]
+    assert ["method: omp" in run for run in runs] == [False, True]
+    assert all(f"file://{tmp_path}/my conf" in run for run in runs)
     assert answer.stderr == ""
 
 
@@ -83,6 +93,8 @@ def test_info_is_hydras_own(tmp_path: Path) -> None:
         (["-m", "seed=1,x"], "seed=x: config: seed='x': input should be a valid integer"),
         (["-m", "recipe.lr=("], "recipe.lr=(: not an override"),
         (["-m", "launcher=inline,local"], "all runs of a sweep have one launcher"),
+        (["method@foo=svite"], "method@foo=svite: a run has one method; leave out @foo"),
+        (["-m", "method@foo=svite,dense"], "method@foo=svite,dense: a run has one method; leave out @foo"),
         (["launcher=slurm"], "launcher=slurm: no sbatch on this machine"),
         (["run.root=/proc/x", *SMOKE], "/proc/x: cannot write there"),
         (["scale=paper", "launcher=local", "data.root=nowhere"], "data.root=nowhere: no such folder"),

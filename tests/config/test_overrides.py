@@ -135,7 +135,17 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in {
         "method/mine": "defaults: [svite, _self_]\nsparsity: 0.6\n",
         "experiment/mine": "# @package _global_\ndefaults:\n  - override /method: mine\nrecipe: {epochs: 3}\n",
+        "method/based_on_a_typo": "defaults: [svit, _self_]\n",
+        "method/dense": "sparsity: 0.6\n",
         "experiment/unknown": "# @package _global_\ndefaults:\n  - override /method: nope\n",
+        "experiment/group": "# @package _global_\ndefaults:\n  - override /methd: svite\n",
+        "experiment/relative": "# @package _global_\ndefaults:\n  - override method: svite\n",
+        "experiment/nested": "# @package _global_\ndefaults:\n  - override /method: based_on_a_typo\n",
+        "experiment/same_name": "# @package _global_\ndefaults:\n  - override /method: dense\n",
+        "experiment/twice": "# @package _global_\ndefaults:\n  - /method: svite\n",
+        "experiment/self": "# @package _global_\ndefaults: [_slef_]\n",
+        "experiment/circle": "# @package _global_\ndefaults: [circle]\n",
+        "experiment/hydra": "# @package _global_\nhydra: {run: {dir: x}}\n",
         "experiment/packageless": "recipe: {epochs: 3}\n",
         "experiment/misspelt": "# @package _global_\nrecipe: {epohcs: 3}\n",
         "experiment/wrong": "# @package _global_\nrecipe: {epochs: abc}\n",
@@ -170,7 +180,15 @@ def test_the_environment_names_folders_of_config_files(own_files: Path, monkeypa
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("unknown", "experiment=unknown: no method 'nope'"),
+        ("unknown", "unknown.yaml: defaults: no method 'nope'; nearest: omp, mine"),
+        ("group", "group.yaml: defaults: no group '/methd'; nearest: /method"),
+        ("relative", "relative.yaml: defaults: no group '/experiment/method'; nearest: /experiment, /method"),
+        ("nested", "based_on_a_typo.yaml: defaults: no method 'svit'; nearest: svite, "),
+        ("same_name", "dense.yaml: not read, because "),
+        ("twice", "twice.yaml: Multiple values for method. To override a value use 'override method: svite'"),
+        ("self", "self.yaml: defaults: no experiment '_slef_'; nearest: _self_"),
+        ("circle", "circle.yaml: defaults: names itself, directly or through other files"),
+        ("hydra", "hydra.yaml: hydra: Hydra's own settings are not used; remove them"),
         ("misspelt", "misspelt.yaml: recipe.epohcs: no such key; nearest: epochs"),
         ("wrong", "wrong.yaml: recipe.epochs='abc': input should be a valid integer"),
         ("packageless", "packageless.yaml: must start with the line `# @package _global_`"),
@@ -178,7 +196,7 @@ def test_the_environment_names_folders_of_config_files(own_files: Path, monkeypa
         ("latin1", "latin1.yaml: not UTF-8 text; save it as UTF-8"),
         ("utf16", "utf16.yaml: not UTF-8 text; save it as UTF-8"),
         ("bom", "bom.yaml: starts with a byte order mark; save it as UTF-8 without one"),
-        ("number", "config: Invalid defaults list in 'experiment/number', defaults must be a list"),
+        ("number", "number.yaml: defaults: must be a list, such as `- override /method: svite`"),
     ],
 )
 def test_an_own_file_with_a_mistake_is_one_line(own_files: Path, name: str, message: str) -> None:
