@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
@@ -15,12 +15,14 @@ from repro.config import Config, Data, method_options
 from repro.config.checks import cross_checks
 from repro.config.config_files import file_that_sets
 from repro.config.data_roots import needs_root, root_of
-from repro.config.groups import compose_groups
+from repro.config.groups import compose_groups, own_section
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.config.site import GROUPS as SITE_GROUPS
 from repro.config.site import site_defaults
-from repro.errors import UserError, count_of, did_you_mean
-from repro.locations import groups
+from repro.errors import UserError, count_of, did_you_mean, first_few
+from repro.locations import config_dirs, groups
+
+_OPTIONAL = "experiment"  # the only group of which a run needs no option
 
 
 def compose(overrides: Iterable[str] = ()) -> Config:
@@ -88,6 +90,8 @@ def _split(overrides: Iterable[str], errors: list[str]) -> tuple[dict[str, str],
             deleted.append(key)
             values.pop(key, None)
             choices.pop(key, None)
+        elif key == _OPTIONAL and value is None:
+            choices.pop(key, None)
         elif options is None:
             values[key] = value
         elif value in options:
@@ -118,8 +122,7 @@ def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[st
     known = {*model_keys, *(key for key, _ in _leaves(OmegaConf.to_container(composed)))}
     for key, value in values.items():
         if key not in known:
-            near = [] if "." in key else difflib.get_close_matches(key, groups(), n=1, cutoff=0.7)
-            errors.append(f"{key}: no such key{did_you_mean(key, near or known)}")
+            errors.append(f"{key}: no such key{_nearest(key, known)}")
         elif key not in model_keys:
             OmegaConf.update(composed, key, value, merge=False)
     if not isinstance(composed.model, DictConfig):
@@ -132,7 +135,9 @@ def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[st
             OmegaConf.update(composed, key, values[key], merge=False)
     for key in deleted:
         section, _, name = key.rpartition(".")
-        parent = OmegaConf.select(composed, section) if section else None
+        parent = OmegaConf.select(composed, section) if section else composed
+        if key == _OPTIONAL:
+            continue
         if key in groups():
             errors.append(f"~{key}: every run needs one; choose another: {', '.join(groups()[key])}")
         elif isinstance(parent, DictConfig) and name in parent:
@@ -141,6 +146,22 @@ def _apply(composed: DictConfig, values: Mapping[str, Any], deleted: Iterable[st
         else:
             errors.append(f"~{key}: no such key{did_you_mean(key, known)}")
     return errors
+
+
+def _nearest(key: str, known: Collection[str]) -> str:
+    """Return the end of a message: the options that have the key, or the nearest group or key."""
+    group, _, name = key.partition(".")
+    having = [
+        f"{group}={option}"
+        for option in groups().get(group, ())
+        if (section := own_section(group, option, config_dirs())) is not None
+        and name in dict(_leaves(OmegaConf.to_container(section)))
+    ]
+    if having:
+        return f"; only with {first_few(having)}"
+    same_name = [each for each in known if each.endswith(f".{key}")]
+    near = [] if name else difflib.get_close_matches(key, groups(), n=1, cutoff=0.7)
+    return did_you_mean(key, near or same_name or known)
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -35,7 +35,7 @@ def check_files(choices: Iterable[str]) -> list[Path]:
 def file_that_sets(key: str, choices: Mapping[str, str]) -> str:
     """Return which of the user's own files sets a key, as the start of a message; empty if none does."""
     for file in check_files("/".join(choice) for choice in choices.items()):
-        is_global = file.read_text(encoding="utf-8").startswith(_GLOBAL)
+        is_global = file.read_text(encoding="utf-8").lstrip().startswith(_GLOBAL)
         inside = key if is_global else key.removeprefix(f"{file.parent.name}.")
         if OmegaConf.select(OmegaConf.load(file), inside, throw_on_resolution_failure=False) is not None:
             return f"{file}: "
@@ -55,7 +55,7 @@ def _content(file: Path) -> dict[Any, Any]:
         raise UserError(f"{file}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
         raise UserError(f"{file}: must contain keys and their values")
-    if file.parent.name == "experiment" and _GLOBAL not in text:
+    if file.parent.name == "experiment" and not text.lstrip().startswith(_GLOBAL):
         raise UserError(f"{file}: must start with the line `{_GLOBAL}`")
     if "hydra" in (content or {}):
         raise UserError(f"{file}: hydra: Hydra's own settings are not used; remove them")

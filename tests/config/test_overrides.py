@@ -64,6 +64,10 @@ def test_the_home_folder_is_expanded() -> None:
     ("words", "message"),
     [
         (["~recipe.lr"], "recipe.lr: needs a value"),
+        (["~seed"], "seed: needs a value (seed=...)"),
+        (["lr=0.1"], "lr: no such key; valid: recipe.lr"),
+        (["launcher.partition=gpu"], "launcher.partition: no such key; only with launcher=slurm"),
+        (["method.weights.prune=x"], "method.weights.prune: no such key; only with method=svite, method=svite_plus"),
         (["~method"], "~method: every run needs one; choose another: "),
         (["~recipe.lrr"], "~recipe.lrr: no such key; nearest: recipe.lr"),
         (["+recipe.lrr=1"], "recipe.lrr: no such key; nearest: recipe.lr"),
@@ -91,6 +95,8 @@ def test_an_experiment_sets_several_groups_and_overrides_win() -> None:
     config = compose(["experiment=svite_longer"])
     assert (config.backbone.name, config.method.name, config.recipe.epochs) == ("deit_tiny", "svite", 24)
     assert compose(["+experiment=svite_longer"]) == config
+    for word in ("~experiment", "experiment=null"):
+        assert compose(["experiment=svite_longer", word]) == compose([])
     changed = compose(["experiment=svite_longer", "method=omp", "recipe.epochs=7", "scale=smoke"])
     assert (changed.method.name, changed.recipe.epochs, changed.scale.name) == ("omp", 7, "smoke")
 
@@ -147,7 +153,7 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "experiment/circle": "# @package _global_\ndefaults: [circle]\n",
         "experiment/hydra": "# @package _global_\nhydra: {run: {dir: x}}\n",
         "experiment/packageless": "recipe: {epochs: 3}\n",
-        "experiment/misspelt": "# @package _global_\nrecipe: {epohcs: 3}\n",
+        "experiment/misspelt": "\n# @package _global_\nrecipe: {epohcs: 3}\n",
         "experiment/wrong": "# @package _global_\nrecipe: {epochs: abc}\n",
         "experiment/number": "# @package _global_\ndefaults: 3\n",
         "experiment/torn": "# @package _global_\nrecipe: {epochs: 3\n",

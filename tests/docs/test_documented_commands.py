@@ -45,8 +45,9 @@ ELSEWHERE = (
 )
 OWN_CONFIG = textwrap.dedent(
     re.search(  # type: ignore[union-attr]
-        r"# my_configs/experiment/mine.yaml\n((    .*\n)+)", (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
-    )[1]
+        r"`my_configs/experiment/mine.yaml`[^`]*?\n\n((    .*\n)+)",
+        (ROOT / "docs" / "configs.md").read_text(encoding="utf-8"),
+    )[1]  # the whole block: a reader copies its first line, too
 )
 # What the documented lines find: the runs that a reader has by then.
 BEFORE = (
