@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.cli.options import add_command, folder
+from repro.cli.selection import program
 from repro.errors import UserError
 from repro.locations import CONF_DIR, IS_INSTALLED, PATH_VARIABLE, TABLES_DIR, groups, own_folders
 
@@ -60,7 +61,8 @@ def new_table(options: argparse.Namespace) -> int:
     _write(files)
     if own.resolve() not in [TABLES_DIR.parent, *(each.resolve() for each in own_folders())]:
         print(f"before other commands: export {PATH_VARIABLE}={shlex.quote(str(own.resolve()))}")
-    print(f"next: edit these files, then repro list {name}; repro launch {name} --scale smoke")
+    repro = shlex.join(program())
+    print(f"next: edit these files, then {repro} list {name}; {repro} launch {name} --scale smoke")
     return 0
 
 
@@ -81,7 +83,7 @@ def new_method(options: argparse.Namespace) -> int:
     section = _filled(f"{kind}/section.md.j2", name)
     docs.write_text(text.replace(_NEXT_SECTION, section + _NEXT_SECTION), encoding="utf-8")
     print(f"added a section to {docs}")
-    print(f"next: repro train backbone=deit_tiny method={name} scale=smoke; then a row in a table")
+    print(f"next: {shlex.join(program())} train backbone=deit_tiny method={name} scale=smoke; then a row in a table")
     return 0
 
 

@@ -14,9 +14,9 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from repro.config.execution import Run, Tracker
 from repro.config.launcher import InlineLauncher, LocalLauncher, SlurmLauncher
@@ -31,10 +31,18 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], ...]] = {
     "tracker": (Tracker,),
 }
 GROUPS = ("launcher", "tracker")
-KEYS = frozenset(
-    ["data.root", "data.workers", *GROUPS]
-    + [f"{section}.{name}" for section, models in SECTIONS.items() for model in models for name in model.model_fields]
-)
+TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(GROUPS, str),
+    "data.root": str | dict[str, str],
+    "data.workers": NonNegativeInt,
+    **{
+        f"{section}.{name}": Annotated[field.annotation, field]
+        for section, models in SECTIONS.items()
+        for model in models
+        for name, field in model.model_fields.items()
+        if name != "name"  # `launcher: slurm` chooses it
+    },
+}
 
 
 def site_file() -> Path | None:
@@ -55,7 +63,7 @@ def site_file() -> Path | None:
 def site_defaults() -> Mapping[str, Any]:
     """Return the defaults by key. The keys `launcher` and `tracker` choose options of these groups.
 
-    Raises `UserError` for an unknown key or option.
+    Raises `UserError` for an unknown key, option or data set, and for an invalid value.
     """
     file = site_file()
     return {} if file is None else _read(file.absolute(), file.stat().st_mtime_ns)
@@ -68,10 +76,17 @@ def _read(file: Path, _: int) -> Mapping[str, Any]:
         raise UserError(f"{file}: not a mapping of keys to values; write launcher.partition: gpu")
     defaults = dict(_flat(content or {}))
     for key, value in defaults.items():
-        if key not in KEYS:
-            raise UserError(f"{file}: {key}: not a site default{did_you_mean(key, KEYS)}")
-        if key in GROUPS and value not in groups()[key]:
-            raise UserError(f"{file}: no {key} {value!r}{did_you_mean(str(value), groups()[key])}")
+        if key not in TYPES:
+            raise UserError(f"{file}: {key}: not a site default{did_you_mean(key, TYPES)}")
+        try:
+            TypeAdapter(TYPES[key]).validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"{file}: {key}={value!r}: {error.errors()[0]['msg'].lower()}") from None
+        group = key if key in GROUPS else "data"
+        names = [value] if key in GROUPS else value if key == "data.root" and isinstance(value, dict) else ()
+        for name in names:
+            if name not in groups()[group]:
+                raise UserError(f"{file}: no {group} {name!r}{did_you_mean(str(name), groups()[group])}")
     for key in ("data.root", "run.root"):
         if isinstance(defaults.get(key), str):
             defaults[key] = os.path.expanduser(defaults[key])

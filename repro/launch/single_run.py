@@ -117,7 +117,7 @@ def _print_result(run: PlannedRun, console: Console, is_short: bool) -> None:
     if status.reason:
         console.print(f"  {status.reason}", soft_wrap=True, markup=False)
     for name, value in (result or {}).items():
-        console.print(f"  {name}: {value}", markup=False)
+        console.print(f"  {name}: {f'{value:.6g}' if isinstance(value, float) else value}", markup=False)
 
 
 def _push_to_agent(record: Record) -> str:

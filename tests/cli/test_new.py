@@ -31,7 +31,9 @@ def test_a_new_table_lists_plans_runs_and_reports(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert code_of("new", "table", "dynamicvit", "--dir", "lab") == 0
-    assert f"export REPRO_PATH={tmp_path}/lab" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert f"export REPRO_PATH={tmp_path}/lab" in printed
+    assert f"{sys.executable} -m repro launch dynamicvit --scale smoke" in printed  # this test is no `repro`
     monkeypatch.setenv("REPRO_PATH", f"{tmp_path}/lab")
     assert [row.id for row in load_table("dynamicvit").rows] == ["deit_tiny/dense", "deit_tiny/svite-50"]
     assert code_of("list", "dynamicvit") == 0

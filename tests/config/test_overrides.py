@@ -245,6 +245,12 @@ def test_site_defaults_apply_where_nothing_else_is_set(tmp_path: Path, monkeypat
         ("- a", "not a mapping"),
         ("a: [", "line 1: not YAML"),
         ("launcher: slrm", "no launcher 'slrm'; nearest: slurm"),
+        ("launcher.name: slurm", "launcher.name: not a site default"),
+        ("launcher.parallel: many", "launcher.parallel='many': input should be a valid integer"),
+        ("launcher.nodes: 0", "launcher.nodes=0: input should be greater than 0"),
+        ("run.root: [1]", "run.root=[1]: input should be a valid string"),
+        ("data.root: 3", "data.root=3: input should be a valid string"),
+        ("data.root: {imagnet: /x}", "no data 'imagnet'; nearest: imagenet"),
     ],
 )
 def test_a_wrong_site_default_is_one_line(

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from report_records import write_record
 from rich.console import Console
 
 from repro.config.compose import compose
 from repro.errors import UserError
+from repro.launch.plan import row_of
 from repro.launch.single_run import train
 from repro.runs.record import record_for
 from repro.tables.rows import SINGLE_RUNS
@@ -29,3 +31,14 @@ def test_a_run_that_is_alive_is_left_alone(tmp_path: Path) -> None:
     ):
         train([*words, "run.checkpoint_every_s=7"], Console(file=io.StringIO()))
     assert (record.path / "config.yaml").read_bytes() == before
+
+
+def test_the_result_of_a_finished_run_has_six_digits(tmp_path: Path) -> None:
+    words = ["backbone=deit_tiny", "scale=smoke", "tracker=none", f"run.root={tmp_path}"]
+    row = row_of(compose(words), SINGLE_RUNS)
+    record = write_record(tmp_path, row, "smoke", 0, params_m=2.8934800000000016, updates=12345678)
+    out = io.StringIO()
+    assert train(words, Console(file=out, width=1000)) == 0
+    lines = out.getvalue().splitlines()
+    assert lines[0] == f"done: {record.path}"
+    assert {"  params_m: 2.89348", "  updates: 12345678", "  top1_ema_last_pct: None"} <= {*lines}
