@@ -1,1 +1,1 @@
-"""The measurements behind the performance figures in the README: `make bench`."""
+"""The measurements behind the performance figures in docs/performance.md: `make bench`."""

@@ -51,7 +51,7 @@ ROOMS = {
 
 def main() -> int:
     """Run all benchmarks, or those of the named rooms."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="measure what the README claims")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="measure what the docs claim")
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)} (default: all)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
