@@ -6,7 +6,6 @@ view has a separate column for each of these, and columns that the compact view 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -63,8 +62,11 @@ def _grid(
     metrics: Sequence[Metric],
     render: Callable[[Metric, Sequence[Cell]], list[Column]],
 ) -> Grid:
-    labels = itertools.groupby(rows, lambda row: section_label(results.table, row.row))
-    sections = tuple(Section(label, tuple(row.row for row in same)) for label, same in labels)
+    by_label: dict[str, list[RowCells]] = {}
+    for row in rows:
+        by_label.setdefault(section_label(results.table, row.row), []).append(row)
+    sections = tuple(Section(label, tuple(row.row for row in same)) for label, same in by_label.items())
+    rows = [row for same in by_label.values() for row in same]
     columns: list[Column] = []
     for metric in metrics:
         cells = [row.cells[metric.name] for row in rows]

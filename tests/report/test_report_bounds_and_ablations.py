@@ -85,6 +85,18 @@ def test_two_of_three_seeds_are_partial(tmp_path: Path) -> None:
     assert frame.set_index("row").loc["resnet50/spartan-95", "top1_drop_pct_max_verdict"] == "partial (2 of 3)"
 
 
+def test_a_row_at_the_end_of_the_file_stands_with_those_of_its_backbone(tmp_path: Path) -> None:
+    rows = [ROWS[id_] for id_ in ("resnet50/dense", "vit_base/dense", "resnet50/spartan-95")]
+    (grid,) = view_of_results(collect_results(TABLE, rows, "local", [0], tmp_path)).compact
+    params = [column.head for column in grid.columns].index("Params (M)")
+    assert {
+        section.label: [(row.id, entries[params].text) for row, entries in lines] for section, lines in grid.lines
+    } == {
+        "ResNet-50": [("resnet50/dense", "25.56"), ("resnet50/spartan-95", "1.28")],
+        "ViT-B/16": [("vit_base/dense", "86.57")],
+    }
+
+
 def test_rows_that_the_paper_does_not_have_stand_apart_and_in_no_figure(tmp_path: Path) -> None:
     for id_ in ("resnet50/dense", "resnet50/spartan-95", "resnet50/spartan-95-erk"):
         write_record(tmp_path / "runs", ROWS[id_], "local", 0, top1_best_pct=90.0)

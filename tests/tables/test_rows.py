@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -73,8 +74,10 @@ def test_grid_is_generated_and_keeps_published_rows() -> None:
 
 
 def test_patterns() -> None:
-    assert [row.id for row in TABLE.select(["deit_tiny/* !*/dense", "!*/?mp-*"])] == [
-        "deit_tiny/svite-30", "deit_tiny/svite-40", "deit_tiny/s2vite-30", "deit_tiny/ssp-30", "deit_tiny/tp-30",
+    names = ("deit_tiny/dense", "deit_tiny/svite-30", "deit_tiny/omp-30", "deit_tiny/tp-30", "deit_small/dense")
+    few = replace(TABLE, rows=tuple(row for row in TABLE.rows if row.id in names))
+    assert [row.id for row in few.select(["deit_tiny/* !*/dense", "!*/?mp-*"])] == [
+        "deit_tiny/svite-30", "deit_tiny/tp-30",
     ]  # fmt: skip
     assert TABLE.select([]) == TABLE.rows
     assert TABLE.select(["!*/dense"]) == tuple(row for row in TABLE.rows if row.method != "dense")
