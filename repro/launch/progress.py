@@ -69,7 +69,7 @@ class TableProgress:
                 self._hinted.add(path)
                 self._print(f"  {self._label(path)}: {status.hint}")
         self._progress.update(self._table, completed=len(self._done))
-        if not self._console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
+        if running and not self._console.is_terminal and time.monotonic() - self._line_at > LINE_EVERY_S:
             self._line_at = time.monotonic()
             shares = ", ".join(f"{self._label(path)} {self._share(path)}" for path in running)
             self._print(

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from repro.config.compose import compose
 from repro.errors import UserError
-from repro.launch.plan import row_of
+from repro.launch import progress
+from repro.launch.plan import PlannedRun, row_of
 from repro.launch.single_run import train
 from repro.runs.record import record_for
 from repro.tables.rows import SINGLE_RUNS
@@ -42,3 +43,16 @@ def test_the_result_of_a_finished_run_has_six_digits(tmp_path: Path) -> None:
     lines = out.getvalue().splitlines()
     assert lines[0] == f"done: {record.path}"
     assert {"  params_m: 2.89348", "  updates: 12345678", "  top1_ema_last_pct: None"} <= {*lines}
+
+
+def test_a_line_of_progress_names_the_runs_that_are_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose(["backbone=deit_tiny", "scale=smoke", f"run.root={tmp_path}"])
+    row = row_of(config, SINGLE_RUNS)
+    record = write_record(tmp_path, row, "smoke", 0, state="running")
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    out = io.StringIO()
+    with progress.TableProgress("table", [PlannedRun(row, config, record)], Console(file=out, width=1000)) as shown:
+        shown.watch([record.path])
+        shown.watch([])
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("table: ")]
+    assert [line.partition("; ")[2] for line in lines] == ["running: deit_tiny/dense starting"]
