@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from repro.files import read_object, write_json
+from repro.files import write_json
 from repro.launch.requeue import RequeuePolicy
 from repro.launch.slurm import JOB_PREFIX
 from repro.runs.record import Record
-from repro.runs.validation import validated
+from repro.runs.validation import read_validated
 
 LAUNCH_FOLDER = ".launch"
 
@@ -102,13 +100,9 @@ def read_manifest(root: Path, token: str) -> Manifest | None:
 @functools.lru_cache(maxsize=256)
 def _read(file: Path, _: int) -> Manifest | None:
     """Read a manifest once for all runs of its array; the second argument is the file's modification time."""
-    found = read_object(file)
-    return None if found is None else validated(file, _MANIFEST, found)
+    return read_validated(file, Manifest)
 
 
 def token_of(job_name: str) -> str:
     """Return the token in the name of a job."""
     return job_name.rpartition("-")[2]
-
-
-_MANIFEST = TypeAdapter(Manifest)

@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from repro.errors import count_of
-from repro.files import read_object, write_json, write_text
+from repro.files import write_json, write_text
 from repro.report.cells import Results
 from repro.report.evidence import Evidence, SeedRun
 from repro.report.tables import markdown_environment
 from repro.runs.provenance import REPOSITORY
-from repro.runs.validation import validated
+from repro.runs.validation import read_validated
 
 NOT_STATED = "not stated"
 _AFFILIATION, _PSEUDOCODE = "Affiliation", "Pseudocode"
@@ -97,7 +97,7 @@ def remembered_affiliation(folder: Path) -> str:
     """Return the affiliation stored in a table's cards at any scale; empty if there is none."""
     for file in sorted(folder.glob("*/card.json")):
         next_step = f"remove it, and give the affiliation again: repro card {folder.name} --affiliation ..."
-        found = validated(file, _STORED_CARD, read_object(file, next_step) or {}, next_step)
+        found = read_validated(file, _StoredCard, next_step) or _StoredCard()
         facts = [fact for one in found.variables for fact in one.facts if one.name == _AFFILIATION]
         if facts:
             return facts[0]
@@ -108,9 +108,6 @@ class _StoredCard(BaseModel):
     """The part of card.json that is read back."""
 
     variables: list[Variable] = []
-
-
-_STORED_CARD = TypeAdapter(_StoredCard)
 
 
 def write_card(filled: Card, folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from repro.errors import UserError, did_you_mean
 from repro.locations import table_dirs
@@ -184,9 +184,6 @@ class ClaimsFile(BaseModel):
     orderings: tuple[Ordering, ...] = ()
 
 
-_CLAIM = TypeAdapter(Claim)
-
-
 def claims_files() -> tuple[Path, ...]:
     """Return the project's claims file and those in the folders of REPRO_PATH."""
     return tuple(file for folder in table_dirs() if (file := folder / CLAIMS_FILE).is_file())
@@ -207,7 +204,7 @@ def load_claims(path: Path) -> tuple[Claim, ...]:
     claims: dict[str, Claim] = {}
     for entry in read_yaml(path, ClaimsFile).claims:
         place = f"{path.name}: claim {entry.get('id', '?')}"
-        claim = validated(Path(place), _CLAIM, entry, _NEXT_STEP)
+        claim = validated(Path(place), Claim, entry, _NEXT_STEP)
         if claim.id in claims:
             raise UserError(f"{place}: is there twice")
         _check_names(claim, place)

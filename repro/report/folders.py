@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from repro.errors import UserError, count_of
-from repro.files import read_object
+from pydantic import BaseModel
+
+from repro.errors import count_of
 from repro.report.summary import Summary
+from repro.runs.validation import read_validated
 from repro.tables.loader import table_names
 
 _SCALES = ("paper", "mini", "local", "smoke")  # in the order of the page
@@ -30,10 +31,10 @@ def why_kept(folder: Path, summary: Summary) -> str:
 
     It is kept if it has rows that are missing from the new one, or more finished runs.
     """
-    earlier = _read_summary(folder / "summary.json")
+    earlier = read_validated(folder / "summary.json", _EarlierSummary, "remove it, and report that table again")
     if earlier is None:
         return ""
-    rows, runs = set(earlier["row_ids"]), earlier["finished_runs"]
+    rows, runs = earlier.row_ids, earlier.finished_runs
     if rows <= set(summary.row_ids) and runs <= summary.n_finished_runs:
         return ""
     return (
@@ -43,12 +44,8 @@ def why_kept(folder: Path, summary: Summary) -> str:
     )
 
 
-def _read_summary(file: Path) -> dict[str, Any] | None:
-    next_step = "remove it, and report that table again"
-    earlier = read_object(file, next_step)
-    if earlier is None:
-        return None
-    rows, runs = earlier.get("row_ids"), earlier.get("finished_runs")
-    if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows) or not isinstance(runs, int):
-        raise UserError(f"{file}: no row_ids or finished_runs; {next_step}")
-    return earlier
+class _EarlierSummary(BaseModel):
+    """The part of summary.json that is read back."""
+
+    row_ids: set[str]
+    finished_runs: int

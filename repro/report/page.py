@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from repro.files import read_object, write_json, write_text
 from repro.report.card import NOT_STATED, Card
@@ -178,16 +178,13 @@ class _Section(BaseModel):
     runs: list[dict[str, Any]]
 
 
-_SECTION = TypeAdapter(_Section)
-
-
 def _read_section(file: Path) -> dict[str, Any] | None:
     """Return a section; None if the file is missing or has another schema."""
     next_step = "remove it, and report that table again"
     section = read_object(file, next_step)
     if section is None or section.get("schema") != SCHEMA:
         return None
-    validated(file, _SECTION, section, next_step)
+    validated(file, _Section, section, next_step)
     return section
 
 

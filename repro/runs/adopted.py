@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from repro.errors import UserError
-from repro.files import read_object, write_json
+from repro.files import write_json
 from repro.runs.schemas import Percent
-from repro.runs.validation import validated
+from repro.runs.validation import read_validated
 
 SCHEMA = 1
 FOLDER, FILE = "weights", "adopted.json"
@@ -99,13 +99,8 @@ def read_adopted(root: Path, table: str, row: str) -> list[AdoptedWeights]:
 
 
 def _read(path: Path, table: str, row: str) -> AdoptedWeights:
-    contents = read_object(path, _ADOPT_AGAIN) or {}
-    if contents.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema {contents.get('schema')!r}, this code reads {SCHEMA}; {_ADOPT_AGAIN}")
-    adopted = validated(path, _ADOPTED, contents, _ADOPT_AGAIN)
+    adopted = read_validated(path, AdoptedWeights, _ADOPT_AGAIN, SCHEMA)
+    assert adopted is not None
     if (adopted.table, adopted.row) != (table, row):
         raise UserError(f"{path}: weights of {adopted.table} {adopted.row}; {_ADOPT_AGAIN}")
     return adopted
-
-
-_ADOPTED = TypeAdapter(AdoptedWeights)

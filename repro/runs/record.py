@@ -11,15 +11,15 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from repro.config import Config
 from repro.errors import UserError
 from repro.files import read_object, shown, write_json, write_text
 from repro.runs.metrics_file import read_metrics
-from repro.runs.schemas import ANATOMY, EARLIER_ANATOMIES, INTERPRETATION, PROVENANCE, RESULT, RESULT_SCHEMA, STATUS
+from repro.runs.schemas import EARLIER_ANATOMIES, RESULT_SCHEMA, Anatomy, Interpretation, Provenance, Result
 from repro.runs.status import Status
-from repro.runs.validation import describe_errors, validated
+from repro.runs.validation import describe_errors, read_validated, validated
 
 _MOVE_AWAY = "move this folder away"
 _WITHOUT_PROVENANCE = "remove it (the run then has no provenance), or the folder to run it again"
@@ -172,8 +172,7 @@ class Record:
         Keys of a newer version are ignored, and lost when this version writes the file. Raises `UserError` if the file
         is damaged.
         """
-        file = self.path / "status.json"
-        return validated(file, STATUS, read_object(file) or {})
+        return read_validated(self.path / "status.json", Status) or Status()
 
     def set_status(self, status: Status) -> None:
         """Write status.json, atomically."""
@@ -187,12 +186,12 @@ class Record:
         """
         result = read_object(self.path / "result.json")
         if result is not None and result.get("schema") == RESULT_SCHEMA:
-            validated(self.path / "result.json", RESULT, result)
+            validated(self.path / "result.json", Result, result)
         return result
 
     def provenance(self) -> dict[str, Any]:
         """Return commit, hardware and versions of the latest attempt; empty before the first."""
-        return self._read("provenance.json", PROVENANCE, _WITHOUT_PROVENANCE) or {}
+        return self._read("provenance.json", Provenance, _WITHOUT_PROVENANCE) or {}
 
     def trained_on(self) -> str | None:
         """Return the fingerprint of the data of the latest attempt; None if it is not recorded."""
@@ -204,14 +203,14 @@ class Record:
         anatomy = read_object(self.path / "anatomy.json", _EXTRACT_AGAIN)
         if anatomy is None or anatomy.get("schema") in EARLIER_ANATOMIES:
             return None
-        validated(self.path / "anatomy.json", ANATOMY, anatomy, _EXTRACT_AGAIN)
+        validated(self.path / "anatomy.json", Anatomy, anatomy, _EXTRACT_AGAIN)
         return anatomy
 
     def interpretation(self) -> dict[str, Any] | None:
         """Return what `repro interpret` measured on the finished model; None if it has not run."""
-        return self._read("interpretation.json", INTERPRETATION, _INTERPRET_AGAIN)
+        return self._read("interpretation.json", Interpretation, _INTERPRET_AGAIN)
 
-    def _read(self, name: str, schema: TypeAdapter[Any], next_step: str) -> dict[str, Any] | None:
+    def _read(self, name: str, schema: type[BaseModel], next_step: str) -> dict[str, Any] | None:
         """Return the validated contents of a file; None if there is none."""
         contents = read_object(self.path / name, next_step)
         if contents is not None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic import model_validator as validator
 from pydantic_core import PydanticCustomError
-
-from repro.runs.status import Status
 
 RESULT_SCHEMA = 1
 ANATOMY_SCHEMA = 2
@@ -127,10 +125,3 @@ class Interpretation(_Schema):
     images_with_mask: NonNegativeInt
     maps: dict[str, _Segmented]
     stages: list[_Stage]
-
-
-RESULT: TypeAdapter[Any] = TypeAdapter(Result)
-STATUS = TypeAdapter(Status)
-PROVENANCE: TypeAdapter[Any] = TypeAdapter(Provenance)
-ANATOMY: TypeAdapter[Any] = TypeAdapter(Anatomy)
-INTERPRETATION: TypeAdapter[Any] = TypeAdapter(Interpretation)

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, TypeAdapter
+from pydantic import Field, PositiveFloat
 
 from repro.errors import UserError
-from repro.files import read_object, write_json
-from repro.runs.validation import validated
+from repro.files import write_json
+from repro.runs.validation import read_validated
 
 SCHEMA = 1
 _MEASURE_AGAIN = "remove it to measure again"
@@ -114,15 +114,7 @@ def read_timing(root: Path, table: str, row: str, batch: int | None = None) -> T
     Raises `UserError` if the file is damaged.
     """
     path = timing_path(root, table, row, batch)
-    contents = read_object(path, _MEASURE_AGAIN)
-    if contents is None:
-        return None
-    if contents.get("schema") != SCHEMA:
-        raise UserError(f"{path}: schema {contents.get('schema')!r}, this code reads {SCHEMA}; {_MEASURE_AGAIN}")
-    timing = validated(path, _TIMING, contents, _MEASURE_AGAIN)
-    if (timing.table, timing.row) != (table, row):
+    timing = read_validated(path, Timing, _MEASURE_AGAIN, SCHEMA)
+    if timing is not None and (timing.table, timing.row) != (table, row):
         raise UserError(f"{path}: is the timing of {timing.table} {timing.row}; {_MEASURE_AGAIN}")
     return timing
-
-
-_TIMING = TypeAdapter(Timing)

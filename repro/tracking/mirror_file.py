@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from repro.errors import UserError, count_of
-from repro.files import read_object, write_json
-from repro.runs.validation import validated
+from repro.files import write_json
+from repro.runs.validation import read_validated
 
 NOT_LOGGED_IN = "not logged in to W&B"
 State = Literal["live", "current", "behind"]
@@ -49,9 +47,6 @@ class Mirror:
     project: str | None = None
 
 
-_MIRROR = TypeAdapter(Mirror)
-
-
 def mirror_file(record: Path) -> Path:
     """Return the path of mirror.json."""
     return record / "mirror.json"
@@ -59,9 +54,7 @@ def mirror_file(record: Path) -> Path:
 
 def read_mirror(record: Path) -> Mirror | None:
     """Return the mirror of a record; None if it was never mirrored. Raises `UserError` for a damaged file."""
-    file, next_step = mirror_file(record), f"remove it, and {push_command(record)}"
-    values = read_object(file, next_step)
-    return None if values is None else validated(file, _MIRROR, values, next_step)
+    return read_validated(mirror_file(record), Mirror, f"remove it, and {push_command(record)}")
 
 
 def write_mirror(record: Path, mirror: Mirror) -> None:
