@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from statistics import NormalDist, fmean
 
 from repro.config.data import Data
-from repro.report.statistics import LEVEL, mean_of, paired_differences
+from repro.report.statistics import LEVEL, mean_interval, paired_differences
 
 
 def n_test_images(data: Data) -> int | None:
@@ -76,7 +76,7 @@ def gain_interval(
 
 
 def _of_seeds(by_seed: Mapping[int, float], level: float = LEVEL) -> list[tuple[float, float]]:
-    return [mean_of(by_seed.values()).interval(level)] if len(by_seed) > 1 else []
+    return [mean_interval(by_seed.values(), level)] if len(by_seed) > 1 else []
 
 
 def _widest(intervals: list[tuple[float, float]], least: float, most: float) -> tuple[float, float] | None:

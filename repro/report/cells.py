@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from repro.config.costs import macs_depend_on_data
 from repro.counting.cost import Cost
+from repro.errors import count_of
 from repro.report.evidence import Evidence
 from repro.report.segmentation import Segmentation
-from repro.report.statistics import LEVEL, Estimate, median_interval
+from repro.report.statistics import LEVEL, mean_interval, median_interval
 from repro.report.verdicts import DECIDABLE, NO_PUBLISHED_VALUE, ON_CPU, judge, partial, tolerance, training_state
 from repro.runs.timing import Setting
 from repro.tables.rows import Metric, PublishedValue, Row, Table
@@ -38,7 +40,7 @@ class Measured:
         is_comparable: False if training, data set or device differ from those of the published value.
         setting: the setting in which a time was measured.
         note: why a count is an estimate, or what a time does not show; may be empty.
-        estimate: mean and spread of a trained value over seeds.
+        is_paired: whether the sample holds differences between two rows, paired by seed.
         limits: the smallest and the largest possible value, at which intervals end.
     """
 
@@ -51,7 +53,7 @@ class Measured:
     is_comparable: bool = True
     setting: Setting | None = None
     note: str = ""
-    estimate: Estimate | None = None
+    is_paired: bool = False
     limits: tuple[float, float] = (-math.inf, math.inf)
 
     @property
@@ -62,7 +64,12 @@ class Measured:
     @property
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None for a count, a time, or fewer than two seeds."""
-        return None if self.estimate is None else self.estimate.std
+        return statistics.stdev(self.sample.values()) if self.evidence == TRAINED and self.n > 1 else None
+
+    @property
+    def seeds(self) -> str:
+        """The number of seeds of a trained value, as text: `3 seeds`, or `paired by 3 seeds`."""
+        return f"{'paired by ' if self.is_paired else ''}{count_of(self.n, 'seed')}"
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the confidence interval of the value: zero width for a count, unbounded if the sample is too small.
@@ -71,11 +78,10 @@ class Measured:
         """
         if self.value is None:
             raise ValueError("no value has no interval")
-        if self.estimate is not None:
-            return self.estimate.interval(level)
-        if self.sample:
-            return median_interval(self.sample.values(), level)
-        return self.value, self.value
+        if not self.sample:
+            return self.value, self.value
+        interval = mean_interval if self.evidence == TRAINED else median_interval
+        return interval(self.sample.values(), level)
 
     @property
     def finite_interval(self) -> tuple[float, float] | None:

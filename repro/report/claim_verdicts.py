@@ -231,6 +231,5 @@ def _words(quantity: Quantity, measured: Measured, level: float) -> str:
         between = shown or [f"too few for a {100 * level:.4g} % interval"]
         parts = [f"median of {count_of(measured.n, 'turn')}", f"{between[0]}; {measured.setting.text}"]
     else:
-        assert measured.estimate is not None
-        parts = [*shown, measured.estimate.words]
+        parts = [*shown, measured.seeds]
     return f"{verb} {quantity.title} = {measured.value:{sign}.{digits}f} ({', '.join(parts)})"

@@ -16,7 +16,7 @@ from repro.report.cells import COUNTED, TIMED, TRAINED, Measured, RowCells, RowC
 from repro.report.costs import cost_note, is_about
 from repro.report.evidence import Evidence, row_state
 from repro.report.segmentation import SEGMENTATION
-from repro.report.statistics import LEVEL, mean_of, paired_differences
+from repro.report.statistics import LEVEL, paired_differences
 from repro.report.times import MASKED_DENSE, TIMED_OTHERWISE, images_s, is_timed_otherwise, why_not_timed
 from repro.report.verdicts import DECIDABLE, MISSING, NOT_MEASURED, partial
 from repro.runs.timing import Timing
@@ -180,23 +180,22 @@ def gain(first: RowContext, second: RowContext, sign: int = 1) -> Measured:
     state = context.training_state(len(pairs), row_state(states))
     if not pairs and first.evidence.n_done and second.evidence.n_done and context.is_published_training:
         state = partial(0, context.wanted_seeds)
-    return _over_seeds(pairs, state, why, context, "paired by ", least_pct=-100.0)
+    return _over_seeds(pairs, state, why, context, is_gain=True)
 
 
 def _over_seeds(
-    by_seed: Mapping[int, float], state: str, why: str, context: RowContext, pairing: str = "", least_pct: float = 0.0
+    by_seed: Mapping[int, float], state: str, why: str, context: RowContext, *, is_gain: bool = False
 ) -> Measured:
-    estimate = mean_of(by_seed.values(), pairing) if by_seed else None
     return Measured(
         TRAINED,
-        None if estimate is None else estimate.mean,
+        statistics.fmean(by_seed.values()) if by_seed else None,
         by_seed,
         state,
         why,
         is_published_training=context.is_published_training,
         is_comparable=context.is_published_training,
-        estimate=estimate,
-        limits=(least_pct, 100.0),
+        is_paired=is_gain,
+        limits=(-100.0 if is_gain else 0.0, 100.0),
     )
 
 

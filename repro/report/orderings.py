@@ -54,11 +54,11 @@ class JudgedOrdering:
     def evidence(self) -> str:
         """`published +1.97; here +0.83 (95 % interval -0.40 to +2.06, paired by 3 seeds)`."""
         text = f"published {self.published:+.2f}"
-        if self.measured.value is None or self.measured.estimate is None:
+        if self.measured.value is None:
             return f"{text}; not run here"
         spread = "" if self.interval is None else f"{interval_words(self.interval, '+', level=self.level)}, "
         alone = f"; alone, at 95 %: {self.verdict_alone}" if self.verdict_alone != self.verdict else ""
-        return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.estimate.words}){alone}"
+        return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.seeds}){alone}"
 
 
 def every_ordering() -> tuple[Ordering, ...]:

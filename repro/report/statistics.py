@@ -6,45 +6,23 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
-from repro.errors import count_of
 
 LEVEL = 0.95  # default confidence level of all intervals
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, in the unit of its values.
+def mean_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, float]:
+    """Return the confidence interval (low, high) of a mean over seeds (Student's t); unbounded for a single value.
 
-    Attributes:
-        std: sample standard deviation (n - 1 in the denominator); None for a single value.
-        words: the number of values and whether they are paired, as text.
+    Raises `ValueError` for no values.
     """
+    sample = list(values)
+    mean, n = statistics.fmean(sample), len(sample)
+    if n == 1:
+        return -math.inf, math.inf
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # imported late: it takes a quarter of a second
 
-    n: int
-    mean: float
-    std: float | None
-    words: str
-
-    def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Return the confidence interval (low, high) of the mean (Student's t); unbounded for a single value."""
-        if self.std is None:
-            return -math.inf, math.inf
-        from scipy.special import stdtrit  # type: ignore[import-untyped]  # imported late: it takes a quarter of a second
-
-        half = float(stdtrit(self.n - 1, (1 + level) / 2)) * (self.std / math.sqrt(self.n))
-        return self.mean - half, self.mean + half
-
-
-def mean_of(values: Iterable[float], pairing: str = "") -> Estimate:
-    """Return the mean over seeds. Raises `ValueError` for no values, NaN or infinity."""
-    sample = [float(value) for value in values]
-    if not sample or not all(map(math.isfinite, sample)):
-        raise ValueError(f"no values, or not finite: {sample}")
-    n = len(sample)
-    std = statistics.stdev(sample) if n > 1 else None
-    return Estimate(n, statistics.fmean(sample), std, f"{pairing}{count_of(n, 'seed')}")
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * (statistics.stdev(sample) / math.sqrt(n))
+    return mean - half, mean + half
 
 
 def level_of_each(tests: int) -> float:
