@@ -15,10 +15,10 @@ from report_records import view_of_results, write_record
 
 from repro.notebook import Mirror, Report
 from repro.report.collect import collect_results
-from repro.report.figures.curves import apart, draw_curves, mean_curve, shade
+from repro.report.figures.curves import draw_curves, mean_curve, shade
 from repro.report.figures.drawings import drawings
 from repro.report.figures.files import drawn
-from repro.report.figures.style import COLOURS, PAGE_IN
+from repro.report.figures.style import COLOURS, PAGE_IN, at_distance
 from repro.runs.record import Record
 from repro.tables.rows import Row, Table
 
@@ -143,12 +143,13 @@ def test_five_levels_of_any_colour_differ_in_grey(colour: str) -> None:
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 5))
 def test_labels_are_apart_in_order_and_below_the_top(heights: list[float], gap: float) -> None:
     heights.sort()
-    moved = apart(heights, gap, 100.0)
+    moved = at_distance(heights, gap, most=100.0)
     assert len(moved) == len(heights)
     assert all(second - first > gap - 1e-6 for first, second in itertools.pairwise(moved))
     assert max(moved, default=0.0) <= 100.0
 
 
 def test_labels_with_room_stay_where_they_are() -> None:
-    assert apart([10.0, 20.0, 21.0], 5.0, 100.0) == [10.0, 20.0, 25.0]
-    assert apart([97.0, 99.0], 5.0, 100.0) == [95.0, 100.0]
+    assert at_distance([10.0, 20.0, 21.0], 5.0, 0.0, 100.0) == [10.0, 18.0, 23.0]
+    assert at_distance([97.0, 99.0], 5.0, 0.0, 100.0) == [95.0, 100.0]
+    assert at_distance([0.0, 1.0], 5.0, 0.0, 100.0) == [0.0, 5.0]

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from repro.report.cells import Results, RowCells
 from repro.report.collect import collect_results
-from repro.report.figures.accuracy import local_scatter, published_scatter, side_by_side, sparsity_scatter
+from repro.report.figures.accuracy import local_scatter, published_scatter, sparsity_scatter
 from repro.report.figures.drawings import drawings
 from repro.report.figures.files import drawn, figure_files, write_figure
-from repro.report.figures.style import COLOURS, MARKERS, PAGE_IN, PAPER, looks
+from repro.report.figures.style import COLOURS, MARKERS, PAGE_IN, PAPER, at_distance, looks
 from repro.report.points import counted_macs_g, measured_point, published_points
 from repro.tables.loader import load_table
 from repro.tables.rows import Table
@@ -88,15 +88,15 @@ def test_local_accuracies_have_a_figure_of_their_own(results: dict[str, Results]
     assert local_scatter(results["paper"]).draw(PAGE_IN) is None
 
 
-def test_sparsities_are_levels_with_methods_side_by_side(results: dict[str, Results]) -> None:
+def test_sparsities_are_levels_with_methods_at_distance(results: dict[str, Results]) -> None:
     figure = drawn(sparsity_scatter(results["local"]).draw, PAGE_IN)
     assert figure is not None
     ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
     assert ticks == [["0", "30"], ["0", "30", "40", "50"]]
     assert figure.get_supxlabel() == "sparsity level of the weights (%)", "30 is as far from 0 as from 40"
-    assert side_by_side([1.0, 3.0, 3.0, 3.0, 5.0], 0.5) == [1.0, 2.5, 3.0, 3.5, 5.0]
+    assert at_distance([1.0, 3.0, 3.0, 3.0, 5.0], 0.5) == [1.0, 2.5, 3.0, 3.5, 5.0]
     # Two points at 3 take 2.5 to 3.5, which moves their neighbour; all three stay around their mean.
-    assert side_by_side([3.0, 3.0, 2.25, 5.0], 1.0) == [2.75, 3.75, 1.75, 5.0]
+    assert at_distance([3.0, 3.0, 2.25, 5.0], 1.0) == [2.75, 3.75, 1.75, 5.0]
 
 
 def test_an_accuracy_has_the_wider_of_two_intervals(results: dict[str, Results]) -> None:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from repro.report.figures.style import (
     QUIET,
     Look,
     add_legend,
+    at_distance,
     few_ticks,
     key,
     label_axes,
@@ -102,27 +102,9 @@ def of_other_training(results: Results) -> Results:
     return replace(results, rows=[row for row in results.rows if not row.context.is_published_training])
 
 
-def side_by_side(places: Sequence[float], step: float) -> list[float]:
-    """Move positions as little as possible (least squares) such that they are at least `step` apart, in their order."""
-
-    def middle(group: Sequence[int]) -> float:
-        return fmean(places[index] for index in group)
-
-    groups: list[list[int]] = []
-    for index in sorted(range(len(places)), key=lambda index: places[index]):
-        groups.append([index])
-        while len(groups) > 1 and middle(groups[-1]) - middle(groups[-2]) < step * len(groups[-2] + groups[-1]) / 2:
-            groups[-2:] = [groups[-2] + groups[-1]]
-    moved = list(places)
-    for group in groups:
-        for rank, index in enumerate(group):
-            moved[index] = middle(group) + (rank - (len(group) - 1) / 2) * step
-    return moved
-
-
 def beside(points: Sequence[Point], step: float) -> list[Point]:
     """Return the points with new x: those that are closer than `step` are placed side by side."""
-    moved = side_by_side([point.x for point in points], step)
+    moved = at_distance([point.x for point in points], step)
     return [replace(point, x=x) for point, x in zip(points, moved, strict=True)]
 
 

@@ -19,6 +19,7 @@ from repro.report.figures.style import (
     INK,
     SMALLEST_PT,
     Look,
+    at_distance,
     few_ticks,
     label_axes,
     method_looks,
@@ -191,26 +192,13 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], epochs: tuple[float, float]
     bottom, top = axes.get_ylim()
     axes.set_xlim(first - 0.03 * length, first + length * (1 + _LEADER) / (1 - min(share, 0.6)))
     at = last + _LEADER * length
-    ends = sorted(((float(curve.points["mean"].iloc[-1]), place) for place, curve in enumerate(curves)))
-    gap = _LABEL_GAP * (top - bottom)
-    heights = apart([end for end, _ in ends], gap, top - gap / 2)
+    curves = sorted(curves, key=lambda curve: curve.points["mean"].iloc[-1])
+    ends, gap = [float(curve.points["mean"].iloc[-1]) for curve in curves], _LABEL_GAP * (top - bottom)
+    heights = at_distance(ends, gap, bottom + gap / 2, top - gap / 2)
     leaders, colours = [], []
-    for (end, place), height in zip(ends, heights, strict=True):
-        curve = curves[place]
+    for curve, end, height in zip(curves, ends, heights, strict=True):
         colours.append(tuple(0.6 * part for part in curve.colour))  # dark enough to read
         leaders.append([(float(curve.points.index[-1]), end), (at, height)])
         axes.text(at, height, f" {curve.label}", va="center", fontsize=SMALLEST_PT, color=colours[-1])
     axes.add_collection(LineCollection(leaders, colors=colours, linewidths=0.4), autolim=False)
     axes.set_xticks([tick for tick in axes.get_xticks() if first <= tick <= last])
-
-
-def apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
-    """Move ascending heights such that each is at least `gap` above the previous one and none is above `top`."""
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + gap) if moved else height)
-    ceiling = top
-    for place in reversed(range(len(moved))):
-        moved[place] = min(moved[place], ceiling)
-        ceiling = moved[place] - gap
-    return moved
