@@ -78,7 +78,7 @@ def _weights(table: Table, rows: Sequence[Row], root: Path) -> Rung:
 
 
 def _has_weights(table: Table, row: Row, root: Path) -> bool:
-    return any(one.is_on(table.dataset_of(row.id)) for one in read_adopted(root, table.name, row.id))
+    return any(one.are_comparable_on(table.dataset_of(row.id)) for one in read_adopted(root, table.name, row.id))
 
 
 def print_ladder(rungs: Sequence[Rung], console: Console) -> None:

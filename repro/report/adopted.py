@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from repro.config.published_training import PUBLISHED_SCALE
 from repro.report.format import symbol, tone
 from repro.report.measures import BEST_METRIC
 from repro.report.verdicts import NO_PUBLISHED_VALUE, judge
@@ -23,7 +22,7 @@ def weights_verdict(table: Table, row: Row, adopted: AdoptedWeights) -> str:
     published = row.best_published(BEST_METRIC)
     if published is None:
         return NO_PUBLISHED_VALUE
-    if adopted.scale != PUBLISHED_SCALE or not adopted.is_on(table.dataset_of(row.id)):
+    if not adopted.are_comparable_on(table.dataset_of(row.id)):
         return OTHER_DATA
     return judge(adopted.top1_pct, published, table.metrics[BEST_METRIC])
 

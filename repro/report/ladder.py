@@ -24,7 +24,7 @@ def highest_rung(table: Table, evidence: Evidence, root: Path) -> str:
     """Return the highest rung of a row, over this report's runs and runs without overrides at every scale."""
     row, config = evidence.row, evidence.config
     reached = {COUNTED}
-    if any(one.scale == PUBLISHED_SCALE and one.is_on(table.dataset_of(row.id)) for one in evidence.adopted):
+    if any(one.are_comparable_on(table.dataset_of(row.id)) for one in evidence.adopted):
         reached.add(WEIGHTS)
     if evidence.n_done and (config.scale.name != PUBLISHED_SCALE or is_published_training(table, row, config)):
         reached.add(config.scale.name)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from repro.config.published_training import PUBLISHED_SCALE
 from repro.errors import UserError
 from repro.files import write_json
 from repro.runs.schemas import Percent
@@ -74,12 +75,11 @@ class AdoptedWeights:
         """The mean over evaluations."""
         return statistics.fmean(self.top1_by_draw_pct)
 
-    def is_on(self, dataset: str) -> bool:
-        """Return whether the weights were evaluated on all test images of this data set."""
+    def are_comparable_on(self, dataset: str) -> bool:
+        """Return whether the model has the published size and was evaluated on all test images of this data set."""
         is_whole = self.data["images"] == self.data["of"]
-        return (
-            self.data["name"] == dataset and is_whole and (dataset != "imagenet" or self.data["is_imagenet_validation"])
-        )
+        is_on = self.data["name"] == dataset and (dataset != "imagenet" or self.data["is_imagenet_validation"])
+        return self.scale == PUBLISHED_SCALE and is_whole and is_on
 
 
 def adopted_folder(root: Path, table: str, row: str, sha256: str) -> Path:
