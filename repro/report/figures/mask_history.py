@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import multimode
 from typing import Any
 
 from repro.config import Config
@@ -80,7 +81,7 @@ def _candidates(evidence: Evidence) -> Iterator[tuple[Record, str | UserError | 
     """Yield the row's records, lowest seed first, with their variant: None if it is none, an error if it is unknown."""
     if evidence.config.method.weights is None:
         return
-    own = {run.path for run in evidence.runs.values() if run.path is not None}
+    own = {run.record.path for run in evidence.runs.values()}
     paths = _by_seed({record.path for record in all_records(evidence.folder)})
     seeds = {_seed(path) for path in paths if path not in own}
     # Runs with the row's own config but seeds that were not requested are recognised by their folder names.
@@ -133,41 +134,23 @@ def _read(record: Record, evidence: Evidence, variant: str) -> MaskHistory | Non
 
 
 def of_one_backbone(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
-    """Return the histories of the backbone with the most variants, then the most histories: one row for each method."""
-    backbones = [history.row.backbone for history in histories]
-    variants = [history.row.backbone for history in histories if history.variant]
-    backbone = max(
-        dict.fromkeys(backbones), key=lambda name: (variants.count(name), backbones.count(name)), default=None
-    )
-    return _one_of_each_method([history for history in histories if history.row.backbone == backbone])
+    """Return the histories of the backbone with the most variants, then the most histories: one row for each method.
 
-
-def _one_of_each_method(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
-    """Return all variants of one row for each method, out of the rows with the most variants.
-
-    The row is the one at the sparsity that most methods share, so that methods are compared at the same sparsity, or
-    the middle one if a method has none there.
+    A method is shown by a row with the most variants. Of several, it is the one at the sparsity that most methods
+    share, so that methods are compared at the same sparsity, or the middle one if a method has none there.
     """
-    candidates = {
-        method: _with_most_variants([history for history in histories if history.row.method == method])
-        for method in dict.fromkeys(history.row.method for history in histories)
-    }
-    shared = _shared_sparsity(list(candidates.values()))
-    kept: list[MaskHistory] = []
+    variants = Counter(history.row.backbone for history in histories if history.variant)
+    sizes = Counter(history.row.backbone for history in histories)
+    backbone = max(sizes, key=lambda name: (variants[name], sizes[name]), default=None)
+    counts = Counter(history.row for history in histories if history.row.backbone == backbone)
+    candidates: dict[str, list[Row]] = {row.method: [] for row in counts}
+    for row, count in counts.items():
+        if count == max(other for one, other in counts.items() if one.method == row.method):
+            candidates[row.method].append(row)
+    by_method = [{row.arch_sparsity_pct for row in rows} for rows in candidates.values()]
+    levels = sorted(multimode(level for levels in by_method for level in levels))
+    shown = []
     for rows in candidates.values():
-        row = next((row for row in rows if row.arch_sparsity_pct == shared), rows[len(rows) // 2])
-        kept += [history for history in histories if history.row.id == row.id]
-    return kept
-
-
-def _with_most_variants(histories: Sequence[MaskHistory]) -> list[Row]:
-    rows = {history.row.id: history.row for history in histories}
-    counts = Counter(history.row.id for history in histories)
-    return [row for id_, row in rows.items() if counts[id_] == max(counts.values())]
-
-
-def _shared_sparsity(candidates: Sequence[Sequence[Row]]) -> float | None:
-    """Return the sparsity at which most methods have a row, the middle one of several; None without methods."""
-    counts = Counter(level for rows in candidates for level in {row.arch_sparsity_pct for row in rows})
-    levels = sorted(level for level, count in counts.items() if count == max(counts.values()))
-    return levels[len(levels) // 2] if levels else None
+        row = next((row for row in rows if row.arch_sparsity_pct == levels[len(levels) // 2]), rows[len(rows) // 2])
+        shown += [history for history in histories if history.row == row]
+    return shown
