@@ -213,9 +213,9 @@ class Mirror:
         values = different = runs = 0
         for one in self.report.view.results.evidence:
             for run in one.runs.values():
-                if run.path is None or run.result is None:
+                if run.result is None:
                     continue
-                own = Record(records.runs / run.path.relative_to(self.report.runs)).result()
+                own = Record(records.runs / run.record.path.relative_to(self.report.runs)).result()
                 if own is not None:
                     runs += 1
                     values += len({*own, *run.result})

@@ -59,7 +59,7 @@ def make(
         raise UserError(f"{table.name}: no row is selected (repro list {table.name} shows all)")
     target = choose_project(compose(["data.root=unused", f"scale={scale}", *overrides]).tracker, project)
     seen = view_of(table, rows, scale, seeds, runs, overrides)
-    selected = table_runs(seen.results, seeds, runs)
+    selected = table_runs(seen.results)
     folder = report_folder(reports, table.name, scale)
     figures = figures_in(folder)
     path = folder / f"{table.name}.wandb.json"

@@ -48,7 +48,7 @@ def run_summaries(results: Results) -> dict[str, dict[str, Any]]:
         gain = row.measured["top1_gain_pct"]
         gain_key = "gain/top1_pct" if gain.is_published_training else "gain/local_top1_pct"
         for seed, run in row.evidence.runs.items():
-            mirror = read_mirror(run.path) if run.path is not None else None
+            mirror = read_mirror(run.record.path)
             if mirror is None or not mirror.url:
                 continue
             own_gain = {gain_key: gain.sample[seed]} if seed in gain.sample else {}

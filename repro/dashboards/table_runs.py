@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from repro.config.signature import signatures
 from repro.report.cells import Results
-from repro.runs.record import Record, record_for
+from repro.runs.record import Record
 from repro.tables.rows import Row, Table
 from repro.tracking.metric_names import names_of
 from repro.tracking.mirror_file import read_mirror
@@ -51,16 +49,9 @@ class TableRuns:
         return [mirror.url for mirror in mirrors if mirror is not None and mirror.url]
 
 
-def table_runs(results: Results, seeds: Sequence[int], root: Path) -> TableRuns:
-    """Return the runs behind the rows of a report, with records under `root`."""
-    table, configs = results.table, {row.row: row.evidence.config for row in results.rows}
-    records = {
-        row.id: {
-            signature: record_for(root, config.model_copy(update={"seed": seed}), table.name, row.run_id, signature)
-            for seed, signature in signatures(config, seeds).items()
-        }
-        for row, config in configs.items()
-    }
-    first, config = next(iter(configs.items()))
-    group = names_of(table.name, first.run_id, config).group
-    return TableRuns(table, tuple(configs), results.scale, group, records)
+def table_runs(results: Results) -> TableRuns:
+    """Return the runs behind the rows of a report."""
+    records = {row.row.id: {run.signature: run.record for run in row.evidence.runs.values()} for row in results.rows}
+    first = results.rows[0]
+    group = names_of(results.table.name, first.row.run_id, first.evidence.config).group
+    return TableRuns(results.table, tuple(row.row for row in results.rows), results.scale, group, records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,15 @@ _NO_IMAGES = "data.root=not_read_by_a_report"
 class SeedRun:
     """One run, read from its record.
 
-    `state` is that in status.json, `missing` without a record, or `interrupted` if the heartbeat has stopped.
+    `state` is that in status.json, `missing` if `record` does not exist, or `interrupted` if the heartbeat has stopped.
     """
 
-    state: str
+    record: Record
+    signature: str
+    state: str = "missing"
     reason: str = ""
     result: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    path: Path | None = None
 
     @property
     def commit(self) -> str:
@@ -52,7 +53,6 @@ class Evidence:
 
     Attributes:
         runs: runs by seed.
-        folder: folder of the row's records at this scale; may not exist.
         timing: timing of the row's model, if it has been measured.
         timings_by_batch: timings at batch sizes other than that of the table's column.
         is_unchanged: False if overrides change anything that can affect a result.
@@ -62,16 +62,20 @@ class Evidence:
     row: Row
     config: Config
     runs: Mapping[int, SeedRun]
-    folder: Path
     timing: Timing | None = None
     timings_by_batch: Sequence[Timing] = ()
     is_unchanged: bool = True
     adopted: Sequence[AdoptedWeights] = ()
 
     @property
+    def folder(self) -> Path:
+        """Folder of the row's records at this scale; may not exist."""
+        return next(iter(self.runs.values())).record.path.parent
+
+    @property
     def finished(self) -> dict[int, Record]:
         """The records of the finished seeds."""
-        return {seed: Record(run.path) for seed, run in self.runs.items() if run.state == "done" and run.path}
+        return {seed: run.record for seed, run in self.runs.items() if run.state == "done"}
 
     @property
     def n_done(self) -> int:
@@ -81,7 +85,7 @@ class Evidence:
     @property
     def n_records(self) -> int:
         """Number of records on disk, finished or not."""
-        return sum(run.path is not None for run in self.runs.values())
+        return sum(run.state != "missing" for run in self.runs.values())
 
     @property
     def commits(self) -> list[str]:
@@ -134,10 +138,9 @@ def read_evidence(
         place = {"table": table, "row": row.run_id, "scale": config.scale.name, "seed": seed, "signature": known[seed]}
         record = record_for(root, config, table, row.run_id, known[seed])
         runs[seed] = _read_run(record, place, config.former_signature, now)
-    folder = record_for(root, first, table, row.run_id, known[seeds[0]]).path.parent
     timing, by_batch = read_timing(root, table, row.id), timings_by_batch(root, table, row.id)
     adopted = [one for one in read_adopted(root, table, row.id) if one.scale in (scale, PUBLISHED_SCALE)]
-    return Evidence(row, first, runs, folder, timing, by_batch, not overrides or is_unchanged(row, first), adopted)
+    return Evidence(row, first, runs, timing, by_batch, not overrides or is_unchanged(row, first), adopted)
 
 
 def _read_run(record: Record, place: Mapping[str, Any], former_signature: str | None, now: float) -> SeedRun:
@@ -145,13 +148,15 @@ def _read_run(record: Record, place: Mapping[str, Any], former_signature: str | 
 
     The signature may also be the config's `former_signature`.
     """
+    run = SeedRun(record, place["signature"])
     if not record.path.is_dir():
-        return SeedRun("missing")
+        return run
     status = record.status()
     # The result is written last: if it exists, the run is done, even if it was killed before updating its status.
     result = record.result()
     if result is None:
-        return _unfinished(record, status, now)
+        state, reason = _unfinished(status, now)
+        return replace(run, state=state, reason=reason)
     if result.get("schema") != RESULT_SCHEMA:
         raise UserError(
             f"{record.path}/result.json: schema {result.get('schema')!r}, this report reads {RESULT_SCHEMA}; "
@@ -163,17 +168,17 @@ def _read_run(record: Record, place: Mapping[str, Any], former_signature: str | 
                 f"{record.path}/result.json: of another run: its {key} is {result[key]}, the record's {value}; "
                 "remove the folder to run it again"
             )
-    return SeedRun("done", "", result, record.provenance(), record.path)
+    return replace(run, state="done", result=result, provenance=record.provenance())
 
 
-def _unfinished(record: Record, status: Status, now: float) -> SeedRun:
+def _unfinished(status: Status, now: float) -> tuple[str, str]:
+    """Return the state of a run without a result, and the reason for it."""
     reason = one_line(status.reason or "")
     if status.state == "done":
-        return SeedRun("failed", "status.json says done, but there is no result.json", path=record.path)
+        return "failed", "status.json says done, but there is no result.json"
     if status.state == "running" and status.is_silent(now):
-        silent = f"no heartbeat for more than {STALE_AFTER_S:g} s"
-        return SeedRun("interrupted", reason or silent, path=record.path)
-    return SeedRun(status.state, reason, path=record.path)
+        return "interrupted", reason or f"no heartbeat for more than {STALE_AFTER_S:g} s"
+    return status.state, reason
 
 
 def one_line(text: str) -> str:

@@ -194,9 +194,9 @@ def run_lines(results: Results, folder: Path) -> list[dict[str, Any]]:
     for row in results.own_rows:
         evidence = row.evidence
         for seed, run in evidence.runs.items():
-            if run.path is None:
+            if run.state == "missing":
                 continue
-            result, mirror = run.result or {}, read_mirror(run.path)
+            result, mirror = run.result or {}, read_mirror(run.record.path)
             lines.append(
                 {
                     "row": row.row.id,
@@ -208,7 +208,7 @@ def run_lines(results: Results, folder: Path) -> list[dict[str, Any]]:
                     "data": f"{evidence.config.data.name}, {trained_at([evidence])}",
                     "commit": run.commit,
                     "reason": run.reason,
-                    "href": urllib.parse.quote(Path(os.path.relpath(run.path, folder)).as_posix()) + "/",
+                    "href": urllib.parse.quote(Path(os.path.relpath(run.record.path, folder)).as_posix()) + "/",
                     "wandb": mirror.url or "" if mirror is not None else "",
                 }
             )
