@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import queue
@@ -30,6 +29,7 @@ from repro.errors import UserError
 from repro.launch.check import Check, by_check_name
 from repro.launch.local_pool import parallelism
 from repro.launch.slurm_checks import slurm_checks
+from repro.runs.provenance import package_version
 from repro.tracking.login import key_source, mirror_mode
 
 LIMIT_S = 150.0  # the commands of a check have a timeout of 60 s each, which comes first
@@ -105,10 +105,8 @@ def _advice(name: str, default: str) -> str:
 
 
 def _torch() -> Check:
-    try:
-        return Check("torch", "pass", importlib.metadata.version("torch"))
-    except importlib.metadata.PackageNotFoundError:
-        return Check("torch", "fail", "not installed", "make setup")
+    version = package_version("torch")
+    return Check("torch", "fail", "not installed", "make setup") if version is None else Check("torch", "pass", version)
 
 
 def _gpu() -> Check:

@@ -12,7 +12,7 @@ from repro.config.compose import compose
 from repro.config.data_roots import NO_FOLDER, needs_root
 from repro.config.overrides import quoted, without_method
 from repro.config.signature import signatures
-from repro.errors import UserError, count_of
+from repro.errors import UserError, first_few
 from repro.runs.record import Record, record_for
 from repro.runs.status import Status
 from repro.tables.loader import find_row, load_table
@@ -96,7 +96,7 @@ def plan(
                 origin = runs.setdefault(run.record.path, run)
     errors |= _shared_root_errors(list(runs.values()))
     if errors:
-        raise UserError("\n".join(f"{ids[0]}{_and_more(ids)}: {text}" for text, ids in errors.items()))
+        raise UserError("\n".join(f"{first_few(ids, 1)}: {text}" for text, ids in errors.items()))
     return list(runs.values())
 
 
@@ -182,7 +182,3 @@ def origin_row(table: Table, row: Row, config: Config) -> Row | None:
 def _run(row: Row, config: Config, seed: int, root: Path, signature: str) -> PlannedRun:
     seeded = config.model_copy(update={"seed": seed})
     return PlannedRun(row, seeded, record_for(root, seeded, row.table, row.id, signature))
-
-
-def _and_more(ids: list[str]) -> str:
-    return f" and {count_of(len(ids) - 1, 'more row')}" if len(ids) > 1 else ""

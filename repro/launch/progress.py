@@ -31,9 +31,8 @@ class TableProgress:
         self._name, self._console = name, console
         self._runs = {run.record.path: run for run in runs}
         self._done = {run.record.path for run in runs if run.is_done}
-        self._seen: set[Path] = set()  # runs that were running and have not ended
         self._hinted: set[Path] = set()
-        self._bars: dict[Path, TaskID] = {}
+        self._bars: dict[Path, TaskID] = {}  # of the runs that were running and have not ended
         self._line_at = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -56,10 +55,8 @@ class TableProgress:
 
     def watch(self, running: Sequence[Path]) -> None:
         """Update the bars from the records of the running runs, and print the results of runs that have ended."""
-        for path in self._seen - set(running):
-            self._seen.remove(path)
+        for path in self._bars.keys() - set(running):
             self._end(path)
-        self._seen |= set(running)
         for path in running:
             status = self._runs[path].record.status()
             if path not in self._bars:
@@ -79,8 +76,7 @@ class TableProgress:
     def _end(self, path: Path) -> None:
         run = self._runs[path]
         status, result = run.record.status(), run.record.result()
-        if path in self._bars:
-            self._progress.remove_task(self._bars.pop(path))
+        self._progress.remove_task(self._bars.pop(path))
         if result is None:
             text = f"{status.state}: {status.reason or 'no reason, see its logs'}"
         else:

@@ -9,10 +9,10 @@ from repro.counting.cost_model import BY_TRAINING
 from repro.errors import count_of
 from repro.report.cells import RowContext
 from repro.report.evidence import Evidence
+from repro.report.verdicts import NOT_MEASURED
 from repro.runs.timing import Timing
 
 MASKED_DENSE = "masked-dense weights: no speed-up"
-NOT_TIMED = "not measured"
 _OTHER_KEEP_RATES = "with other keep rates than its runs have measured"
 TIMED_OTHERWISE = f"timed {_OTHER_KEEP_RATES}: repro bench time measures it again"
 _SAME_MACS_PCT = 1.0  # maximum difference of MACs saving between the timed model and the runs, in percentage points
@@ -36,10 +36,10 @@ def why_not_timed(evidence: Evidence) -> str:
     if method.weights is None and method.tokens is None:
         return "reference"
     if why_untimed(method) == BY_TRAINING:
-        return f"{NOT_TIMED}; {BY_TRAINING}"
+        return f"{NOT_MEASURED}; {BY_TRAINING}"
     if not has_masked_weights(method):
-        return NOT_TIMED
-    return MASKED_DENSE if method.tokens is None else f"{NOT_TIMED}; {MASKED_DENSE}"
+        return NOT_MEASURED
+    return MASKED_DENSE if method.tokens is None else f"{NOT_MEASURED}; {MASKED_DENSE}"
 
 
 def time_note(row: RowContext) -> str:

@@ -51,7 +51,7 @@ def collect(
         "device": device,
         "gpu": _gpus(device),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: package_version(name) for name in PACKAGES},
         "data_fingerprint": data_fingerprint,
         **({"data_decoder": data_decoder} if data_decoder else {}),
         **({"data_skipped": list(data_skipped)} if data_skipped else {}),
@@ -93,7 +93,8 @@ def _dirty_diff() -> str | None:
     return hashlib.sha256(changes.encode()).hexdigest() if changes else None
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
