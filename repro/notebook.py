@@ -21,6 +21,7 @@ import pandas as pd
 
 from repro.config.published_training import PUBLISHED_SCALE
 from repro.errors import UserError, count_of, did_you_mean
+from repro.locations import figures_command
 from repro.report.build import view_of
 from repro.report.figures.curves import accuracy_curve
 from repro.report.figures.drawings import drawings
@@ -165,7 +166,7 @@ class Report:
         figure = drawn(known[name].draw, PAGE_IN)
         if figure is None:
             table, scale = self.view.results.table.name, self.view.results.scale
-            return Sentences([f"Nothing to show yet in {name}: make figures TABLE={table} SCALE={scale} may add it."])
+            return Sentences([f"Nothing to show yet in {name}: {figures_command(table, scale)} may add it."])
         with mpl.rc_context(STYLE), io.BytesIO() as stream:
             figure.savefig(stream, format="png", dpi=_DOTS_PER_INCH)
             return Picture(known[name].caption, stream.getvalue(), round(PAGE_IN * 120))

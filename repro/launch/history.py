@@ -21,7 +21,10 @@ def history(record: Record, state: str) -> list[str]:
     lines = [f"{record.path}: {state}" + (f": {status.reason}" if status.reason else "")]
     progress = f"{status.update} of {count_of(status.updates, 'update')}" if status.updates else "no update yet"
     lines.append(f"  {count_of(status.attempt, 'attempt')}, {progress}")
-    lines += [f"  attempt {number}: {_attempt(record.attempt_dir(number))}" for number in record.attempts()]
+    for number in record.attempts():
+        is_reported = number == status.attempt and status.state in ("running", "done")
+        attempt = _attempt(record.attempt_dir(number), status.heartbeat if is_reported else 0.0)
+        lines.append(f"  attempt {number}: {attempt}")
     evaluations = _evaluations(record)
     if len(evaluations) > MAX_EPOCHS:
         lines.append(f"  ... {count_of(len(evaluations) - MAX_EPOCHS, 'earlier evaluation')}")
@@ -36,15 +39,18 @@ def accuracies(result: Mapping[str, Any]) -> str:
     return f"top-1 {last:.2f} % at the last epoch, {best:.2f} % at the best ({epoch:g}), {result['dataset']}"
 
 
-def _attempt(folder: Path) -> str:
-    """Format when an attempt started, how long it wrote output, and the id of its Slurm job."""
+def _attempt(folder: Path, reported: float) -> str:
+    """Format when an attempt started, how long it ran, and the id of its Slurm job.
+
+    It ran at least until its last output and until `reported`, its last known report in Unix seconds.
+    """
     files = [file.stat() for file in folder.iterdir() if file.is_file()]
     job = folder / "job"
     of_job = f", job {job.read_text(encoding='utf-8').split()[0]}" if job.is_file() else ""
     if not files:
         return f"no output{of_job}"
     start = min(file.st_ctime if file.st_size == 0 else file.st_mtime for file in [*files, folder.stat()])
-    end = max(file.st_mtime for file in files)
+    end = max(reported, *(file.st_mtime for file in files))
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start))
     return f"{clock}, {duration(end - start)}{of_job}"
 

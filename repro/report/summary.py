@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.config.published_training import PUBLISHED_SCALE
+from repro.locations import launch_command
 from repro.report.adopted import weights_verdict
 from repro.report.cells import COUNTED, KINDS_OF_EVIDENCE, TIMED, TRAINED, VERBS, Cell, Results
 from repro.report.claim_verdicts import DOES_NOT_HOLD, HOLDS, JudgedClaim
@@ -98,7 +99,7 @@ class Summary:
             return ""
         has_counts = any(count.kind == COUNTED and count.holds + count.does_not_hold for count in self.evidence)
         decided = ": only counts are decided" if has_counts else ""
-        return f"No run is finished{decided}. make {self.table.name} SCALE={self.scale} starts the runs."
+        return f"No run is finished{decided}. {launch_command(self.table.name, self.scale)} starts the runs."
 
     @property
     def lines(self) -> list[str]:
@@ -147,7 +148,8 @@ class Summary:
         if count.kind == TRAINED and self.scale != PUBLISHED_SCALE:
             names = dict.fromkeys(self.table.label(self.table.dataset_of(row)) for row in self.row_ids)
             data = " and ".join(names)
-            return f"; they need the published training on {data}: make {self.table.name} SCALE={PUBLISHED_SCALE}"
+            command = launch_command(self.table.name, PUBLISHED_SCALE)
+            return f"; they need the published training on {data}: {command}"
         return ""
 
     def _claims_line(self) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from repro.errors import count_of
+from repro.locations import figures_command
 from repro.report.evidence import Evidence, one_line
 from repro.report.figures.mask_history import unreadable
 from repro.runs.record import Record
@@ -39,7 +40,7 @@ def pending_figures(table: Table, every: Sequence[Evidence], scale: str) -> str:
         missing.append("heat maps over images")
     words = []
     if missing:
-        command = f"make figures TABLE={table.name} SCALE={scale}"
+        command = figures_command(table.name, scale)
         words += [f"Not drawn yet: {', '.join(missing)}. {command} takes them from the finished models."]
     if unread := unreadable([evidence for evidence in every if not evidence.row.reads_runs_of]):
         words += [f"Left out of the figures of masks: {one_line(str(unread[0]))}."]
