@@ -1,6 +1,6 @@
 """Adopt weights that others have trained as evidence for a row: check that they match the row, and evaluate them.
 
-Reads files from the trainers of SViTE, DeiT, timm, Spartan and torchvision. The report shows the accuracy next to that
+Reads files of SViTE, DeiT, timm, Spartan, IA-RED2 and torchvision. The report shows the accuracy next to that
 of runs, never in their place.
 
 Examples:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         candidate = world.on_every_rank("reading its weights", lambda: _candidate(options))
         set_threads(options.threads or candidate.config.scale.cpu_threads)
         with progress_bar(candidate.file.name, world.is_first) as progress:
-            place, adopted = adopt(
+            adopted = adopt(
                 candidate,
                 options.runs,
                 world,
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=progress,
             )
         if world.is_first:
-            _print(place, adopted)
+            _print(*adopted)
     return 0
 
 
@@ -84,8 +84,9 @@ def _candidate(options: argparse.Namespace) -> Candidate:
     return replace(found, source=replace(found.source, data=data))
 
 
-def _print(place: Path, adopted: AdoptedWeights) -> None:
+def _print(place: Path, adopted: AdoptedWeights, is_replacement: bool) -> None:
     from repro.evaluation.report import summary
+    from repro.tables.loader import load_table
 
     file = adopted.file
     print(f"{file.name} (sha256 {file.sha256[:8]}, {file.origin}) is {adopted.table} {adopted.row}:")
@@ -98,4 +99,10 @@ def _print(place: Path, adopted: AdoptedWeights) -> None:
         print(f"  top-1 by draw: {draws} %; top-5 and loss are the first one's")
     for note in adopted.notes:
         print(f"  {note}")
-    print(f"  {place}; repro report {adopted.table} shows it, repro export {place} --out DIR makes it small and fast")
+    if is_replacement:
+        print("  replaces an earlier evaluation of this file")
+    table = load_table(adopted.table)
+    rows = "" if adopted.row in {row.id for row in table.select()} else f" {adopted.row}"
+    at = "" if adopted.scale == "paper" else f" --scale {adopted.scale}"
+    shown = f"repro report {adopted.table}{rows}{at} shows it"
+    print(f"  {place}; {shown}, repro export {place} --out DIR makes it small and fast")

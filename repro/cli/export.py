@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     for graph in description["graphs"].values():
         print(f"  {_graph_line(graph)}")
     if description["kernels"] is not None:
-        print(f"  {_kernels_line(description['kernels'])}")
+        print(f"  {kernels_line(description['kernels'])}")
     return 0
 
 
@@ -87,11 +87,14 @@ def _graph_line(graph: Mapping[str, Any]) -> str:
     )
 
 
-def _kernels_line(kernels: Mapping[str, Any]) -> str:
+def kernels_line(kernels: Mapping[str, Any]) -> str:
+    """Describe the chosen form of an exported model: `with kernels: 2.10 times as fast as the masked model (...)`."""
     threads = f"{count_of(kernels['threads'], 'thread')}, " if kernels["threads"] else ""
-    return (
-        f"{kernels['form'].replace('_', ' ')}: {count_of(len(kernels['layers']), 'layer')} with sparse kernels, "
-        f"{1 / kernels['time_over_masked']['again']:.2f} times as fast as the masked model (limit, by what stays "
-        f"dense: {1 / kernels['limit_over_masked']:.2f}; batch {kernels['batch']}, {kernels['dtype']}, "
-        f"{threads}{kernels['device']})"
-    )
+    setting = f"batch {kernels['batch']}, {kernels['dtype']}, {threads}{kernels['device']}"
+    speed, limit = 1 / kernels["time_over_masked"]["again"], 1 / kernels["limit_over_masked"]
+    text = f"{kernels['form'].replace('_', ' ')}: {speed:.2f} times as fast as the masked model"
+    if not kernels["layers"]:
+        return f"{text} ({setting}); no layer has a sparse kernel"
+    busy = "; measured above its limit: the machine was busy, export again" if speed > limit else ""
+    layers = count_of(len(kernels["layers"]), "layer")
+    return f"{text} (limit, by what stays dense: {limit:.2f}; {setting}); {layers} with sparse kernels{busy}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from repro.errors import UserError
 from repro.evaluation.report import Progress, evaluate
 from repro.evaluation.sources import ModelSource, from_file
 from repro.evaluation.weights.row_checks import check_row, find_sparsity
-from repro.runs.adopted import AdoptedWeights, RowCheck, WeightsFile, adopted_folder, write_adopted
+from repro.runs.adopted import FILE, AdoptedWeights, RowCheck, WeightsFile, adopted_folder, write_adopted
 from repro.runs.record import Record
 from repro.tables.rows import Row, Table
 from repro.training.weights_file import write_weights
@@ -27,8 +27,8 @@ DRAWS = 5  # default number of evaluations of a model that samples
 AS_RELEASED = "as_released"  # option value with which a method behaves like its released code
 
 _BEST_EPOCH = (
-    "published accuracies are those of the best epoch, a file holds the weights of {epoch}: a difference to the "
-    "published value may be one between epochs"
+    "published accuracies are those of the best epoch, whereas this file holds the weights of {epoch}: part of the "
+    "difference to the published value may come from that"
 )
 
 
@@ -49,6 +49,14 @@ class Candidate:
     file: WeightsFile
     checks: tuple[RowCheck, ...]
     is_random: bool
+
+
+class Adopted(NamedTuple):
+    """A record of adopted weights, its folder, and whether it replaces an earlier one of the same file and settings."""
+
+    folder: Path
+    weights: AdoptedWeights
+    is_replacement: bool
 
 
 def check_weights(
@@ -101,8 +109,8 @@ def adopt(
     batch: int | None = None,
     amp: str = "none",
     progress: Progress = lambda done, total: None,
-) -> tuple[Path, AdoptedWeights]:
-    """Evaluate a candidate on its data set and write its record under `root`; return the record's folder and content.
+) -> Adopted:
+    """Evaluate a candidate on its data set and write its record under `root`.
 
     Must be called on every rank; only the first rank writes. A model that samples is evaluated `draws` times.
     """
@@ -124,12 +132,14 @@ def adopt(
         # Only the file name: the path is specific to the machine.
         evaluation={**reports[0], "model": {**reports[0]["model"], "file": file.name}},
     )
-    folder = adopted_folder(root, adopted.table, adopted.row, file.sha256)
+    chosen = ["--ema"] if file.is_ema and source.about["also_in_file"] else []
+    folder = adopted_folder(root, adopted.table, adopted.row, file.sha256, [*candidate.overrides, *chosen])
+    is_replaced = (folder / FILE).exists()
     if world.is_first:
         Record(folder).write_config(candidate.config, adopted.table, adopted.row)
         write_weights(Record(folder).weights_file, source.model.state_dict())
         write_adopted(folder, adopted)
-    return folder, adopted
+    return Adopted(folder, adopted, is_replaced)
 
 
 def _notes(candidate: Candidate, draws: int) -> Collection[str]:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from repro.errors import UserError, count_of, did_you_mean
 from repro.locations import table_dirs
+from repro.report.adopted import describe
 from repro.report.cells import Results, RowCells
-from repro.report.measures import gain
+from repro.report.measures import gain, interval_of_gain
 from repro.report.statistics import interval_words
 from repro.tables.rows import Table
 from repro.typed_files import read_yaml
@@ -66,6 +67,8 @@ def describe_finding(finding: Finding, results: Results) -> Iterator[str]:
     yield f"doubt: {finding.doubt}"
     for first, second in finding.compare:
         yield f"{first} over {second}, {results.scale} scale: {_comparison(rows, first, second)}"
+    for name in dict.fromkeys(name for pair in finding.compare for name in pair if name in rows):
+        yield from (describe(results.table, rows[name].row, one) for one in rows[name].evidence.adopted)
 
 
 def _comparison(rows: Mapping[str, RowCells], first: str, second: str) -> str:
@@ -75,7 +78,8 @@ def _comparison(rows: Mapping[str, RowCells], first: str, second: str) -> str:
     one, other = rows[first].context, rows[second].context
     measured, text = gain(one, other), "no finished runs with the same seed"
     if measured.value is not None:
+        interval = interval_of_gain(one.evidence, other.evidence)
         text = f"top-1 {measured.value:+.2f} points over {count_of(measured.n, 'seed')}"
-        text += f" ({interval_words(measured.finite_interval, '+')})" if measured.finite_interval else ""
+        text += f" ({interval_words(interval, '+')})" if interval else ""
     params = f"{one.cost.params_m:.2f} M and {other.cost.params_m:.2f} M"
     return f"{text} ({params} parameters, of the published backbone)"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.report.adopted import weights_verdict
-from repro.report.cells import Cell, Measured, Results, RowCells
+from repro.report.cells import Cell, Results, RowCells
 from repro.report.costs import cost_note
-from repro.report.measures import MEASURES
+from repro.report.measures import MEASURES, interval_of_gain
 from repro.report.segmentation import is_segmentation
 from repro.report.statistics import median_interval
 from repro.report.times import images_s, time_note
@@ -172,18 +172,17 @@ def _over_seeds(row: RowCells) -> dict[str, Any]:
         "top1_last_pct": last.value,
         "top1_best_pct": best.value,
         "top1_std_pct": best.std,
-        **_interval(best, "top1_ci95"),
+        **_interval(best.finite_interval, "top1_ci95"),
         "top1_last_std_pct": last.std,
         "gain_n": gain.n or None,
         "gain_pct": gain.value,
         "gain_std_pct": gain.std,
-        **_interval(gain, "gain_ci95"),
+        **_interval(interval_of_gain(row.evidence, row.context.reference) if gain.sample else None, "gain_ci95"),
         _BY_SEED: by_seed_text(best.sample),
     }
 
 
-def _interval(measured: Measured, name: str) -> dict[str, float]:
-    interval = measured.finite_interval
+def _interval(interval: tuple[float, float] | None, name: str) -> dict[str, float]:
     return {} if interval is None else dict(zip((f"{name}_low_pct", f"{name}_high_pct"), interval, strict=True))
 
 

@@ -199,8 +199,10 @@ def _over_seeds(
     )
 
 
-def interval_of_gain(first: Evidence, second: Evidence, level: float = LEVEL) -> tuple[float, float] | None:
+def interval_of_gain(first: Evidence, second: Evidence | None, level: float = LEVEL) -> tuple[float, float] | None:
     """Return the interval of a gain over seeds or test images, whichever is wider; None if there is neither."""
+    if second is None:
+        return None
     images = n_test_images(first.config.data)
     return gain_interval(first.values(BEST_KEY), second.values(BEST_KEY), images, level)
 

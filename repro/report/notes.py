@@ -13,7 +13,7 @@ from repro.report.cells import Measured, Results
 from repro.report.findings import describe_finding, load_findings
 from repro.report.format import CONFLICT_MARK, ESTIMATED_MARK, KIND_MARKS, MASKED_MARK, describe, describe_conflict
 from repro.report.local_data import images_of, local_label
-from repro.report.measures import test_image_interval
+from repro.report.measures import interval_of_gain, test_image_interval
 from repro.report.segmentation import is_segmentation
 from repro.report.statistics import interval_words
 from repro.report.times import MASKED_DENSE, time_note
@@ -129,16 +129,19 @@ def _over_seeds(results: Results) -> Iterable[str]:
             text += f", over its {count_of(images, 'test image')} {over_images[0]:.2f} to {over_images[1]:.2f}"
         text += f"; last epoch {_interval(last)}"
         if gain.sample:
-            text += f"; gain {_interval(gain, '+')}, n = {count_of(gain.n, 'pair')}"
+            spread = "" if gain.std is None else f" ± {gain.std:.2f}"
+            over_both = interval_of_gain(row.evidence, row.context.reference)
+            words = "" if over_both is None else f" ({interval_words(over_both, '+')}, over seeds or test images)"
+            text += f"; gain {gain.value:+.2f}{spread}{words}, n = {count_of(gain.n, 'pair')}"
         yield text
 
 
-def _interval(measured: Measured, sign: str = "") -> str:
+def _interval(measured: Measured) -> str:
     """Format a value: `80.18 ± 0.10 (95 % interval 79.93 to 80.43)`, or only the value if there are too few seeds."""
-    text = f"{measured.value:{sign}.2f}"
+    text = f"{measured.value:.2f}"
     if measured.std is None or measured.finite_interval is None:
         return text
-    return f"{text} ± {measured.std:.2f} ({interval_words(measured.finite_interval, sign)})"
+    return f"{text} ± {measured.std:.2f} ({interval_words(measured.finite_interval)})"
 
 
 def _timings(results: Results) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """Adopted weights: a file that others have trained, checked to be a row's model and evaluated on its data set.
 
-The folder `<root>/<table>/<row>/weights/<sha8>/`, named by the file's SHA-256, contains
+The folder `<root>/<table>/<row>/weights/<sha8>/` is named by the file's SHA-256, and by a digest of the settings of the
+evaluation if they are not the default ones (`<sha8>-<digest8>`). It contains
 
     adopted.json          where the file comes from, what was checked, and its accuracy
     config.yaml           the config that it was evaluated with, as in a run record
@@ -12,8 +13,9 @@ never replace a run.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,9 +84,10 @@ class AdoptedWeights:
         return self.scale == PUBLISHED_SCALE and is_whole and is_on
 
 
-def adopted_folder(root: Path, table: str, row: str, sha256: str) -> Path:
-    """Return the folder of a file that was adopted for a row."""
-    return root / table / row / FOLDER / sha256[:8]
+def adopted_folder(root: Path, table: str, row: str, sha256: str, settings: Sequence[str] = ()) -> Path:
+    """Return the folder of a file that was adopted for a row; `settings` are those that are not the default ones."""
+    digest = f"-{hashlib.sha256(' '.join(settings).encode()).hexdigest()[:8]}" if settings else ""
+    return root / table / row / FOLDER / f"{sha256[:8]}{digest}"
 
 
 def write_adopted(folder: Path, adopted: AdoptedWeights) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,11 +53,12 @@ def adopted(root: Path, file: Path, name: str, *words: str, scale: str = "local"
     assert run(*command) == 0
     table, row = find_row(name)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    record = root / table.name / row.id / "weights" / sha256[:8] / "adopted.json"
+    records = (root / table.name / row.id / "weights").glob(f"{sha256[:8]}*/adopted.json")
+    record = max(records, key=lambda path: path.stat().st_mtime_ns)
     contents: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     assert contents["evidence"] == "weights"
     assert {**contents["file"], "key": "", "epoch": None} == {
-        **{"name": file.name, "sha256": sha256, "origin": ORIGIN, "key": "", "is_ema": False, "epoch": None}
+        **{"name": file.name, "sha256": sha256, "origin": ORIGIN, "key": "", "is_ema": "--ema" in words, "epoch": None}
     }
     return contents
 
@@ -166,6 +168,37 @@ def test_token_selection_is_evaluated_without_noise_or_as_released(tmp_path: Pat
     assert found["overrides"] == [as_released]
     (record,) = read_adopted(tmp_path / "b", "table1", name)
     assert record.top1_pct == pytest.approx(sum(found["top1_by_draw_pct"]) / 3)
+
+
+def test_evaluations_of_one_file_stand_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default one, that of the released code, and that of the moving average."""
+    file, name = tmp_path / "plus.pth", "deit_small/svite_plus-5-50"
+    released_files.svite_unstructured(file, row_config(name), gumbel=True)
+    evaluations: tuple[tuple[str, ...], ...] = ((), ("method.tokens.selection=as_released", "--draws", "2"), ("--ema",))
+    found = [adopted(tmp_path / "runs", file, name, *words) for words in evaluations]
+    assert "replaces an earlier" not in capsys.readouterr().out
+    records = read_adopted(tmp_path / "runs", "table1", name)
+    assert sorted(one.top1_by_draw_pct for one in records) == sorted(tuple(one["top1_by_draw_pct"]) for one in found)
+    again = adopted(tmp_path / "runs", file, name)
+    assert "  replaces an earlier evaluation of this file" in capsys.readouterr().out
+    assert again["top1_by_draw_pct"] == found[0]["top1_by_draw_pct"]
+    assert len(read_adopted(tmp_path / "runs", "table1", name)) == 3
+
+
+def test_the_row_of_a_finding_is_shown_by_the_printed_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights whose masks reach only the patch embedding are evidence for the finding about the first public code."""
+    monkeypatch.chdir(tmp_path)
+    name = "deit_small/svite_plus-5-50-masks_as_released"
+    released_files.svite_unstructured(tmp_path / "bug.pth", row_config(name), gumbel=True, masked="patch_embed")
+    adopted(tmp_path / "runs", tmp_path / "bug.pth", name)
+    (command,) = re.findall(r"repro (report .*) shows it", capsys.readouterr().out)
+    assert command == f"report table1 {name} --scale local"
+    assert run(*command.split()) == 0
+    sha256 = hashlib.sha256((tmp_path / "bug.pth").read_bytes()).hexdigest()
+    note = (tmp_path / "reports/table1/local/table1.md").read_text(encoding="utf-8").partition("Finding: ")[2]
+    assert f"bug.pth, sha256 {sha256}" in note.partition("\n## ")[0]
 
 
 @pytest.mark.parametrize(

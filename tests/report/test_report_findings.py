@@ -29,7 +29,7 @@ def test_a_finding_is_shown_with_what_runs_have_measured(table: Table, tmp_path:
     assert sum(item.startswith("evidence: ") for item in note.items) == 3
     assert sum(item.startswith("doubt: ") for item in note.items) == 1
     assert (
-        f"{FIRST} over {ROW}, local scale: top-1 +1.50 points over 3 seeds (95 % interval +0.26 to +2.74) "
+        f"{FIRST} over {ROW}, local scale: top-1 +1.50 points over 3 seeds (95 % interval -2.79 to +5.81) "
         "(21.82 M and 11.09 M parameters, of the published backbone)"
     ) in note.items
     assert "first_code over deit_small/svite_plus-5-50, local scale: no finished runs with the same seed" in text

@@ -149,11 +149,8 @@ def _what_differs(rows: Sequence[Row]) -> tuple[str, list[str]]:
         return (" by sparsity" if any(weights) else ""), weights
     if len(set(weights)) == 1:
         return f", {weights[0]} sparsity, by tokens dropped" if weights[0] else " by tokens dropped", tokens
-    both = [
-        " + ".join(filter(None, [weight, f"{token} tokens" if token else ""]))
-        for weight, token in zip(weights, tokens, strict=True)
-    ]
-    return " by sparsity (+ tokens dropped)", both
+    both = [", ".join(filter(None, one)) for one in zip(weights, tokens, strict=True)]
+    return " by sparsity, tokens dropped", both
 
 
 def shade(colour: str, share: float) -> tuple[float, float, float]:
