@@ -77,6 +77,12 @@ def signatures(config: BaseModel, seeds: Iterable[int]) -> dict[int, str]:
     return {seed: _hash({**values, "seed": seed}) for seed in seeds}
 
 
+def can_change_a_result(override: str) -> bool:
+    """Return whether an override, such as `recipe.epochs=3`, is of a key in the signature."""
+    key = override.partition("=")[0].lstrip("+~")
+    return not any(f"{key}.".startswith(f"{other}.") for other in NOT_IN_SIGNATURE)
+
+
 def _hashed_values(resolved: Mapping[str, Any], *, has_own_batches: bool = False) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(resolved, allow_nan=False))
     for key in NOT_IN_SIGNATURE:

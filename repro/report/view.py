@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from repro.config.signature import can_change_a_result
 from repro.errors import count_of
 from repro.report.cells import Cell, Results
 from repro.report.claim_verdicts import JudgedClaim
@@ -107,6 +108,7 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
     records = (
         f"{count_of(sum(one.n_records for one in runs), 'run record')}, {sum(one.n_done for one in runs)} of them done"
     )
+    overrides = " ".join(filter(can_change_a_result, results.overrides))
     return (
         ("Paper", results.table.paper),
         ("Scale", results.scale),
@@ -114,7 +116,7 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
         ("Generated from", records),
         ("Commits", ", ".join(commits) or ("unknown: run without a clone" if finished else "none: no finished record")),
         *((("Timed on", "; ".join(dict.fromkeys(timings))),) if timings else ()),
-        *((("Overrides", " ".join(results.overrides)),) if results.overrides else ()),
+        *((("Overrides", overrides),) if overrides else ()),
     )
 
 

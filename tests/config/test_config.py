@@ -12,7 +12,7 @@ from repro.config import Config
 from repro.config.compose import compose
 from repro.config.groups import compose_groups, compose_with_hydra, own_section
 from repro.config.schedule import mask_schedule, training_length
-from repro.config.signature import NOT_IN_SIGNATURE, signature
+from repro.config.signature import NOT_IN_SIGNATURE, can_change_a_result, signature
 from repro.counting.schedule import UpdateSchedule
 from repro.errors import UserError
 from repro.locations import CONF_DIR, TABLES_DIR, config_dirs, groups
@@ -381,3 +381,10 @@ def test_options_composed_apart_are_what_hydra_composes_together(group: str, opt
 
 def test_methods_are_composed_once() -> None:
     assert all(own_section("method", option, config_dirs()) is not None for option in groups()["method"])
+
+
+def test_overrides_of_keys_in_the_signature_can_change_a_result() -> None:
+    words = ["launcher=inline", "launcher.gpus=2", "tracker=none", "data.root=/a", "run.root=r", "+data.workers=2"]
+    assert not any(map(can_change_a_result, words))
+    changing = ["recipe.epochs=3", "data=shapes", "data.limit_train=64", "~method.finetune", "runner=x", "seed=1"]
+    assert all(map(can_change_a_result, changing))

@@ -118,3 +118,18 @@ def test_readme_has_the_summary_of_each_table(tmp_path: Path) -> None:
         counts = [count.words().partition(",")[0] if count.published else "–" for count in summary.evidence]
         line = f"| {name} | {' | '.join(counts)} | {contradicted or '–'} |"
         assert line in readme.splitlines(), f"README.md should have the line\n{line}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stated"),
+    [
+        (["launcher=inline", "tracker=none"], []),
+        (["recipe.epochs=3", "launcher=inline"], ["recipe.epochs=3"]),
+    ],
+)
+def test_a_report_states_the_overrides_that_can_change_a_result(
+    table: Table, tmp_path: Path, overrides: list[str], stated: list[str]
+) -> None:
+    rows = table.select(["deit_tiny/dense"])
+    seen = view_of_results(collect_results(table, rows, "local", [0], tmp_path, overrides))
+    assert [text for name, text in seen.facts if name == "Overrides"] == stated
