@@ -40,6 +40,11 @@ class View:
         return self.results.table.title
 
     @property
+    def row_ids(self) -> set[str]:
+        """The rows that the table shows."""
+        return {row.id for grid in self.compact for section in grid.sections for row in section.rows}
+
+    @property
     def sources(self) -> list[Source]:
         """The sources of published values and claims."""
         used = {value.source for row in self.results.rows for value in row.row.published}

@@ -393,6 +393,18 @@ def test_claims_do_not_depend_on_the_rows_that_are_shown(roots: dict[str, Path],
     assert "holds" in {claim.verdict for claim in part.view.claims}
 
 
+def test_every_link_within_a_page_has_its_place(roots: dict[str, Path], table: Table, tmp_path: Path) -> None:
+    # Claims and orderings name rows of other backbones, which this report does not show.
+    report = build(table, table.select(["deit_tiny/*"]), "local", (0, 1, 2), roots["local"], tmp_path)
+    for path in (report.folder / "table1.html", tmp_path / "index.html"):
+        text = path.read_text(encoding="utf-8")
+        places = set(re.findall(r'\bid="([^"]+)"', text))
+        links = re.findall(r'\bhref="#([^"]+)"', text)
+        assert any(link.endswith("deit_tiny/s2vite-30") for link in links)
+        assert [link for link in links if link not in places] == []
+        assert "deit_small/svite_plus-5-50" in text
+
+
 def test_our_own_rows_are_counted_apart_from_the_papers(table: Table, tmp_path: Path) -> None:
     ours = next(row for row in table.every_row if row not in table.select([], "local") and row.is_run_at("local"))
     for rows, words in (
