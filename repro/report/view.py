@@ -76,7 +76,9 @@ class View:
     @staticmethod
     def legend(shown: Iterable[Grid]) -> list[tuple[str, str]]:
         """Return the symbols in the columns that are shown, each with its verdicts."""
-        verdicts = {entry.verdict for grid in shown for entry in grid.entries} - {"", NO_PUBLISHED_VALUE}
+        entries = [entry for grid in shown for entry in grid.entries]
+        verdicts = {verdict for entry in entries for verdict in (entry.verdict, *entry.verdicts_in_text)}
+        verdicts -= {"", NO_PUBLISHED_VALUE}
         words: dict[str, list[str]] = {}
         for verdict in sorted(verdicts, key=lambda verdict: (_TONES.index(tone(verdict)), verdict)):
             words.setdefault(symbol(verdict), []).append(verdict.partition(" (")[0])  # without numbers of seeds
