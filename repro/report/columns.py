@@ -77,8 +77,8 @@ def _grid(
         columns += _seed_columns(results, rows)
     if not rows[0].row.reads_runs_of:
         columns += _evidence_columns(results, rows, is_wide=render is _wide)
-    if any(row.evidence.state != "done" for row in rows):
-        states = [row.evidence.state for row in rows]
+    states = [row.state for row in rows]
+    if any(state != "done" for state in states):
         entries = tuple(Entry(state, tone="bad" if state == FAILED else "quiet") for state in states)
         columns.append(Column("Runs", entries, is_numeric=False, weight=0.5))
     return Grid(head, sections, tuple(columns))

@@ -90,6 +90,12 @@ class View:
         has_spread = any("±" in entry.text for grid in shown for entry in grid.entries)
         return "±: sample standard deviation over seeds" if has_spread else ""
 
+    @staticmethod
+    def marks_legend(shown: Iterable[Grid]) -> str:
+        """Return where the marks of numbers are explained; empty if none that is shown has one."""
+        is_marked = any(entry.mark or entry.published_mark for grid in shown for entry in grid.entries)
+        return "Raised letters: see Marks in the notes." if is_marked else ""
+
 
 def view(results: Results, claims: Sequence[JudgedClaim], summary: Summary) -> View:
     """Render a report."""
@@ -110,7 +116,8 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
     runs = results.evidence
     commits = sorted({commit for evidence in runs for commit in evidence.commits})
     timings = [evidence.timing.setting.text for evidence in runs if evidence.timing is not None]
-    finished = sum(row.evidence.state == "done" for row in results.rows)
+    finished = sum(row.state == "done" for row in results.rows)
+    is_run = any(one.n_done for one in runs)
     records = (
         f"{count_of(sum(one.n_records for one in runs), 'run record')}, {sum(one.n_done for one in runs)} of them done"
     )
@@ -119,7 +126,7 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
         ("Scale", results.scale),
         ("Rows", f"{_chosen(results)}, {finished} of them finished in all seeds"),
         ("Generated from", records),
-        ("Commits", ", ".join(commits) or ("unknown: run without a clone" if finished else "none: no finished record")),
+        ("Commits", ", ".join(commits) or ("unknown: run without a clone" if is_run else "none: no finished record")),
         *((("Timed on", "; ".join(dict.fromkeys(timings))),) if timings else ()),
         *((("Overrides", " ".join(results.overrides)),) if results.overrides else ()),
     )
