@@ -279,6 +279,16 @@ def test_markdown_keeps_traps_in_their_cells(nasty: View) -> None:
     assert "<script" not in text
 
 
+def test_raised_letters_are_explained_where_there_are_any(views: dict[str, View], table: Table, tmp_path: Path) -> None:
+    words = "Raised letters: see Marks in the notes."
+    ours = [row for row in table.every_row if not row.published and row.is_run_at("local")][-1:]
+    plain = view_of_results(collect_results(table, ours, "local", [0], tmp_path))
+    for seen, count in ((views["paper"], 1), (plain, 0)):
+        for text in (markdown_text(seen), markdown_text(seen, is_wide=True), html_text(seen)):
+            assert text.count(words) == count
+            assert ("<sup>" in text) is bool(count)
+
+
 def test_latex_leaves_no_trap_bare(nasty: View) -> None:
     text = latex_text(nasty)
     assert escaping.latex(NASTY) in text
