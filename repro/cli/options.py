@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCALES = ("paper", "mini", "local", "smoke")
-LOG_WIDTH = 150  # columns; a file or pipe has no width of its own
+LOG_WIDTH = 150  # columns, unless the variable COLUMNS is set; a file or pipe has no width of its own
 TABLE_WIDTH = 1000  # so that no line of a table of runs wraps in a file or pipe
 
 
@@ -84,8 +85,10 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def console(log_width: int = LOG_WIDTH) -> Console:
-    """The console; `log_width` is its width if stdout is not a terminal."""
+def console(log_width: int = 0) -> Console:
+    """The console. If stdout is not a terminal, it is `log_width` wide; by default as COLUMNS says, or `LOG_WIDTH`."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else log_width)
+    columns = os.environ.get("COLUMNS", "")
+    width = log_width or (int(columns) if columns.isdecimal() else 0) or LOG_WIDTH
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width)

@@ -16,7 +16,16 @@ from repro.errors import count_of
 from repro.report.evidence import Evidence
 from repro.report.segmentation import Segmentation
 from repro.report.statistics import LEVEL, mean_interval, median_interval
-from repro.report.verdicts import DECIDABLE, NO_PUBLISHED_VALUE, ON_CPU, judge, partial, tolerance, training_state
+from repro.report.verdicts import (
+    DECIDABLE,
+    NO_PUBLISHED_VALUE,
+    NOT_MEASURED,
+    ON_CPU,
+    judge,
+    partial,
+    tolerance,
+    training_state,
+)
 from repro.runs.timing import Setting
 from repro.tables.rows import Metric, PublishedValue, Row, Table
 
@@ -194,6 +203,20 @@ class RowCells:
     def evidence(self) -> Evidence:
         """The evidence from the row's records."""
         return self.context.evidence
+
+    @property
+    def state(self) -> str:
+        """The state of the row's runs; once they are done, that of the heat map that the row reads, if it reads any."""
+        found, state = self.context.segmentation, self.evidence.state
+        if state != "done" or found is None or not found.missing:
+            return state
+        return partial(found.seeds, len(self.evidence.runs)) if found.seeds else NOT_MEASURED
+
+    @property
+    def reason(self) -> str:
+        """Why the row is not finished."""
+        found = self.context.segmentation
+        return self.evidence.reason or (found.missing if found is not None and self.evidence.state == "done" else "")
 
 
 @dataclass(frozen=True)

@@ -62,25 +62,26 @@ def _judge(claim: Claim, rows: Mapping[str, RowCells], table: Table) -> JudgedCl
     measured = {one.quantity: _measured(one.quantity, rows) for one in comparisons}
     published = {one.quantity: _published(one.quantity, table) for one in comparisons}
     bounds = {one.bound: _number(one.bound, table) for one in comparisons}
-    verdict, reason, level = _verdict(claim, measured, bounds)
+    verdict, reason, level = _verdict(claim, measured, bounds, table)
     is_own = all(one.bound == one.quantity.names for one in comparisons)
     by_published = "" if is_own else _by_published(claim, bounds, published)
-    evidence = [_words(quantity, value, level) for quantity, value in measured.items()]
-    evidence += [_bound_words(one, bounds[one.bound]) for one in comparisons if isinstance(one.bound, tuple)]
+    evidence = [_words(quantity, value, level, table) for quantity, value in measured.items()]
+    evidence += [_bound_words(one, bounds[one.bound], table) for one in comparisons if isinstance(one.bound, tuple)]
     if by_published:
-        evidence += [f"published {one.title} = {number:.4g}" for one, number in published.items() if number is not None]
+        found = [(one.title(table), number) for one, number in published.items() if number is not None]
+        evidence += [f"published {title} = {number:.4g}" for title, number in found]
     return JudgedClaim(claim, verdict, reason, tuple(dict.fromkeys(filter(None, evidence))), by_published)
 
 
-def _bound_words(comparison: Condition, bound: float) -> str:
-    """Format a published bound: `published ROW time_saving_pct = 24.8 (claimed: at least)`."""
+def _bound_words(comparison: Condition, bound: float, table: Table) -> str:
+    """Format a published bound: `published ROW Time saving (%) = 24.8 (claimed: at least)`."""
     assert isinstance(comparison.bound, tuple)
     operator = "" if comparison.operator == "within" else f" (claimed: {comparison.operator.replace('_', ' ')})"
-    return f"published {' '.join(comparison.bound)} = {bound:.4g}{operator}"
+    return f"published {Quantity('cell', comparison.bound).title(table)} = {bound:.4g}{operator}"
 
 
 def _verdict(
-    claim: Claim, measured: Mapping[Quantity, Measured], bounds: Mapping[float | Pair, float]
+    claim: Claim, measured: Mapping[Quantity, Measured], bounds: Mapping[float | Pair, float], table: Table
 ) -> tuple[str, str, float]:
     """Return the verdict, its reason, and the confidence level of the intervals behind it."""
     for verdict, answer, rule in ((HOLDS, True, "any"), (DOES_NOT_HOLD, False, "all")):
@@ -89,7 +90,7 @@ def _verdict(
         if _decide(claim, bounds, intervals) is answer:
             return *_with_device(verdict, claim, measured.values()), level
     level = level_of_each(deciders(claim.holds_if, "any"))
-    return *_open(measured, level), level
+    return *_open(measured, level, table), level
 
 
 def _measured(quantity: Quantity, rows: Mapping[str, RowCells]) -> Measured:
@@ -191,45 +192,53 @@ def _with_device(verdict: str, claim: Claim, values: Iterable[Measured]) -> tupl
     return verdict, ""
 
 
-def _open(measured: Mapping[Quantity, Measured], level: float) -> tuple[str, str]:
+def _open(measured: Mapping[Quantity, Measured], level: float, table: Table) -> tuple[str, str]:
     """Return the verdict of a claim that is not decided, and what it is waiting for."""
     waiting = {quantity: _waits_for(value) for quantity, value in measured.items()}
     for verdict in _WAITING:
         if verdict in waiting.values():
             whys = [
-                f"{quantity.title}: {value.why_missing}" if value.state == NOT_MEASURED else value.why_missing
+                f"{quantity.title(table)}: {value.why_missing}" if value.state == NOT_MEASURED else value.why_missing
                 for quantity, value in measured.items()
                 if waiting[quantity]
             ]
             return verdict, "; ".join(dict.fromkeys(filter(None, whys)))
-    return UNDECIDED, "; ".join(filter(None, (_why_undecided(one, value, level) for one, value in measured.items())))
+    parts = (_why_undecided(quantity, value, level, table) for quantity, value in measured.items())
+    return UNDECIDED, "; ".join(filter(None, parts))
 
 
-def _why_undecided(quantity: Quantity, measured: Measured, level: float) -> str:
+def _why_undecided(quantity: Quantity, measured: Measured, level: float, table: Table) -> str:
     low, high = measured.interval(level)
     if low == high:
         return ""
+    title = quantity.title(table)
     if math.isfinite(low):
-        return f"{quantity.title}: the claim holds in a part of {low:.2f} to {high:.2f} only"
+        digits = _digits(quantity, measured)
+        return f"{title}: the claim holds in a part of {low:.{digits}f} to {high:.{digits}f} only"
     if measured.setting is not None:
-        return f"{quantity.title}: too few turns for a confidence interval"
-    return f"{quantity.title}: one seed has no spread"
+        return f"{title}: too few turns for a confidence interval"
+    return f"{title}: one seed has no spread"
 
 
-def _words(quantity: Quantity, measured: Measured, level: float) -> str:
-    """Format a value: `counted deit_small/dense params_m = 22.05`, with an interval unless exact; empty if missing."""
+def _digits(quantity: Quantity, measured: Measured) -> int:
+    """Return the number of decimals of a value and of its interval: one for a time in percent, otherwise two."""
+    return 1 if measured.setting is not None and quantity.names[1].endswith("_pct") else 2
+
+
+def _words(quantity: Quantity, measured: Measured, level: float, table: Table) -> str:
+    """Format a value: `counted ROW Params (M) = 22.05`, with an interval unless exact; empty if missing."""
     if measured.value is None or not measured.is_comparable:
         return ""
-    verb = "gain" if quantity.kind == "gain" else VERBS[measured.evidence]
+    verb, title = "gain" if quantity.kind == "gain" else VERBS[measured.evidence], quantity.title(table)
     if not measured.sample:
-        return f"{verb} {quantity.title} = {measured.value:.4g}"
+        return f"{verb} {title} = {measured.value:.4g}"
     interval = measured.interval(level)
     sign = "+" if quantity.kind == "gain" else ""
-    digits = 1 if measured.setting is not None and quantity.names[1].endswith("_pct") else 2
+    digits = _digits(quantity, measured)
     shown = [interval_words(interval, sign, digits, level)] if math.isfinite(interval[0]) else []
     if measured.setting is not None:
         between = shown or [f"too few for a {100 * level:.4g} % interval"]
         parts = [f"median of {count_of(measured.n, 'turn')}", f"{between[0]}; {measured.setting.text}"]
     else:
         parts = [*shown, measured.seeds]
-    return f"{verb} {quantity.title} = {measured.value:{sign}.{digits}f} ({', '.join(parts)})"
+    return f"{verb} {title} = {measured.value:{sign}.{digits}f} ({', '.join(parts)})"

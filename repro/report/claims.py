@@ -57,10 +57,10 @@ class Quantity(NamedTuple):
         """The metric that is compared."""
         return "top1_pct" if self.kind == "gain" else self.names[1]
 
-    @property
-    def title(self) -> str:
-        """`ROW METRIC`, or `ROW over OTHER`."""
-        return (" over " if self.kind == "gain" else " ").join(self.names)
+    def title(self, table: Table) -> str:
+        """Return `ROW FLOPs saving (%)`, with the label of the table's column, or `ROW over OTHER`."""
+        first, second = self.names
+        return f"{first} over {second}" if self.kind == "gain" else f"{first} {table.metrics[second].label}"
 
 
 class Condition(BaseModel):

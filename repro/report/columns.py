@@ -12,7 +12,7 @@ from dataclasses import replace
 from repro.report.adopted import TITLE as WEIGHTS_TITLE
 from repro.report.adopted import describe as describe_weights
 from repro.report.adopted import tone_of as weights_tone
-from repro.report.adopted import with_symbol
+from repro.report.adopted import weights_verdict, with_symbol
 from repro.report.cells import TIMED, TRAINED, VERBS, Cell, Measured, Results, RowCells
 from repro.report.format import (
     ESTIMATED_MARK,
@@ -77,8 +77,8 @@ def _grid(
         columns += _seed_columns(results, rows)
     if not rows[0].row.reads_runs_of:
         columns += _evidence_columns(results, rows, is_wide=render is _wide)
-    if any(row.evidence.state != "done" for row in rows):
-        states = [row.evidence.state for row in rows]
+    states = [row.state for row in rows]
+    if any(state != "done" for state in states):
         entries = tuple(Entry(state, tone="bad" if state == FAILED else "quiet") for state in states)
         columns.append(Column("Runs", entries, is_numeric=False, weight=0.5))
     return Grid(head, sections, tuple(columns))
@@ -193,7 +193,9 @@ def _evidence_columns(results: Results, rows: Sequence[RowCells], *, is_wide: bo
             every = row.evidence.adopted
             texts, words = ([show(table, row.row, one) for one in every] for show in (with_symbol, describe_weights))
             tone_of_all = weights_tone(table, row.row, every) if every else ""
-            entries.append(Entry(", ".join(texts) or NOTHING, tone=tone_of_all, tooltip="; ".join(words)))
+            verdicts = tuple(weights_verdict(table, row.row, one) for one in every)
+            text, tooltip = ", ".join(texts) or NOTHING, "; ".join(words)
+            entries.append(Entry(text, tone=tone_of_all, tooltip=tooltip, verdicts_in_text=verdicts))
         yield Column(WEIGHTS_TITLE, tuple(entries), weight=1.0)
     rungs = [row.context.rung for row in rows]
     if is_wide or not {COUNTED_RUNG, results.scale}.issuperset(rungs):

@@ -20,6 +20,7 @@ class Entry:
         published: the published number; empty in a cell with a single value.
         published_mark: footnote mark of the published number's kind.
         verdict: the verdict as text; empty if there is no published value.
+        verdicts_in_text: verdicts whose symbols are part of `text`.
         tone: tone of the verdict or text: good, off, bad or quiet.
         tooltip: origin of the published number, and how the two numbers compare.
         source: name of the published number's source.
@@ -33,6 +34,7 @@ class Entry:
     tone: str = ""
     tooltip: str = ""
     source: str = ""
+    verdicts_in_text: tuple[str, ...] = ()
 
     @property
     def symbol(self) -> str:

@@ -192,7 +192,7 @@ def _without_published(results: Results) -> Iterable[str]:
 def _unfinished(results: Results) -> Iterable[str]:
     reasons: dict[str, list[str]] = {}
     for row in results.rows:
-        state, reason = row.evidence.state, row.evidence.reason
+        state, reason = row.state, row.reason
         if state != "done":
             reasons.setdefault(f"{state}: {reason}" if reason else state, []).append(row.row.id)
     for reason, ids in reasons.items():

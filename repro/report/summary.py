@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.config.published_training import PUBLISHED_SCALE
+from repro.errors import count_of
 from repro.locations import launch_command
 from repro.report.adopted import weights_verdict
 from repro.report.cells import COUNTED, KINDS_OF_EVIDENCE, TIMED, TRAINED, VERBS, Cell, Results
@@ -48,11 +49,12 @@ class EvidenceCount:
         return sum(self.verdicts.get(verdict, 0) for verdict in CONTRADICTED)
 
     def words(self, noun: str = "") -> str:
-        """Format the counts: `41 of 42 hold, 1 does not`, or `0 of 35 decided`; `noun` follows the numbers."""
+        """Format the counts: `41 of 42 hold, 1 does not`, or `0 of 35 decided`; `noun` follows the total."""
+        total = count_of(self.published, noun) if noun else str(self.published)
         if not self.holds and not self.does_not_hold:
-            return f"0 of {self.published}{noun} decided"
+            return f"0 of {total} decided"
         without = f", {self.does_not_hold} {'does' if self.does_not_hold == 1 else 'do'} not"
-        return f"{self.holds} of {self.published}{noun} hold{without if self.does_not_hold else ''}"
+        return f"{self.holds} of {total} {_hold(self.holds)}{without if self.does_not_hold else ''}"
 
     @property
     def undecided(self) -> Mapping[str, int]:
@@ -131,12 +133,13 @@ class Summary:
     def overview(self) -> str:
         """The summary in one line: `counted 41 of 42 hold, 1 does not; timed 0 of 3 decided; ...`."""
         counts = [f"{count.kind} {count.words()}" for count in (*self.evidence, self.weights) if count.published]
-        claims = [f"claims {self.claims.get(HOLDS, 0)} of {sum(self.claims.values())} hold"] if self.claims else []
+        holds = self.claims.get(HOLDS, 0)
+        claims = [f"claims {holds} of {sum(self.claims.values())} {_hold(holds)}"] if self.claims else []
         return "; ".join([*(["no run is finished"] if self.without_runs else []), *counts, *claims])
 
     def count_line(self, count: EvidenceCount) -> str:
         """Return `Counted: 41 of 42 published values hold, 1 does not.`, with what undecided values need, if any."""
-        start = f"{count.kind.capitalize()}: {count.words(' published values')}"
+        start = f"{count.kind.capitalize()}: {count.words('published value')}"
         if not count.undecided:
             return f"{start}."
         undecided = ", ".join(f"{n} {verdict}" for verdict, n in count.undecided.items())
@@ -206,6 +209,10 @@ def summarise_results(results: Results, claims: tuple[JudgedClaim, ...]) -> Summ
         EvidenceCount(OTHERS_WEIGHTS, weights),
         {rung: n for rung in RUNGS if (n := rungs[rung])},
     )
+
+
+def _hold(n: int) -> str:
+    return HOLDS if n == 1 else "hold"
 
 
 def claims_words(verdict: str, n: int) -> str:

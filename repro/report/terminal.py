@@ -35,11 +35,12 @@ def print_view(seen: View, console: Console, *, is_wide: bool = False) -> None:
     console.print(Text(seen.title, style="bold"))
     console.print(Text("; ".join(f"{name.lower()} {words}" for name, words in seen.facts[1:])))
     shown = [_print_grid(grid, console, is_wide=is_wide) for grid in (seen.wide if is_wide else seen.compact)]
-    if not is_wide and (verdicts := seen.legend(shown)):
+    if verdicts := seen.legend(shown):
         marks = {entry.mark for grid in shown for entry in grid.entries if _is_marked(entry)}
         words = [f"{mark} {meaning}" for mark, meaning in verdicts]
-        words += [seen.spread_legend(shown), *(f"{mark}: {MARKS[mark]}" for mark in sorted(marks))]
-        console.print(Text(f"(published value)  {'; '.join(filter(None, words))}", style="dim"))
+        words += [seen.spread_legend(shown), *(f"{mark}: {MARKS[mark]}" for mark in sorted(marks & MARKS.keys()))]
+        start = "" if is_wide else "(published value)  "
+        console.print(Text(f"{start}{'; '.join(filter(None, words))}", style="dim"))
     print_claims(seen.claims, console)
     print_orderings(seen, console)
     print_summary(seen, console)

@@ -41,6 +41,11 @@ class View:
         return self.results.table.title
 
     @property
+    def row_ids(self) -> set[str]:
+        """The rows that the table shows."""
+        return {row.id for grid in self.compact for section in grid.sections for row in section.rows}
+
+    @property
     def sources(self) -> list[Source]:
         """The sources of published values and claims."""
         used = {value.source for row in self.results.rows for value in row.row.published}
@@ -72,7 +77,9 @@ class View:
     @staticmethod
     def legend(shown: Iterable[Grid]) -> list[tuple[str, str]]:
         """Return the symbols in the columns that are shown, each with its verdicts."""
-        verdicts = {entry.verdict for grid in shown for entry in grid.entries} - {"", NO_PUBLISHED_VALUE}
+        entries = [entry for grid in shown for entry in grid.entries]
+        verdicts = {verdict for entry in entries for verdict in (entry.verdict, *entry.verdicts_in_text)}
+        verdicts -= {"", NO_PUBLISHED_VALUE}
         words: dict[str, list[str]] = {}
         for verdict in sorted(verdicts, key=lambda verdict: (_TONES.index(tone(verdict)), verdict)):
             words.setdefault(symbol(verdict), []).append(verdict.partition(" (")[0])  # without numbers of seeds
@@ -83,6 +90,12 @@ class View:
         """Return the meaning of `±` after a measured value; empty if none that is shown has it."""
         has_spread = any("±" in entry.text for grid in shown for entry in grid.entries)
         return "±: sample standard deviation over seeds" if has_spread else ""
+
+    @staticmethod
+    def marks_legend(shown: Iterable[Grid]) -> str:
+        """Return where the marks of numbers are explained; empty if none that is shown has one."""
+        is_marked = any(entry.mark or entry.published_mark for grid in shown for entry in grid.entries)
+        return "Raised letters: see Marks in the notes." if is_marked else ""
 
 
 def view(results: Results, claims: Sequence[JudgedClaim], summary: Summary) -> View:
@@ -104,7 +117,8 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
     runs = results.evidence
     commits = sorted({commit for evidence in runs for commit in evidence.commits})
     timings = [evidence.timing.setting.text for evidence in runs if evidence.timing is not None]
-    finished = sum(row.evidence.state == "done" for row in results.rows)
+    finished = sum(row.state == "done" for row in results.rows)
+    is_run = any(one.n_done for one in runs)
     records = (
         f"{count_of(sum(one.n_records for one in runs), 'run record')}, {sum(one.n_done for one in runs)} of them done"
     )
@@ -114,7 +128,7 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
         ("Scale", results.scale),
         ("Rows", f"{_chosen(results)}, {finished} of them finished in all seeds"),
         ("Generated from", records),
-        ("Commits", ", ".join(commits) or ("unknown: run without a clone" if finished else "none: no finished record")),
+        ("Commits", ", ".join(commits) or ("unknown: run without a clone" if is_run else "none: no finished record")),
         *((("Timed on", "; ".join(dict.fromkeys(timings))),) if timings else ()),
         *((("Overrides", overrides),) if overrides else ()),
     )

@@ -244,6 +244,21 @@ def test_nothing_overflows_and_verdicts_are_visible(browser: Browser, full: Path
     page.close()
 
 
+def test_the_plot_is_readable_on_a_phone_and_scrolls_by_itself(browser: Browser, full: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(full.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    plot = page.locator("svg.plot").first
+    size_px = "e => parseFloat(getComputedStyle(e.querySelector('text')).fontSize) * e.getScreenCTM().a"
+    assert plot.evaluate(size_px) >= 10
+    last = plot.locator("a").last
+    last.focus()
+    last.press("End")
+    words = page.locator("output.run").first
+    assert words.inner_text().startswith("deit_"), "the run at which the keys point is named below the plot"
+    page.close()
+
+
 @pytest.mark.parametrize(("width", "inches"), [(1280, 5.5), (390, 3.25)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_figures_are_drawn_for_the_screen(browser: Browser, full: Path, width: int, inches: float, scheme: str) -> None:

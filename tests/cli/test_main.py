@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from repro.cli.main import COMMANDS, main
-from repro.cli.options import announced
+from repro.cli.options import LOG_WIDTH, TABLE_WIDTH, announced, console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,14 @@ def output_of(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, 
         main(list(words))
     printed = capsys.readouterr()
     return ended.value.code, printed.out, printed.err
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("", LOG_WIDTH), ("0", LOG_WIDTH), ("wide", LOG_WIDTH)])
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console().width == width
+    assert console(TABLE_WIDTH).width == TABLE_WIDTH  # a line for each run, whatever reads it
 
 
 @pytest.mark.parametrize("command", COMMANDS)

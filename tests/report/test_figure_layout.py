@@ -26,6 +26,7 @@ from repro.report.figures.files import DARK_PAPER, dark_colour, drawn, light_and
 from repro.report.figures.layers import draw_layers
 from repro.report.figures.mask_history import read_histories
 from repro.report.figures.style import COLOURS, COLUMN_IN, INK, PAGE_IN, PAPER, QUIET, SMALLEST_PT
+from repro.report.points import gain_point
 from repro.runs.record import Record
 from repro.runs.schemas import ANATOMY_SCHEMA
 from repro.tables.loader import load_table
@@ -188,15 +189,30 @@ def test_fifteen_maps_of_heads_fit(full: dict[str, Results], width_in: float) ->
     figure = drawn(functools.partial(draw_heads, full["table1"].table, sparse), width_in)
     assert figure is not None
     assert len(figure.findobj(Axes)) == 15
-    assert figure.get_suptitle() == "Heads left (dark), local scale"
+    assert figure.get_suptitle() == "Heads left (dark), local scale, one seed"
+    for axes in figure.findobj(Axes):  # counted from 0, as in the other figures of layers
+        ends = [[label.get_text() for label in labels] for labels in (axes.get_xticklabels(), axes.get_yticklabels())]
+        assert ends == [["0", "2"], ["0", "3"]]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("head", "block")
 
 
 @pytest.mark.parametrize("width_in", [PAGE_IN, COLUMN_IN])
-def test_no_saving_hides_another(figures: Figures, width_in: float) -> None:
+def test_no_saving_hides_another_or_moves_far(figures: Figures, full: dict[str, Results], width_in: float) -> None:
+    shown = {
+        point.row.id: point
+        for row in full["table1"].rows
+        if (point := gain_point(row, row.context.cost.params_saving_pct))
+    }
     for axes in figures("table1", width_in)["table1_cost"].axes:
         points = [axes.transData.transform(one.lines[0].get_xydata()) for one in axes.containers]  # type: ignore[attr-defined]
         pairs = itertools.combinations(np.concatenate(points), 2)
-        assert min(np.hypot(*(one - two)) for one, two in pairs) > 3, axes.get_title()
+        assert min(np.hypot(*(one - two)) for one, two in pairs) > 1.4, axes.get_title()
+        if axes.get_title() == "Parameters":
+            drawn_at = np.sort([one.lines[0].get_xdata()[0] for one in axes.containers])  # type: ignore[attr-defined]
+            counted = np.sort([point.x for point in shown.values()])
+            assert np.abs(drawn_at - counted).max() < 2.5, "in points of saving"
+    caption = next(one.caption for one in drawings(full["table1"]) if one.name == "table1_cost")
+    assert caption.endswith("Points with the same saving are moved sideways a little; the table has the values.")
 
 
 def test_a_figure_names_the_data_of_its_panels_only(figures: Figures) -> None:

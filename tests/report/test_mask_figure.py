@@ -17,7 +17,7 @@ from repro.report.figures.files import drawn
 from repro.report.figures.layers import draw_layers, layer_map
 from repro.report.figures.mask_history import MaskHistory, of_one_backbone, read_histories
 from repro.report.figures.masks import draw_churn, draw_ever_active, draw_final_density, draw_units
-from repro.report.figures.style import PAGE_IN
+from repro.report.figures.style import MOST_HEIGHT_IN, PAGE_IN
 from repro.runs.record import Record
 from repro.tables.rows import Row, Table
 
@@ -122,7 +122,22 @@ def test_a_layer_is_as_dense_as_the_last_mask_left_it(root: Path, table: Table) 
     figure = draw_layers(table, histories, "local scale", PAGE_IN)
     assert figure is not None
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0 qkv"]
+    assert figure.axes[-1].get_xlabel() == "active weights or units (%)"
     assert draw_layers(table, [], "local scale", PAGE_IN) is None
+
+
+@pytest.mark.parametrize(("blocks", "step"), [(3, 1), (12, 1), (24, 2)])
+def test_every_layer_is_named_where_there_is_room(table: Table, tmp_path: Path, blocks: int, step: int) -> None:
+    rows = table.select(["deit_small/svite-50"])
+    layers = [f"blocks.{block}.{matrix}" for block in range(blocks) for matrix in ("attn.qkv", "attn.proj", "mlp.fc1")]
+    entry = {"churn": 0.1, "density": 0.5, **{f"density/{layer}": 0.5 for layer in layers}}
+    write_history(write_record(tmp_path, rows[0], "local", 0), [entry, entry])
+    histories = list(read_histories(frame_and_evidence(table, rows, "local", [0], tmp_path)[1]))
+    figure = draw_layers(table, histories, "local scale", PAGE_IN)
+    assert figure is not None
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (names[0], len(names)) == ("0 qkv", len(layers) // step) if step == 1 else len(names) < len(layers)
+    assert figure.get_figheight() <= MOST_HEIGHT_IN
 
 
 def test_thousands_of_seeds_are_told_by_their_place_alone(root: Path, table: Table) -> None:

@@ -89,7 +89,7 @@ def test_the_published_training_decides(results: dict[str, Results]) -> None:
     waiting = by_id["s2vite_base_better_than_dense"]
     assert (waiting.verdict, waiting.reason) == ("not run", "deit_base/s2vite-40: missing; deit_base/dense: missing")
     counted = by_id["svite_plus_small_flops"]
-    assert counted.evidence[0] == "counted deit_small/svite_plus-5-50 flops_saving_pct = 49.24"
+    assert counted.evidence[0] == "counted deit_small/svite_plus-5-50 FLOPs saving (%) = 49.24"
 
 
 def better(table: Table, root: Path, dense: dict[int, float], sparse: dict[int, float], seeds: int) -> JudgedClaim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,20 @@ def test_weights_of_others_have_verdicts_of_their_own(table: Table, tmp_path: Pa
     assert seen.summary.as_json()["evidence"]["weights of others"] == {
         "published": 3, "holds": 1, "does_not_hold": 1, "undecided": {"other data": 1}
     }  # fmt: skip
-    line = "Weights of others: 1 of 3 published values hold, 1 does not (1 other data)."
+    line = "Weights of others: 1 of 3 published values holds, 1 does not (1 other data)."
     assert line in seen.summary.lines
     assert "deit_tiny/dense" not in {cell.row.id for cell in seen.summary.contradicted}
     terminal = io.StringIO()
     print_view(seen, Console(file=terminal, width=200))
     assert "72.10 ✓" in terminal.getvalue()
+    wide = io.StringIO()
+    print_view(seen, Console(file=wide, width=100), is_wide=True)
+    legends = [" ".join(one.getvalue().split()) for one in (terminal, wide)]
+    legends += [markdown_text(seen), markdown_text(seen, is_wide=True)]
+    for text in legends:
+        assert re.search(r"○ [a-z ,]*other data", text)
+    assert re.search(r"○</span> [a-z ,]*other data", html_text(seen))
+    assert re.search(r"\\circ} [a-z ,]*other data", latex_text(seen))
     for text in (markdown_text(seen), html_text(seen)):
         assert "72.10 ✓" in text
         assert "Top-1 of weights that others have trained" in text

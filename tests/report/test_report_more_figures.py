@@ -59,6 +59,7 @@ def test_every_figure_is_drawn_from_what_it_needs(table: Table, root: Path, tmp_
     assert counts == {"figure1": 1, "local": 1, "sparsity": 1, "curves_deit_small": 1, "heads": 1, "tokens": 8}
     tokens = shown["table1_tokens"]
     assert tokens is not None
+    assert tokens.get_suptitle() == "Patches kept, local scale, one seed"
     panels = tokens.findobj(Axes)
     assert [axes.get_title() for axes in panels] == ["image", "kept"] * 2 + ["image", "kept"] * 2
     assert [len(axes.patches) for axes in panels] == [0, 1] * 4

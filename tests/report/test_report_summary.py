@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from report_records import view_of_results, write_record, write_saving
 from rich.console import Console
 
 from repro.report.collect import collect_results
-from repro.report.summary import claims_words, contradiction
+from repro.report.summary import EvidenceCount, claims_words, contradiction
 from repro.report.tables import html_text, latex_text, markdown_text
 from repro.report.terminal import print_view
 from repro.report.view import View
@@ -43,6 +44,22 @@ def test_a_table_without_runs_has_its_counts_and_is_not_green(table: Table, tmp_
         assert html_text(empty).index("No run is finished") < html_text(empty).index("<table")
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        ({"reproduced": 1}, "1 of 1 published value holds"),
+        ({"reproduced": 1, "below": 2}, "1 of 3 published values holds, 2 do not"),
+        ({"below": 1}, "0 of 1 published value hold, 1 does not"),
+        ({"missing": 1}, "0 of 1 published value decided"),
+        ({"reproduced": 2, "below": 1}, "2 of 3 published values hold, 1 does not"),
+    ],
+)
+def test_a_count_agrees_with_its_noun_and_verb(verdicts: dict[str, int], words: str) -> None:
+    count = EvidenceCount("counted", verdicts)
+    assert count.words("published value") == words
+    assert count.words() == re.sub(" published values?", "", words)
+
+
 @pytest.mark.parametrize(("scale", "start"), [("paper", "the published training"), ("smoke", "a few training steps")])
 def test_a_sentence_says_what_the_scale_is(table: Table, tmp_path: Path, scale: str, start: str) -> None:
     assert of(table, scale, tmp_path).summary.lines[-1].startswith(f"Scale {scale}: {start}")
@@ -53,7 +70,7 @@ def test_all_that_is_decided_and_holds_is_green(table: Table, tmp_path: Path) ->
     for seed in range(3):
         write_record(tmp_path, row, "paper", seed, top1_best_pct=79.9)
     summary = of(table, "paper", tmp_path, [row.id], 3).summary
-    assert (summary.tone, summary.lines[0]) == ("good", "Trained: 1 of 1 published values hold.")
+    assert (summary.tone, summary.lines[0]) == ("good", "Trained: 1 of 1 published value holds.")
     (below,) = table.select(["deit_tiny/ssp-30"])
     for seed in range(3):
         write_record(tmp_path, below, "paper", seed, top1_best_pct=60.0)
@@ -65,10 +82,10 @@ def test_all_that_is_decided_and_holds_is_green(table: Table, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("threads", "line"),
     [
-        (0, "Timed: 1 of 1 published values hold."),
+        (0, "Timed: 1 of 1 published value holds."),
         (
             2,
-            "Timed: 0 of 1 published values decided (1 reproduced on CPU); they need a GPU: repro bench time table1.",
+            "Timed: 0 of 1 published value decided (1 reproduced on CPU); they need a GPU: repro bench time table1.",
         ),
     ],
 )

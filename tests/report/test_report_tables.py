@@ -279,6 +279,16 @@ def test_markdown_keeps_traps_in_their_cells(nasty: View) -> None:
     assert "<script" not in text
 
 
+def test_raised_letters_are_explained_where_there_are_any(views: dict[str, View], table: Table, tmp_path: Path) -> None:
+    words = "Raised letters: see Marks in the notes."
+    ours = [row for row in table.every_row if not row.published and row.is_run_at("local")][-1:]
+    plain = view_of_results(collect_results(table, ours, "local", [0], tmp_path))
+    for seen, count in ((views["paper"], 1), (plain, 0)):
+        for text in (markdown_text(seen), markdown_text(seen, is_wide=True), html_text(seen)):
+            assert text.count(words) == count
+            assert ("<sup>" in text) is bool(count)
+
+
 def test_latex_leaves_no_trap_bare(nasty: View) -> None:
     text = latex_text(nasty)
     assert escaping.latex(NASTY) in text
@@ -391,6 +401,18 @@ def test_claims_do_not_depend_on_the_rows_that_are_shown(roots: dict[str, Path],
     own = table.select(["deit_tiny/s2vite-30"])
     part = build(table, own, "local", [0], tmp_path, tmp_path / "own", ["method.weights.growth=as_released"])
     assert "holds" in {claim.verdict for claim in part.view.claims}
+
+
+def test_every_link_within_a_page_has_its_place(roots: dict[str, Path], table: Table, tmp_path: Path) -> None:
+    # Claims and orderings name rows of other backbones, which this report does not show.
+    report = build(table, table.select(["deit_tiny/*"]), "local", (0, 1, 2), roots["local"], tmp_path)
+    for path in (report.folder / "table1.html", tmp_path / "index.html"):
+        text = path.read_text(encoding="utf-8")
+        places = set(re.findall(r'\bid="([^"]+)"', text))
+        links = re.findall(r'\bhref="#([^"]+)"', text)
+        assert any(link.endswith("deit_tiny/s2vite-30") for link in links)
+        assert [link for link in links if link not in places] == []
+        assert "deit_small/svite_plus-5-50" in text
 
 
 def test_our_own_rows_are_counted_apart_from_the_papers(table: Table, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_claim_waits_for_all_seeds_of_the_published_images(tmp_path: Path) -> 
         assert (found.verdict, found.reason) == (
             ("partial", f"{SCORES}: {seed} of 3 seeds")
             if seed
-            else ("not measured", f"{SCORES} mean_iou_pct: no finished run has been interpreted")
+            else ("not measured", f"{SCORES} Mean IoU (%): no finished run has been interpreted")
         )
         interpreted(record, "imagenet_segmentation", 59.0 + seed)
     found = judged("paper", tmp_path)
@@ -232,6 +232,24 @@ def test_a_run_is_counted_once_and_drawn_once(tmp_path: Path) -> None:
     assert [run["row"] for run in section["runs"]] == [LEARNED.id]
     assert json.loads((tmp_path / "reports/table3/local/card.json").read_text())["runs"] == 1
     assert len(report.view.results.rows) == 4
+
+
+def test_a_row_without_its_heat_map_is_not_finished(tmp_path: Path) -> None:
+    record, rows = write_record(tmp_path, LEARNED, "local", 0), TABLE.select([LEARNED.id, SCORES])
+
+    def rows_and_states(seeds: int) -> tuple[str, list[str]]:
+        seen = view_of_results(collect_results(TABLE, rows, "local", range(seeds), tmp_path))
+        (states,) = ([one.text for one in c.entries] for c in seen.compact[1].columns if c.head == "Runs")
+        return dict(seen.facts)["Rows"].partition(", ")[2], states
+
+    assert rows_and_states(1) == ("1 of them finished in all seeds", ["not measured"])
+    text = markdown_text(view_of_results(results_at(tmp_path, "local", 1)))
+    assert f"- not measured: no finished run has been interpreted ({SCORES}, " in text
+    interpreted(record, "shapes", 70.0)
+    write_record(tmp_path, LEARNED, "local", 1)
+    assert rows_and_states(2) == ("1 of them finished in all seeds", ["partial (1 of 2)"])
+    found = view_of_results(collect_results(TABLE, rows, "local", [0], tmp_path))
+    assert "2 of them finished in all seeds" in dict(found.facts)["Rows"]
 
 
 def test_a_report_of_these_rows_alone_is_written(tmp_path: Path) -> None:

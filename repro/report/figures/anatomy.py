@@ -1,4 +1,4 @@
-"""Heads by layer and patches by stage that are left in finished models."""
+"""Heads by block and patches by stage that are left in finished models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LINE_IN = 1.25 * SMALLEST_PT / 72
 
 
 def draw_heads(table: Table, every: Sequence[Evidence], width_in: float) -> Figure | None:
-    """Draw a map for each row that removes heads: layers vertically, heads horizontally, dark if a head is left."""
+    """Draw a map for each row that removes heads: blocks vertically, heads horizontally, dark if a head is left."""
     maps = []
     for evidence, found in anatomies(every):
         heads = np.array(found["heads"], dtype=bool)
@@ -56,19 +56,19 @@ def draw_heads(table: Table, every: Sequence[Evidence], width_in: float) -> Figu
     maps, names = maps[:most], names[:most]
     figure, grid = panels(width_in, len(maps), across, map_in, _AROUND_IN, same_y=False)
     for axes, name, (_, left) in zip(grid, names, maps, strict=True):
-        layers, count = left.shape
-        edges = (np.arange(count + 1) - 0.5, np.arange(layers + 1) - 0.5)
+        blocks, count = left.shape
+        edges = (np.arange(count + 1) - 0.5, np.arange(blocks + 1) - 0.5)
         colours = ListedColormap([GRID, _KEPT])  # drawn as patches, whose colours the dark variant can replace
         axes.pcolormesh(*edges, left, cmap=colours, vmin=0, vmax=1, edgecolors=PAPER, linewidth=1.0)
         axes.invert_yaxis()
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, pad=1)
-        axes.set_xticks([0, count - 1], ["1", str(count)])
-        axes.set_yticks([0, layers - 1], ["1", str(layers)])
+        axes.set_xticks([0, count - 1], ["0", str(count - 1)])  # counted as in the names of timm's layers
+        axes.set_yticks([0, blocks - 1], ["0", str(blocks - 1)])
         axes.set_title(name, fontsize=SMALLEST_PT)
-    title(figure, f"Heads left (dark), {trained_at(evidence for evidence, _ in maps)}{part}")
-    label_axes(figure, "head", "layer")
+    title(figure, f"Heads left (dark), {trained_at(evidence for evidence, _ in maps)}, one seed{part}")
+    label_axes(figure, "head", "block")
     return figure
 
 
@@ -83,7 +83,7 @@ def draw_tokens(table: Table, every: Sequence[Evidence], width_in: float) -> Fig
     heads = [within(_strip_title(table, *strip), width_in - 0.2, SMALLEST_PT) for strip in strips]
     heights = [width_in / count + (head.count("\n") + 2.5) * _LINE_IN for count, head in zip(wide, heads, strict=True)]
     figure = new_figure(width_in, sum(heights) + 0.3)
-    title(figure, f"Patches kept, {trained_at(evidence for evidence, _ in strips)}")
+    title(figure, f"Patches kept, {trained_at(evidence for evidence, _ in strips)}, one seed")
     parts = figure.subfigures(len(strips), height_ratios=heights, squeeze=False)[:, 0]
     for part, head, count, (_, found) in zip(parts, heads, wide, strips, strict=True):
         part.suptitle(head, fontsize=SMALLEST_PT)

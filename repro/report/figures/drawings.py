@@ -29,6 +29,7 @@ _INTERVALS = (
     "Bars are 95 % intervals: of a proportion of the test images (Wilson), or over seeds (Student's t) if wider"
 )
 _STARTS_LATER = "Curves of rows that start from another row's weights begin where the training that they share ends"
+_FROM_0 = "blocks are counted from 0"
 _BESIDE = "Points at the same place are drawn side by side"
 
 
@@ -83,7 +84,7 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
         "cost",
         "What is saved against the gain over the dense model of the same backbone. Bars are 95 % intervals: of a "
         "difference of two proportions of the test images (Newcombe), or over paired seeds if wider. "
-        f"{_BESIDE}.",
+        "Points with the same saving are moved sideways a little; the table has the values.",
         functools.partial(draw_cost, usual),
     )
     for backbone in backbones_with_curves(usual):
@@ -98,12 +99,14 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
         ("churn", "The share of active weights or units that each mask update exchanged.", draw_churn),
         ("ever_active", "Weights that are active, and those that have ever been.", draw_ever_active),
         ("units", "Heads and neurons that have ever been active, for each option that was run.", draw_units),
-        ("final_density", "Density of each layer after the last mask update.", draw_final_density),
-        ("layers", "Density of each layer over training.", draw_layers),
+        ("final_density", f"Density of each layer after the last mask update; {_FROM_0}.", draw_final_density),
+        ("layers", f"Density of each layer over training; {_FROM_0}.", draw_layers),
     ):
         yield of(name, f"{caption} One seed.", functools.partial(draw, table, histories, scale))
-    yield of("heads", "Heads left in each layer, one seed.", functools.partial(draw_heads, table, every))
-    yield of("tokens", "Patches that are kept; dropped ones are hatched.", functools.partial(draw_tokens, table, every))
+    heads = f"Heads left in each block, one seed; heads and {_FROM_0}."
+    yield of("heads", heads, functools.partial(draw_heads, table, every))
+    tokens = "Patches that are kept, one seed; dropped ones are hatched."
+    yield of("tokens", tokens, functools.partial(draw_tokens, table, every))
     yield of(
         "interpretation",
         "Where the model looks: patches that each stage keeps, and heat maps; the object is outlined.",

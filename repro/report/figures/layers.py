@@ -31,7 +31,10 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
     shown = of_one_backbone(moved)
     across = min(n_across(width_in, _ON_PAGE), len(shown))
     down = n_down(len(shown), across)
-    panel_in = min(_PANEL_IN, (MOST_HEIGHT_IN - _AROUND_IN) / down)
+    # As high as all names take, unless the figure would be higher than a page; then every second or third is named.
+    room_in = (MOST_HEIGHT_IN - _AROUND_IN) / down
+    all_in = _HEAD_IN + _NAME_IN * (max(len(history.layer_density) for history in shown) + 0.5)
+    panel_in = max(_PANEL_IN, all_in) if all_in <= room_in else min(_PANEL_IN, room_in)
     most_names = max(1, int((panel_in - _HEAD_IN) / _NAME_IN))
     # Each panel names its own layers, because the prunable layers differ between methods.
     figure, grid = panels(width_in, len(shown), across, panel_in, _AROUND_IN, same_y=False, same_width=True)
@@ -59,9 +62,10 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
         places = grid[0].get_gridspec()
         assert places is not None
         bar = figure.add_subplot(places[-1, -1].subgridspec(5, 1)[2])
-        figure.colorbar(picture, cax=bar, orientation="horizontal")
+        colours = figure.colorbar(picture, cax=bar, orientation="horizontal")
     else:
-        figure.colorbar(picture, ax=grid, location="bottom", aspect=40, shrink=0.8)
+        colours = figure.colorbar(picture, ax=grid, location="bottom", aspect=40, shrink=0.8)
+    colours.set_label("active weights or units (%)")
     figure.supylabel("layer (block and matrix)")
     title(figure, f"{table.label(shown[0].row.backbone)}, {scale}: active weights or units of each layer (%), one seed")
     return figure

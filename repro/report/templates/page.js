@@ -60,7 +60,7 @@ document.addEventListener("click", event => {                  // the same link 
 });
 
 for (const plot of document.querySelectorAll("svg.plot")) {    // one stop of the tab key; arrows go from point to point
-  const points = [...plot.querySelectorAll("a")], said = plot.parentElement.querySelector("output.run");
+  const points = [...plot.querySelectorAll("a")], said = plot.parentElement.parentElement.querySelector("output.run");
   const say = point => { if (point) said.value = point.getAttribute("aria-label"); };
   points.forEach((point, place) => point.setAttribute("tabindex", place ? "-1" : "0"));
   plot.addEventListener("mouseover", event => say(event.target.closest("a")));
