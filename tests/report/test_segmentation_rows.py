@@ -209,7 +209,7 @@ def test_a_claim_waits_for_all_seeds_of_the_published_images(tmp_path: Path) -> 
         interpreted(record, "imagenet_segmentation", 59.0 + seed)
     found = judged("paper", tmp_path)
     assert found.verdict == "holds"
-    assert found.evidence[0].startswith(f"measured {SCORES} mean_iou_pct = 62.00 (95 % interval")
+    assert found.evidence[0].startswith(f"measured {SCORES} Mean IoU (%) = 62.00 (95 % interval")
 
 
 def test_seeds_that_saw_other_images_are_not_mixed(tmp_path: Path) -> None:
