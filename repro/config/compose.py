@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.config.site import GROUPS as SITE_GROUPS
 from repro.config.site import site_defaults
 from repro.errors import UserError, count_of, did_you_mean, first_few
-from repro.locations import config_dirs, groups
+from repro.locations import config_dirs, expand_home, groups
 
 _OPTIONAL = "experiment"  # the only group of which a run needs no option
 
@@ -109,7 +108,7 @@ def _site_values(composed: DictConfig, defaults: Mapping[str, Any]) -> dict[str,
         if key == "data.root":
             folder = value.get(composed.data.name) if isinstance(value, dict) else value
             if folder is not None and needs_root(composed.data.name):
-                values[key] = os.path.expanduser(str(folder))
+                values[key] = expand_home(str(folder))
         elif name and name in composed[section]:
             values[key] = value
     return values
@@ -181,7 +180,8 @@ def _validate(
     """
     for key, value in _leaves(OmegaConf.to_container(composed)):
         if value == MISSING:
-            errors.append(f"{key}: needs a value ({key}=...)")
+            if key not in _keys(errors):
+                errors.append(f"{key}: needs a value ({key}=...)")
             OmegaConf.update(composed, key, None)
     data = composed.data
     if (

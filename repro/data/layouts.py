@@ -14,6 +14,7 @@ from pathlib import Path
 
 from repro.config import Data
 from repro.errors import UserError
+from repro.locations import expand_home
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -70,7 +71,7 @@ def find_data(data: Data) -> Path | None:
 
 def _find_archive(data: Data) -> Path:
     """Return the folder that holds, or with `data.download` will hold, a published archive or its unpacked folder."""
-    archive, root = ARCHIVES[data.name], Path(str(data.root)).expanduser()
+    archive, root = ARCHIVES[data.name], Path(expand_home(str(data.root)))
     if not ((root / archive.folder).is_dir() or (root / archive.file).is_file() or data.download):
         raise UserError(
             f"data.root={root}: neither {archive.file} nor {archive.folder}/ in it; put the archive there "
@@ -189,7 +190,7 @@ def _splits_folder(data: Data) -> Path:
     """Return the folder that holds the splits: `data.root`, or CLS-LOC in Kaggle's download of ImageNet."""
     if data.root is None:
         raise UserError(f"data.root=null: data={data.name} needs the folder that holds train/ and val/; set data.root")
-    root = Path(data.root).expanduser().absolute()
+    root = Path(expand_home(data.root)).absolute()
     if not root.is_dir():
         raise UserError(f"data.root={data.root}: no such folder; expected one that holds train/ and val/")
     return imagenet_folder(root) if data.name == "imagenet" else root

@@ -13,6 +13,7 @@ from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since, check_fits, check_tables
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
+from repro.locations import expand_home
 
 
 def check_data(runs: Sequence[PlannedRun]) -> None:
@@ -47,7 +48,7 @@ def _check_trained_on(run: PlannedRun, compare: Callable[[Data, Geometry, str], 
     root, trained_root = run.config.data.root, run.record.about().get("data", {}).get("root")
     if fingerprint is None or root is None:  # a record that was pulled from W&B has no provenance
         return
-    if not Path(root).expanduser().exists() and root == trained_root:  # unmounted or deleted after the training
+    if not Path(expand_home(root)).exists() and root == trained_root:  # unmounted or deleted after the training
         return
     changes = compare(run.config.data, run.config.model, fingerprint)
     if changes is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from repro.cli.main import COMMANDS, main
 from repro.cli.options import announced
+from repro.tracking.login import key_source
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,6 +141,42 @@ def test_the_home_folder_is_expanded_in_options(
     entry, *_ = json.loads(text)
     assert code == 0
     assert entry["record"].startswith(f"{tmp_path}/my runs/table1/")
+
+
+@pytest.mark.parametrize("words", [["plan", "table1", "--runs", "~nobodyx/r"], ["status", "~nobodyx/r"]])
+def test_the_home_folder_of_an_unknown_user_is_refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    code, text, error = output_of(capsys, *words)
+    assert (code, text) == (2, "")
+    reason = "no user nobodyx; write the folder in full, or ./~nobodyx/r if that is its name"
+    assert error == f"repro: ~nobodyx/r: {reason}\n"
+
+
+@pytest.mark.parametrize("variable", ["REPRO_CONFIG", "REPRO_PATH"])
+def test_the_home_folder_of_an_unknown_user_is_refused_in_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv(variable, "~nobodyx")
+    code, _, error = output_of(capsys, "plan", "table1")
+    assert (code, error.partition(";")[0]) == (2, "repro: ~nobodyx: no user nobodyx")
+
+
+def test_a_user_without_a_home_folder_has_no_site_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that is started with a user id of its own."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "REPRO_CONFIG", "NETRC"):
+        monkeypatch.delenv(name)
+    code, text, _ = output_of(capsys, "plan", "table1", "deit_tiny/dense", "--scale", "smoke")
+    assert (code, "1 planned" in text) == (0, True)
+    assert key_source() is None
+    code, _, error = output_of(capsys, "plan", "table1", "--runs", "~/r")
+    assert (code, error.partition(";")[0]) == (2, "repro: ~/r: no home folder (HOME is not set)")
 
 
 def test_the_site_file_sets_the_runs_folder(

@@ -61,6 +61,28 @@ def test_the_home_folder_is_expanded() -> None:
 
 
 @pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        ("~nobodyx/a", "~nobodyx/a: no user nobodyx; write the folder in full, or ./~nobodyx/a if that is its name"),
+        ("odd/l\udcfc", "'odd/l\\udcfc': not UTF-8; rename it"),  # the byte 0xfc on a command line
+        ("", "'': an empty name; write . for the current folder"),
+    ],
+)
+def test_a_name_that_cannot_be_a_folder_is_refused(folder: str, reason: str) -> None:
+    for key, where in (("data.root", ["data=imagefolder"]), ("run.root", [])):
+        with pytest.raises(UserError) as caught:
+            compose(["scale=smoke", *where, f"{key}={folder}"])
+        assert str(caught.value) == f"config: {key}={reason}"
+    with pytest.raises(UserError, match=re.escape(reason)):
+        compose(["scale=paper", f"data.root={{imagenet: {folder}}}"])
+
+
+def test_an_override_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(UserError, match="not UTF-8; write it in UTF-8"):
+        parse_override("tracker.notes='l\udcfc'")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["~recipe.lr"], "recipe.lr: needs a value"),
