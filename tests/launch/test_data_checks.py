@@ -93,6 +93,19 @@ def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> Non
     assert "(missing: train/beagle/2.png; changed: val/boxer/1.png); set" in refusal(folder, str(copy))
 
 
+@pytest.mark.parametrize("image", ["train/collie/0.png", "val/boxer/3.png"])
+def test_a_finished_run_may_lose_as_many_images_as_an_unfinished_one(folder: Path, tmp_path: Path, image: str) -> None:
+    copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
+    (copy / image).write_bytes(b"cut")
+    check_data([planned(folder, str(copy))])
+    (copy / image).unlink()
+    check_data([planned(folder, str(copy))])
+    assert train(overrides(folder, f"data.root={copy}"), Console(file=io.StringIO())) == 0
+    second = copy / image.replace(".png", "").rpartition("/")[0] / "5.png"
+    second.unlink()
+    assert f"(missing: {image}, {second.relative_to(copy)}); set data.root" in refusal(folder, str(copy))
+
+
 def test_other_images_of_the_same_names_and_sizes_are_other_data(folder: Path, tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):  # bitmaps, whose size does not depend on what they show
         for path in write_images(tmp_path / name, ("beagle", "boxer", "collie"), 6, seed).rglob("*.png"):
