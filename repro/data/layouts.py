@@ -90,13 +90,13 @@ def find_split(data: Data, split: str) -> Split:
     return image_split(validation_folder(folder), may_be_flat=data.name == "imagenet")
 
 
-def image_split(folder: Path, may_be_flat: bool = False) -> Split:
+def image_split(folder: Path, may_be_flat: bool = False, otherwise: str = " (or set data.root)") -> Split:
     """Find the images of one split: class folders, shards or, if `may_be_flat`, one folder with Kaggle's CSV of labels.
 
-    Raises `UserError` if `folder` is missing or holds none of these.
+    Raises `UserError` if `folder` is missing or holds none of these; `otherwise` is another way out, for the message.
     """
     if not folder.is_dir():
-        expected = _unpack(folder.parent, folder.name) or f"expected {folder}/<class>/*.jpg (or set data.root)"
+        expected = _unpack(folder.parent, folder.name) or f"expected {folder}/<class>/*.jpg{otherwise}"
         raise UserError(f"{folder}: no such folder; {expected}")
     if _has_classes(folder):
         return Split(folder)

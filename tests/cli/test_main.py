@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -130,6 +131,49 @@ def test_a_latin1_terminal_gets_a_replacement_for_other_signs() -> None:
     )
     assert (answer.returncode, b"Traceback" in answer.stderr) == (2, False)
     assert b"no row matches" in answer.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "table1", "--json"], ["--version"]])
+def test_a_full_disk_for_the_output_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "repro", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    line = "repro: No space left on device; free some space and run the same command again\n"
+    assert (answer.returncode, answer.stderr) == (2, line)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["launch", "table1"], "free some space and run the same command again, which resumes ("),
+        (["report", "table1"], "free some space and run the same command again\n"),
+    ],
+)
+def test_only_commands_that_train_are_resumed_after_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], advice: str
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a/b")
+
+    monkeypatch.setattr(f"repro.cli.{words[0]}.selection", full)
+    code, _, error = output_of(capsys, *words)
+    assert code == 2
+    assert error.startswith(f"repro: a/b: No space left on device; {advice}")
+
+
+def test_a_folder_that_cannot_be_written_has_a_next_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folders = ["--runs", str(tmp_path), "--reports", str(tmp_path / "file" / "x")]
+    code, _, error = output_of(capsys, "report", "table1", "deit_tiny/dense", *folders)
+    assert code == 2
+    assert error.endswith("; correct that, or give another path\n")
 
 
 def test_the_home_folder_is_expanded_in_options(
