@@ -64,7 +64,7 @@ def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
     train, test = find_split(data, "train"), find_split(data, "test")
     if data.name not in VIDEOS:
         images = list_images(train), list_images(test)
-        now = fingerprint(images[0].class_names(), *images)
+        now = fingerprint(sorted({name for each in images for name in each.classes}), *images)  # train/ may lack some
         if is_same_data(trained_on, now) or earlier_images(trained_on, *images) is not None:
             return None
         if has_same_files(trained_on, now):
