@@ -80,6 +80,9 @@ def table_dirs() -> tuple[Path, ...]:
 def add_config_dirs(folders: Iterable[str | Path]) -> None:
     """Add folders for this process, such as `--config-dir`. Raises `UserError` for one that does not exist."""
     for entry in folders:
+        scheme, _, rest = str(entry).partition("://")
+        if rest and scheme != "file":
+            raise UserError(f"{entry}: config files are read from folders only, not from {scheme}://; name a folder")
         folder = Path(expand_home(str(entry).removeprefix("file://"))).absolute()
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of config files")

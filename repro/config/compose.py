@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from repro.config import Config, Data, method_options
 from repro.config.checks import cross_checks
-from repro.config.config_files import file_that_sets
+from repro.config.config_files import file_that_sets, interpolation_error
 from repro.config.data_roots import needs_root, root_of
 from repro.config.groups import compose_groups, own_section
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
@@ -51,8 +51,7 @@ def compose(overrides: Iterable[str] = ()) -> Config:
         errors += _apply(composed, {**values, **dict.fromkeys(folders, "")}, deleted)
         return _validate(composed, folders, errors, lambda key: "" if key in values else file_that_sets(key, choices))
     except OmegaConfBaseException as error:  # for example, an interpolation of a key that does not exist
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(_message([*errors, key + str(error).splitlines()[0]])) from None
+        raise UserError(_message([*errors, interpolation_error(error, values, choices)])) from None
 
 
 def with_data(data: Data, overrides: Sequence[str]) -> Data:
