@@ -43,14 +43,21 @@ def is_disk_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def os_error_line(error: OSError) -> str:
-    """Return an error of the operating system as one line, with advice if a disk is full."""
-    place = f"{error.filename}: " if error.filename is not None else ""
-    advice = (
-        "; free some space and run the same command again, which resumes (rows of a table that have failed: with "
-        "--retry), or choose another folder of runs"
-    )
-    return f"{place}{error.strerror or error}{advice * is_disk_full(error)}"
+def os_error_line(error: OSError, *, resumes: bool) -> str:
+    """Return an error of the operating system as one line that says what to do next.
+
+    `resumes` tells whether the command that failed trains runs, so that the same command resumes them.
+    """
+    if error.filename is None:
+        line, advice = str(error.strerror or error), ""
+    else:
+        line, advice = f"{error.filename}: {error.strerror or error}", "; correct that, or give another path"
+    if is_disk_full(error):
+        advice = "; free some space and run the same command again"
+        if resumes:
+            advice += ", which resumes (rows of a table that have failed: with --retry)"
+            advice += ", or choose another folder of runs"
+    return line + advice
 
 
 def count_of(count: int, noun: str, plural: str = "") -> str:

@@ -41,9 +41,37 @@ def figures_command(table: str, scale: str, *, is_installed: bool = IS_INSTALLED
     return " && ".join(f"repro {command} {table} --scale {scale}" for command in ("extract", "interpret", "report"))
 
 
+def expand_home(name: str) -> str:
+    """Expand `~` at the start of the name of a file or folder.
+
+    Raises `UserError` for a user without a home folder, for a name that is not UTF-8, which no record can hold, and for
+    an empty name, which pathlib takes for the current folder.
+    """
+    if not name:
+        raise UserError(f"{name!r}: an empty name; write . for the current folder")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name!r}: not UTF-8; rename it") from None
+    expanded = os.path.expanduser(name)
+    if expanded.startswith("~"):
+        user = name.partition("/")[0].removeprefix("~")
+        reason = f"no user {user}" if user else "no home folder (HOME is not set)"
+        raise UserError(f"{name}: {reason}; write the folder in full, or ./{name} if that is its name")
+    return expanded
+
+
+def in_home(*names: str) -> list[Path]:
+    """Return files in the user's home folder; none if there is no such folder, as in some containers."""
+    try:
+        return [Path(expand_home("~")) / name for name in names]
+    except UserError:
+        return []
+
+
 def own_folders() -> list[Path]:
     """The folders that REPRO_PATH names. Raises `UserError` for one that does not exist."""
-    folders = [Path(entry).expanduser() for entry in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if entry]
+    folders = [Path(expand_home(entry)) for entry in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if entry]
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise UserError(f"{PATH_VARIABLE}: {missing[0]}: no such folder")
     return folders
@@ -64,7 +92,10 @@ def table_dirs() -> tuple[Path, ...]:
 def add_config_dirs(folders: Iterable[str | Path]) -> None:
     """Add folders for this process, such as `--config-dir`. Raises `UserError` for one that does not exist."""
     for entry in folders:
-        folder = Path(str(entry).removeprefix("file://")).expanduser().absolute()
+        scheme, _, rest = str(entry).partition("://")
+        if rest and scheme != "file":
+            raise UserError(f"{entry}: config files are read from folders only, not from {scheme}://; name a folder")
+        folder = Path(expand_home(str(entry).removeprefix("file://"))).absolute()
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of config files")
         if folder not in added_config_dirs:

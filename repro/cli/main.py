@@ -21,6 +21,8 @@ COMMANDS = (
     *("interpret", "card", "train", "eval", "adopt", "export", "shards", "wandb", "new", "completion"),
 )
 
+TRAINING = ("launch", "retry", "train")  # run again, these resume runs
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: 0 for success, 1 if a run or check failed, 2 for a user error, 130 for Ctrl-C."""
@@ -33,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         if hasattr(options, "runs"):
             adopt_group_umask(options.runs)
         code = options.function(options)
+        print(end="", flush=True)  # here, a full disk is one line
     except UserError as error:
         print(f"repro: {error}", file=sys.stderr)
         code = 2
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 1
     except OSError as error:  # a full disk or quota, missing permissions, an unmounted file system
-        print(f"repro: {os_error_line(error)}", file=sys.stderr)
+        print(f"repro: {os_error_line(error, resumes=arguments[0] in TRAINING)}", file=sys.stderr)
         code = 2
     except (MemoryError, RuntimeError) as error:
         from repro.training.out_of_memory import is_out_of_memory  # imports torch, which has raised the error

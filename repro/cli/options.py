@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.locations import expand_home
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -44,7 +46,7 @@ def add_scale(command: argparse.ArgumentParser) -> None:
 
 def folder(text: str) -> Path:
     """The type of an option that names a file or folder; `~` is the home folder, also in `--runs '~/x'`."""
-    return Path(text).expanduser()
+    return Path(expand_home(text))
 
 
 def add_runs(command: argparse.ArgumentParser, text: str = "folder of the run records (default runs/)") -> None:

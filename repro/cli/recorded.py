@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from repro.cli.selection import Selection, program, selection
 from repro.errors import UserError, count_of
+from repro.locations import expand_home
 
 if TYPE_CHECKING:
     from repro.launch.plan import PlannedRun
@@ -71,7 +72,7 @@ def runs_of(options: argparse.Namespace) -> Selection | RecordFolder:
     """
     from repro.tables.loader import table_names
 
-    folder = Path(options.table).expanduser()
+    folder = Path(expand_home(options.table))
     if options.table in table_names() or not (folder.is_dir() or "/" in options.table):
         return selection(options)
     if not folder.is_dir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +12,14 @@ from pydantic import ValidationError
 
 from repro.config import Config, Data, method_options
 from repro.config.checks import cross_checks
-from repro.config.config_files import file_that_sets
+from repro.config.config_files import file_that_sets, interpolation_error
 from repro.config.data_roots import needs_root, root_of
 from repro.config.groups import compose_groups, own_section
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.config.site import GROUPS as SITE_GROUPS
 from repro.config.site import site_defaults
 from repro.errors import UserError, count_of, did_you_mean, first_few
-from repro.locations import config_dirs, groups
+from repro.locations import config_dirs, expand_home, groups
 
 _OPTIONAL = "experiment"  # the only group of which a run needs no option
 
@@ -52,8 +51,7 @@ def compose(overrides: Iterable[str] = ()) -> Config:
         errors += _apply(composed, {**values, **dict.fromkeys(folders, "")}, deleted)
         return _validate(composed, folders, errors, lambda key: "" if key in values else file_that_sets(key, choices))
     except OmegaConfBaseException as error:  # for example, an interpolation of a key that does not exist
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(_message([*errors, key + str(error).splitlines()[0]])) from None
+        raise UserError(_message([*errors, interpolation_error(error, values, choices)])) from None
 
 
 def with_data(data: Data, overrides: Sequence[str]) -> Data:
@@ -109,7 +107,7 @@ def _site_values(composed: DictConfig, defaults: Mapping[str, Any]) -> dict[str,
         if key == "data.root":
             folder = value.get(composed.data.name) if isinstance(value, dict) else value
             if folder is not None and needs_root(composed.data.name):
-                values[key] = os.path.expanduser(str(folder))
+                values[key] = expand_home(str(folder))
         elif name and name in composed[section]:
             values[key] = value
     return values
@@ -181,7 +179,8 @@ def _validate(
     """
     for key, value in _leaves(OmegaConf.to_container(composed)):
         if value == MISSING:
-            errors.append(f"{key}: needs a value ({key}=...)")
+            if key not in _keys(errors):
+                errors.append(f"{key}: needs a value ({key}=...)")
             OmegaConf.update(composed, key, None)
     data = composed.data
     if (

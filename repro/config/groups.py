@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from repro.config.config_files import check_files, file_that_sets
+from repro.config.config_files import check_files, file_that_sets, interpolation_error
 from repro.config.overrides import FOLDER_KEYS, parse_override, quoted
 from repro.errors import UserError
 from repro.locations import CONF_DIR, config_dirs, groups
@@ -67,7 +67,11 @@ def _composed(choices: Choices, folders: tuple[Path, ...]) -> bytes:
     for group, section in sections.items():
         composed[group] = section
     for group in groups():
-        if group != "experiment" and not OmegaConf.is_dict(section := composed.get(group)):
+        try:
+            section = composed.get(group)
+        except OmegaConfBaseException as error:
+            raise UserError(f"config: {interpolation_error(error, (), dict(choices), group)}") from None
+        if group != "experiment" and not OmegaConf.is_dict(section):
             place = file_that_sets(group, dict(choices))
             raise UserError(f"config: {place}{group}={section!r}: must contain keys and their values")
     return pickle.dumps(composed)

@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
 from repro.errors import UserError
+from repro.locations import expand_home
 
 MAX_RUNS = 10_000  # in a sweep
 RUNS_KEY = "run.root"
@@ -85,6 +86,10 @@ def without_method(overrides: Sequence[str]) -> list[str]:
 
 def _parse(text: str) -> HydraOverride:
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text!r}: not UTF-8; write it in UTF-8") from None
+    try:
         parsed = OverridesParser.create().parse_override(text)
     except (HydraException, ValueError, RecursionError):  # ValueError: an integer of 5,000 digits
         line = "\\n".join(text.splitlines())
@@ -103,10 +108,13 @@ def _folder_override(text: str) -> Override | None:
         return None
     key, typed = match[2], match[3]
     by_name = _BY_NAME.fullmatch(typed)
-    if by_name is None:
-        return Override(key, _folder(typed))
-    pairs = (part.partition(":") for part in re.split(r",(?=\s*\w+\s*:)", by_name[1]))
-    return Override(key, {name.strip(): _folder(folder.strip()) for name, _, folder in pairs})
+    try:
+        if by_name is None:
+            return Override(key, _folder(typed))
+        pairs = (part.partition(":") for part in re.split(r",(?=\s*\w+\s*:)", by_name[1]))
+        return Override(key, {name.strip(): _folder(folder.strip()) for name, _, folder in pairs})
+    except UserError as error:
+        raise UserError(f"{key}={error}") from None
 
 
 def _folder(typed: str) -> str | None:
@@ -116,7 +124,7 @@ def _folder(typed: str) -> str | None:
     if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "'\"":
         with suppress(UserError):
             typed = str(_parse(f"key={typed}").value())
-    return os.path.expanduser(typed)
+    return expand_home(typed)
 
 
 def _values(text: str, options: Mapping[str, Iterable[str]]) -> list[str]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 from repro.config.execution import Run, Tracker
 from repro.config.launcher import InlineLauncher, LocalLauncher, SlurmLauncher
 from repro.errors import UserError, did_you_mean
-from repro.locations import groups
+from repro.locations import expand_home, groups, in_home
 from repro.typed_files import load_yaml
 
 VARIABLE = "REPRO_CONFIG"
@@ -52,11 +52,11 @@ def site_file() -> Path | None:
     """
     variable = os.environ.get(VARIABLE)
     if variable is not None:
-        file = Path(variable).expanduser()
-        if variable and not file.is_file():
+        file = Path(expand_home(variable)) if variable else None
+        if file is not None and not file.is_file():
             raise UserError(f"{VARIABLE}={variable}: no such file")
-        return file if variable else None
-    places = (Path("repro.yaml"), Path("~/.config/repro.yaml").expanduser())
+        return file
+    places = (Path("repro.yaml"), *in_home(".config/repro.yaml"))
     return next((place for place in places if place.is_file()), None)
 
 
@@ -89,7 +89,7 @@ def _read(file: Path, _: int) -> Mapping[str, Any]:
                 raise UserError(f"{file}: no {group} {name!r}{did_you_mean(str(name), groups()[group])}")
     for key in ("data.root", "run.root"):
         if isinstance(defaults.get(key), str):
-            defaults[key] = os.path.expanduser(defaults[key])
+            defaults[key] = expand_home(defaults[key])
     return defaults
 
 

@@ -8,17 +8,23 @@ from pathlib import Path
 from types import ModuleType
 
 from repro.config import Data
+from repro.errors import UserError
+from repro.locations import expand_home, in_home
 
 
 def data_cache(data: Data) -> Path:
     """Return `data.root`, or the user's cache folder if it is null."""
-    return user_cache() if data.root is None else Path(data.root).expanduser().absolute()
+    return user_cache() if data.root is None else Path(expand_home(data.root)).absolute()
 
 
 def user_cache() -> Path:
     """Return `repro` in the user's cache folder (XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "repro"
+    if base and Path(base).is_absolute():
+        return Path(base) / "repro"
+    if not (caches := in_home(".cache/repro")):
+        raise UserError("no home folder for cached data (HOME is not set); set HOME or XDG_CACHE_HOME to a folder")
+    return caches[0]
 
 
 def source_digest(*modules: ModuleType) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data import ImageNetInfo
@@ -14,12 +13,13 @@ from torch import Tensor
 
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
-from repro.data.decoding import decode, why_unreadable
-from repro.data.fingerprint import fingerprint, is_fingerprint_of
+from repro.data.decoding import decode
+from repro.data.earlier_files import earlier_images
+from repro.data.fingerprint import fingerprint
 from repro.data.folder_files import FolderFiles
 from repro.data.layouts import class_folders, find_split, image_split
-from repro.data.listing import Listing, list_images, read_kaggle_labels, tolerated
-from repro.data.saved_listing import Files, read_listing, save_listing
+from repro.data.listing import Listing, list_images, read_kaggle_labels
+from repro.data.saved_listing import save_listing
 from repro.data.shards import Shards
 from repro.data.splits import EvalSplit, Splits
 from repro.data.transforms import evaluation_transform, training_transform
@@ -102,35 +102,13 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
         )
 
     def with_fingerprint(trained_on: str) -> Splits | None:
-        saved = read_listing(trained_on, (train.saved(), test.saved()))
-        if saved is None or not is_fingerprint_of(trained_on, sorted(set(saved[0].classes)), *saved):
+        earlier = earlier_images(trained_on, train, test)
+        if earlier is None:
             return None
-        train_before, test_before = (_as_listed_before(*each) for each in zip((train, test), saved, strict=True))
-        if train_before is None or test_before is None or not (train_before[1] or test_before[1]):
-            return None  # not even without them: the contents differ
-        return splits(trained_on, train_before[0], test_before[0], (train_before[1], test_before[1]))
+        (train_before, train_lost), (test_before, test_lost) = earlier
+        return splits(trained_on, train_before, test_before, (train_lost, test_lost))
 
     return replace(splits(now, train, test, ((), ())), with_fingerprint=with_fingerprint)
-
-
-def _as_listed_before(now: Listing, before: Files) -> tuple[Listing, list[int]] | None:
-    """Return the images of an earlier listing, and the positions of those that have become unreadable since.
-
-    Return None if too many have, if images are new, or if a readable image has another size than before.
-    """
-    rows = {name: row for row, name in enumerate(now.names)}
-    if not rows.keys() <= set(before.names):
-        return None
-    files, lost = now.files(), []
-    for position, (name, size) in enumerate(zip(before.names, before.lengths, strict=True)):
-        row = rows.get(name)
-        if row is not None and now.sizes[row] == size:
-            continue
-        lost.append(position)
-        if len(lost) > tolerated(len(before.names)) or (row is not None and not why_unreadable(files, row)):
-            return None
-    shards = now.shards and now.shards.take(np.array([rows.get(name, 0) for name in before.names]))  # 0: never read
-    return replace(now, names=before.names, classes=before.classes, shards=shards), lost
 
 
 def load_validation(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:

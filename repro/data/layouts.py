@@ -14,6 +14,7 @@ from pathlib import Path
 
 from repro.config import Data
 from repro.errors import UserError
+from repro.locations import expand_home
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -70,7 +71,7 @@ def find_data(data: Data) -> Path | None:
 
 def _find_archive(data: Data) -> Path:
     """Return the folder that holds, or with `data.download` will hold, a published archive or its unpacked folder."""
-    archive, root = ARCHIVES[data.name], Path(str(data.root)).expanduser()
+    archive, root = ARCHIVES[data.name], Path(expand_home(str(data.root)))
     if not ((root / archive.folder).is_dir() or (root / archive.file).is_file() or data.download):
         raise UserError(
             f"data.root={root}: neither {archive.file} nor {archive.folder}/ in it; put the archive there "
@@ -89,13 +90,13 @@ def find_split(data: Data, split: str) -> Split:
     return image_split(validation_folder(folder), may_be_flat=data.name == "imagenet")
 
 
-def image_split(folder: Path, may_be_flat: bool = False) -> Split:
+def image_split(folder: Path, may_be_flat: bool = False, otherwise: str = " (or set data.root)") -> Split:
     """Find the images of one split: class folders, shards or, if `may_be_flat`, one folder with Kaggle's CSV of labels.
 
-    Raises `UserError` if `folder` is missing or holds none of these.
+    Raises `UserError` if `folder` is missing or holds none of these; `otherwise` is another way out, for the message.
     """
     if not folder.is_dir():
-        expected = _unpack(folder.parent, folder.name) or f"expected {folder}/<class>/*.jpg (or set data.root)"
+        expected = _unpack(folder.parent, folder.name) or f"expected {folder}/<class>/*.jpg{otherwise}"
         raise UserError(f"{folder}: no such folder; {expected}")
     if _has_classes(folder):
         return Split(folder)
@@ -189,7 +190,7 @@ def _splits_folder(data: Data) -> Path:
     """Return the folder that holds the splits: `data.root`, or CLS-LOC in Kaggle's download of ImageNet."""
     if data.root is None:
         raise UserError(f"data.root=null: data={data.name} needs the folder that holds train/ and val/; set data.root")
-    root = Path(data.root).expanduser().absolute()
+    root = Path(expand_home(data.root)).absolute()
     if not root.is_dir():
         raise UserError(f"data.root={data.root}: no such folder; expected one that holds train/ and val/")
     return imagenet_folder(root) if data.name == "imagenet" else root

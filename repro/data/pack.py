@@ -25,7 +25,7 @@ from repro.data.layouts import (
 )
 from repro.data.listing import list_images
 from repro.data.shards import check_unique
-from repro.errors import UserError, count_of
+from repro.errors import UserError, count_of, is_disk_full
 
 CLASSES = "classes.txt"  # the class names of WebDataset's tar files, one per line, in the order of their numbers
 
@@ -69,7 +69,13 @@ def pack(root: Path, out: Path, images_per_shard: int, report: Callable[[str], N
                 shutil.copy(split.table, partial)
         partial.rename(out)
     except OSError as error:
-        raise UserError(f"{error.filename or partial}: cannot be written ({error.strerror})") from None
+        error.filename = error.filename or str(out)
+        if is_disk_full(error):
+            raise
+        place = str(error.filename).replace(str(partial), str(out))
+        raise UserError(f"{place}: cannot be written ({error.strerror}); give another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     train, val = (len(split.names) for split in splits.values())
     report(f"{out}: {train:,} training and {count_of(val, 'validation image')}; set data.root={out}")
 
@@ -93,7 +99,7 @@ def _read(folder: Path) -> _Split:
     if has_tars and not class_folders(folder):
         tars = list_tars(folder)
         return _Split([name for names in tars.values() for name in names.values()], _read_tars(tars))
-    listing = list_images(image_split(folder, may_be_flat=True))
+    listing = list_images(image_split(folder, may_be_flat=True, otherwise=""))
     files = listing.files()
     return _Split(listing.names, ((name, files.read(row)) for row, name in enumerate(listing.names)), listing.table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from repro.config import Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.data_sets import DATA_SETS, check_takes_clips, do_not_fit, settings_to_change
+from repro.data.earlier_files import earlier_images
 from repro.data.fingerprint import fingerprint, has_same_files, is_same_data
 from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, list_images, list_videos
@@ -54,7 +55,8 @@ def check_fits(config: Config) -> None:
 def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
     """Describe how the data differ from those with the fingerprint `trained_on`, as `changed_files` does.
 
-    Returns None if they are the same, apart from a few unreadable videos. Raises `UserError` if they cannot be listed.
+    Returns None if they are the same, apart from a few files that have become unreadable. Raises `UserError` if they
+    cannot be listed.
     """
     if data.name in ARCHIVES:  # one published file, whose MD5 is checked when it is read
         find_data(data)
@@ -62,8 +64,8 @@ def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
     train, test = find_split(data, "train"), find_split(data, "test")
     if data.name not in VIDEOS:
         images = list_images(train), list_images(test)
-        now = fingerprint(images[0].class_names(), *images)
-        if is_same_data(trained_on, now):
+        now = fingerprint(sorted({name for each in images for name in each.classes}), *images)  # train/ may lack some
+        if is_same_data(trained_on, now) or earlier_images(trained_on, *images) is not None:
             return None
         if has_same_files(trained_on, now):
             return "files of the same names and sizes with other contents"

@@ -13,6 +13,7 @@ from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since, check_fits, check_tables
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
+from repro.locations import expand_home
 
 
 def check_data(runs: Sequence[PlannedRun]) -> None:
@@ -30,8 +31,13 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
         is_generated = data.name in GENERATED
         try:
             if not run.is_done and (is_generated or run.config.launcher.runs_here):
-                check_fits(run.config)
-                read_lists(data)
+                try:
+                    check_fits(run.config)
+                    read_lists(data)
+                except UserError:  # for a run that has begun: what changed; settings that fit would be another run
+                    if not is_generated:
+                        _check_trained_on(run, compare)
+                    raise
             elif not run.is_done:
                 check_settings(data, run.config.recipe, run.config.model)
             elif not is_generated:
@@ -44,15 +50,16 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
 
 def _check_trained_on(run: PlannedRun, compare: Callable[[Data, Geometry, str], str | None]) -> None:
     fingerprint = run.record.trained_on()
-    root, trained_root = run.config.data.root, run.record.about().get("data", {}).get("root")
+    root = run.config.data.root
     if fingerprint is None or root is None:  # a record that was pulled from W&B has no provenance
         return
-    if not Path(root).expanduser().exists() and root == trained_root:  # unmounted or deleted after the training
+    trained_root = run.record.about().get("data", {}).get("root")
+    if not Path(expand_home(root)).exists() and root == trained_root:  # unmounted or deleted after the training
         return
     changes = compare(run.config.data, run.config.model, fingerprint)
     if changes is not None:
         raise UserError(
             f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {trained_root}) than "
-            f"those in data.root={root}{f' ({changes})' if changes else ''}; set data.root to the data of the "
-            "training, or choose another runs folder"
+            f"those in data.root={root}{f' ({changes})' if changes else ''}; restore the data, set "
+            "data.root to those of the training, or choose another runs folder"
         )

@@ -13,6 +13,7 @@ from repro.data.layouts import find_data
 from repro.errors import UserError
 from repro.launch import slurm
 from repro.launch.check import Check
+from repro.locations import expand_home
 
 LAUNCH_AGAIN = "run the launch again, for example from cron"
 NODE_WAIT_S = 60
@@ -125,7 +126,7 @@ def _data_folder(data: Data) -> Path | None:
         is_needed = find_data(data) is not None
     except UserError:  # missing or incomplete here, but nodes may have it on their own disks
         is_needed = True
-    return Path(data.root).expanduser().absolute() if is_needed and data.root is not None else None
+    return Path(expand_home(data.root)).absolute() if is_needed and data.root is not None else None
 
 
 def _node_checks(launcher: SlurmLauncher, data: Mapping[str, Path], root: Path) -> Iterator[Check]:

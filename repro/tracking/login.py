@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from repro.config import Config
 from repro.errors import UserError
+from repro.locations import expand_home, in_home
 from repro.tracking.mirror_file import NOT_LOGGED_IN
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -60,7 +61,7 @@ def key_source() -> str | None:
             return name
     host = urlsplit(_server()).hostname
     path = os.environ.get("NETRC")
-    for file in [Path(path).expanduser()] if path else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+    for file in [Path(expand_home(path))] if path else in_home(".netrc", "_netrc"):
         try:
             if host and netrc.netrc(file).authenticators(host):
                 return str(file)
@@ -92,10 +93,11 @@ def _server() -> str:
     """Return the URL of the client's server, from the environment, the client's settings file, or the default."""
     if server := os.environ.get("WANDB_BASE_URL"):
         return server
-    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
+    folder = os.environ.get("WANDB_CONFIG_DIR")
+    folders = [Path(folder)] if folder else in_home(".config/wandb")
     settings = configparser.ConfigParser(interpolation=None)
     try:
-        settings.read(folder / "settings", encoding="utf-8")
+        settings.read([each / "settings" for each in folders], encoding="utf-8")
     except (configparser.Error, UnicodeError):
         return _DEFAULT_SERVER
     return settings.get("default", "base_url", fallback=_DEFAULT_SERVER)

@@ -180,7 +180,7 @@ class _Attempt:
             if is_out_of_memory(error):
                 reason = out_of_memory_advice(error, self.config, self.world.device, self._update)
             elif isinstance(error, OSError) and is_disk_full(error):
-                reason = os_error_line(error)
+                reason = os_error_line(error, resumes=True)
             else:
                 traceback.print_exc()
                 return EXIT_FAILED, "failed", f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from repro.cli.main import COMMANDS, main
 from repro.cli.options import LOG_WIDTH, TABLE_WIDTH, announced, console
+from repro.tracking.login import key_source
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,6 +141,49 @@ def test_a_latin1_terminal_gets_a_replacement_for_other_signs() -> None:
     assert b"no row matches" in answer.stderr
 
 
+@pytest.mark.parametrize("words", [["list"], ["list", "table1", "--json"], ["--version"]])
+def test_a_full_disk_for_the_output_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "repro", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    line = "repro: No space left on device; free some space and run the same command again\n"
+    assert (answer.returncode, answer.stderr) == (2, line)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["launch", "table1"], "free some space and run the same command again, which resumes ("),
+        (["report", "table1"], "free some space and run the same command again\n"),
+    ],
+)
+def test_only_commands_that_train_are_resumed_after_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], advice: str
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a/b")
+
+    monkeypatch.setattr(f"repro.cli.{words[0]}.selection", full)
+    code, _, error = output_of(capsys, *words)
+    assert code == 2
+    assert error.startswith(f"repro: a/b: No space left on device; {advice}")
+
+
+def test_a_folder_that_cannot_be_written_has_a_next_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folders = ["--runs", str(tmp_path), "--reports", str(tmp_path / "file" / "x")]
+    code, _, error = output_of(capsys, "report", "table1", "deit_tiny/dense", *folders)
+    assert code == 2
+    assert error.endswith("; correct that, or give another path\n")
+
+
 def test_the_home_folder_is_expanded_in_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +193,42 @@ def test_the_home_folder_is_expanded_in_options(
     entry, *_ = json.loads(text)
     assert code == 0
     assert entry["record"].startswith(f"{tmp_path}/my runs/table1/")
+
+
+@pytest.mark.parametrize("words", [["plan", "table1", "--runs", "~nobodyx/r"], ["status", "~nobodyx/r"]])
+def test_the_home_folder_of_an_unknown_user_is_refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    code, text, error = output_of(capsys, *words)
+    assert (code, text) == (2, "")
+    reason = "no user nobodyx; write the folder in full, or ./~nobodyx/r if that is its name"
+    assert error == f"repro: ~nobodyx/r: {reason}\n"
+
+
+@pytest.mark.parametrize("variable", ["REPRO_CONFIG", "REPRO_PATH"])
+def test_the_home_folder_of_an_unknown_user_is_refused_in_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv(variable, "~nobodyx")
+    code, _, error = output_of(capsys, "plan", "table1")
+    assert (code, error.partition(";")[0]) == (2, "repro: ~nobodyx: no user nobodyx")
+
+
+def test_a_user_without_a_home_folder_has_no_site_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that is started with a user id of its own."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "REPRO_CONFIG", "NETRC"):
+        monkeypatch.delenv(name)
+    code, text, _ = output_of(capsys, "plan", "table1", "deit_tiny/dense", "--scale", "smoke")
+    assert (code, "1 planned" in text) == (0, True)
+    assert key_source() is None
+    code, _, error = output_of(capsys, "plan", "table1", "--runs", "~/r")
+    assert (code, error.partition(";")[0]) == (2, "repro: ~/r: no home folder (HOME is not set)")
 
 
 def test_the_site_file_sets_the_runs_folder(

@@ -61,6 +61,28 @@ def test_the_home_folder_is_expanded() -> None:
 
 
 @pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        ("~nobodyx/a", "~nobodyx/a: no user nobodyx; write the folder in full, or ./~nobodyx/a if that is its name"),
+        ("odd/l\udcfc", "'odd/l\\udcfc': not UTF-8; rename it"),  # the byte 0xfc on a command line
+        ("", "'': an empty name; write . for the current folder"),
+    ],
+)
+def test_a_name_that_cannot_be_a_folder_is_refused(folder: str, reason: str) -> None:
+    for key, where in (("data.root", ["data=imagefolder"]), ("run.root", [])):
+        with pytest.raises(UserError) as caught:
+            compose(["scale=smoke", *where, f"{key}={folder}"])
+        assert str(caught.value) == f"config: {key}={reason}"
+    with pytest.raises(UserError, match=re.escape(reason)):
+        compose(["scale=paper", f"data.root={{imagenet: {folder}}}"])
+
+
+def test_an_override_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(UserError, match="not UTF-8; write it in UTF-8"):
+        parse_override("tracker.notes='l\udcfc'")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["~recipe.lr"], "recipe.lr: needs a value"),
@@ -155,6 +177,14 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "experiment/packageless": "recipe: {epochs: 3}\n",
         "experiment/misspelt": "\n# @package _global_\nrecipe: {epohcs: 3}\n",
         "experiment/wrong": "# @package _global_\nrecipe: {epochs: abc}\n",
+        "experiment/interpolation": "# @package _global_\nrecipe:\n  epochs: ${nope}\n",
+        "experiment/variable": "# @package _global_\nrecipe:\n  epochs: ${oc.env:NOPE}\n",
+        "experiment/section": "# @package _global_\nrecipe: ${nope}\n",
+        "experiment/braces": "# @package _global_\nrecipe: {epochs: ${nope}}\n",
+        "experiment/no_value": "# @package _global_\nrecipe: {epochs: '???'}\n",
+        "experiment/key": "# @package _global_\n1: 2\n",
+        "experiment/endless": "# @package _global_\nrecipe: &a {epochs: *a}\n",
+        "method/packaged": "# My own.\n\n# @package foo\nsparsity: 0.6\n",
         "experiment/number": "# @package _global_\ndefaults: 3\n",
         "experiment/torn": "# @package _global_\nrecipe: {epochs: 3\n",
     }.items():
@@ -191,7 +221,14 @@ def test_the_environment_names_folders_of_config_files(own_files: Path, monkeypa
         ("relative", "relative.yaml: defaults: no group '/experiment/method'; nearest: /experiment, /method"),
         ("nested", "based_on_a_typo.yaml: defaults: no method 'svit'; nearest: svite, "),
         ("same_name", "dense.yaml: not read, because "),
-        ("twice", "twice.yaml: Multiple values for method. To override a value use 'override method: svite'"),
+        ("twice", "twice.yaml: defaults: every run has a method; write `override /method: svite`"),
+        ("interpolation", "interpolation.yaml: recipe.epochs: Interpolation key 'nope' not found; correct it"),
+        ("variable", "variable.yaml: recipe.epochs: Environment variable 'NOPE' not found; correct it, or write a val"),
+        ("section", "section.yaml: recipe: Interpolation key 'nope' not found"),
+        ("braces", 'in braces, quote it: {key: "${other}"}'),
+        ("no_value", "no_value.yaml: recipe.epochs: ??? would be ignored; write a value, or remove the key"),
+        ("key", "key.yaml: 1=1: keys should be strings"),
+        ("endless", "endless.yaml: "),
         ("self", "self.yaml: defaults: no experiment '_slef_'; nearest: _self_"),
         ("circle", "circle.yaml: defaults: names itself, directly or through other files"),
         ("hydra", "hydra.yaml: hydra: Hydra's own settings are not used; remove them"),
@@ -211,6 +248,26 @@ def test_an_own_file_with_a_mistake_is_one_line(own_files: Path, name: str, mess
         compose([f"experiment={name}"])
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_keys_of_an_option_are_in_its_group(own_files: Path) -> None:
+    add_config_dirs([own_files])
+    with pytest.raises(UserError) as raised:
+        compose(["method=packaged"])
+    file, reason = own_files / "method" / "packaged.yaml", "the keys of a method are in method; remove that line"
+    assert str(raised.value) == f"{file}: # @package foo: {reason}"
+
+
+def test_the_main_config_is_not_replaced(own_files: Path) -> None:
+    (own_files / "config.yaml").write_text("seed: 7\n")
+    add_config_dirs([own_files])
+    with pytest.raises(UserError, match=r"/config\.yaml: not read, because .* has the same name; rename the file$"):
+        compose(["method=mine"])
+
+
+def test_config_files_are_read_from_folders_only() -> None:
+    with pytest.raises(UserError, match=r"^pkg://foo: config files are read from folders only, not from pkg://"):
+        add_config_dirs(["pkg://foo"])
 
 
 def test_site_defaults_apply_where_nothing_else_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import subprocess
@@ -289,3 +290,22 @@ def test_an_interrupted_packing_leaves_no_shards(flowers: Path, tmp_path: Path) 
     (flowers / "val/rose/a.jpg").unlink()
     (flowers / "val/rose/a.jpg").write_bytes(b"1")
     assert repro("shards", flowers, tmp_path / "out") == 0
+
+
+def test_a_full_disk_leaves_no_shards_and_says_what_to_do(
+    flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("zipfile.ZipFile.writestr", full)
+    assert repro("shards", flowers, tmp_path / "out" / "sh") == 2
+    advice = "free some space and run the same command again"
+    assert capsys.readouterr().err == f"repro: {tmp_path}/out/sh: No space left on device; {advice}\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_not_that_of_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert repro("shards", tmp_path / "nowhere", tmp_path / "out") == 2
+    train = tmp_path / "nowhere" / "train"
+    assert capsys.readouterr().err == f"repro: {train}: no such folder; expected {train}/<class>/*.jpg\n"

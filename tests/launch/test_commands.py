@@ -355,7 +355,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     )
     assert answer.returncode == 2
     (line,) = answer.stderr.splitlines()
-    assert re.fullmatch(r"repro: \S+/status\.json: File too large", line)
+    assert re.fullmatch(r"repro: \S+/status\.json: File too large; correct that, or give another path", line)
 
 
 def test_a_check_that_raises_or_hangs_fails_with_advice() -> None:

@@ -76,8 +76,8 @@ def test_the_result_of_other_data_is_refused(folder: Path) -> None:
     fingerprint = run.record.trained_on()
     assert refusal(folder, "cars") == (
         f"{run.record.path}: was trained on other data (fingerprint {fingerprint}, then in {folder / 'dogs'}) than "
-        f"those in data.root={folder / 'cars'}; set data.root to the data of the training, "
-        "or choose another runs folder"
+        f"those in data.root={folder / 'cars'}; restore the data, set data.root to those of "
+        "the training, or choose another runs folder"
     )
     assert refusal(folder, "nowhere").startswith(f"data.root={folder / 'nowhere'}: no such folder")
 
@@ -86,11 +86,46 @@ def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> Non
     copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
     check_data([planned(folder, str(copy))])
     shutil.copy(copy / "train/collie/0.png", copy / "train/collie/9.png")
-    assert "(new: train/collie/9.png); set data.root to the data of the training" in refusal(folder, str(copy))
+    assert "(new: train/collie/9.png); restore the data, set data.root to those of the tr" in refusal(folder, str(copy))
     (copy / "train/collie/9.png").unlink()
     (copy / "val/boxer/1.png").write_bytes((copy / "val/boxer/1.png").read_bytes()[:-9])  # cut
     (copy / "train/beagle/2.png").unlink()
-    assert "(missing: train/beagle/2.png; changed: val/boxer/1.png); set" in refusal(folder, str(copy))
+    assert "(missing: train/beagle/2.png; changed: val/boxer/1.png); restore" in refusal(folder, str(copy))
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("splits", [("train", "val"), ("train",)])
+def test_a_class_folder_that_is_gone_does_not_start_another_run(
+    folder: Path, tmp_path: Path, is_finished: bool, splits: tuple[str, ...]
+) -> None:
+    copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
+    run = planned(folder, str(copy))
+    result = run.record.path / "result.json"
+    for split in splits:
+        shutil.rmtree(copy / split / "collie")
+    if not is_finished:
+        result.rename(folder / "result.json")
+    try:
+        text = refusal(folder, str(copy))
+    finally:
+        if not is_finished:
+            (folder / "result.json").rename(result)
+    missing = "missing: train/collie/0.png, train/collie/1.png, train/collie/2.png and "
+    assert f"{missing}{6 * len(splits) - 3} more); restore the data" in text
+    assert "model.num_classes" not in text
+
+
+@pytest.mark.parametrize("image", ["train/collie/0.png", "val/boxer/3.png"])
+def test_a_finished_run_may_lose_as_many_images_as_an_unfinished_one(folder: Path, tmp_path: Path, image: str) -> None:
+    copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
+    (copy / image).write_bytes(b"cut")
+    check_data([planned(folder, str(copy))])
+    (copy / image).unlink()
+    check_data([planned(folder, str(copy))])
+    assert train(overrides(folder, f"data.root={copy}"), Console(file=io.StringIO())) == 0
+    second = copy / image.replace(".png", "").rpartition("/")[0] / "5.png"
+    second.unlink()
+    assert f"(missing: {image}, {second.relative_to(copy)}); restore" in refusal(folder, str(copy))
 
 
 def test_other_images_of_the_same_names_and_sizes_are_other_data(folder: Path, tmp_path: Path) -> None:

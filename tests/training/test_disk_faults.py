@@ -99,7 +99,8 @@ def limited(size: int, folder: Path, *words: str) -> subprocess.CompletedProcess
 def test_no_room_for_a_record_is_one_line(tmp_path: Path) -> None:
     answer = limited(0, tmp_path, "launch", "table1", ROW.id, "--scale", "smoke", "tracker=none")
     assert answer.returncode == 2
-    assert re.fullmatch(r"repro: runs/table1/\S+/status.json: File too large\n", answer.stderr)
+    line = r"repro: runs/table1/\S+/status.json: File too large; correct that, or give another path\n"
+    assert re.fullmatch(line, answer.stderr)
 
 
 def test_no_room_for_a_checkpoint_fails_the_run_and_a_retry_goes_on(tmp_path: Path) -> None:
