@@ -43,6 +43,13 @@ def is_disk_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that a GPU, or the host through torch's allocator, is out of memory."""
+    is_torchs = any(base.__name__ == "OutOfMemoryError" for base in type(error).__mro__)  # without an import of torch
+    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return is_torchs or on_host or isinstance(error, MemoryError)
+
+
 def os_error_line(error: OSError, *, resumes: bool) -> str:
     """Return an error of the operating system as one line that says what to do next.
 

@@ -126,7 +126,7 @@ def _load_model(name: str | None, overrides: Sequence[str], options: argparse.Na
     path = Path(name)
     if path.is_file():
         return from_file(path, _config(overrides, options), options.ema)
-    if path.suffix in SUFFIXES:
+    if path.suffix in SUFFIXES and not path.is_dir():
         raise UserError(f"{path}: no such file")
     data_overrides = [word for word in overrides if word.startswith(("data=", "data."))]
     if path.is_dir() and (others := [word for word in overrides if word not in data_overrides]):

@@ -12,7 +12,7 @@ import sys
 from typing import Any, NoReturn
 
 from repro.cli.options import default_runs
-from repro.errors import UserError, did_you_mean, os_error_line
+from repro.errors import UserError, did_you_mean, is_out_of_memory, os_error_line
 from repro.runs.permissions import adopt_group_umask
 
 # In the order of `repro --help`.
@@ -48,8 +48,6 @@ def main(argv: list[str] | None = None) -> None:
         print(f"repro: {os_error_line(error, resumes=arguments[0] in TRAINING)}", file=sys.stderr)
         code = 2
     except (MemoryError, RuntimeError) as error:
-        from repro.training.out_of_memory import is_out_of_memory  # imports torch, which has raised the error
-
         if not is_out_of_memory(error):
             raise
         first = str(error).partition("\n")[0] or "an allocation failed"

@@ -148,9 +148,10 @@ def check_row_overrides(overrides: Iterable[str]) -> None:
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~")
         if key in ROW_KEYS:
+            reason = ", which an experiment would change" if key == "experiment" else ""
             raise UserError(
-                f"{word}: each row of a table sets its own backbone, method and sparsity; choose rows by name (repro "
-                "list TABLE), or train a single run: repro train"
+                f"{word}: each row of a table sets its own backbone, method and sparsity{reason}; choose rows by name "
+                "(repro list TABLE), or train a single run: repro train"
             )
         if key in OPTION_OF_KEY:
             raise UserError(f"{word}: use {OPTION_OF_KEY[key]}")

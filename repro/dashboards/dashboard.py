@@ -136,7 +136,9 @@ def _save(workspace: Any, report: Any, target: WandbProject, ids: Mapping[str, s
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); repro wandb dashboard TABLE writes one") from None
+    except ValueError as error:
         raise _no_specification(path, error) from None
     if not isinstance(content, dict):
         raise _no_specification(path, ValueError("no JSON object"))

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from repro.config import Config
 from repro.counting.geometry import Geometry, parse_geometry
-from repro.errors import UserError
+from repro.errors import UserError, is_out_of_memory
 from repro.files import read_object, replacing, write_json
 from repro.inference.build import attach_selector, masked_model, selector_spec
 from repro.inference.graph import FORMATS, Graph, build_graph
@@ -31,6 +32,7 @@ from repro.inference.shrink import Sizes, align, block_sizes, resize, shrink
 from repro.models.backbone import build_model
 
 FORMAT = 4
+_DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError)
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 TOLERANCE = 1e-5  # maximum logit difference, relative to the masked model's largest logit or to 1 if that is larger
 CHECKED_IMAGES = 8
@@ -164,12 +166,12 @@ def load_exported(folder: Path, kernels: Literal["measured", "dense"] = "measure
 
 @contextmanager
 def reading_export(folder: Path) -> Iterator[None]:
-    """Raise a one-line `UserError` for what damaged files of an export may raise, which is nearly any exception."""
+    """Raise a one-line `UserError` for what the wrong values, keys and shapes of damaged files raise."""
     try:
         yield
-    except (UserError, OSError):
-        raise
-    except Exception as error:
+    except _DAMAGES as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: damaged ({type(error).__name__}: {reason}); export it again") from None
 

@@ -23,6 +23,7 @@ from repro.runs.permissions import adopt_group_umask
 from repro.runs.record import Record, record_for
 from repro.runs.status import MAX_ATTEMPTS
 from repro.tables.rows import SINGLE_RUNS
+from repro.tracking.mirror_file import push_command
 from repro.tracking.sweep import agent_run_id, check_agent_run, mirror_into_agent_run, needs_push_to_agent
 
 
@@ -126,5 +127,8 @@ def _push_to_agent(record: Record) -> str:
         return ""
     from repro.tracking.push import push  # imports the client
 
-    (pushed,) = push([record])
+    try:
+        (pushed,) = push([record])
+    except UserError as error:  # no key: the run has finished all the same
+        return f"{error}; then {push_command(record.path)}"
     return pushed.failed

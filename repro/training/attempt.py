@@ -20,7 +20,7 @@ from repro.config.schedule import paper_updates
 from repro.data.splits import Splits, skipped_line
 from repro.data.unreadable_files import count_unreadable
 from repro.distributed import PeerFailed, World, join_world, leave_world
-from repro.errors import UserError, count_of, is_disk_full, os_error_line
+from repro.errors import UserError, count_of, is_disk_full, is_out_of_memory, os_error_line
 from repro.files import write_json, write_text
 from repro.interruption import Interrupted, StopFlag
 from repro.runs import provenance
@@ -31,7 +31,7 @@ from repro.training.heartbeat import Heartbeat
 from repro.training.inputs import Inputs, load_inputs
 from repro.training.loader_hint import LoaderHint, loader_hint
 from repro.training.loop import RunContext, RunFailed, Trainer
-from repro.training.out_of_memory import is_out_of_memory, out_of_memory_advice
+from repro.training.out_of_memory import out_of_memory_advice
 from repro.training.result import mask_cells, run_result
 from repro.training.weights_file import write_weights
 

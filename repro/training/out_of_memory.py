@@ -1,4 +1,4 @@
-"""Out-of-memory errors: how to recognize them, and advice in one line."""
+"""Advice in one line for a run that is out of memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ import torch
 
 from repro.config import Config
 from repro.config.signature import WITH_BATCH_NORM
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that a GPU, or the host through torch's allocator, is out of memory."""
-    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or on_host
 
 
 def out_of_memory_advice(error: Exception, config: Config, device: torch.device, update: int) -> str:

@@ -72,7 +72,11 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["plan", "table1", "seed=3"], "seed=3: use --seeds N"),
         (["plan", "table1", "run.root=/x"], "run.root=/x: use --runs DIR"),
         (["plan", "table1", "method.sparsity=abc"], "method.sparsity=abc: each row of a table sets its own"),
-        (["launch", "table1", "experiment=svite_longer"], "experiment=svite_longer: each row of a table sets its own"),
+        (
+            ["launch", "table1", "experiment=svite_longer"],
+            "experiment=svite_longer: each row of a table sets its own backbone, method and sparsity, which an exp",
+        ),
+        (["wandb", "publish", "no.json"], "no.json: cannot be read (No such file or directory); repro wandb dashboard"),
         (["launch", "table1", "+experiment=x"], "+experiment=x: each row of a table sets its own"),
         (["eval", "deit_tiny/dense", "method=svite"], "method=svite: each row of a table sets its own"),
         (["export", "deit_tiny/dense", "--out", "x", "scale=smoke"], "scale=smoke: use --scale NAME"),
@@ -307,3 +311,12 @@ def test_a_line_is_shown_at_once_on_a_terminal_and_removed(monkeypatch: pytest.M
         with announced("composing"):
             assert stream.getvalue() == text.partition("\r")[0]
         assert stream.getvalue() == text
+
+
+def test_a_folder_that_is_named_like_a_file_of_weights_is_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model.pth"
+    folder.mkdir()
+    code, _, error = output_of(capsys, "eval", str(folder))
+    assert (code, error.startswith(f"repro: {folder}: neither the folder of a record nor a row")) == (2, True)

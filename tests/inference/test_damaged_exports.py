@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from random_input import answer, damaged, edited, random_input
 from small_runs import small_config
 
 from repro.evaluation.sources import from_export
-from repro.inference.export import DESCRIPTION, WEIGHTS, export
+from repro.inference.export import DESCRIPTION, WEIGHTS, export, reading_export
 from repro.models.backbone import build_model
 
 
@@ -29,3 +30,9 @@ def test_files_of_an_export(tmp_path: Path, name: str) -> None:
         answer(lambda: from_export(tmp_path / "out", "measured"))
 
     check()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()])
+def test_an_export_is_not_damaged_because_memory_is_full(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), reading_export(tmp_path):
+        raise error

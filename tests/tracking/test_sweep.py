@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,11 +13,14 @@ import pytest
 import yaml
 from loopback import serving
 from mirrored import finished, new_record, restart_client, use, write_run
+from rich.console import Console
 
 from repro.config.compose import compose
 from repro.config.groups import CONF_DIR
 from repro.errors import UserError
-from repro.tracking.mirror_file import read_mirror
+from repro.launch.single_run import train
+from repro.runs.record import all_records
+from repro.tracking.mirror_file import push_command, read_mirror
 from repro.tracking.push import push
 from repro.tracking.sweep import check_agent_run, mirror_into_agent_run
 from repro.tracking.wandb_run import default_run_id
@@ -77,6 +81,17 @@ def test_two_runs_do_not_share_the_agents_run(agent: str, tmp_path: Path) -> Non
     assert str(refused.value) == (
         f"WANDB_RUN_ID={agent}: already the W&B run of {first.path}; unset it, or use wandb agent"
     )
+
+
+def test_a_finished_run_of_an_agent_without_a_key_has_succeeded(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    out, root = io.StringIO(), tmp_path / "runs"
+    assert train(["backbone=deit_tiny", "scale=smoke", f"run.root={root}"], Console(file=out)) == 0
+    (record,) = all_records(root)
+    line = "the sweep does not have the result: not logged in to W&B: run `wandb login`, or set WANDB_API_KEY; then "
+    assert out.getvalue().endswith(f"{line}{push_command(record.path)}\n")
 
 
 def test_other_runs_in_the_environment_of_an_agent_have_runs_of_their_own(
