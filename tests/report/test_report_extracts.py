@@ -70,4 +70,4 @@ def test_the_terminal_and_the_page_say_so(
     assert report.pending == ""
     page = (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
     assert "Not drawn yet" not in page
-    assert 'alt="Heads left in each layer, one seed."' in page
+    assert 'alt="Heads left in each block, one seed; heads and blocks are counted from 0."' in page
