@@ -28,7 +28,7 @@ from repro.data.shapes import raw_splits
 from repro.data.splits import load_splits
 from repro.data.uint8_batch import Uint8Batch
 from repro.evaluation.sources import from_record
-from repro.report.statistics import mean_of
+from repro.report.statistics import mean_interval
 from repro.runs.record import Record
 from repro.seeding import seeded
 
@@ -92,12 +92,12 @@ def _top1(record: Record) -> float:
 
 def _accuracies(records: list[dict[str, Record]]) -> Figure:
     top1 = {decoder: [_top1(pair[decoder]) for pair in records] for decoder in DECODERS}
-    difference = mean_of([fast - pil for fast, pil in zip(top1["fast"], top1["pil"], strict=True)])
-    low, high = difference.interval()
+    differences = [fast - pil for fast, pil in zip(top1["fast"], top1["pil"], strict=True)]
+    low, high = mean_interval(differences)
     return Figure(
         f"top-1 on shapes as JPEG files, trained {EPOCHS} epochs through data.decoder=fast less through pil, points",
         "no difference (0 in the interval at 95 %)",
-        f"{difference.mean:+.2f}, {low:+.2f} to {high:+.2f} (n = {difference.n} pairs; fast "
+        f"{statistics.mean(differences):+.2f}, {low:+.2f} to {high:+.2f} (n = {len(differences)} pairs; fast "
         f"{statistics.mean(top1['fast']):.2f}, pil {statistics.mean(top1['pil']):.2f}, standard deviation over seeds "
         f"{statistics.stdev(top1['pil']):.2f})",
         low <= 0 <= high,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,10 @@ def video_config(videos: Path, *overrides: str) -> Config:
 def few_videos() -> None:
     """Let this process draw 48 moving shapes instead of 1,024."""
     from repro.data import shapes_video
+    from repro.data.data_sets import DATA_SETS
 
     shapes_video.TRAIN_VIDEOS, shapes_video.TEST_VIDEOS = 32, 16
+    DATA_SETS["shapes_video"] = replace(DATA_SETS["shapes_video"], images=(32, 16))
 
 
 def config_of(name: str, *overrides: str) -> Config:

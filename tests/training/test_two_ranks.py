@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from small_runs import METHODS, ON_RESNET, ON_TOKENS, ON_VIDEO, Kept, Weights, trainer, video_config
 
+from repro.data.data_sets import DATA_SETS
 from repro.models.backbone import build_model
 
 HAS_VIDEO = all(importlib.util.find_spec(name) for name in ("av", "transformers"))
@@ -93,6 +95,7 @@ def test_two_ranks_learn_from_videos_what_one_process_learns(
 
     monkeypatch.setattr(shapes_video, "TRAIN_VIDEOS", 32)
     monkeypatch.setattr(shapes_video, "TEST_VIDEOS", 16)
+    monkeypatch.setitem(DATA_SETS, "shapes_video", replace(DATA_SETS["shapes_video"], images=(32, 16)))
     config = video_config(videos, *ON_VIDEO[name])
     weights = build_model(config.model, 0.0, 7).state_dict() if config.method.starts_from else None
     alone = trainer(config, tmp_path, weights, Kept())
