@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import given
+from random_input import answer, damaged, random_input
 from report_records import write_record
 
 from repro.files import write_json
 from repro.report.collect import collect_results
 from repro.report.figures.files import drawn
-from repro.report.figures.interpretation import draw_interpretation, interpretations
+from repro.report.figures.interpretation import draw_interpretation, interpretations, stored_pictures
 from repro.report.figures.style import COLUMN_IN, PAGE_IN
 from repro.runs.record import Record
 from repro.tables.loader import load_table
@@ -74,3 +76,18 @@ def test_without_masks_shares_are_of_all_patches(tmp_path: Path) -> None:
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "stage 1\nkept 50 %", "attention\nrollout"]
     assert [evidence.row.id for evidence, *_ in interpretations(every)] == ["deit_small/ia_red2"]
+
+
+def test_damaged_images_are_read_or_named(tmp_path: Path) -> None:
+    (row,) = TABLE.select(["deit_small/ia_red2"])
+    record = write_record(tmp_path, row, "local", 0)
+    write(record, 1, with_masks=True)
+    file = record.path / "interpretation.npz"
+
+    @given(damaged(file.read_bytes()))
+    @random_input
+    def check(content: bytes) -> None:
+        file.write_bytes(content)
+        answer(lambda: stored_pictures(file))
+
+    check()

@@ -22,6 +22,8 @@ from repro.launch.requeue import RequeuePolicy
 from repro.locations import PATH_VARIABLE, TABLES_DIR
 from repro.report.card import remembered_affiliation
 from repro.report.claims import claims_files, load_claims
+from repro.report.page import SCHEMA as PAGE_SCHEMA
+from repro.report.page import write_index
 from repro.runs.adopted import AdoptedWeights, WeightsFile, adopted_folder, read_adopted, write_adopted
 from repro.runs.record import Record
 from repro.runs.schemas import ANATOMY_SCHEMA
@@ -109,6 +111,22 @@ def saved(record: Record, row: Row) -> dict[str, tuple[Path, Callable[[], object
     )
     reports = root / "reports"
     write_json(reports / "local/card.json", {"variables": [{"name": "Affiliation", "facts": ["a"], "why_not": ""}]})
+    section = reports / "table1/local/section.json"
+    write_json(
+        section,
+        {
+            **{
+                "schema": PAGE_SCHEMA,
+                "table": "table1",
+                "scale": "local",
+                "title": "T",
+                "tone": "off",
+                "overview": "O",
+            },
+            **{"html": ["a", "b"], "figures": [{"name": "figure1", "caption": "C."}]},
+            "runs": [{"row": row.id, "seed": 0, "state": "done", "record": "r", "wandb": "https://example.org/r"}],
+        },
+    )
     token = manifest.token
     return {
         "timing": (timing_path(root, row.table, row.id), lambda: read_timing(root, row.table, row.id)),
@@ -117,10 +135,11 @@ def saved(record: Record, row: Row) -> dict[str, tuple[Path, Callable[[], object
         "interpretation": (record.path / "interpretation.json", record.interpretation),
         "anatomy": (record.path / "anatomy.json", record.anatomy),
         "card": (reports / "local/card.json", lambda: str(remembered_affiliation(reports))),
+        "section": (section, lambda: write_index(reports)),
     }
 
 
-@pytest.mark.parametrize("name", ["timing", "adopted", "manifest", "interpretation", "anatomy", "card"])
+@pytest.mark.parametrize("name", ["timing", "adopted", "manifest", "interpretation", "anatomy", "card", "section"])
 def test_other_files_that_are_read_back(tmp_path: Path, name: str) -> None:
     (row,) = load_table("table1").select(["deit_small/svite-50"])
     file, read = saved(write_record(tmp_path, row, "local", 0), row)[name]

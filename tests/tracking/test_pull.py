@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import random_input
+from hypothesis import given
+from hypothesis import strategies as st
 from loopback import serving
 from mirrored import finished, new_record, repro, result_of_run, use, write_run
 
@@ -76,6 +80,27 @@ def test_what_a_pull_refuses(tmp_path: Path) -> None:
     assert len(pull([remote(record), remote(other)], mine, any_signature=True).written) == 2
     with pytest.raises(UserError, match=r"duplicate: this run was trained twice.*wall_s 1.5 here, 9.0 there"):
         pull([remote(record, wall_s=9.0)], mine, any_signature=True)
+
+
+def test_whatever_a_server_holds_is_pulled_or_refused(tmp_path: Path) -> None:
+    """A project on a server may hold runs of other code and other versions."""
+    whole = remote(finished(tmp_path / "theirs"))
+    text = whole.config[CONFIG_TEXT].encode()
+    copies = itertools.count()
+
+    @given(random_input.edited(text), st.dictionaries(st.sampled_from(sorted(whole.summary)), random_input.VALUES))
+    @random_input.random_input
+    def check(about: bytes, summary: dict[str, str]) -> None:
+        config = {**whole.config, CONFIG_TEXT: about.decode(errors="replace")}
+        run = dataclasses.replace(whole, config=config, summary={**whole.summary, **summary})
+        refused = ""
+        try:
+            pull([run], tmp_path / str(next(copies)))
+        except UserError as error:
+            refused = str(error)
+        assert all(line.startswith("  ") for line in refused.splitlines()[1:])  # a line for each problem
+
+    check()
 
 
 def test_a_pull_does_not_touch_a_run_that_is_at_work_here(tmp_path: Path) -> None:

@@ -67,10 +67,15 @@ class ImageNetSegmentation:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return a normalised image, float32 (3, size, size), and its mask, bool (size, size).
 
-        Raises `UserError` if the entry is not an image with a mask of its size.
+        Raises `UserError` if the entry cannot be read, or is not an image with a mask of its size.
         """
-        image = np.array(self._file[self._file[_IMAGES][index, 0]]).T
-        mask = np.array(self._file[self._file[self._file[_MASKS][index, 0]][0, 0]]).T
+        try:
+            image = np.array(self._file[self._file[_IMAGES][index, 0]]).T
+            mask = np.array(self._file[self._file[self._file[_MASKS][index, 0]][0, 0]]).T
+        except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{self.path}: entry {index + 1} cannot be read ({error}); download the file again"
+            ) from None
         if image.shape != (*mask.shape, 3):
             raise UserError(
                 f"{self.path}: entry {index + 1} has an image of {image.shape} and a mask of {mask.shape} (height, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def draw_interpretation(table: Table, every: Sequence[Evidence], width_in: float
     if not found:
         return None
     evidence, path, measured = max(found, key=lambda one: len(one[2]["stages"]))
-    shown = _pictures(path / "interpretation.npz")
+    shown = stored_pictures(path / "interpretation.npz")
     names = [name for name in _MAPS if f"map_{name}" in shown]
     stages = shown["kept"].shape[1]
     heads = [
@@ -83,14 +84,14 @@ def draw_interpretation(table: Table, every: Sequence[Evidence], width_in: float
     return figure
 
 
-def _pictures(file: Path) -> dict[str, Any]:
+def stored_pictures(file: Path) -> dict[str, Any]:
     """Return the arrays of the first images. Raises `UserError` for a missing or damaged file."""
     try:
-        with np.load(file) as stored:
+        with file.open("rb") as stream, np.load(stream) as stored:
             found = {name: stored[name][:_IMAGES] for name in stored.files}
         if lost := [name for name in ("images", "kept") if name not in found]:
             raise ValueError(f"no {', '.join(lost)}")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(f"{file}: damaged ({error}); remove interpretation.json, and repro interpret again") from None
     return found
 

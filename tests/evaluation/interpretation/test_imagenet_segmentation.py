@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from random_input import answer, damaged, random_input
 
 from repro.config.compose import compose
 from repro.errors import UserError
@@ -65,6 +67,23 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     write(tmp_path / "odd.mat", [np.zeros((4, 5, 3), np.uint8)], [np.zeros((5, 4), np.uint8)])
     with pytest.raises(UserError, match=r"odd.mat: entry 1 has an image of \(4, 5, 3\) and a mask of \(5, 4\)"):
         ImageNetSegmentation(tmp_path / "odd.mat", CONFIG)[0]
+
+
+def test_a_damaged_file_is_read_or_named(file: Path) -> None:
+    whole = file.read_bytes()
+
+    @given(damaged(whole))
+    @random_input
+    def check(content: bytes) -> None:
+        file.write_bytes(content)
+
+        def read() -> object:
+            data = ImageNetSegmentation(file, CONFIG)
+            return [data[index] for index in range(min(len(data), 2))]
+
+        answer(read)
+
+    check()
 
 
 def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
