@@ -25,10 +25,11 @@ def one_thread_for_fixtures() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def ctrl_c_is_not_ignored() -> None:
-    """A background job of a script ignores SIGINT, and so would all that the tests start."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_are_not_ignored() -> None:
+    """A background job of a script ignores SIGINT, one of nohup SIGHUP, and so would all that the tests start."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

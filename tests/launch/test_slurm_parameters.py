@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from repro.cli.main import main
@@ -191,6 +192,7 @@ def test_the_rendezvous_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 )
 def test_a_folder_may_have_any_name(text: str) -> None:
+    assume(re.match(r"~[^/]", text) is None)  # the home folder of a user, who may not exist
     assert compose([f"run.root={quoted(text)}"]).run.root == os.path.expanduser(text)
 
 
