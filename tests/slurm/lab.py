@@ -26,7 +26,7 @@ from repro.tables.loader import load_table
 ROOT = Path(__file__).resolve().parents[2]
 ROW, ORIGIN = "deit_tiny/s2vite-30", "deit_tiny/dense"
 BEGUN = "deit_tiny/omp-30"  # with the weights of ORIGIN
-LONG = "recipe.epochs=60"  # 240 updates: still at it when Slurm, which looks every second, has taken notice
+LONG = "recipe.epochs=100"  # 400 updates: still at it when Slurm, which looks every second, has taken notice
 WALL_CLOCK = ("step_time_ms", "images_per_s", "loader_share_pct", "wall_s")
 SMALL = ["launcher=slurm", "launcher.gpus_per_node=0", "launcher.cpus_per_task=1", "tracker=none"]
 
