@@ -69,7 +69,9 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
         ImageNetSegmentation(tmp_path / "odd.mat", CONFIG)[0]
 
 
-def test_a_damaged_file_is_read_or_named(file: Path) -> None:
+def test_a_damaged_file_is_read_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "small.mat"
+    write(file, [np.zeros((4, 5, 3), np.uint8)], [np.ones((4, 5), np.uint8)])
     whole = file.read_bytes()
 
     @given(damaged(whole))
