@@ -29,18 +29,6 @@ NOT_GROUPS = ("sweeps",)  # files for W&B
 added_config_dirs: list[Path] = []
 
 
-def launch_command(table: str, scale: str, *, is_installed: bool = IS_INSTALLED) -> str:
-    """Return the command that runs a table: a target of make in a clone, `repro` from a wheel."""
-    return f"repro launch {table} --scale {scale}" if is_installed else f"make {table} SCALE={scale}"
-
-
-def figures_command(table: str, scale: str, *, is_installed: bool = IS_INSTALLED) -> str:
-    """Return the command that draws the figures of finished models, as in `launch_command`."""
-    if not is_installed:
-        return f"make figures TABLE={table} SCALE={scale}"
-    return " && ".join(f"repro {command} {table} --scale {scale}" for command in ("extract", "interpret", "report"))
-
-
 def expand_home(name: str) -> str:
     """Expand `~` at the start of the name of a file or folder.
 

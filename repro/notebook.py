@@ -21,7 +21,6 @@ import pandas as pd
 
 from repro.config.published_training import PUBLISHED_SCALE
 from repro.errors import UserError, count_of, did_you_mean
-from repro.locations import figures_command
 from repro.report.build import view_of
 from repro.report.figures.curves import accuracy_curve
 from repro.report.figures.drawings import drawings
@@ -30,6 +29,7 @@ from repro.report.figures.mask_history import read_histories
 from repro.report.figures.style import PAGE_IN, STYLE, row_label
 from repro.report.frame import frame_of
 from repro.report.measures import interval_of_gain
+from repro.report.next_commands import figures_command
 from repro.report.view import View
 from repro.runs.record import Record
 from repro.tables.loader import load_table

@@ -120,10 +120,8 @@ def video_config(videos: Path, *overrides: str) -> Config:
 
 def few_videos() -> None:
     """Let this process draw 48 moving shapes instead of 1,024."""
-    from repro.data import shapes_video
     from repro.data.data_sets import DATA_SETS
 
-    shapes_video.TRAIN_VIDEOS, shapes_video.TEST_VIDEOS = 32, 16
     DATA_SETS["shapes_video"] = replace(DATA_SETS["shapes_video"], images=(32, 16))
 
 

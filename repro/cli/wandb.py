@@ -81,7 +81,7 @@ def _push(options: argparse.Namespace) -> int:
         elif pushed.skipped:
             print(f"skipped  {pushed.record}: {pushed.skipped}", flush=True)
         else:
-            sent = f"{count_of(pushed.sent, 'entry', 'entries')}" if pushed.sent else "up to date"
+            sent = count_of(pushed.sent, "entry", "entries") if pushed.sent else "up to date"
             print(f"pushed   {pushed.record}: {sent}  {pushed.url}", flush=True)
     return 1 if failed else 0
 

@@ -133,7 +133,8 @@ def _values(text: str, options: Mapping[str, Iterable[str]]) -> list[str]:
     A folder that exists is one value, whatever commas are in its name. So is `run.root`, which all runs share.
     """
     folder = _folder_override(text)
-    if folder is not None and (folder.key == RUNS_KEY or os.path.exists(str(folder.value))):
+    is_one = folder is not None and isinstance(folder.value, str) and os.path.exists(folder.value)
+    if folder is not None and (folder.key == RUNS_KEY or is_one):
         return [text]
     try:
         parsed = _parse(text)

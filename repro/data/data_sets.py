@@ -43,6 +43,13 @@ DATA_SETS = {
 _AUGMENTATION = {"rand_augment": "null", "color_jitter": "0", "random_erasing": "0"}
 
 
+def split_sizes(name: str) -> tuple[int, int]:
+    """Return the numbers of training and test images, or videos, of a data set that is the same for every user."""
+    sizes = DATA_SETS[name].images
+    assert sizes is not None
+    return sizes
+
+
 def check_takes_clips(data: Data, model: Geometry) -> None:
     """Raise `UserError` if the data are clips of videos and the model takes images, or vice versa."""
     takes_clips = len(model.input_shape) == 4

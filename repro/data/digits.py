@@ -12,10 +12,10 @@ from sklearn.model_selection import train_test_split
 
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
+from repro.data.data_sets import split_sizes
 from repro.data.in_memory import ImagesInMemory, array_digest
 from repro.data.splits import Splits
 
-TEST_IMAGES = 360
 WHITE = 16  # the largest pixel value
 
 
@@ -35,7 +35,9 @@ def raw_splits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
     digits = load_digits()
     pixels, labels = digits.images.astype(np.uint8), digits.target.astype(np.int64)
     # The split belongs to the data set, so it must not depend on the seed of the run.
-    train, test = train_test_split(np.arange(len(labels)), test_size=TEST_IMAGES, random_state=0, stratify=labels)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=split_sizes("digits")[1], random_state=0, stratify=labels
+    )
     return (pixels[train], labels[train]), (pixels[test], labels[test])
 
 

@@ -22,12 +22,11 @@ from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data import shapes_drawing
 from repro.data.cache import data_cache, source_digest
+from repro.data.data_sets import split_sizes
 from repro.data.in_memory import ImagesInMemory, array_digest
 from repro.data.shapes_drawing import NAMES, Bools, Pixels, draw, scenes
 from repro.data.splits import Splits
 from repro.files import replacing
-
-TRAIN_IMAGES, TEST_IMAGES = 4096, 1024
 
 Part = tuple[Pixels, NDArray[np.int64], Bools]
 _ARRAYS = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels", "classes", "masks")]
@@ -49,7 +48,8 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
 
 def raw_splits(side: int) -> tuple[Part, Part]:
     """Draw training and test images: pixels (uint8, n x side x side x 3), classes (int64) and masks (bool)."""
-    return _part(0, TRAIN_IMAGES, side), _part(1, TEST_IMAGES, side)
+    n_train, n_test = split_sizes("shapes")
+    return _part(0, n_train, side), _part(1, n_test, side)
 
 
 def cached_splits(folder: Path, side: int) -> tuple[Part, Part]:
@@ -57,7 +57,8 @@ def cached_splits(folder: Path, side: int) -> tuple[Part, Part]:
 
     Warns if the file cannot be written.
     """
-    path = folder / f"shapes-{side}-{TRAIN_IMAGES}-{TEST_IMAGES}-{source_digest(shapes_drawing)}.safetensors"
+    n_train, n_test = split_sizes("shapes")
+    path = folder / f"shapes-{side}-{n_train}-{n_test}-{source_digest(shapes_drawing)}.safetensors"
     cached = _read(path)
     if cached is not None:
         return cached

@@ -21,6 +21,7 @@ from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data import kinetics400, shapes_drawing
 from repro.data.cache import data_cache, source_digest
+from repro.data.data_sets import split_sizes
 from repro.data.in_memory import array_digest
 from repro.data.shapes_drawing import NAMES, Bools, Pixels, draw, own_centres, reach, scenes
 from repro.data.splits import Splits
@@ -28,7 +29,6 @@ from repro.data.video_decoding import write_video
 from repro.errors import UserError
 from repro.files import write_json
 
-TRAIN_VIDEOS, TEST_VIDEOS = 768, 256
 FRAMES, RATE = 8, 8
 WIDTH, HEIGHT = 32, 24
 ZOOM = 0.7  # size of the object relative to that in an image of WIDTH pixels
@@ -48,8 +48,8 @@ def cached_videos(root: Path) -> tuple[Path, str]:
 
     The videos are written, atomically, if they are missing or damaged. Raises `UserError` if `root` cannot be written.
     """
-    version = source_digest(shapes_drawing, sys.modules[__name__])
-    folder = root / f"shapes-video-{TRAIN_VIDEOS}-{TEST_VIDEOS}-{version}"
+    version, (n_train, n_test) = source_digest(shapes_drawing, sys.modules[__name__]), split_sizes("shapes_video")
+    folder = root / f"shapes-video-{n_train}-{n_test}-{version}"
     pixels = _pixel_digest(folder)
     if pixels is not None:
         return folder, pixels
@@ -63,7 +63,7 @@ def cached_videos(root: Path) -> tuple[Path, str]:
             if pixels is not None:  # another process has written them in the meantime
                 return folder, pixels
             new = Path(temporary) / "new"
-            parts = _write(new / "train", 0, TRAIN_VIDEOS), _write(new / "val", 1, TEST_VIDEOS)
+            parts = _write(new / "train", 0, n_train), _write(new / "val", 1, n_test)
             pixels = array_digest(*(np.frombuffer(part, np.uint8) for part in parts))
             write_json(new / _DIGESTS, {"pixels": pixels, "files": _file_digest(new)})
             if folder.exists():

@@ -70,7 +70,7 @@ def train_sweep(overrides: Sequence[str], console: Console, yes: bool = False) -
         raise UserError("\n".join(f"{words}: {error}" for error, words in errors.items()))
     if len(places) > 1:
         raise UserError("all runs of a sweep have one launcher and one run.root")
-    return _launch(list(runs.values()), f"{count_of(len(runs), 'run')}", console, yes)
+    return _launch(list(runs.values()), count_of(len(runs), "run"), console, yes)
 
 
 def planned_run(config: Config, others: Sequence[str]) -> PlannedRun:

@@ -155,7 +155,7 @@ def _splits(finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
     for evidence, _ in finished:
         data = evidence.config.data
         images = data.limit_train or data.images_per_epoch
-        train = f"{count_of(images, 'training image')}" if images else "all training images"
+        train = count_of(images, "training image") if images else "all training images"
         limited = (
             f", a fixed stratified subset of {count_of(data.limit_test, 'test image')}"
             if data.limit_test

@@ -10,12 +10,12 @@ from typing import Any
 
 from repro.config.published_training import PUBLISHED_SCALE
 from repro.errors import count_of
-from repro.locations import launch_command
 from repro.report.adopted import weights_verdict
 from repro.report.cells import COUNTED, KINDS_OF_EVIDENCE, TIMED, TRAINED, VERBS, Cell, Results
 from repro.report.claim_verdicts import DOES_NOT_HOLD, HOLDS, JudgedClaim
 from repro.report.format import measured_number, published_number
 from repro.report.local_data import local_data_of
+from repro.report.next_commands import launch_command
 from repro.report.verdicts import CONTRADICTED, NO_PUBLISHED_VALUE, NOT_MEASURED, ON_CPU, REPRODUCED
 from repro.tables.rows import Table
 from repro.tables.rungs import COUNTED as COUNTED_RUNG

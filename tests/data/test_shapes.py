@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from repro.config.compose import compose
 from repro.data import shapes
+from repro.data.data_sets import DATA_SETS
 from repro.data.in_memory import ImagesInMemory
 from repro.data.shapes_drawing import AREA, NAMES, draw, own_centres, scenes
 from repro.data.splits import Splits, load_splits
@@ -142,8 +144,7 @@ def test_images_are_drawn_once(
 
 @pytest.mark.parametrize("damage", ["a byte", "the end", "all"])
 def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 16)
-    monkeypatch.setattr(shapes, "TEST_IMAGES", 8)
+    monkeypatch.setitem(DATA_SETS, "shapes", replace(DATA_SETS["shapes"], images=(16, 8)))
     shapes.cached_splits(tmp_path, 24)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -155,8 +156,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str, monkeypatch: py
 
 
 def test_a_read_only_folder_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 16)
-    monkeypatch.setattr(shapes, "TEST_IMAGES", 8)
+    monkeypatch.setitem(DATA_SETS, "shapes", replace(DATA_SETS["shapes"], images=(16, 8)))
     (tmp_path / "file").write_text("")
     with pytest.warns(RuntimeWarning, match=r"shapes are drawn again for every run \(or set data.root\)"):
         shapes.cached_splits(tmp_path / "file" / "folder", 24)

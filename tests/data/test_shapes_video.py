@@ -24,8 +24,6 @@ pytestmark = pytest.mark.usefixtures("empty_cache")
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes_video, "TRAIN_VIDEOS", 32)
-    monkeypatch.setattr(shapes_video, "TEST_VIDEOS", 16)
     monkeypatch.setitem(DATA_SETS, "shapes_video", replace(DATA_SETS["shapes_video"], images=(32, 16)))
 
 

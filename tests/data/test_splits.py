@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.config.compose import compose
+from repro.data.data_sets import split_sizes
 from repro.data.splits import stratified_prefix
 from repro.errors import first_few
 
@@ -44,6 +43,4 @@ def test_a_long_list_is_cut() -> None:
 @pytest.mark.parametrize(("name", "images"), [("digits", 360), ("shapes", 1024), ("shapes_video", 256)])
 def test_configs_state_the_size_of_the_test_split(name: str, images: int) -> None:
     """The report computes intervals of accuracies from it, and it is no part of a run's record."""
-    loader = import_module(f"repro.data.{name}")
-    size = loader.TEST_VIDEOS if name == "shapes_video" else loader.TEST_IMAGES
-    assert compose([f"data={name}"]).data.test_images == size == images
+    assert compose([f"data={name}"]).data.test_images == split_sizes(name)[1] == images

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import torch
 from PIL import Image
 from report_records import collect
 from timm.data import ImageNetInfo
+from two_ranks_command import on_two_ranks
 
 from repro.cli.main import main
 from repro.config import Config
@@ -32,7 +30,6 @@ from repro.inference.shrink import block_sizes
 from repro.runs.adopted import read_adopted
 from repro.tables.loader import find_row
 
-ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "https://example.org/weights"
 Write = Callable[[Path, Config], released_files.Weights]
 
@@ -135,18 +132,8 @@ def test_two_ranks_write_the_record_that_one_writes(tmp_path: Path) -> None:
     file, name = tmp_path / "weights.pth", "table3/deit_small/ia_red2"
     released_files.ia_red2(file, row_config(name))
     alone = adopted(tmp_path / "one", file, name)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "repro", "adopt", file, name]
-    own = ["--scale", "local", "--runs", tmp_path / "two", "--origin", ORIGIN, "--workers", "0", "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, *map(str, [*launch, *own])],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("top-1") == 1, "only the first rank prints"
+    own = ["--scale", "local", "--runs", tmp_path / "two", "--origin", ORIGIN, "--workers", "0"]
+    assert on_two_ranks("adopt", file, name, *own).count("top-1") == 1, "only the first rank prints"
     (record,) = read_adopted(tmp_path / "two", *name.split("/", 1))
     assert record.evaluation["setting"]["ranks"] == 2
     assert list(record.top1_by_draw_pct) == alone["top1_by_draw_pct"]

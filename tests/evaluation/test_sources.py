@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_runs import SHORT, VIT, config_of, trainer
 from timm.data import ImageNetInfo, create_transform
+from two_ranks_command import on_two_ranks
 
 from repro.cli.main import main
 from repro.config.compose import compose
@@ -327,19 +328,10 @@ def test_two_ranks_give_what_one_gives(photos: Path, tmp_path: Path, limit: int)
     """At batch 4, two ranks get 7 and 6 of 13 images, with last batches of 3 and 2. With one image, a rank has none."""
     words = _words(photos, f"data.limit_test={limit}")
     file = _weights(tmp_path, words)
-    command = [file, *words, "--scale", "local", "--batch", "4", "--device", "cpu"]
-    alone = evaluated(command, tmp_path / "one.json")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "repro", "eval"]
-    done = subprocess.run(
-        [sys.executable, *launch, *map(str, command), "--json", str(tmp_path / "two.json")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("top-1") == 1, "only the first rank prints"
+    command = [file, *words, "--scale", "local", "--batch", "4"]
+    alone = evaluated([*command, "--device", "cpu"], tmp_path / "one.json")
+    printed = on_two_ranks("eval", *command, "--json", tmp_path / "two.json")
+    assert printed.count("top-1") == 1, "only the first rank prints"
     both = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))
     assert both["setting"]["ranks"] == 2
     assert both["data"] == alone["data"]

@@ -15,7 +15,6 @@ pytest.importorskip("transformers")
 
 from repro.config import Config
 from repro.config.compose import compose
-from repro.data import shapes_video
 from repro.data.data_sets import DATA_SETS
 from repro.evaluation.inspection import inspect_model
 from repro.inference.export import export, load_exported
@@ -28,8 +27,6 @@ LEARNT = ("method=ia_red2", "method.tokens.interpreters=1", "method.finetune.cha
 
 @pytest.fixture
 def videos(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(shapes_video, "TRAIN_VIDEOS", 32)
-    monkeypatch.setattr(shapes_video, "TEST_VIDEOS", 16)
     monkeypatch.setitem(DATA_SETS, "shapes_video", replace(DATA_SETS["shapes_video"], images=(32, 16)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path_factory.getbasetemp() / "moving shapes"

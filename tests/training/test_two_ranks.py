@@ -91,10 +91,6 @@ def test_two_ranks_learn_from_videos_what_one_process_learns(
 ) -> None:
     first, second = (rank[f"video {name}"] for rank in ranks)
     assert first == second
-    from repro.data import shapes_video
-
-    monkeypatch.setattr(shapes_video, "TRAIN_VIDEOS", 32)
-    monkeypatch.setattr(shapes_video, "TEST_VIDEOS", 16)
     monkeypatch.setitem(DATA_SETS, "shapes_video", replace(DATA_SETS["shapes_video"], images=(32, 16)))
     config = video_config(videos, *ON_VIDEO[name])
     weights = build_model(config.model, 0.0, 7).state_dict() if config.method.starts_from else None

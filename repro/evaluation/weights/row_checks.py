@@ -74,7 +74,7 @@ def _shares(found: Found, config: Config, changes: ModelChanges) -> list[tuple[R
     total, wanted = (
         sum(shares[name] * masked[name].size for name in masked) / size for shares in (found.zeros, planned)
     )
-    where = "all layers" if len(masked) == len(layers) else f"{count_of(len(masked), 'layer')}"
+    where = "all layers" if len(masked) == len(layers) else count_of(len(masked), "layer")
     check = RowCheck(f"zeros in {where}", _pct(total), _pct(wanted), f"{TOTAL_POINTS:g} points")
     results = [(check, 100 * abs(total - wanted) <= TOTAL_POINTS)]
     if not changes.are_macs_exact or not changes.densities:  # training determines the distribution of zeros over layers

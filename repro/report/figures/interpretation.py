@@ -91,6 +91,7 @@ def stored_pictures(file: Path) -> dict[str, Any]:
             found = {name: stored[name][:_IMAGES] for name in stored.files}
         if lost := [name for name in ("images", "kept") if name not in found]:
             raise ValueError(f"no {', '.join(lost)}")
+    # What NumPy and zipfile raise for damaged bytes; NotImplementedError: they state an unknown compression.
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(f"{file}: damaged ({error}); remove interpretation.json, and repro interpret again") from None
     return found

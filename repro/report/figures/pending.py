@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from repro.errors import count_of
-from repro.locations import figures_command
 from repro.report.evidence import Evidence, one_line
 from repro.report.figures.mask_history import unreadable
+from repro.report.next_commands import figures_command
 from repro.runs.record import Record
 from repro.tables.rows import Table
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repro.cli.main import parse
-from repro.locations import figures_command, launch_command
+from repro.report.next_commands import figures_command, launch_command
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (launch_command, figures_command)
