@@ -21,6 +21,8 @@ from repro.config import Config
 from repro.errors import UserError
 
 _IMAGES, _MASKS = "/value/img", "/value/gt"
+# What h5py raises on a damaged file, and on one of another structure.
+_UNREADABLE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError, MemoryError)
 ENTRIES = 4276  # in the published file; metrics on other files are not comparable with published ones
 
 
@@ -42,10 +44,20 @@ class ImageNetSegmentation:
             self._file: Any = h5py.File(path, "r")
         except OSError as error:
             raise UserError(f"{path}: not an HDF5 file ({error}); expected MATLAB 7.3, like gtsegs_ijcv.mat") from None
-        missing = [name for name in (_IMAGES, _MASKS) if name not in self._file]
+        try:
+            missing = [name for name in (_IMAGES, _MASKS) if name not in self._file]
+            shapes = [self._file[name].shape for name in (_IMAGES, _MASKS) if not missing]
+        except _UNREADABLE as error:
+            raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
         if missing:
             raise UserError(f"{path}: no {missing[0]} in it; expected ImageNet-Segmentation's gtsegs_ijcv.mat")
-        self.path, self.size = path, config.model.image_size
+        images, masks = shapes
+        if images != masks or images[1:] != (1,):
+            raise UserError(
+                f"{path}: {_IMAGES} has shape {images} and {_MASKS} {masks}, not both (number of images, 1); expected "
+                "ImageNet-Segmentation's gtsegs_ijcv.mat"
+            )
+        self.path, self.size, self._images = path, config.model.image_size, int(images[0])
         self.transform: Any = create_transform(
             input_size=(3, self.size, self.size),
             is_training=False,
@@ -62,7 +74,7 @@ class ImageNetSegmentation:
         return len(self) == ENTRIES
 
     def __len__(self) -> int:
-        return len(self._file[_IMAGES])
+        return self._images
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return a normalised image, float32 (3, size, size), and its mask, bool (size, size).
@@ -72,7 +84,7 @@ class ImageNetSegmentation:
         try:
             image = np.array(self._file[self._file[_IMAGES][index, 0]]).T
             mask = np.array(self._file[self._file[self._file[_MASKS][index, 0]][0, 0]]).T
-        except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise UserError(
                 f"{self.path}: entry {index + 1} cannot be read ({error}); download the file again"
             ) from None
@@ -81,5 +93,10 @@ class ImageNetSegmentation:
                 f"{self.path}: entry {index + 1} has an image of {image.shape} and a mask of {mask.shape} (height, "
                 "width); download the file again"
             )
-        square = Image.fromarray(mask.astype(np.uint8)).resize((self.size, self.size), Image.Resampling.NEAREST)
+        if image.dtype != np.uint8 or mask.dtype.kind not in "biuf":
+            raise UserError(
+                f"{self.path}: entry {index + 1} has an image of {image.dtype} and a mask of {mask.dtype}, not uint8; "
+                "download the file again"
+            )
+        square = Image.fromarray((mask > 0).astype(np.uint8)).resize((self.size, self.size), Image.Resampling.NEAREST)
         return self.transform(Image.fromarray(image)), torch.from_numpy(np.array(square)) > 0

@@ -69,6 +69,33 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
         ImageNetSegmentation(tmp_path / "odd.mat", CONFIG)[0]
 
 
+def test_an_image_of_another_type_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "odd.mat", [np.zeros((4, 5, 3), np.int8)], [np.zeros((4, 5), np.uint8)])
+    with pytest.raises(UserError, match=r"odd.mat: entry 1 has an image of int8 and a mask of uint8, not uint8"):
+        ImageNetSegmentation(tmp_path / "odd.mat", CONFIG)[0]
+
+
+def test_columns_of_another_shape_are_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "odd.mat", "w") as file:
+        file["value/img"], file["value/gt"] = np.zeros((2, 1)), np.zeros((3, 1))
+    with pytest.raises(UserError, match=r"odd.mat: /value/img has shape \(2, 1\) and /value/gt \(3, 1\)"):
+        ImageNetSegmentation(tmp_path / "odd.mat", CONFIG)
+    with h5py.File(tmp_path / "groups.mat", "w") as file:
+        file.create_group("value/img")
+        file.create_group("value/gt")
+    with pytest.raises(UserError, match=r"groups.mat: cannot be read \('Group' object has no attribute 'shape'\)"):
+        ImageNetSegmentation(tmp_path / "groups.mat", CONFIG)
+
+
+def test_a_damaged_signature_of_a_group_is_named(tmp_path: Path) -> None:
+    """The first node of a group's B-tree starts with `TREE`; h5py raises RuntimeError on another signature."""
+    file = tmp_path / "small.mat"
+    write(file, [np.zeros((4, 5, 3), np.uint8)], [np.ones((4, 5), np.uint8)])
+    file.write_bytes(file.read_bytes().replace(b"TREE", b"TREF"))
+    with pytest.raises(UserError, match=r"small.mat: cannot be read \(.*\); download the file again"):
+        ImageNetSegmentation(file, CONFIG)
+
+
 def test_a_damaged_file_is_read_or_named(tmp_path: Path) -> None:
     file = tmp_path / "small.mat"
     write(file, [np.zeros((4, 5, 3), np.uint8)], [np.ones((4, 5), np.uint8)])
