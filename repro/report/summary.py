@@ -18,7 +18,6 @@ from repro.report.local_data import local_data_of
 from repro.report.next_commands import launch_command
 from repro.report.verdicts import CONTRADICTED, NO_PUBLISHED_VALUE, NOT_MEASURED, ON_CPU, REPRODUCED
 from repro.tables.rows import Table
-from repro.tables.rungs import COUNTED as COUNTED_RUNG
 from repro.tables.rungs import MINI, RUNGS
 
 SCHEMA = 1
@@ -116,9 +115,9 @@ class Summary:
 
         `Rows by their highest evidence (counted, local, mini, weights, paper): 38 local, 4 weights.`
 
-        Empty if all rows are only counted.
+        Empty if no row of the report has runs of its own.
         """
-        if set(self.ladder) <= {COUNTED_RUNG}:
+        if not self.ladder:
             return ""
         rungs = ", ".join(f"{n} {rung}" for rung, n in self.ladder.items())
         return f"Rows by their highest evidence ({', '.join(RUNGS)}): {rungs}."

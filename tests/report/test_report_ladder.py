@@ -41,6 +41,8 @@ def test_a_row_has_the_highest_rung_of_all_scales(table: Table, tmp_path: Path) 
     ids = ["deit_tiny/dense", "deit_tiny/svite-30", "deit_tiny/svite-40", "deit_tiny/s2vite-30", "deit_tiny/ssp-30"]
     tiny, svite30, svite40, s2vite, ssp = (rows[id_] for id_ in ids)
     assert rungs(table, tmp_path, "local", ids) == ["counted"] * 5
+    without_runs = view_of_results(collect_results(table, table.select(ids), "local", [0], tmp_path)).summary
+    assert without_runs.ladder_line.endswith("(counted, local, mini, weights, paper): 5 counted.")
     write_record(tmp_path, tiny, "local", 3)
     write_record(tmp_path, svite30, "local", 0)
     write_weights(tmp_path, svite30, 71.8)

@@ -33,6 +33,7 @@ def test_a_table_without_runs_has_its_counts_and_is_not_green(table: Table, tmp_
         "Trained: 0 of 37 published values decided (37 missing); "
         "they need the published training on ImageNet: make table1 SCALE=paper.",
         "Claims: 2 hold, 2 not measured, 3 not run at this scale.",
+        "Rows by their highest evidence (counted, local, mini, weights, paper): 42 counted.",
         "Scale local: small models of the same family, trained on digits (not ImageNet). "
         "Their accuracies only test the code; counts are those of the published models.",
     ]

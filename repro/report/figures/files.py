@@ -72,10 +72,10 @@ def drawn(draw: Draw, width_in: float) -> Figure | None:
     with mpl.rc_context(STYLE):
         figure = draw(width_in)
         if figure is not None:
-            # Otherwise, `savefig` would recompute the layout for each format and draw each format twice.
+            # With any engine, even the placeholder that "none" sets, `savefig` draws each format twice.
             FigureCanvasAgg(figure)
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         return figure
 
 
