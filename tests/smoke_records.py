@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.process
+import os
 from pathlib import Path
 
 from repro.config.compose import compose
@@ -26,6 +27,6 @@ def in_child(record: Record) -> multiprocessing.process.BaseProcess:
     """A started process that executes the record, as a launch does."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repro.launch.preload"])
-    process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}))
+    process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}, dict(os.environ)))
     process.start()
     return process

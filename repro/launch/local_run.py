@@ -104,9 +104,9 @@ class LocalRun:
         self._ranks = []
         for rank in range(ranks):
             variables = rank_environment(rank, rank, ranks, 1, "127.0.0.1", port) if ranks > 1 else {}
-            process = context.Process(
-                target=run_rank, args=(record.path, attempt, {**(environment or {}), **variables}), daemon=False
-            )
+            own = {**(environment or {}), **variables}
+            # Otherwise, a rank would have the environment in which the fork server was started.
+            process = context.Process(target=run_rank, args=(record.path, attempt, own, dict(os.environ)), daemon=False)
             process.start()
             self._ranks.append(process)
 
@@ -147,17 +147,21 @@ class LocalRun:
                 _kill_tree(process.pid)
 
 
-def run_rank(path: Path, attempt: int | None, environment: Mapping[str, str]) -> None:
-    """Execute one rank of an attempt in this process, with its output redirected to the attempt's folder."""
-    os.environ.update(environment)
+def run_rank(path: Path, attempt: int | None, own: Mapping[str, str], inherited: Mapping[str, str]) -> None:
+    """Execute one rank of an attempt in this process, with its output redirected to the attempt's folder.
+
+    Its environment is `inherited`, with `own` variables of the rank.
+    """
+    os.environ.clear()
+    os.environ.update({**inherited, **own})
     try:
         from repro.training.attempt import execute
 
         adopt_group_umask(path)
         if attempt is not None:
-            redirect_output(Record(path).attempt_dir(attempt), int(environment.get("RANK", "0")))
-        if environment:
-            print(" ".join(f"{name}={value}" for name, value in environment.items()), flush=True)
+            redirect_output(Record(path).attempt_dir(attempt), int(own.get("RANK", "0")))
+        if own:
+            print(" ".join(f"{name}={value}" for name, value in own.items()), flush=True)
         sys.exit(execute(path, attempt))
     except KeyboardInterrupt:  # the second Ctrl-C
         sys.exit(EXIT_STOPPED)

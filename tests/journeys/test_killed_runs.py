@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 from pathlib import Path
@@ -34,7 +35,7 @@ def attempt(record: Record, kill_at: int | None, delay_s: float = 0.0) -> int | 
     """One process of the run, killed `delay_s` after it has written of update `kill_at`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["repro.launch.preload"])
-    process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}))
+    process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}, dict(os.environ)))
     process.start()
     while kill_at is not None and process.is_alive() and updates_written(record) < kill_at:
         process.join(0.005)

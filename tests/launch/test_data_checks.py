@@ -82,6 +82,14 @@ def test_the_result_of_other_data_is_refused(folder: Path) -> None:
     assert refusal(folder, "nowhere").startswith(f"data.root={folder / 'nowhere'}: no such folder")
 
 
+def test_a_run_has_the_environment_of_its_launch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork server, which the fixture's run has started, keeps the environment of its own start."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = overrides(tmp_path, f"data.root={folder / 'dogs'}")
+    assert train(words, Console(file=io.StringIO())) == 0
+    assert list((tmp_path / "cache/repro").glob("files-of-*"))
+
+
 def test_one_changed_image_makes_other_data(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
     check_data([planned(folder, str(copy))])
