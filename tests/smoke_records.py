@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from repro.config.compose import compose
-from repro.launch.local_run import run_rank
+from repro.launch.local_run import preloads, run_rank
 from repro.runs.record import Record, record_for
 from repro.tables.loader import load_table
 
@@ -26,7 +26,7 @@ def new_record(root: Path, *overrides: str) -> Record:
 def in_child(record: Record) -> multiprocessing.process.BaseProcess:
     """A started process that executes the record, as a launch does."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["repro.launch.preload"])
+    context.set_forkserver_preload(preloads(record.config()))
     process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}, dict(os.environ)))
     process.start()
     return process

@@ -15,6 +15,7 @@ class DataSet:
     """Facts of a data set; None for those that differ between users.
 
     Attributes:
+        module: module that loads it, imported only when used: ImageNet does not need scikit-learn, for example.
         channels: channels of an image.
         classes: number of classes.
         images: number of training and test images or videos.
@@ -22,6 +23,7 @@ class DataSet:
         takes_augmentation: whether a recipe's image augmentation is applied.
     """
 
+    module: str
     channels: int = 3
     classes: int | None = None
     images: tuple[int, int] | None = None
@@ -30,15 +32,17 @@ class DataSet:
 
 
 DATA_SETS = {
-    "cifar10": DataSet(classes=10, images=(50_000, 10_000), sides=(32, 32)),
-    "cifar100": DataSet(classes=100, images=(50_000, 10_000), sides=(32, 32)),
-    "digits": DataSet(channels=1, classes=10, images=(1437, 360), sides=(8, 8), takes_augmentation=False),
-    "imagefolder": DataSet(),
-    "imagenet": DataSet(),
-    "kinetics400": DataSet(takes_augmentation=False),
+    "cifar10": DataSet("repro.data.cifar", classes=10, images=(50_000, 10_000), sides=(32, 32)),
+    "cifar100": DataSet("repro.data.cifar", classes=100, images=(50_000, 10_000), sides=(32, 32)),
+    "digits": DataSet(
+        "repro.data.digits", channels=1, classes=10, images=(1437, 360), sides=(8, 8), takes_augmentation=False
+    ),
+    "imagefolder": DataSet("repro.data.image_folders"),
+    "imagenet": DataSet("repro.data.image_folders"),
+    "kinetics400": DataSet("repro.data.kinetics400", takes_augmentation=False),
     # In images of fewer than 16 pixels, a star looks like a disc.
-    "shapes": DataSet(classes=8, images=(4096, 1024), sides=(16, None), takes_augmentation=False),
-    "shapes_video": DataSet(classes=8, images=(768, 256), takes_augmentation=False),
+    "shapes": DataSet("repro.data.shapes", classes=8, images=(4096, 1024), sides=(16, None), takes_augmentation=False),
+    "shapes_video": DataSet("repro.data.shapes_video", classes=8, images=(768, 256), takes_augmentation=False),
 }
 _AUGMENTATION = {"rand_augment": "null", "color_jitter": "0", "random_erasing": "0"}
 

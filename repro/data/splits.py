@@ -14,21 +14,9 @@ from torch import Tensor
 
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
-from repro.data.data_sets import check_settings
+from repro.data.data_sets import DATA_SETS, check_settings
 from repro.data.unreadable_files import UnreadableFiles
 from repro.errors import UserError, count_of, first_few
-
-# Imported only when used, because a training on ImageNet does not need scikit-learn, for example.
-MODULES = {
-    "cifar10": "repro.data.cifar",
-    "cifar100": "repro.data.cifar",
-    "digits": "repro.data.digits",
-    "imagefolder": "repro.data.image_folders",
-    "imagenet": "repro.data.image_folders",
-    "kinetics400": "repro.data.kinetics400",
-    "shapes": "repro.data.shapes",
-    "shapes_video": "repro.data.shapes_video",
-}
 
 
 class Images(Protocol):
@@ -99,7 +87,7 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint:
     classes, channels, sizes or folders.
     """
     check_settings(data, recipe, model)
-    load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(MODULES[data.name]).load
+    load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(DATA_SETS[data.name].module).load
     splits = load(data, recipe, model)
     if resume_fingerprint not in (None, splits.fingerprint) and splits.with_fingerprint is not None:
         resumed = splits.with_fingerprint(str(resume_fingerprint))
@@ -133,7 +121,7 @@ def load_eval_split(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:
     data and model disagree, as `load_splits` does.
     """
     unlimited = data.model_copy(update={"images_per_epoch": None, "limit_train": None, "limit_test": None})
-    module = importlib.import_module(MODULES[data.name])
+    module = importlib.import_module(DATA_SETS[data.name].module)
     if hasattr(module, "load_validation"):
         check_settings(unlimited, recipe, model)
         split: EvalSplit = module.load_validation(unlimited, recipe, model)

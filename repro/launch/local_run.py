@@ -23,7 +23,8 @@ from pathlib import Path
 
 import psutil
 
-from repro.config import InlineLauncher, LocalLauncher
+from repro.config import Config, InlineLauncher, LocalLauncher
+from repro.data.data_sets import DATA_SETS
 from repro.errors import UserError
 from repro.interruption import signals_blocked
 from repro.launch.gpus import VISIBLE_DEVICES, gpus_per_run
@@ -33,7 +34,11 @@ from repro.launch.rendezvous import rank_environment
 from repro.runs.permissions import adopt_group_umask
 from repro.runs.record import Record
 from repro.runs.status import EXIT_STOPPED, Status
+from repro.tracking.login import is_disabled
 
+_FOR_TRAINING = ("repro.training.attempt", "timm.models.vision_transformer")
+# The W&B client imports the last two when a run starts.
+_FOR_MIRROR = ("repro.tracking.wandb_mirror", "wandb.apis.public", "requests")
 FAILED_RANK_GRACE_S = 30.0  # time for the other ranks to record their errors, like Slurm's default KillWait
 
 
@@ -95,7 +100,7 @@ class LocalRun:
         self._is_stopping = False
         self._failed_at: float | None = None
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["repro.launch.preload"])
+        context.set_forkserver_preload(preloads(record.config()))
         resource_tracker.ensure_running()  # starting the tracker unblocks signals, so it has to come first
         with signals_blocked():  # the fork server and all processes that it forks inherit the mask
             forkserver.ensure_running()
@@ -145,6 +150,12 @@ class LocalRun:
         for process in self._ranks:
             if process.pid is not None and process.is_alive():
                 _kill_tree(process.pid)
+
+
+def preloads(config: Config) -> list[str]:
+    """Return the modules that the fork server imports once for all runs. None may start a thread, which forks lack."""
+    mirror = () if is_disabled(config) else _FOR_MIRROR
+    return [*_FOR_TRAINING, DATA_SETS[config.data.name].module, *mirror]
 
 
 def run_rank(path: Path, attempt: int | None, own: Mapping[str, str], inherited: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from repro.config.compose import compose
-from repro.launch.local_run import run_rank
+from repro.launch.local_run import preloads, run_rank
 from repro.runs.record import Record, record_for
 from repro.tables.loader import load_table
 
@@ -34,7 +34,7 @@ def new_record(root: Path) -> Record:
 def attempt(record: Record, kill_at: int | None, delay_s: float = 0.0) -> int | None:
     """One process of the run, killed `delay_s` after it has written of update `kill_at`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["repro.launch.preload"])
+    context.set_forkserver_preload(preloads(record.config()))
     process = context.Process(target=run_rank, args=(record.path, record.claim_attempt(), {}, dict(os.environ)))
     process.start()
     while kill_at is not None and process.is_alive() and updates_written(record) < kill_at:

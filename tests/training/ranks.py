@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from repro.launch.local_run import preloads
 from repro.runs.record import Record
 from repro.training.attempt import execute
 
@@ -34,7 +35,7 @@ def two_ranks(record: Record, machines: Sequence[Machine], output: Path) -> list
         port = probe.getsockname()[1]
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["repro.launch.preload"])
+    context.set_forkserver_preload(preloads(record.config()))
     outputs = [output / f"rank{rank}" for rank in range(2)]
     processes = [
         context.Process(target=_rank, args=(record.path, machine, {**world, "RANK": str(rank)}, outputs[rank]))
