@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,26 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_smoke_report_leaves_a_local_one_alone(tmp_path: Path) -> None:
-    runs, reports = tmp_path / "runs", tmp_path / "reports"
+@pytest.fixture(scope="module")
+def two_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rows with two finished runs each, and their report; tests work on copies."""
+    folder = tmp_path_factory.mktemp("two rows")
     for row in ROWS:
-        write_record(runs, row, "local", 0)
-    local = build(TABLE, ROWS, "local", [0], runs, reports)
-    before = contents(local.folder)
-    smoke = build(TABLE, ROWS, "smoke", [0], runs, reports)
-    assert smoke.folder != local.folder
-    assert contents(local.folder) == before
+        for seed in (0, 1):
+            write_record(folder / "runs", row, "local", seed)
+    build(TABLE, ROWS, "local", [0, 1], folder / "runs", folder / "reports")
+    return folder
+
+
+def test_a_smoke_report_leaves_a_local_one_alone(two_rows: Path, tmp_path: Path) -> None:
+    shutil.copytree(two_rows, tmp_path, dirs_exist_ok=True)
+    reports = tmp_path / "reports"
+    local = reports / "table1/local"
+    before = contents(local)
+    smoke = build(TABLE, ROWS, "smoke", [0], tmp_path / "runs", reports)
+    assert smoke.folder != local
+    assert before
+    assert contents(local) == before
     page = (reports / "index.html").read_text(encoding="utf-8")
     assert page.index('id="table1-local"') < page.index('id="table1-smoke"')
     assert 'href="#table1-smoke"' in page
@@ -44,20 +56,17 @@ def test_a_smoke_report_leaves_a_local_one_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_report_with_less_does_not_replace_a_fuller_one(
-    tmp_path: Path, rows: tuple, seeds: list[int], is_replaced: bool
+    two_rows: Path, tmp_path: Path, rows: tuple, seeds: list[int], is_replaced: bool
 ) -> None:
+    shutil.copytree(two_rows, tmp_path, dirs_exist_ok=True)
     runs, reports = tmp_path / "runs", tmp_path / "reports"
-    for row in ROWS:
-        for seed in (0, 1):
-            write_record(runs, row, "local", seed)
-    first = build(TABLE, ROWS, "local", [0, 1], runs, reports)
     before = contents(reports)
     second = build(TABLE, rows, "local", seeds, runs, reports)
     assert bool(second.paths) is is_replaced
     assert (second.kept == "") is is_replaced
     if not is_replaced:
         assert contents(reports) == before
-        assert second.kept.startswith(f"{first.folder} is left as it is: its report has 2 rows and 4 finished runs")
+        assert second.kept.startswith(f"{second.folder} is left as it is: its report has 2 rows and 4 finished runs")
         forced = build(TABLE, rows, "local", seeds, runs, reports, is_forced=True)
         assert forced.paths
         summary = json.loads((forced.folder / "summary.json").read_text())
