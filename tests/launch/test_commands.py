@@ -32,7 +32,7 @@ from repro.launch.queue import Queue
 from repro.launch.requeue import RequeuePolicy
 from repro.launch.slurm import Job
 from repro.launch.status import RunStatus, run_statuses
-from repro.runs.record import Record, record_for
+from repro.runs.record import Record, all_records, record_for
 from repro.runs.status import Status
 from repro.tables.loader import load_table
 
@@ -66,8 +66,11 @@ def at_work(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     )
     try:
         until = time.monotonic() + 120
-        while not any(entry["state"] == "running" and entry["update"] for entry in states(folder, *words).values()):
+        while not any(
+            (status := record.status()).state == "running" and status.update for record in all_records(folder / "runs")
+        ):
             assert time.monotonic() < until
+            time.sleep(0.05)
         yield launch
     finally:
         launch.kill()
