@@ -197,5 +197,6 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], epochs: tuple[float, float]
         colours.append(tuple(0.6 * part for part in curve.colour))  # dark enough to read
         leaders.append([(float(curve.points.index[-1]), end), (at, height)])
         axes.text(at, height, f" {curve.label}", va="center", fontsize=SMALLEST_PT, color=colours[-1])
-    axes.add_collection(LineCollection(leaders, colors=colours, linewidths=0.4), autolim=False)
+    # Dotted, so that the leader of a curve that ends early does not look like its continuation.
+    axes.add_collection(LineCollection(leaders, colors=colours, linewidths=0.6, linestyles=":"), autolim=False)
     axes.set_xticks([tick for tick in axes.get_xticks() if first <= tick <= last])
