@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from report_records import write_record
 
 from repro.report.cells import Results, RowCells
 from repro.report.collect import collect_results
@@ -47,6 +48,20 @@ def test_published_hollow_and_measured_solid_on_the_papers_axes(results: dict[st
     assert sorted(y for x, y in marked(figure, 0)[False] if x > 1.2) == [71.81, 72.2]
     assert [len(marked(figure, panel)[True]) for panel in range(3)] == [2, 4, 0]
     assert any(y == pytest.approx(81.2) for _, y in marked(figure, 1)[True])
+
+
+def test_many_points_of_few_macs_do_not_reach_below_zero(tmp_path: Path) -> None:
+    table = load_table("table2")
+    rows = table.select(["resnet50/*"])
+    for row in rows:
+        write_record(tmp_path, row, "local", 0)
+    results = collect_results(table, rows, "local", [0], tmp_path)
+    figure = drawn(local_scatter(results).draw, PAGE_IN)
+    assert figure is not None
+    at = [x for x, _ in marked(figure, 0)[True]]
+    least = min(counted_macs_g(row.context.cost) for row in results.rows)
+    assert len(at) == len(rows)
+    assert min(at) == pytest.approx(least)
 
 
 def test_a_key_is_solid_only_if_its_method_was_measured(results: dict[str, Results]) -> None:

@@ -102,9 +102,9 @@ def of_other_training(results: Results) -> Results:
     return replace(results, rows=[row for row in results.rows if not row.context.is_published_training])
 
 
-def beside(points: Sequence[Point], step: float) -> list[Point]:
-    """Return the points with new x: those that are closer than `step` are placed side by side."""
-    moved = at_distance([point.x for point in points], step)
+def beside(points: Sequence[Point], step: float, least: float = -math.inf) -> list[Point]:
+    """Return the points with new x, of at least `least`: those that are closer than `step` are placed side by side."""
+    moved = at_distance([point.x for point in points], step, least)
     return [replace(point, x=x) for point, x in zip(points, moved, strict=True)]
 
 
@@ -181,7 +181,7 @@ def _draw_panel(axes: Axes, published: Sequence[Point], measured: Sequence[Point
     step = _BESIDE * (max(places) - min(places))
     order = list(looks)
     measured = sorted(measured, key=lambda point: (order.index(point.row.method), point.row.data_sparsity_pct))
-    moved = beside(measured, step)
+    moved = beside(measured, step, min(places))  # otherwise, many models of few MACs may reach below zero
     for method in dict.fromkeys(point.row.method for point in measured):
         draw_points(axes, [point for point in moved if point.row.method == method], looks[method])
     for point in (*published, *measured):
