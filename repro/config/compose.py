@@ -204,11 +204,24 @@ def _validate(
             if (key := _key(item["loc"], resolved)) not in reported:
                 errors.append(file_of(key) + _message_of(key, item, resolved))
         raise UserError(_message(errors)) from None
+    errors += [f"{file_of(key)}{key}={text}: a number is expected" for key, text in _booleans(resolved, config)]
     if not option_errors:  # the checks would report an invalid option a second time
         errors += cross_checks(config)
     if errors:
         raise UserError(_message(errors))
     return config
+
+
+def _booleans(resolved: Mapping[str, Any], config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the key and the value of each number that is set to a boolean, which pydantic takes for 0 or 1."""
+    validated = dict(_leaves(config.model_dump(mode="json")))
+    for key, value in _leaves(resolved):
+        if _has_boolean(value) and not _has_boolean(validated.get(key, value)):
+            yield key, str(value).lower()
+
+
+def _has_boolean(value: Any) -> bool:
+    return any(isinstance(each, bool) for each in (value if isinstance(value, list) else [value]))
 
 
 def _keys(errors: Iterable[str]) -> set[str]:
