@@ -22,6 +22,7 @@ from repro.launch.plan import PlannedRun
 from repro.launch.progress import TableProgress
 from repro.launch.queue import job_owners, queue_of, read_queue
 from repro.launch.slurm_parameters import idle_gpus
+from repro.tracking.login import mirror_mode
 
 INTERRUPTED = 130  # exit code, by the shells' convention
 
@@ -50,9 +51,12 @@ def launch(name: str, runs: Sequence[PlannedRun], options: LaunchOptions, consol
     """Start runs that are neither done nor alive; wait for runs on this machine, but not for Slurm jobs.
 
     A run that was submitted to Slurm counts as neither failed nor unfinished. A run that failed earlier and is not
-    started again counts as failed. Raises `UserError` if the user does not confirm the launch, if the data are not
-    those of finished runs, or if this machine cannot start the runs.
+    started again counts as failed. Raises `UserError` if the user does not confirm the launch, if WANDB_MODE is not a
+    mode, if the data are not those of finished runs, or if this machine cannot start the runs.
     """
+    for run in runs:
+        if not run.is_done:
+            mirror_mode(run.config)
     check_data(runs)
     launcher = runs[0].config.launcher
     if idle := idle_gpus(launcher):

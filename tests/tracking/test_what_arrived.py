@@ -170,6 +170,11 @@ def test_a_mode_that_the_client_does_not_have(
     assert f"W&B mirror is behind ({message})" in capsys.readouterr().err
     assert repro("push", str(record.path)) == 2
     assert message in capsys.readouterr().err
+    words = ["scale=smoke", f"run.root={tmp_path / 'new'}"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *words])
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"repro: {message}\n")
+    assert not (tmp_path / "new").exists()
 
 
 BROKEN_NETRC = f"machine 127.0.0.1\nlogin user {KEY}\n"  # `password` was left out: the parser's message quotes the key
