@@ -260,7 +260,7 @@ def test_commands_that_read_no_images_need_no_folder(
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    "name", ["a b", "o'brien", "a=b", "(1)", "[1]", "#1", "a&b", "a{b", "a;b", "a!b", "ü", "${x}", '"']
+    "name", ["a b", "o'brien", "a=b", "(1)", "[1]", "#1", "a&b", "a{b", "a;b", "a!b", "ü", "${x}", "a$HOME", "a|b", '"']
 )
 def test_make_hands_a_folder_on_as_it_is_typed(tmp_path: Path, name: str) -> None:
     (tmp_path / "paper_tables" / "table1").mkdir(parents=True)

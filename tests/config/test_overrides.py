@@ -34,6 +34,17 @@ ODD = [
     "a\\b",
     'say "x"',
     "{b",
+    "a{b}",
+    "a$HOME",
+    "a|b",
+    "at@host",
+    "c:d",
+    "p%q",
+    "*star",
+    "+plus",
+    "~tilde",
+    "null",
+    "1e3",
 ]
 
 

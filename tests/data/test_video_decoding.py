@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from video_files import cut, frames, write, zeroed
 
+from repro.data.layouts import Split
+from repro.data.listing import list_videos
 from repro.data.video_decoding import Inspection, inspect, read_frames
 from repro.errors import UnreadableError
 
@@ -29,6 +31,44 @@ def test_faults_of_files(tmp_path: Path) -> None:
     found = inspect(cut(write(tmp_path / "cut.mp4", count=9)))
     assert found.fault == f"cut short: {found.frames} of 9 frames"
     assert 0 < found.frames < 9
+
+
+@pytest.mark.parametrize(
+    ("file", "codec", "pixels"),
+    [
+        *(("a.mp4", "libx264", name) for name in ("yuv420p", "yuv444p", "yuv420p10le")),
+        *(("a.mkv", "ffv1", "gray"), ("a.webm", "libvpx-vp9", "yuv420p")),
+        *(("a.avi", "mjpeg", "yuvj420p"), ("a.avi", "mpeg4", "yuv420p"), ("UPPER.MP4", "libx264", "yuv420p")),
+    ],
+)
+def test_videos_of_other_formats_are_read(tmp_path: Path, file: str, codec: str, pixels: str) -> None:
+    path = tmp_path / "a" / file
+    path.parent.mkdir()
+    with av.open(path, "w") as out:
+        if path.suffix == ".mp4":
+            out.add_stream("aac", rate=16000)  # before the video
+        stream = out.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, pixels
+        for frame in frames(6):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    for name in ("._0.mp4", "b.mp4.part", "picture.jpg"):  # left by a Mac, by a download, and no video
+        (path.parent / name).write_bytes(b"x")
+    assert list_videos(Split(tmp_path)).names == [f"a/{file}"]
+    assert inspect(path) == Inspection(6)
+    assert read_frames(path, [0, 5]).shape == (2, 24, 32, 3)
+
+
+def test_a_file_with_sound_alone_has_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(path, "w") as out:
+        stream = out.add_stream("aac", rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 16000
+        out.mux([*stream.encode(sound), *stream.encode()])
+    assert inspect(path).fault == "no video in it"
+    with pytest.raises(UnreadableError, match=r"sound\.mp4: cannot be decoded \(no video in it\)"):
+        read_frames(path, [0])
 
 
 def test_a_file_damaged_in_its_middle_is_unusable(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mirrored import ROW, bytes_below, new_record, read_back, write_run
 from repro.cli.main import main
 from repro.tracking.mirror_file import one_line, read_mirror, write_mirror
 from repro.tracking.run_log import RunLog
+from repro.tracking.wandb_run import default_run_id
 from repro.training.attempt import EXIT_DONE, execute
 
 IMPATIENT = "tracker.init_timeout_s=0.5"
@@ -126,6 +127,20 @@ def test_a_client_that_fails(
     assert said.count("W&B mirror is behind (RuntimeError: http://***host says no to ***)") == 1
     assert KEY.encode() not in bytes_below(record.path)
     assert len(list(record.metrics())) == 9
+
+
+def test_a_client_that_uses_another_run_does_not_pass_for_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **settings: init(**{**settings, "id": "of-somebody-else"}))
+    record, config = new_record(tmp_path)
+    write_run(record, config, range(1, 9))
+    wanted = default_run_id(record.about())
+    assert f"the client uses the run of-somebody-else in place of {wanted}: look at" in capsys.readouterr().err
+    mirror = read_mirror(record.path)
+    assert mirror is not None
+    assert (mirror.state, mirror.run_id) == ("behind", wanted)
 
 
 def test_a_client_that_exits_in_the_middle(
