@@ -18,7 +18,7 @@ from repro.counting.layers import DenseModel, Layer
 class _Backbone(BaseModel, ABC):
     """The interface of all families, with defaults for those without tokens. `image_size` is in pixels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image_size: PositiveInt
     in_chans: PositiveInt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,16 +11,22 @@ from random_input import SYNTAX, TYPED, VALUES, random_input
 
 from repro.cli.main import main
 from repro.config.compose import compose
+from repro.errors import UserError
 from repro.locations import groups
 
 
-def leaves(node: object, prefix: str = "") -> list[str]:
+def leaves(node: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(node, dict):
-        return [prefix]
-    return [key for name, each in node.items() for key in leaves(each, f"{prefix}.{name}" if prefix else str(name))]
+        return {prefix: node}
+    return {
+        key: value
+        for name, each in node.items()
+        for key, value in leaves(each, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
 
 
-KEYS = [*leaves(compose(["method=svite"]).model_dump()), *groups(), "nope", "model.x"]
+CONFIG = leaves(compose(["method=svite"]).model_dump())
+KEYS = [*CONFIG, *groups(), "nope", "model.x"]
 OVERRIDES = st.tuples(st.sampled_from(["", "", "", "+", "++", "~"]), st.sampled_from(KEYS), st.just("="), VALUES)
 WORDS = st.one_of(OVERRIDES.map("".join), OVERRIDES.map("".join), SYNTAX, TYPED)
 
@@ -36,5 +44,16 @@ def test_overrides(capsys: pytest.CaptureFixture[str], sweep: list[str]) -> None
         first, *others = error.splitlines() or ["repro: "]
         assert first.startswith("repro: ")
         assert all(line.startswith("  ") for line in others)
+        if output and not sweep:
+            assert compose(words).signature  # in the name of the record
 
     check()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "true"])
+def test_no_number_is_infinite_or_a_boolean(value: str) -> None:
+    numbers = [key for key, each in CONFIG.items() if isinstance(each, int | float) and not isinstance(each, bool)]
+    assert len(numbers) > 50
+    for key in numbers:
+        with pytest.raises(UserError, match=re.escape(key)):
+            compose(["method=svite", f"{key}={value}"])

@@ -212,6 +212,8 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["method=imp", "method.sparsity=0.99"], "method.sparsity=0.99: what stays dense has"),
         (["backbone=resnet50", "method=spartan_neuron"], "block=neuron: masks heads and neurons, backbone=resnet50"),
         (["seed=0,1"], "a single run has one value for each key"),
+        (["recipe.lr=inf"], "^config: recipe.lr=inf: input should be a finite number$"),
+        (["data.mean=[nan]"], "^config: data.mean.0=nan: input should be a finite number$"),
         (["seed=true"], "^config: seed=true: a number is expected$"),
         (["data.mean=[true,0.5]"], r"^config: data\.mean=\[true, 0\.5\]: a number is expected$"),
         (["model.depth=true"], "^config: model.depth=true: a number is expected$"),
