@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import textwrap
-import warnings
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,6 @@ from documented import ROOT, check, in_blocks, in_prose, repro_lines
 
 from repro.cli.main import main
 from repro.errors import UserError
-
-with warnings.catch_warnings():  # declared with what pydantic has deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import wandb_workspaces.workspaces  # noqa: F401
 
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py")))
 # What is added to a documented line so that it takes seconds.

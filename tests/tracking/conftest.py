@@ -12,10 +12,6 @@ import pytest
 
 import repro.tracking  # noqa: F401 (sets up the client's environment, before anything imports the client)
 
-with warnings.catch_warnings():  # its models use deprecated pydantic features
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import wandb_workspaces.workspaces  # noqa: F401
-
 
 @pytest.fixture(autouse=True)
 def fresh_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
