@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from repro.config import Config, Data
@@ -14,9 +15,6 @@ from repro.data.listing import count_files, list_images, list_videos
 from repro.data.saved_listing import changed_files
 from repro.errors import UserError
 
-# Listing more takes long on a network file system. A run compares the number of all its images.
-_MOST_COUNTED = 100_000
-
 
 def check_tables(data: Data) -> None:
     """Read the csv files that list splits of `data`, if there are any. Raises `UserError` for a damaged one."""
@@ -28,11 +26,15 @@ def check_tables(data: Data) -> None:
             list_split(split)
 
 
-def check_fits(config: Config, count: Callable[[Split, int], int] = count_files, *, has_begun: bool = False) -> None:
+def count_all_files(split: Split) -> int:
+    """Count the images or videos in class folders."""
+    return count_files(split, sys.maxsize)
+
+
+def check_fits(config: Config, count_all: Callable[[Split], int] | None = count_all_files) -> None:
     """Raise `UserError` if the data do not fit the config, as far as they are known or their folders and lists show.
 
-    `count` is `count_files`, or a cached one. A run that has begun may have lost a few of the images that
-    `data.images_per_epoch` counts.
+    `count_all` counts the images of a split. It is None for a run that has begun, which may have lost a few of them.
     """
     data, model, recipe = config.data, config.model, config.recipe
     check_takes_clips(data, model)
@@ -47,15 +49,17 @@ def check_fits(config: Config, count: Callable[[Split, int], int] = count_files,
         class_names = class_folders(train.folder) if train.table is None else list_videos(train).class_names()
         if len(class_names) not in (0, model.num_classes):  # 0 for shards, which are not read here
             wrong.append(f"model.num_classes={len(class_names)}")
-        is_counted = data.images_per_epoch is not None and data.clip is None and not has_begun
-        images = count(train, max(recipe.global_batch, data.limit_train or 0, _MOST_COUNTED if is_counted else 0))
-        if is_counted and images < _MOST_COUNTED and images != data.images_per_epoch:
-            wrong.append(f"data.images_per_epoch={images}")
+        if data.images_per_epoch is not None and data.clip is None and not train.is_packed and count_all is not None:
+            images = count_all(train)
+            if images != data.images_per_epoch:
+                wrong.append(f"data.images_per_epoch={images}")
+        else:
+            images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
         if not images:
             raise UserError(f"{place}: holds no {'images' if data.clip is None else 'videos'}")
         if data.limit_train is not None and images < data.limit_train:
             wrong.append("data.limit_train=null")
-        if data.limit_test is not None and count(test, data.limit_test) < data.limit_test:
+        if data.limit_test is not None and count_files(test, data.limit_test) < data.limit_test:
             wrong.append("data.limit_test=null")
     if images < recipe.global_batch:
         fits = images - images % recipe.micro_batch

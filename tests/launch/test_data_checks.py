@@ -16,7 +16,6 @@ from rich.console import Console
 from repro.config.compose import compose
 from repro.config.overrides import without_method
 from repro.data.data_sets import DATA_SETS
-from repro.data.layouts import Split
 from repro.data.preflight import check_fits
 from repro.data.splits import load_splits
 from repro.errors import UserError
@@ -229,19 +228,6 @@ def test_a_model_that_does_not_fit_leaves_no_record(folder: Path, wrong: tuple[s
     train_folder = folder / "cars/train"
     assert refusal(folder, "cars", *wrong) == f"{train_folder}: its images do not fit the config; set {settings}"
     assert list(all_records(folder / "runs")) == before
-
-
-def test_the_images_of_a_large_folder_are_left_to_the_run(folder: Path) -> None:
-    """Counting stops at a number that a network file system lists in seconds."""
-    config = planned(folder, "dogs", "data.images_per_epoch=1281167").config
-    asked: list[int] = []
-
-    def count(split: Split, at_most: int) -> int:
-        asked.append(at_most)
-        return at_most
-
-    check_fits(config, count)
-    assert max(asked) == 100_000
 
 
 def test_a_run_that_has_begun_may_lose_an_image_of_those_that_its_config_counts(folder: Path, tmp_path: Path) -> None:
