@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-
 from repro.config import Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.data_sets import DATA_SETS, check_takes_clips, do_not_fit, settings_to_change
 from repro.data.earlier_files import earlier_images
 from repro.data.fingerprint import fingerprint, has_same_files, is_same_data
-from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, Split, class_folders, find_data, find_split
+from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, list_images, list_videos
 from repro.data.saved_listing import changed_files
 from repro.errors import UserError
@@ -26,16 +23,8 @@ def check_tables(data: Data) -> None:
             list_split(split)
 
 
-def count_all_files(split: Split) -> int:
-    """Count the images or videos in class folders."""
-    return count_files(split, sys.maxsize)
-
-
-def check_fits(config: Config, count_all: Callable[[Split], int] | None = count_all_files) -> None:
-    """Raise `UserError` if the data do not fit the config, as far as they are known or their folders and lists show.
-
-    `count_all` counts the images of a split. It is None for a run that has begun, which may have lost a few of them.
-    """
+def check_fits(config: Config) -> None:
+    """Raise `UserError` if the data do not fit the config, as far as they are known or their folders and lists show."""
     data, model, recipe = config.data, config.model, config.recipe
     check_takes_clips(data, model)
     find_data(data)
@@ -49,12 +38,7 @@ def check_fits(config: Config, count_all: Callable[[Split], int] | None = count_
         class_names = class_folders(train.folder) if train.table is None else list_videos(train).class_names()
         if len(class_names) not in (0, model.num_classes):  # 0 for shards, which are not read here
             wrong.append(f"model.num_classes={len(class_names)}")
-        if data.images_per_epoch is not None and data.clip is None and not train.is_packed and count_all is not None:
-            images = count_all(train)
-            if images != data.images_per_epoch:
-                wrong.append(f"data.images_per_epoch={images}")
-        else:
-            images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
+        images = count_files(train, max(recipe.global_batch, data.limit_train or 0))
         if not images:
             raise UserError(f"{place}: holds no {'images' if data.clip is None else 'videos'}")
         if data.limit_train is not None and images < data.limit_train:

@@ -10,7 +10,7 @@ from repro.config import Data
 from repro.counting.geometry import Geometry
 from repro.data.data_sets import check_settings
 from repro.data.layouts import GENERATED
-from repro.data.preflight import changes_since, check_fits, check_tables, count_all_files
+from repro.data.preflight import changes_since, check_fits, check_tables
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun
 from repro.locations import expand_home
@@ -25,7 +25,6 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     """
     errors: dict[str, None] = {}
     compare, read_lists = functools.cache(changes_since), functools.cache(check_tables)
-    count_all = functools.cache(count_all_files)
     every = {each.record.path: each for run in runs for each in run.chain}
     for run in every.values():
         data = run.config.data
@@ -33,7 +32,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
         try:
             if not run.is_done and (is_generated or run.config.launcher.runs_here):
                 try:
-                    check_fits(run.config, count_all if run.record.trained_on() is None else None)
+                    check_fits(run.config)
                     read_lists(data)
                 except UserError:  # for a run that has begun: what changed; settings that fit would be another run
                     if not is_generated:
