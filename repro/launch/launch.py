@@ -56,7 +56,7 @@ def launch(name: str, runs: Sequence[PlannedRun], options: LaunchOptions, consol
     """
     for run in runs:
         if not run.is_done:
-            mirror_mode(run.config)
+            mirror_mode(run.config)  # raises for a WANDB_MODE that does not exist
     check_data(runs)
     launcher = runs[0].config.launcher
     if idle := idle_gpus(launcher):

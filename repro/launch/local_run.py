@@ -36,7 +36,9 @@ from repro.runs.record import Record
 from repro.runs.status import EXIT_STOPPED, Status
 from repro.tracking.login import is_disabled
 
-_FOR_TRAINING = ("repro.training.attempt", "timm.models.vision_transformer")
+# The fork server imports this module first, so that this is its environment before other imports set variables.
+_STARTED_WITH = dict(os.environ)
+_FOR_TRAINING = ("repro.launch.local_run", "repro.training.attempt", "timm.models.vision_transformer")
 # The W&B client imports the last two when a run starts.
 _FOR_MIRROR = ("repro.tracking.wandb_mirror", "wandb.apis.public", "requests")
 FAILED_RANK_GRACE_S = 30.0  # time for the other ranks to record their errors, like Slurm's default KillWait
@@ -62,9 +64,9 @@ class LocalLaunch:
     def start(self, run: PlannedRun) -> LocalRun:
         """Start one run. The caller keeps at most `parallel` running."""
         if self._free is None:
-            return LocalRun(run.record, self.ranks)
+            return LocalRun(run.record, run.config, self.ranks)
         free, gpus = self._free, self._free.pop(0)
-        return LocalRun(run.record, self.ranks, {VISIBLE_DEVICES: gpus}, lambda: free.append(gpus))
+        return LocalRun(run.record, run.config, self.ranks, {VISIBLE_DEVICES: gpus}, lambda: free.append(gpus))
 
 
 def _run_setup(lines: Sequence[str]) -> None:
@@ -92,6 +94,7 @@ class LocalRun:
     def __init__(
         self,
         record: Record,
+        config: Config,
         ranks: int = 1,
         environment: Mapping[str, str] | None = None,
         on_end: Callable[[], None] = lambda: None,
@@ -100,7 +103,7 @@ class LocalRun:
         self._is_stopping = False
         self._failed_at: float | None = None
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(preloads(record.config()))
+        context.set_forkserver_preload(preloads(config))
         resource_tracker.ensure_running()  # starting the tracker unblocks signals, so it has to come first
         with signals_blocked():  # the fork server and all processes that it forks inherit the mask
             forkserver.ensure_running()
@@ -158,13 +161,26 @@ def preloads(config: Config) -> list[str]:
     return [*_FOR_TRAINING, DATA_SETS[config.data.name].module, *mirror]
 
 
+def environment_of_rank(
+    server: Mapping[str, str], started_with: Mapping[str, str], inherited: Mapping[str, str], own: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of a rank: that of its launch, with variables of its own.
+
+    Of the fork server's environment, it has only what imports have set there since its start, such as scikit-learn's
+    settings for OpenMP: the launch may have changed or removed other variables since.
+    """
+    set_by_imports = {name: value for name, value in server.items() if name not in started_with}
+    return {**set_by_imports, **inherited, **own}
+
+
 def run_rank(path: Path, attempt: int | None, own: Mapping[str, str], inherited: Mapping[str, str]) -> None:
     """Execute one rank of an attempt in this process, with its output redirected to the attempt's folder.
 
-    Its environment is `inherited`, with `own` variables of the rank.
+    Its environment is that of `environment_of_rank`.
     """
+    environment = environment_of_rank(os.environ, _STARTED_WITH, inherited, own)
     os.environ.clear()
-    os.environ.update({**inherited, **own})
+    os.environ.update(environment)
     try:
         from repro.training.attempt import execute
 

@@ -272,7 +272,7 @@ def test_only_the_fork_server_blocks_signals(runs: list[PlannedRun], monkeypatch
 
     monkeypatch.setattr(forkserver, "ensure_running", lambda: note("server"))
     monkeypatch.setattr(BaseProcess, "start", lambda _: note("start"))
-    LocalRun(runs[0].record)
+    LocalRun(runs[0].record, runs[0].config)
     assert set(SIGNALS) <= blocked["server"]
     assert not set(SIGNALS) & blocked["start"]
 

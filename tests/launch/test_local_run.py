@@ -11,13 +11,13 @@ import psutil
 import pytest
 from smoke_records import new_record
 
-from repro.launch.local_run import LocalRun
+from repro.launch.local_run import LocalRun, environment_of_rank
 from repro.runs.record import Record
 
 
 def at_work(record: Record, ranks: int = 1) -> LocalRun:
     """A run that has made its first update."""
-    run = LocalRun(record, ranks)
+    run = LocalRun(record, record.config(), ranks)
     until = time.monotonic() + 120
     while not record.status().update:
         assert not run.has_ended()
@@ -60,3 +60,16 @@ def test_a_run_that_is_killed_can_be_launched_again(tmp_path: Path, number: sign
     wait(run)
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
     assert (record.status().state, record.status().reason) == ("requeued", f"killed by {number.name}{hint}")
+
+
+def test_a_rank_has_the_environment_of_its_launch_and_what_imports_have_set() -> None:
+    started_with = {"HOME": "/home/a", "XDG_CACHE_HOME": "/old", "REMOVED": "1"}
+    server = {**started_with, "KMP_INIT_AT_FORK": "FALSE", "CACHE": "of the server"}
+    inherited = {"HOME": "/home/a", "XDG_CACHE_HOME": "/new", "CACHE": "of the launch", "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert environment_of_rank(server, started_with, inherited, {"CUDA_VISIBLE_DEVICES": "1"}) == {
+        "HOME": "/home/a",
+        "XDG_CACHE_HOME": "/new",
+        "CACHE": "of the launch",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "KMP_INIT_AT_FORK": "FALSE",
+    }

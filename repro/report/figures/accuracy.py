@@ -151,7 +151,9 @@ def _draw(scatter: Scatter, width_in: float) -> Figure:
     for axes, backbone in zip(grid, shown, strict=True):
         axes.set_title(results.table.label(backbone))
         own = [point for point in measured if point.row.backbone == backbone]
-        _draw_panel(axes, [point for point in published if point.row.backbone == backbone], own, look)
+        _draw_panel(
+            axes, [point for point in published if point.row.backbone == backbone], own, look, are_levels=bool(levels)
+        )
         if levels:
             places = sorted({round(point.x) for point in own})
             axes.set_xticks(places, [levels[place] for place in places])
@@ -174,14 +176,17 @@ def _draw(scatter: Scatter, width_in: float) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, published: Sequence[Point], measured: Sequence[Point], looks: Mapping[str, Look]) -> None:
+def _draw_panel(
+    axes: Axes, published: Sequence[Point], measured: Sequence[Point], looks: Mapping[str, Look], *, are_levels: bool
+) -> None:
+    """Draw the points of a panel. Unless x values are levels, none is moved below the smallest: MACs are positive."""
     for method, look in looks.items():
         draw_points(axes, [point for point in published if point.row.method == method], look, is_solid=False)
     places = [point.x for point in (*published, *measured)]
     step = _BESIDE * (max(places) - min(places))
     order = list(looks)
     measured = sorted(measured, key=lambda point: (order.index(point.row.method), point.row.data_sparsity_pct))
-    moved = beside(measured, step, min(places))  # otherwise, many models of few MACs may reach below zero
+    moved = beside(measured, step, -math.inf if are_levels else min(places))
     for method in dict.fromkeys(point.row.method for point in measured):
         draw_points(axes, [point for point in moved if point.row.method == method], looks[method])
     for point in (*published, *measured):
