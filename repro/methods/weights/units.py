@@ -22,7 +22,7 @@ class Slice:
 
     def read(self, units: Tensor) -> Tensor:
         """Return a copy of the entries of the units in the bool tensor `units`."""
-        return self.parameter.detach().index_select(self.dim, self._indices(units)).clone()
+        return self.parameter.detach().index_select(self.dim, self._indices(units))
 
     def write(self, units: Tensor, values: Tensor | None) -> None:
         """Set the entries of the units in the bool tensor `units` to `values`, or to zero for None."""
@@ -131,13 +131,11 @@ class OutputProbe:
         self.group = group
         zeros = torch.zeros(len(group.active), device=group.reader.weight.device)
         self.taylor, self.gradient_l1 = zeros.clone(), zeros.clone()
-        self._outputs: list[Tensor] = []
         self._handle = group.reader.register_forward_pre_hook(self._record)
 
     def close(self) -> None:
         """Remove the hook."""
         self._handle.remove()
-        self._outputs.clear()
 
     def _record(self, reader: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
         output = inputs[0]
@@ -145,14 +143,13 @@ class OutputProbe:
             return None
         # A view, so that the gradient is that of this reader only, even if other modules read the output.
         view = output.view_as(output)
-        self._outputs.append(output.detach())
-        view.register_hook(self._score)
+        recorded = [output.detach()]  # emptied by the backward pass; a checkpointed block drops that of one of its runs
+        view.register_hook(lambda gradient: self._score(recorded.pop(), gradient))
         return (view,)
 
-    def _score(self, gradient: Tensor) -> None:
-        """Score the last recorded output: the backward pass of a micro-batch precedes the next forward pass."""
+    def _score(self, output: Tensor, gradient: Tensor) -> None:
         gradient = gradient.detach().unflatten(-1, (len(self.group.active), -1))
-        output = self._outputs.pop().unflatten(-1, (len(self.group.active), -1))
+        output = output.unflatten(-1, (len(self.group.active), -1))
         # Outputs and gradients may be in half precision; scores are summed in float32.
         self.taylor += (gradient.float() * output.float()).sum((1, 3)).abs().sum(0)
         self.gradient_l1 += gradient.abs().sum((0, 1, 3), dtype=torch.float32)

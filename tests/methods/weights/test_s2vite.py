@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from small_runs import small_config
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from repro.counting.schedule import UpdateSchedule
 from repro.errors import UserError
 from repro.methods.weights.s2vite import S2ViTE
 from repro.methods.weights.ssp import SSP
 from repro.methods.weights.units import OutputProbe, Slice, UnitGroup
+from repro.models.activation_checkpointing import checkpoint_activations
 from repro.models.backbone import build_model
 
 SCHEDULE = UpdateSchedule(interval=2, end=41, total=50)
@@ -192,6 +196,28 @@ def test_the_taylor_score_of_a_head_by_hand() -> None:
         # Four tokens, |1| + |2| and |3| + |4| each.
         assert probe.gradient_l1.tolist() == [12 * micro_batch, 28 * micro_batch]
     probe.close()
+
+
+def test_probes_release_the_outputs_of_checkpointed_blocks() -> None:
+    """The forward pass and the recomputation both call the probe, but only one of the two outputs is scored."""
+    scores = []
+    for checkpointed in (False, True):
+        net = model()
+        method = SSP(net, sparsity=0.5, heads_density=0.7, neurons_density=0.5, scoring_batches=2, seed=0)
+        if checkpointed:
+            checkpoint_activations(net)
+        probes = [OutputProbe(group) for group in method.groups]
+        outputs: list[StorageWeakRef] = []
+        note = partial(lambda kept, _, inputs: kept.append(StorageWeakRef(inputs[0].untyped_storage())), outputs)
+        for probe in probes:
+            probe.group.reader.register_forward_pre_hook(note)
+        for number in range(2):
+            images, labels = batch(number)
+            nn.functional.cross_entropy(net(images), labels).backward()
+        assert len(outputs) == 2 * len(probes) * (1 + checkpointed)
+        assert all(output.expired() for output in outputs)
+        scores.append([probe.taylor for probe in probes])
+    assert all(map(torch.equal, *scores))
 
 
 @pytest.mark.parametrize("densities", [(0.3, 0.5), (0.7, 0.01)])
