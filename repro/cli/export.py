@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.cli.completion import complete, config_overrides, every_row
-from repro.cli.options import SCALES, add_command, add_runs, announced, folder, set_threads
+from repro.cli.options import SCALES, add_command, add_runs, announced, at_least, folder, set_threads
 from repro.cli.selection import check_row_overrides
 from repro.errors import UserError, count_of
 
@@ -38,8 +38,10 @@ def add_parser(commands: Any) -> None:
         default=[],
         help="also write a graph that runs without repro: model.onnx, or model.pt2 of torch.export; may be repeated",
     )
-    command.add_argument("--batch", type=int, default=8, metavar="N", help="batch size for the measurement (default 8)")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads for the measurement (default: all)")
+    text = "batch size for the measurement (default 8)"
+    command.add_argument("--batch", type=at_least(1), default=8, metavar="N", help=text)
+    text = "CPU threads for the measurement (default: all)"
+    command.add_argument("--threads", type=at_least(1), metavar="N", help=text)
     command.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device to measure on (default auto)"
     )

@@ -49,6 +49,21 @@ def folder(text: str) -> Path:
     return Path(expand_home(text))
 
 
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number with a minimum."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least {minimum}")
+        return value
+
+    return whole_number
+
+
 def add_runs(command: argparse.ArgumentParser, text: str = "folder of the run records (default runs/)") -> None:
     """Add `--runs`."""
     command.add_argument("--runs", type=folder, metavar="DIR", help=text)
