@@ -26,7 +26,7 @@ from repro.data.in_memory import array_digest
 from repro.data.layouts import ARCHIVES, Archive, find_data
 from repro.data.splits import Splits
 from repro.data.transforms import evaluation_transform, padded_crop_transform
-from repro.errors import UserError
+from repro.errors import UserError, first_line
 
 _CLASSES: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
@@ -89,10 +89,9 @@ def read_archive(data: Data, *, is_training: bool) -> CIFAR10:
             f"{archive.address}{archive.file}: cannot be fetched ({error.reason}); put it into data.root={root}"
         ) from None
     except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:  # wrong MD5, truncated, or no access
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"data.root={root}: {archive.file} and {archive.folder}/ in it are not what is published at "
-            f"{archive.address} ({reason}); remove them and fetch the archive again"
+            f"{archive.address} ({first_line(error)}); remove them and fetch the archive again"
         ) from None
 
 

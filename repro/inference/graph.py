@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.counting.geometry import Geometry
-from repro.errors import UserError
+from repro.errors import UserError, first_line
 from repro.inference.logits import logits_of
 from repro.inference.shrink import align
 from repro.models.token_dropping import mask_instead_of_dropping
@@ -81,10 +81,9 @@ def build_graph(model: nn.Module, geometry: Geometry, name: str, metadata: Mappi
     try:
         program = torch.export.export(static, (images[:_EXAMPLE_BATCH],), dynamic_shapes=({0: batch},))
     except Exception as error:  # torch raises exceptions of many unrelated classes here
-        first_line = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
-            f"--format {name}: torch.export cannot trace this model ({type(error).__name__}: {first_line}); export "
-            "without --format instead"
+            f"--format {name}: torch.export cannot trace this model ({type(error).__name__}: {first_line(error)}); "
+            "export without --format instead"
         ) from error
     content, run, versions = FORMATS[name].write(program, metadata)
     difference = max(float((run(images[:size]) - expected[:size]).abs().max()) for size in CHECKED_BATCHES)
@@ -121,10 +120,8 @@ def _onnx(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) ->
             output_names=["logits"],
         )
     except torch.onnx.OnnxExporterError as error:
-        first_line = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(
-            f"--format onnx: ONNX cannot express this model ({first_line}); --format torch may work"
-        ) from error
+        reason = first_line(error.__cause__ or error)
+        raise UserError(f"--format onnx: ONNX cannot express this model ({reason}); --format torch may work") from error
     proto = exported.model_proto
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     if opsets.get("") != OPSET:

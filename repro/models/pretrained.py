@@ -10,7 +10,7 @@ import timm
 from torch import Tensor
 
 from repro.counting.geometry import Geometry
-from repro.errors import UserError
+from repro.errors import UserError, first_line
 
 
 def pretrained_weights(timm_name: str, model: Geometry, paper: Geometry) -> dict[str, Tensor]:
@@ -44,9 +44,8 @@ def published(timm_name: str, model: Geometry, paper: Geometry, option: str, alt
     try:
         backbone = timm.create_model(timm_name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{option}: timm cannot load the weights of {timm_name} ({first}); put them into its "
+            f"{option}: timm cannot load the weights of {timm_name} ({first_line(error)}); put them into its "
             f"cache on a machine with access to the hub, or {alternative}"
         ) from None
     return Published(dict(backbone.state_dict()), dict(backbone.pretrained_cfg))

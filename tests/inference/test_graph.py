@@ -126,6 +126,17 @@ def test_a_new_export_removes_the_graph_of_an_earlier_one(tmp_path: Path) -> Non
     assert not (tmp_path / "model.pt2").exists()
 
 
+def test_an_exporter_that_gives_no_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, weights = config_and_weights("dense")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.onnx.OnnxExporterError("failed") from AssertionError()
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UserError, match=r"^--format onnx: ONNX cannot express this model \(AssertionError\); --format"):
+        build_graph(masked_model(config, weights), config.model, "onnx", ORIGIN)
+
+
 def test_an_unknown_or_missing_format_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     config, weights = config_and_weights("dense")
     model = masked_model(config, weights)

@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from repro.errors import UserError, first_few
+from repro.errors import UserError, first_few, first_line
 from repro.training.weights_file import is_packed, read_weights
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -72,9 +72,8 @@ def read_checkpoint(path: Path) -> Contents:
         except (UserError, OSError):
             raise
         except Exception as error:  # damaged content can raise any exception
-            first_line = (str(error).strip().splitlines() or [""])[0]
             raise UserError(
-                f"{path}: damaged or cut off ({type(error).__name__}: {first_line}); download or save it again"
+                f"{path}: damaged or cut off ({type(error).__name__}: {first_line(error)}); download or save it again"
             ) from None
     for pattern, meaning in _OTHER_FORMATS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
