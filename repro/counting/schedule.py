@@ -38,8 +38,11 @@ class UpdateSchedule:
 
     @classmethod
     def scaled(cls, interval: float, end: float, factor: float, total: int) -> UpdateSchedule:
-        """Convert a schedule from published iterations, each of which takes `factor` updates here."""
-        return cls(max(1, round(interval * factor)), max(1, math.floor(end * factor + 0.5)), total)
+        """Convert a schedule from published iterations, each of which takes `factor` updates here.
+
+        An `end` of 0 stands for fixed masks, others for a schedule that has an update to change masks after.
+        """
+        return cls(max(1, round(interval * factor)), max(2, math.floor(end * factor + 0.5)) if end else 1, total)
 
     def is_due(self, update: int) -> bool:
         """Whether the masks change after optimizer update `update`, counted from 1."""

@@ -208,7 +208,32 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["method=gmp", "method.weights.ramp_start=1"], "must be at least 0 and at most 0.999"),
         (["method=svite_plus", "method.tokens.kept=300"], r"must be at least 2 and at most 197 \(method.tokens.of\)"),
         (["method=omp", "method.starts_from=null"], "method.starts_from=null: not known"),
-        (["method=s2vite", "method.weights.heads_density=0.1", "method.weights.neurons_density=0.5"], "leaves none of"),
+        (
+            ["method=s2vite", "method.weights.heads_density=0.1", "method.weights.neurons_density=0.5"],
+            "heads_density=0.1: keeps none of the 6 heads of a block; must be at least 1/6$",
+        ),
+        (
+            ["method=ssp", "method.weights.heads_density=0.7", "method.weights.neurons_density=0.001"],
+            "neurons_density=0.001: keeps none of the 192 neurons of a block; must be at least 1/192$",
+        ),
+        (["method=ia_red2", "method.tokens.heads=5"], "heads=5: does not divide the width 48 of"),
+        (["method=ia_red2", "method.tokens.keep_rates=[0.5]"], "keep_rates=.0.5.: 1 rate for 3 interpreters; give one"),
+        (["method=ia_red2", "method.tokens.initial_logit=high"], "initial_logit=high: not a number"),
+        (
+            ["method=random_dropping", "method.tokens.keep_rates=[0.5,0.5,0.5,0.4]"],
+            "4 stages, but backbone=deit_small has 3 blocks; leave some out",
+        ),
+        *[
+            (
+                ["method=random_dropping", f"method.tokens.keep_rates={rates}"],
+                r"keep_rates=.*: must be a list of numbers",
+            )
+            for rates in ("0.5", "null", "[]", "[2,1.5]", "[0.5,0.7]", "[0.5,0]", "[0.5,x]", "[true]")
+        ],
+        (["method=linformer", "method.tokens.of=null"], "method.tokens.of: needs a value"),
+        (["method=svite_plus", "method.tokens.of=null"], "method.tokens.of: needs a value"),
+        (["method=gmp", "method.weights.update_end_iterations=0"], "update_end_iterations=0: must be at least 1"),
+        (["method=gmp", "method.weights.update_end_iterations=1"], "masks would never change"),
         (["method=imp", "method.sparsity=0.99"], "method.sparsity=0.99: what stays dense has"),
         (["backbone=resnet50", "method=spartan_neuron"], "block=neuron: masks heads and neurons, backbone=resnet50"),
         (["seed=0,1"], "a single run has one value for each key"),

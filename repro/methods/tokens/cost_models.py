@@ -50,7 +50,8 @@ class StagedDropping(CostModel):
     """Patches are dropped before groups of blocks; `keep_rates` are the planned shares of patches after each stage.
 
     `scorer` is `query_key` (products of the class token's query and the key of each patch) or `none`. `own_scorer`:
-    whether the scorer has weights of its own instead of those of a block, with at most `heads` heads.
+    whether the scorer has weights of its own instead of those of a block, with at most `heads` heads. `interpreters` is
+    the number of stages, if it is an option.
     """
 
     keep_rates: Sequence[float]
@@ -58,6 +59,7 @@ class StagedDropping(CostModel):
     keep_spread: float = 0.0
     own_scorer: bool = True
     heads: int | None = None
+    interpreters: int | None = None
 
     @property
     def faster_by(self) -> str:
@@ -97,6 +99,36 @@ class StagedDropping(CostModel):
             for mean, square in zip(rates.mean, rates.square, strict=True)
         ]
         return {"keep_rates": list(rates.mean), "keep_spread": min(1.0, sum(spreads) / len(spreads))}
+
+    def errors(self, model: Geometry, published: Geometry, method: str, backbone: str) -> list[str]:
+        """Keep rates that cannot be, more stages than blocks, or heads that do not divide the width."""
+        rates = self.keep_rates
+        if not _are_keep_rates(rates):
+            return [
+                f"method.tokens.keep_rates={rates}: must be a list of numbers in (0, 1] that does not increase, "
+                "such as [0.8, 0.6]"
+            ]
+        if not model.tokens:
+            return []  # reported for every method of this kind
+        errors = []
+        if self.interpreters is not None and len(rates) != self.interpreters:
+            errors.append(
+                f"method.tokens.keep_rates={rates}: {count_of(len(rates), 'rate')} for "
+                f"{count_of(self.interpreters, 'interpreter')}; give one for each"
+            )
+        blocks = min(model.token_blocks, published.token_blocks)
+        if len(rates) > blocks:
+            errors.append(
+                f"method.tokens.keep_rates={rates}: {count_of(len(rates), 'stage')}, but backbone={backbone} has "
+                f"{count_of(blocks, 'block')}; leave some out"
+            )
+        for geometry in (model, published):
+            if self.own_scorer and self.heads and geometry.token_width % min(self.heads, geometry.attention_heads):
+                errors.append(
+                    f"method.tokens.heads={self.heads}: does not divide the width {geometry.token_width} of "
+                    f"backbone={backbone}"
+                )
+        return errors
 
     def _scorer_params(self, model: Geometry) -> int:
         if self.scorer == "none" or not self.own_scorer:
@@ -147,6 +179,15 @@ class MixedKeys(CostModel):
 
     def _rank(self, model: Geometry) -> int:
         return min(model.tokens, max(1, round(model.tokens * self.rank / self.reference_tokens)))
+
+
+def _are_keep_rates(rates: Any) -> bool:
+    return (
+        isinstance(rates, list | tuple)
+        and len(rates) > 0
+        and all(isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate <= 1 for rate in rates)
+        and list(rates) == sorted(rates, reverse=True)
+    )
 
 
 def _reaching(model: Geometry, rates: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from repro.counting.cost_model import BY_TRAINING, NO_SHAPE, NOT_MEASURED, CostM
 from repro.counting.erk import layer_densities
 from repro.counting.geometry import Geometry
 from repro.counting.layers import DenseModel, is_masked, units_kept
-from repro.errors import UserError, count_of
+from repro.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,13 @@ class RemovedUnits(CostModel):
         )
 
     def errors(self, model: Geometry, published: Geometry, method: str, backbone: str) -> list[str]:
-        """A backbone without units, or a density that leaves no head."""
+        """A backbone without units, or a density that keeps none of them."""
         if not model.units:
             return [f"method={method}: removes heads and neurons, backbone={backbone} has none"]
-        heads = model.units["heads"]
-        if heads * self.heads_density < 1 - 1e-9:
-            return [f"method.weights.heads_density={self.heads_density:g}: leaves none of {count_of(heads, 'head')}"]
-        return []
+        densities = {"heads": self.heads_density, "neurons": self.neurons_density}
+        return [
+            f"method.weights.{kind}_density={densities[kind]:g}: keeps none of the {total} {kind} of a block; must be "
+            f"at least 1/{total}"
+            for kind, total in model.units.items()
+            if total * densities[kind] < 1 - 1e-9
+        ]
