@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from repro.errors import UserError
-
 
 def erk_densities(
     shapes: Mapping[str, tuple[int, ...]], density: float, unit_costs: Mapping[str, float] | None = None
@@ -26,11 +24,7 @@ def erk_densities(
 
     Returns:
         A density in (0, 1] for each layer, in the order of `shapes`.
-
-    Raises:
-        UserError: for a density outside (0, 1] or an empty layer.
     """
-    _check(shapes, density)
     raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
     sizes = {name: math.prod(shape) * (unit_costs[name] if unit_costs else 1) for name, shape in shapes.items()}
     dense: set[str] = set()
@@ -45,12 +39,6 @@ def erk_densities(
     return dict.fromkeys(shapes, 1.0)
 
 
-def uniform_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
-    """The same density for every layer. Raises the same errors as `erk_densities`."""
-    _check(shapes, density)
-    return dict.fromkeys(shapes, float(density))
-
-
 def layer_densities(
     distribution: str,
     shapes: Mapping[str, tuple[int, ...]],
@@ -58,12 +46,4 @@ def layer_densities(
     unit_costs: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Layer densities by the name of a distribution. `global` starts uniform; training determines the final ones."""
-    return erk_densities(shapes, density, unit_costs) if distribution == "erk" else uniform_densities(shapes, density)
-
-
-def _check(shapes: Mapping[str, tuple[int, ...]], density: float) -> None:
-    if not 0 < density <= 1:
-        raise UserError(f"density={density}: must be in (0, 1]")
-    for name, shape in shapes.items():
-        if math.prod(shape) == 0:
-            raise UserError(f"layer {name} of shape {shape} has no weights")
+    return erk_densities(shapes, density, unit_costs) if distribution == "erk" else dict.fromkeys(shapes, density)

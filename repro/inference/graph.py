@@ -65,12 +65,9 @@ def build_graph(model: nn.Module, geometry: Geometry, name: str, metadata: Mappi
         metadata: Stored in the file.
 
     Raises:
-        UserError: If the format is unknown or its packages are not installed, or if the model samples or cannot be
-            exported.
+        UserError: If the packages of the format are not installed, or if the model samples or cannot be exported.
         ArithmeticError: If the logits of the graph differ from those of the model.
     """
-    if name not in FORMATS:
-        raise UserError(f"--format {name}: no such format; valid: {', '.join(FORMATS)}")
     images = torch.randn(max(CHECKED_BATCHES), *geometry.input_shape, generator=torch.Generator().manual_seed(1))
     expected = logits_of(model, images, seed=0)
     if not torch.equal(expected, logits_of(model, images, seed=1)):

@@ -15,8 +15,6 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from repro.errors import UserError, count_of
-
 ALIGNMENT = 16  # neurons; matrix products handle multiples of this width without a remainder
 MAX_PADDING = 0.02  # maximum share of neurons that alignment may add
 
@@ -59,16 +57,8 @@ def shrink(model: nn.Module) -> Sizes:
 
 @torch.no_grad()
 def resize(model: nn.Module, sizes: Sizes) -> None:
-    """Keep only the first heads and neurons of each block, in place.
-
-    Raises `UserError` if the model has fewer, or another number of blocks.
-    """
-    blocks = blocks_of(model)
-    if len(blocks) != len(sizes.heads) or len(blocks) != len(sizes.neurons):
-        raise UserError(f"sizes of {count_of(len(sizes.heads), 'block')} for a model of {len(blocks)}")
-    for block, heads, neurons in zip(blocks, sizes.heads, sizes.neurons, strict=True):
-        if not (1 <= heads <= block.attn.num_heads and 1 <= neurons <= block.mlp.fc1.out_features):
-            raise UserError(f"a block cannot have {count_of(heads, 'head')} and {count_of(neurons, 'neuron')}")
+    """Keep only the first heads and neurons of each block, in place. The model must not have fewer."""
+    for block, heads, neurons in zip(blocks_of(model), sizes.heads, sizes.neurons, strict=True):
         _select_heads(block.attn, torch.arange(heads))
         _select_neurons(block.mlp, torch.arange(neurons))
 

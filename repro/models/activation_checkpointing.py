@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
-
-from repro.errors import UserError
 
 
 class CheckpointedBlocks(nn.Sequential):
@@ -27,19 +24,10 @@ class CheckpointedBlocks(nn.Sequential):
 def checkpoint_activations(model: Any) -> None:
     """Checkpoint every block of a model, in place.
 
-    Blocks with an attribute `checkpointing` checkpoint themselves. Raises `UserError` for a model without transformer
-    blocks, or with batch norm.
+    Blocks with an attribute `checkpointing` checkpoint themselves. The model must not have batch norms, whose
+    statistics would see each batch twice.
     """
-    blocks: Any = getattr(model, "blocks", None)
-    name = type(model).__name__
-    if not isinstance(blocks, nn.Sequential):
-        raise UserError(f"run.checkpoint_activations=true: {name} has no transformer blocks; set it to false")
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise UserError(
-            f"run.checkpoint_activations=true: {name} has batch norms, which would count each image twice; set false"
-        )
-    module: Any = blocks
-    if hasattr(module, "checkpointing"):
-        module.checkpointing = True
+    if hasattr(model.blocks, "checkpointing"):
+        model.blocks.checkpointing = True
     else:
-        model.blocks = CheckpointedBlocks(*blocks)
+        model.blocks = CheckpointedBlocks(*model.blocks)

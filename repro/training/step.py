@@ -31,7 +31,7 @@ class Step:
         checkpointing: whether to store only the inputs of each block, and to recompute the rest in the backward pass
             bit for bit.
 
-    Raises `UserError` if the model cannot be checkpointed or this machine has no compiler.
+    Raises `UserError` if this machine has no compiler.
     """
 
     def __init__(

@@ -176,15 +176,6 @@ def test_a_folder_without_an_export_is_refused(tmp_path: Path) -> None:
         load_exported(tmp_path)
 
 
-def test_impossible_sizes_are_refused() -> None:
-    with pytest.raises(UserError, match="sizes of 1 block for a model of 2"):
-        resize(full_model(), Sizes((2,), (2,)))
-    with pytest.raises(UserError, match="cannot have 4 heads"):
-        resize(full_model(), Sizes((4, 4), (2, 2)))
-    with pytest.raises(UserError, match="sizes of 1 block for a model of 0"):
-        resize(nn.Linear(2, 2), Sizes((2,), (2,)))
-
-
 def test_a_model_without_heads_and_neurons_is_unchanged(tmp_path: Path) -> None:
     config = resnet_config("method=dense")
     model = build_model(config.model, 0.0, 1)

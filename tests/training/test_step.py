@@ -73,12 +73,6 @@ def test_checkpointed_blocks_keep_only_what_goes_in() -> None:
 def test_a_model_that_cannot_be_checkpointed_is_refused_in_a_line() -> None:
     with pytest.raises(UserError, match=r"run\.checkpoint_activations=true: backbone=resnet50 has no transformer"):
         compose([*RESNET, *SHORT, CHECKPOINTED])
-    with pytest.raises(UserError, match="Linear has no transformer blocks; set it to false"):
-        checkpoint_activations(nn.Linear(2, 2))
-    model = nn.Module()
-    model.blocks = nn.Sequential(nn.BatchNorm1d(2))
-    with pytest.raises(UserError, match="count each image twice"):
-        checkpoint_activations(model)
 
 
 @pytest.mark.parametrize(

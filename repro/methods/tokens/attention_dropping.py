@@ -25,9 +25,6 @@ class AttentionDropper(FixedRateDropper):
         A head that attends to the class token itself therefore has a lower weight in the mean.
         """
         attention = block.attn
-        # `class_token_logits` computes no keys, which a key norm would need; no backbone here has one.
-        assert isinstance(attention.q_norm, nn.Identity)
-        assert isinstance(attention.k_norm, nn.Identity)
         inner = attention.num_heads * attention.head_dim
         weight, bias = attention.qkv.weight, attention.qkv.bias
         with outside_autocast(values):

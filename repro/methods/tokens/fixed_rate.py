@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.errors import UserError, count_of
 from repro.methods.base import MethodPart
 from repro.methods.tokens.keep_rate_meter import KeepRateMeter
 from repro.models.token_dropping import Decision, Dropper, attach_droppers
@@ -54,20 +53,11 @@ class FixedRateDropping(MethodPart):
         tokens: number of tokens of one image, class token included.
         keep_rates: share of patches kept after each stage, not increasing, in (0, 1].
         execution: see `repro.models.token_execution`.
-
-    Raises `UserError` for rates that increase or are outside (0, 1], or for more stages than blocks.
     """
 
     dropper: Callable[[float, int], FixedRateDropper]
 
     def __init__(self, model: Any, *, tokens: int, keep_rates: list[float], execution: str, **_: Any) -> None:
-        if any(not 0 < rate <= 1 for rate in keep_rates) or sorted(keep_rates, reverse=True) != list(keep_rates):
-            raise UserError(f"method.tokens.keep_rates={list(keep_rates)}: must decrease, each above 0 and at most 1")
-        if not 1 <= len(keep_rates) <= len(model.blocks):
-            raise UserError(
-                f"method.tokens.keep_rates: {count_of(len(keep_rates), 'stage')} for "
-                f"{count_of(len(model.blocks), 'block')}"
-            )
         droppers = [type(self).dropper(rate, tokens - 1) for rate in keep_rates]
         self.rates = KeepRateMeter(attach_droppers(model, droppers, tokens - 1, execution))
 

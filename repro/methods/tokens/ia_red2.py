@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from repro.distributed import all_reduce_mean
-from repro.errors import UserError, count_of
 from repro.methods.base import MethodPart
 from repro.methods.tokens.curriculum import Curriculum, Phase
 from repro.methods.tokens.interpreter import Interpreter
@@ -59,8 +58,6 @@ class IARED2(MethodPart):
         interpreter_share: share of a stage's updates that train its interpreter.
         tau, reward_power: see `rewards`.
         execution: see `repro.models.token_execution`.
-
-    Raises `UserError` for more interpreters than blocks, or for heads that do not divide the width.
     """
 
     def __init__(
@@ -82,14 +79,8 @@ class IARED2(MethodPart):
         execution: str,
         **_: Any,
     ) -> None:
-        depth, width = len(model.blocks), int(model.embed_dim)
+        width = int(model.embed_dim)
         heads = min(heads, int(model.blocks[0].attn.num_heads))
-        if interpreters > depth:
-            raise UserError(f"method.tokens.interpreters={interpreters}: the backbone has {count_of(depth, 'block')}")
-        if width % heads:
-            raise UserError(f"method.tokens.heads={heads}: does not divide the backbone's width {width}")
-        if len(keep_rates) != interpreters:
-            raise UserError(f"method.tokens.keep_rates: {len(keep_rates)} for {count_of(interpreters, 'interpreter')}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed("interpreter", seed))
             droppers = [Interpreter(width, heads, tokens - 1, threshold, initial_logit) for _ in range(interpreters)]

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.errors import UserError
 from repro.methods.base import MethodPart
 from repro.models.token_dropping import Trace, outside_autocast
 from repro.models.token_execution import take
@@ -91,12 +90,6 @@ class InputTokenSelector(MethodPart):
     ) -> None:
         if temperature == "rising":
             temperature_start, temperature_end = temperature_end, temperature_start
-        if not 2 <= kept <= tokens:
-            raise UserError(
-                f"method.tokens.kept: {kept} of {tokens} tokens; must be 2 to {tokens}, class token included"
-            )
-        if min(temperature_start, temperature_end) <= 0:
-            raise UserError("method.tokens.temperature_start and temperature_end must be above 0")
         self.start_temperature, self.end_temperature, self.updates = temperature_start, temperature_end, updates
         self.tokens = tokens
         with torch.random.fork_rng(devices=[]):

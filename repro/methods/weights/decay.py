@@ -17,6 +17,4 @@ def update_fraction(kind: str, alpha: float, update: int, schedule: UpdateSchedu
     """
     if kind == "as_paper":
         return alpha / 2 * (1 + math.cos(math.pi * min(update, schedule.end) / schedule.end))
-    if kind == "as_released":
-        return RELEASED_FLOOR + (alpha - RELEASED_FLOOR) / 2 * (1 + math.cos(math.pi * update / schedule.total))
-    raise ValueError(f"decay {kind!r}: as_paper or as_released")
+    return RELEASED_FLOOR + (alpha - RELEASED_FLOOR) / 2 * (1 + math.cos(math.pi * update / schedule.total))

@@ -19,7 +19,6 @@ from repro.counting.budgets import Budget, budget
 from repro.counting.layers import DenseModel, Layer
 from repro.counting.schedule import GradualSchedule
 from repro.distributed import broadcast_from_rank0
-from repro.errors import UserError
 from repro.methods.weights.groups import Group, build_groups
 from repro.methods.weights.hard_topk import Cut, Segment, find_cut, hard_mask
 from repro.methods.weights.masked import MaskedWeights
@@ -48,8 +47,7 @@ class DenseToSparse(MaskedWeights):
         dense_model: the geometry's layers and totals, from which budgets are computed.
         schedule: density by update, and when the mask freezes.
 
-    Raises:
-        UserError: if the parts that stay dense exceed the target, or the model does not have this block shape.
+    Raises `UserError` if the parts that stay dense exceed the target.
     """
 
     def __init__(
@@ -67,11 +65,9 @@ class DenseToSparse(MaskedWeights):
         self.sparsity, self.distribution, self.block, self.cost = sparsity, distribution, block, cost
         self.dense_model, self.schedule = dense_model, schedule
         self.parameters = prunable_weights(model)
-        expected = {layer.name: layer.shape for layer in dense_model.layers}
-        found = {name: tuple(weight.shape) for name, weight in self.parameters.items()}
-        if expected != found:
-            differing = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
-            raise UserError(f"the model differs from its geometry: {', '.join(sorted(differing)[:3])}")
+        assert {name: weight.shape for name, weight in self.parameters.items()} == {
+            layer.name: layer.shape for layer in dense_model.layers
+        }
         self._budget(schedule.last)  # reject an impossible target now, not during the ramp
         units = self._budget(0).unit_costs
         masked = sum(layer.size for layer in self._layers(units))

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from repro.counting.schedule import UpdateSchedule
-from repro.errors import UserError, count_of
 from repro.methods.weights.masked import MaskedWeights
 from repro.methods.weights.masks import Masks, prunable_weights
 from repro.methods.weights.pruning import prune_to
@@ -35,9 +34,6 @@ class GMP(MaskedWeights):
         ramp_start: the start of the ramp, as a fraction of the schedule's last update, in [0, 1).
         distribution: `global` (all layers compete), `erk` or `uniform`.
         schedule: when weights are pruned; its last update is the end of the ramp.
-
-    Raises:
-        UserError: for an initial sparsity above the final one, a start outside [0, 1), or a schedule without updates.
     """
 
     def __init__(
@@ -51,15 +47,6 @@ class GMP(MaskedWeights):
         schedule: UpdateSchedule,
         seed: int,
     ) -> None:
-        if not 0 <= initial_sparsity <= sparsity:
-            raise UserError(f"method.weights.initial_sparsity={initial_sparsity:g}: must be in [0, {sparsity:g}]")
-        if not 0 <= ramp_start < 1:
-            raise UserError(f"method.weights.ramp_start={ramp_start:g}: must be in [0, 1)")
-        if schedule.count == 0:
-            raise UserError(
-                f"no update to prune after: every {count_of(schedule.interval, 'update')}, before {schedule.end} of "
-                f"{schedule.total}; lower method.weights.update_interval_iterations"
-            )
         super().__init__(Masks(prunable_weights(model)))
         self.sparsity, self.initial_sparsity = sparsity, initial_sparsity
         self.first = ramp_start * schedule.last

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from repro.counting.budgets import ENTRY, NEURON
-from repro.errors import UserError
 from repro.methods.weights.hard_topk import Segment
 
 Tensors = Mapping[str, Tensor]
@@ -166,27 +165,18 @@ def build_groups(
     Args:
         block: `entry`, `neuron`, or the sides of a square (`16x16`).
         unit_costs: cost of an entry, by layer.
-
-    Raises `UserError` for another block shape, and for neurons of a model without transformer blocks.
     """
     if block == ENTRY:
         return [Entries(name, weights[name].shape, cost) for name, cost in unit_costs.items()]
     if block == NEURON:
         return _units(model, weights, unit_costs)
-    side, _, other = block.partition("x")
-    if not side.isdecimal() or side != other or int(side) < 1:
-        raise UserError(f"method.weights.block={block}: entry, neuron, or a square such as 16x16")
-    return [
-        Blocks(name, weights[name].shape, int(side), cost, weights[name].device) for name, cost in unit_costs.items()
-    ]
+    side = int(block.partition("x")[0])
+    return [Blocks(name, weights[name].shape, side, cost, weights[name].device) for name, cost in unit_costs.items()]
 
 
 def _units(model: nn.Module, weights: Mapping[str, Tensor], unit_costs: Mapping[str, float]) -> list[Group]:
-    blocks = getattr(model, "blocks", None)
-    if not isinstance(blocks, nn.Sequential):
-        raise UserError(f"method.weights.block={NEURON}: {type(model).__name__} has no transformer blocks")
     groups: list[Group] = []
-    for index, block in enumerate(cast(Any, blocks)):
+    for index, block in enumerate(cast(Any, model).blocks):
         pairs = (
             ("attn.qkv", "attn.proj", block.attn.num_heads, 3),
             ("mlp.fc1", "mlp.fc2", block.mlp.fc1.out_features, 1),

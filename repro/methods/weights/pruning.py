@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from repro.counting.erk import layer_densities
-from repro.errors import UserError
 from repro.methods.weights.masks import Masks
 from repro.methods.weights.selection import highest
 
@@ -29,11 +28,8 @@ def prune_to(masks: Masks, scores: Mapping[str, Tensor], distribution: str, dens
         A bool tensor for each layer.
 
     Raises:
-        UserError: for a density outside (0, 1].
         NotANumber: for a score of NaN.
     """
-    if not 0 < density <= 1:
-        raise UserError(f"density={density:g}: must be in (0, 1]")
     if distribution != "global":
         shapes = {name: tuple(weight.shape) for name, weight in masks.weights.items()}
         densities = layer_densities(distribution, shapes, density)
@@ -52,9 +48,3 @@ def prune_to(masks: Masks, scores: Mapping[str, Tensor], distribution: str, dens
     )
     parts = flat.split([masks.weights[name].numel() for name in names])
     return {name: part.view_as(protected[name]) | protected[name] for name, part in zip(names, parts, strict=True)}
-
-
-def check_scoring_batches(batches: int) -> None:
-    """Raise `UserError` for fewer than one batch."""
-    if batches < 1:
-        raise UserError(f"method.weights.scoring_batches={batches}: must be at least 1")

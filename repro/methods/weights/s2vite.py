@@ -21,26 +21,6 @@ from repro.methods.weights.units import OutputProbe, UnitGroup
 from repro.seeding import generator
 
 
-def prune_and_grow_units(prune_score: Tensor, grow_score: Tensor, active: Tensor, fraction: float) -> Tensor:
-    """Update the active heads or neurons of a block by the rule of the released code.
-
-    The ceil(fraction * active) active units with the smallest `prune_score` are pruned. Then as many inactive units,
-    which include those just pruned, are grown where `grow_score` is largest. Ties go to the first unit.
-
-    Args:
-        prune_score, grow_score: (units,), finite.
-        active: bool (units,); not modified.
-        fraction: share of the active units to exchange, in [0, 1].
-
-    Returns:
-        The new active units, bool (units,), as many as before. A full set does not change.
-
-    Raises:
-        ValueError: for a fraction outside [0, 1] or a score of NaN.
-    """
-    return exchange(active, prune_score, grow_score, fraction)
-
-
 class S2ViTE(StructuredUnits):
     """Keeps a share of each block's heads and neurons active, and exchanges some of them in each mask update.
 
@@ -52,9 +32,6 @@ class S2ViTE(StructuredUnits):
         decay: `as_paper` or `as_released`, see `repro.methods.weights.decay`.
         update_fraction: alpha, the share of active units that the first update exchanges.
         schedule: when masks change.
-
-    Raises:
-        UserError: if fewer than one head or neuron of a block would remain.
     """
 
     def __init__(
@@ -71,7 +48,7 @@ class S2ViTE(StructuredUnits):
         seed: int,
     ) -> None:
         densities = {"heads": heads_density, "neurons": neurons_density}
-        super().__init__(model, densities)
+        super().__init__(model)
         self.growth, self.decay = growth, decay
         self.alpha, self.schedule, self.seed = update_fraction, schedule, seed
         self._probes: dict[str, OutputProbe] = {}
@@ -114,7 +91,7 @@ class S2ViTE(StructuredUnits):
         exchanged = 0
         for group in self.groups:
             prune_score, grow_score = self.unit_scores(group)
-            active = prune_and_grow_units(prune_score, grow_score, group.active, fraction)
+            active = exchange(group.active, prune_score, grow_score, fraction)
             grown = active & ~group.active
             exchanged += int(grown.sum())
             if self.growth == "fresh":

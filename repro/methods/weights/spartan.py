@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from repro.distributed import broadcast_from_rank0
-from repro.errors import UserError
 from repro.methods.weights.dense_parameters import DenseToSparse
 from repro.methods.weights.groups import Group
 from repro.methods.weights.hard_topk import Cut, Segment
@@ -36,13 +35,9 @@ class Spartan(DenseToSparse):
             of their size.
         frozen_mask: multiplier of the weights after the mask freezes: `soft`, m on the support as in the released code,
             or `hard`, 1.
-
-    Raises `UserError` as `DenseToSparse` does, and for a beta_max below 1, the initial value.
     """
 
     def __init__(self, model: nn.Module, *, beta_max: float, frozen_mask: str, **shared: Any) -> None:
-        if not FIRST_BETA <= beta_max < math.inf:
-            raise UserError(f"method.weights.beta_max={beta_max}: must be at least {FIRST_BETA:g}, and finite")
         self.beta_max, self.frozen_mask = beta_max, frozen_mask
         self.soft: dict[int, SoftSolution] = {}
         super().__init__(model, **shared)

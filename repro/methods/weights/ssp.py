@@ -8,23 +8,14 @@ docs/methods.md for ours. Salience is the first-order Taylor score of a unit's o
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repro.counting.layers import units_kept
 from repro.distributed import all_reduce_mean
 from repro.methods.base import Backward
-from repro.methods.weights.pruning import check_scoring_batches
 from repro.methods.weights.selection import highest
 from repro.methods.weights.structured import StructuredUnits
 from repro.methods.weights.units import OutputProbe
-
-
-def most_salient(salience: Tensor, density: float) -> Tensor:
-    """Select the int(units * density) units with the highest salience, bool (units,). Ties go to the first.
-
-    Raises `NotANumber` for a salience of NaN.
-    """
-    return highest(salience, torch.ones_like(salience, dtype=torch.bool), units_kept(len(salience), density))
 
 
 class SSP(StructuredUnits):
@@ -35,9 +26,6 @@ class SSP(StructuredUnits):
         sparsity: the nominal sparsity of the row, not used: the densities determine what remains.
         heads_density, neurons_density: share of each block's heads and neurons that remains, in (0, 1].
         scoring_batches: number of global batches of training data over which salience is averaged.
-
-    Raises:
-        UserError: if fewer than one head or neuron of a block would remain, or for fewer than one batch.
     """
 
     def __init__(
@@ -50,10 +38,9 @@ class SSP(StructuredUnits):
         scoring_batches: int,
         seed: int,
     ) -> None:
-        check_scoring_batches(scoring_batches)
         self.densities = {"heads": heads_density, "neurons": neurons_density}
         self.scoring_batches = scoring_batches
-        super().__init__(model, self.densities)
+        super().__init__(model)
 
     def prepare(self, backward: Backward) -> None:
         """Score all units during a backward pass, and prune."""
@@ -65,6 +52,8 @@ class SSP(StructuredUnits):
                 probe.close()
         for probe in probes:
             group = probe.group
-            group.active = most_salient(all_reduce_mean(probe.taylor).cpu(), self.densities[group.kind])
+            salience = all_reduce_mean(probe.taylor).cpu()
+            count = units_kept(len(salience), self.densities[group.kind])
+            group.active = highest(salience, torch.ones_like(group.active), count)
             group.ever_active = group.active.clone()
             group.zero_inactive()

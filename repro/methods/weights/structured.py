@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from repro.errors import UserError
 from repro.methods.base import MethodPart
 from repro.methods.weights.units import unit_groups
 
@@ -17,21 +15,13 @@ class StructuredUnits(MethodPart):
 
     Args:
         model: a vision transformer; all its units are active initially.
-        densities: target share of each block's active `heads` and `neurons`, in (0, 1].
-
-    Raises:
-        UserError: if fewer than one head or neuron of a block would remain.
     """
 
-    def __init__(self, model: nn.Module, densities: Mapping[str, float]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.groups = list(unit_groups(model))
         self.exchanged = 0
         self.mask_updates = 0
         self._changed_at: int | None = None
-        for group in self.groups:
-            density, total = densities[group.kind], len(group.active)
-            if total * density < 1 - 1e-9:
-                raise UserError(f"{group.name}: {density:g} of {total} {group.kind} leaves none")
 
     def after_step(self, update: int) -> None:
         """Keep inactive units at zero."""

@@ -22,33 +22,24 @@ from repro.methods.weights.selection import count_true, highest, lowest
 from repro.seeding import generator
 
 
-def prune_and_grow(weight: Tensor, grad: Tensor, mask: Tensor, fraction: float) -> Tensor:
-    """Update the mask of a layer by the rule of the released code.
+def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: float) -> Tensor:
+    """Update a mask by the rule of the released code.
 
-    The ceil(fraction * active) active weights with the smallest magnitudes are pruned. Then as many inactive entries,
-    which include those just pruned, are grown where |grad| is largest. Ties go to the first in memory order.
+    The ceil(fraction * active) active entries with the smallest `prune_score` are pruned. Then as many inactive
+    entries, which include those just pruned, are grown where `grow_score` is largest. Ties go to the first in memory
+    order.
 
     Args:
-        weight: values of the layer, any shape.
-        grad: gradient of the loss w.r.t. the layer's weight, same shape; finite.
-        mask: active entries, bool, same shape; not modified.
+        mask: active entries, bool, any shape; not modified.
+        prune_score, grow_score: of the same shape.
         fraction: share of the active entries to exchange, in [0, 1].
 
     Returns:
         The new mask, with as many active entries as `mask`. The mask of a dense layer does not change.
 
     Raises:
-        ValueError: for a fraction outside [0, 1], a mask that is not bool, or a score of NaN.
+        NotANumber: for a score of NaN.
     """
-    return exchange(mask, weight.abs(), grad.abs(), fraction)
-
-
-def exchange(mask: Tensor, prune_score: Tensor, grow_score: Tensor, fraction: float) -> Tensor:
-    """`prune_and_grow` for any scores: prune the lowest `prune_score`, grow the highest `grow_score`."""
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction={fraction}: must be in [0, 1]")
-    if mask.dtype is not torch.bool:
-        raise ValueError(f"a mask of {mask.dtype}: must be bool")
     active = count_true(mask)
     if active == mask.numel():
         return mask.clone()

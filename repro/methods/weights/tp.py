@@ -7,17 +7,12 @@ that of Molchanov et al., "Importance Estimation for Neural Network Pruning" (CV
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from repro.methods.base import Backward
 from repro.methods.weights.masked import MaskedWeights
 from repro.methods.weights.masks import Masks, prunable_weights
-from repro.methods.weights.pruning import check_scoring_batches, prune_to
-
-
-def taylor_score(weight: Tensor, grad: Tensor) -> Tensor:
-    """Return |weight * grad|, the first-order change of the loss if a weight becomes zero. Any shape."""
-    return (weight * grad).abs()
+from repro.methods.weights.pruning import prune_to
 
 
 class TP(MaskedWeights):
@@ -28,15 +23,11 @@ class TP(MaskedWeights):
         sparsity: fraction of all prunable weights that becomes zero, in [0, 1).
         distribution: `global` (all layers compete), `erk` or `uniform`.
         scoring_batches: number of global batches of training data over which the gradient is averaged.
-
-    Raises:
-        UserError: for fewer than one batch.
     """
 
     def __init__(
         self, model: nn.Module, *, sparsity: float, distribution: str, scoring_batches: int, seed: int
     ) -> None:
-        check_scoring_batches(scoring_batches)
         super().__init__(Masks(prunable_weights(model)))
         self.sparsity, self.distribution, self.scoring_batches = sparsity, distribution, scoring_batches
 
@@ -46,5 +37,5 @@ class TP(MaskedWeights):
         scores = {}
         for name, weight in self.masks.weights.items():
             assert weight.grad is not None, f"{name} has no gradient"
-            scores[name] = taylor_score(weight.detach(), weight.grad)
+            scores[name] = (weight.detach() * weight.grad).abs()
         self.masks.reset(prune_to(self.masks, scores, self.distribution, 1 - self.sparsity))

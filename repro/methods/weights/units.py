@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.errors import UserError
-
 
 @dataclass(frozen=True)
 class Slice:
@@ -80,15 +78,8 @@ class UnitGroup:
 
 
 def unit_groups(model: nn.Module) -> Iterator[UnitGroup]:
-    """Yield the heads and the neurons of each block of a timm vision transformer, all active, in the model's order.
-
-    Raises `UserError` for a model without transformer blocks.
-    """
-    blocks = getattr(model, "blocks", None)
-    if not isinstance(blocks, nn.Sequential):
-        name = type(model).__name__
-        raise UserError(f"{name} has no transformer blocks: structured methods need a vision transformer")
-    block: Any
+    """Yield the heads and the neurons of each block of a timm vision transformer, all active, in the model's order."""
+    blocks: Any = model.blocks
     for index, block in enumerate(blocks):
         attention, mlp = block.attn, block.mlp
         heads, width = attention.num_heads, attention.head_dim

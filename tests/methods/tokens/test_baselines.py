@@ -10,11 +10,10 @@ import torch
 from small_runs import config_of, small_config
 from torch import nn
 
-from repro.errors import UserError
 from repro.inference.build import attach_selector, masked_model, selector_spec
 from repro.methods.tokens.attention_dropping import AttentionDropper, AttentionDropping
 from repro.methods.tokens.linformer import Linformer, LinformerAttention
-from repro.methods.tokens.random_dropping import RandomDropper, RandomDropping
+from repro.methods.tokens.random_dropping import RandomDropper
 from repro.models.backbone import build_model
 from repro.models.token_dropping import tracing
 
@@ -78,13 +77,6 @@ def test_attention_scores_are_the_attention_of_the_next_block() -> None:
     valid = VALID.clone()
     valid[:, 3] = False
     assert dropper.scores(values, valid, block)[:, 3].tolist() == [0, 0, 0], "what is gone is attended to by nobody"
-
-
-@pytest.mark.parametrize("kind", [RandomDropping, AttentionDropping])
-@pytest.mark.parametrize("rates", [[0.5, 0.7], [1.2], [0.5, 0.0], [0.9, 0.8, 0.7], []])
-def test_rates_that_cannot_be_are_refused(kind: Any, rates: list[float]) -> None:
-    with pytest.raises(UserError, match=r"method\.tokens\.keep_rates"):
-        kind(loud_model(), tokens=17, keep_rates=rates, execution="packed")
 
 
 def test_a_finished_model_keeps_at_the_rates_that_it_was_trained_with() -> None:

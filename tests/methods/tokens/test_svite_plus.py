@@ -10,7 +10,6 @@ from small_runs import small_config
 
 from repro.config.compose import compose
 from repro.config.costs import method_changes
-from repro.errors import UserError
 from repro.methods.tokens.svite_plus import InputTokenSelector, TokenSelector
 from repro.methods.weights.masks import prunable_weights
 from repro.models.backbone import build_model
@@ -189,13 +188,3 @@ def test_the_temperature_falls_linearly_over_all_updates() -> None:
     model.blocks.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))  # type: ignore[union-attr]
     model.eval()(torch.randn(2, 1, 8, 8))
     assert seen == [12], "dropped tokens take part in nothing"
-
-
-@pytest.mark.parametrize("changes", [{"kept": 1}, {"kept": 18}, {"temperature_end": 0.0}])
-def test_what_cannot_be_kept_is_refused(changes: dict[str, float]) -> None:
-    options = {
-        **{"tokens": 17, "kept": 12, "selection": "gather", "updates": 100, "seed": 0},
-        **{"temperature_start": 10.0, "temperature_end": 0.1},
-    }
-    with pytest.raises(UserError, match=r"method\.tokens"):
-        InputTokenSelector(build_model(small_config("method=dense").model, 0.0, 0), **{**options, **changes})  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from small_runs import small_config
 
-from repro.errors import UserError
 from repro.methods.weights.groups import Blocks, Entries, Units, build_groups
 from repro.methods.weights.masks import prunable_weights
 from repro.models.backbone import build_model
@@ -81,16 +80,3 @@ def test_a_neuron_is_its_row_and_its_column_and_a_head_its_part_of_qkv_and_proj(
     qkv, proj = (heads.expand(second, name) for name in heads.layers)
     assert qkv.any(1).nonzero().flatten().tolist() == [*range(4, 8), *range(16, 20), *range(28, 32)]
     assert proj.any(0).nonzero().flatten().tolist() == [4, 5, 6, 7]
-
-
-@pytest.mark.parametrize("block", ["16x8", "x", "0x0", "rows"])
-def test_another_word_is_refused(block: str) -> None:
-    with pytest.raises(UserError, match="entry, neuron, or a square such as 16x16"):
-        build_groups(vit(), {}, block, {})
-
-
-def test_neurons_need_a_vision_transformer() -> None:
-    model = build_model(small_config("method=dense").model, 0.0, 0)
-    model.blocks = torch.nn.Identity()
-    with pytest.raises(UserError, match="has no transformer blocks"):
-        build_groups(model, {}, "neuron", {})

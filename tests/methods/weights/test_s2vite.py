@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from repro.counting.schedule import UpdateSchedule
-from repro.errors import UserError
 from repro.methods.weights.s2vite import S2ViTE
 from repro.methods.weights.ssp import SSP
 from repro.methods.weights.units import OutputProbe, Slice, UnitGroup
@@ -218,26 +217,6 @@ def test_probes_release_the_outputs_of_checkpointed_blocks() -> None:
         assert all(output.expired() for output in outputs)
         scores.append([probe.taylor for probe in probes])
     assert all(map(torch.equal, *scores))
-
-
-@pytest.mark.parametrize("densities", [(0.3, 0.5), (0.7, 0.01)])
-def test_a_block_that_would_keep_nothing_is_refused(densities: tuple[float, float]) -> None:
-    with pytest.raises(UserError, match="leaves none"):
-        part(model(), "fresh", heads_density=densities[0], neurons_density=densities[1])
-    with pytest.raises(UserError, match="leaves none"):
-        SSP(
-            model(),
-            sparsity=0.3,
-            heads_density=densities[0],
-            neurons_density=densities[1],
-            scoring_batches=1,
-            seed=0,
-        )
-
-
-def test_a_model_without_blocks_is_refused() -> None:
-    with pytest.raises(UserError, match="no transformer blocks"):
-        part(nn.Linear(2, 2), "fresh")
 
 
 def test_ssp_keeps_the_units_of_largest_salience() -> None:

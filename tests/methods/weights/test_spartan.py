@@ -285,13 +285,6 @@ def test_a_backbone_without_a_published_sharpness_asks_for_one() -> None:
         compose(["backbone=resnet50", "method=spartan", "backbone.training.beta_max=null"])
 
 
-def test_what_is_counted_is_what_is_built(tmp_path: Path) -> None:
-    config = spartan()
-    other = build_model(compose(["backbone=vit_base"]).model, 0.0, 0)
-    with pytest.raises(UserError, match="the model differs from its geometry"):
-        build_parts(config, other, LENGTH)
-
-
 @pytest.mark.parametrize("method", ["spartan", "imp", "top_kast", "spartan_block16"])
 def test_a_small_resnet_trains_resumes_and_ends_sparse(method: str, tmp_path: Path) -> None:
     words = ["backbone=resnet50", f"method={method}", "method.sparsity=0.5", "scale=smoke", "tracker=none"]

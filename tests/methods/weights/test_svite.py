@@ -11,7 +11,7 @@ from torch import nn
 
 from repro.counting.schedule import UpdateSchedule
 from repro.errors import UserError
-from repro.methods.weights.svite import SViTE, prune_and_grow
+from repro.methods.weights.svite import SViTE, exchange
 from repro.models.backbone import build_model
 
 SCHEDULE = UpdateSchedule(interval=2, end=9, total=12)
@@ -74,13 +74,13 @@ def test_every_combination_keeps_its_density_and_stops_at_t_end(
     assert part.masks.ever_active > part.masks.density
 
 
-def test_an_update_of_the_part_is_prune_and_grow_of_each_layer() -> None:
+def test_an_update_of_the_part_is_an_exchange_in_each_layer() -> None:
     net = model()
     part = svite(net)
     gradients(net, 1)
     part.after_step(1)
     expected = {
-        name: prune_and_grow(weight.detach(), weight.grad, part.masks[name], 0.25 * (1 + 0.7660444431189781))
+        name: exchange(part.masks[name], weight.detach().abs(), weight.grad.abs(), 0.25 * (1 + 0.7660444431189781))
         for name, weight in part.masks.weights.items()
         if weight.grad is not None
     }  # cos(pi 2/9) = 0.76604
