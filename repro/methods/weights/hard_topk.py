@@ -117,10 +117,9 @@ def find_cut(segments: Sequence[Segment], budget: float) -> Cut:
         order = torch.sort(values, descending=True, stable=True).indices
         spent = above + costs[order].cumsum(0)
         limit = budget * (1 + _SLACK)
-        if above > limit and high < math.inf:
-            low, high = high, math.inf
-        elif (not len(spent) or spent[-1] <= limit) and low > -math.inf:
-            low, high = -math.inf, low
+        if (low, high) != (-math.inf, math.inf) and (above > limit or not len(spent) or spent[-1] <= limit):
+            # The threshold is outside the bracket. One more pass, since sums in another order can disagree on the side.
+            low, high = -math.inf, math.inf
         else:
             selected = int(torch.searchsorted(spent, limit, right=True))
             if selected == 0:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.sinkhorn import sinkhorn_topk
+from repro.methods.weights import hard_topk
 from repro.methods.weights import soft_topk as module
 from repro.methods.weights.hard_topk import Segment, find_cut, hard_mask, next_below
 from repro.methods.weights.soft_topk import SoftSolution, soft_pieces, solve
@@ -214,6 +215,24 @@ def test_a_hard_cut_that_takes_all_is_no_pivot() -> None:
     found = solve(segments, 999.5, 1.2, hard=find_cut(segments, 1000.2))
     mask = torch.cat([piece.clone() for piece, _ in soft_pieces(segments[0], found)])
     assert float(mask.sum(dtype=DOUBLE)) == pytest.approx(999.5, rel=1e-6)
+
+
+def test_a_cut_on_the_edge_of_the_bracket_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums in another order may place the same entries on either side of the budget."""
+    entries_between, calls = hard_topk.entries_between, []
+
+    def other_order(segments: list[Segment], low: float, high: float) -> tuple[float, Tensor, Tensor]:
+        calls.append((low, high))
+        assert len(calls) < 10, "no end"
+        above, values, costs = entries_between(segments, low, high)
+        return above * (1 + 1e-15), values, costs
+
+    monkeypatch.setattr(hard_topk, "entries_between", other_order)
+    monkeypatch.setattr(hard_topk, "_bracket", lambda *_: (3.0, 7.0))
+    segments = [Segment(torch.arange(10.0), 1.0)]
+    budget = 2 / (1 + 1e-9)  # 8 and 9 fit, but not if they cost a rounding error more
+    assert (1 + 1e-9) * budget == 2
+    assert find_cut(segments, budget).numbers == (8.0, 1)
 
 
 def test_the_first_entry_that_a_cut_leaves_out() -> None:
