@@ -77,11 +77,7 @@ def _against_released(case: Case, batch: int, amp: str, with_amx: float) -> Figu
 
 
 def products_s(case: Case, batch: int, amp: str) -> float:
-    """Return the time of a step's matrix products in seconds, each computed in the fastest available way.
-
-    This is the mean over the timed updates. Dropped paths are not computed, so updates differ; a second training run
-    draws the same ones.
-    """
+    """Return the mean time of an update's matrix products in seconds, each in the fastest available way."""
     twin = Training(case, CPU, batch=batch, amp=amp)
     twin.update()
     products = Products()

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
-from timm.models.vision_transformer import Block
 from torch import nn
 
 from benchmarks.cases import Case, Training
@@ -55,7 +54,7 @@ def released(case: Case, device: torch.device, batch: int, amp: bool) -> Callabl
     masks = getattr(made.state.parts[0], "masks", None) if made.state.parts else None
     recipe, classes = case.recipe, case.geometry["num_classes"]
     geometry: Any = SimpleNamespace(**case.geometry)
-    model = build_vit(geometry, recipe["drop_path"], 0, Block).to(device).train()
+    model = build_vit(geometry, recipe["drop_path"], 0).to(device).train()
     mixup = Mixup(
         mixup_alpha=recipe["mixup"],
         cutmix_alpha=recipe["cutmix"],

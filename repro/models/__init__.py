@@ -1,1 +1,1 @@
-"""Backbones: builders, token dropping, stochastic depth, precision and compilation."""
+"""Backbones: builders, token dropping, precision and compilation."""

@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-
-from repro.models.drop_path import PathSkippingBlock
 
 if TYPE_CHECKING:  # benchmarks build models on machines without pydantic
     from repro.counting.geometry import ViT
 
 
-def build_vit(geometry: ViT, drop_path: float, seed: int, block: type[Block] = PathSkippingBlock) -> nn.Module:
+def build_vit(geometry: ViT, drop_path: float, seed: int) -> nn.Module:
     """Build a vision transformer, with weights drawn from `seed`.
 
     Args:
         geometry: shape of the network; that of timm's `deit_*_patch16_224` gives the same model.
         drop_path: stochastic depth rate of the last block; it increases linearly from 0 at the first.
-        block: class of the transformer blocks.
     """
     sizes: dict[str, Any] = {
         "img_size": geometry.image_size,
@@ -35,7 +32,7 @@ def build_vit(geometry: ViT, drop_path: float, seed: int, block: type[Block] = P
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path, block_fn=block)
+        model: Any = VisionTransformer(**sizes, qkv_bias=True, drop_path_rate=drop_path)
         position_std = getattr(geometry, "position_std", None)  # benchmarks leave it out
         if position_std is not None:
             nn.init.trunc_normal_(model.pos_embed, std=position_std)

@@ -1,7 +1,7 @@
 """The training step against a plain one: the same losses over 200 updates, for every method.
 
-The plain loop is what a reader would write down first: float32, attention spelt out, dropped paths computed and
-multiplied by zero, one weight after the other, the loss read after every update. Masks, tokens and draws are chosen by
+The plain loop is what a reader would write down first: float32, attention spelt out, one weight after the
+other, the loss read after every update. Masks, tokens and draws are chosen by
 the same method parts in both.
 """
 
@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import Kept, Weights, config_of, trainer
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from repro.config import Config
-from repro.models.drop_path import PathSkippingBlock
 
 UPDATES, WINDOW = 200, 20
 # 200 updates of eight images, at a rate that learns; evaluated once.
@@ -141,7 +139,6 @@ def test_the_step_and_a_plain_loop_have_the_same_losses(
     config = long_config(name)
     found = losses_of_the_step(config, tmp_path / "step", dense)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", explicit_attention)
-    monkeypatch.setattr(PathSkippingBlock, "forward", Block.forward)
     plain = losses_of_the_plain_loop(config, tmp_path / "plain", dense)
     assert len(found) == len(plain) == UPDATES
     assert found[:50] == pytest.approx(plain[:50], abs=1e-5)
