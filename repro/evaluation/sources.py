@@ -18,7 +18,7 @@ from repro.evaluation.weights.state_dict import StateDict, check_finite, load_we
 from repro.files import sha256
 from repro.inference.build import masked_model
 from repro.inference.export import WEIGHTS, load_exported, read_description, reading_export
-from repro.models.pretrained import published
+from repro.models.pretrained import published_model
 from repro.runs.record import Record
 
 
@@ -167,12 +167,12 @@ def from_timm(config: Config, overridden: Collection[str]) -> ModelSource:
     if config.method.weights is not None or config.method.tokens is not None:
         raise UserError(f"--pretrained method={config.method.name}: published weights are dense; take method=dense")
     timm_name = config.backbone.timm_name
-    pretrained = published(
+    pretrained = published_model(
         timm_name, config.model, config.backbone.paper, f"--pretrained backbone={config.backbone.name}", "give a file"
     )
     model = masked_model(config, None)
-    weights = load_weights(model, pretrained.weights, f"timm's {timm_name}")
-    settings = pretrained.config
+    weights = load_weights(model, pretrained.state_dict(), f"timm's {timm_name}")
+    settings = pretrained.pretrained_cfg
     data = {key: tuple(settings[key]) for key in ("mean", "std") if f"data.{key}" not in overridden}
     recipe_keys = {"eval_crop_pct": "crop_pct", "interpolation": "interpolation"}
     recipe = {key: settings[name] for key, name in recipe_keys.items() if f"recipe.{key}" not in overridden}

@@ -14,7 +14,7 @@ from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
-from repro.models.pretrained import pretrained_weights
+from repro.models.pretrained import published_model
 from repro.runs.record import Record
 from repro.training import checkpoint
 
@@ -46,7 +46,9 @@ def load_inputs(record: Record, config: Config, device: torch.device) -> Inputs:
         origin = origin.starts_from()  # both start from the same weights
     weights: dict[str, Any] | None = None
     if config.method.starts_from == PRETRAINED or (origin is None and keep_rates is not None):
-        weights = pretrained_weights(config.backbone.timm_name, config.model, config.backbone.paper)
+        option, alternative = f"method.starts_from={PRETRAINED}", "use method.starts_from=dense"
+        backbone = config.backbone
+        weights = published_model(backbone.timm_name, config.model, backbone.paper, option, alternative).state_dict()
     elif origin is not None:
         weights = _weights_of(origin, config.weights_after, device)
     return Inputs(splits, weights, keep_rates)

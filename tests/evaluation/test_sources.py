@@ -394,7 +394,7 @@ def test_pretrained_weights_come_from_the_cache_with_their_own_normalisation(tmp
     assert nowhere.returncode == 2
     last = nowhere.stderr.strip().splitlines()[-1]
     assert last.startswith("repro: --pretrained backbone=deit_tiny: timm cannot load the weights")
-    assert "put them into its cache" in last
+    assert "download them to timm's cache" in last
 
 
 def test_errors_are_one_line(

@@ -10,11 +10,17 @@ import torch
 from small_runs import same
 
 from repro.config.compose import compose
+from repro.counting.geometry import Geometry
 from repro.errors import UserError
 from repro.models.backbone import build_model
-from repro.models.pretrained import pretrained_weights
+from repro.models.pretrained import published_model
 
 CONFIG = compose(["backbone=deit_tiny", "scale=paper", "data.root=x"])
+
+
+def published_of(geometry: Geometry) -> dict[str, torch.Tensor]:
+    model = published_model("deit_tiny_patch16_224", geometry, CONFIG.backbone.paper, "OPTION", "ALTERNATIVE")
+    return dict(model.state_dict())
 
 
 def test_they_are_taken_from_timms_cache_and_fit_our_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -28,14 +34,14 @@ def test_they_are_taken_from_timms_cache_and_fit_our_model(monkeypatch: pytest.M
         return create(name, pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "weights.pth")})
 
     monkeypatch.setattr(timm, "create_model", from_file)
-    found = pretrained_weights("deit_tiny_patch16_224", CONFIG.model, CONFIG.backbone.paper)
+    found = published_of(CONFIG.model)
     assert same(found, dict(published))
     build_model(CONFIG.model, 0.0, 0).load_state_dict(found)
 
 
 def test_a_small_model_has_none() -> None:
-    with pytest.raises(UserError, match="published at its paper size only"):
-        pretrained_weights("deit_tiny_patch16_224", CONFIG.backbone.local, CONFIG.backbone.paper)
+    with pytest.raises(UserError, match=r"^OPTION: .* is published at its paper size only; .*, or ALTERNATIVE$"):
+        published_of(CONFIG.backbone.local)
 
 
 def test_no_cache_and_no_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,5 +50,5 @@ def test_no_cache_and_no_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(UserError, match=r"weights of deit_tiny_patch16_224 \(cannot reach the hub\)") as raised:
-        pretrained_weights("deit_tiny_patch16_224", CONFIG.model, CONFIG.backbone.paper)
+        published_of(CONFIG.model)
     assert "\n" not in str(raised.value)
