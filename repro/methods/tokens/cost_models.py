@@ -21,10 +21,7 @@ class InputSelection(CostModel):
     kept_tokens: int
     reference_tokens: int
 
-    @property
-    def faster_by(self) -> str:
-        """Tokens are dropped."""
-        return "tokens dropped"
+    faster_by = "tokens dropped"
 
     def changes(self, model: Geometry, measured: Measurements = NOT_MEASURED) -> ModelChanges:
         """Fewer tokens in every block, and a scorer with one output per patch."""
@@ -61,16 +58,13 @@ class StagedDropping(CostModel):
     heads: int | None = None
     interpreters: int | None = None
 
+    depends_on_data = True  # each image keeps its own number of patches
+
     @property
     def faster_by(self) -> str:
         """Tokens are dropped, at the planned rates."""
         rates = ", ".join(f"{100 * rate:.0f}" for rate in self.keep_rates)
         return f"tokens dropped, {rates} % of the patches left as planned"
-
-    @property
-    def depends_on_data(self) -> bool:
-        """Each image keeps its own number of patches."""
-        return True
 
     def changes(self, model: Geometry, measured: Measurements = NOT_MEASURED) -> ModelChanges:
         """Tokens per block and the scorers, at the measured keep rates if runs have measured them."""

@@ -25,10 +25,7 @@ class WeightMasks(CostModel):
     distribution: str
     masks: str = "all"
 
-    @property
-    def why_untimed(self) -> str:
-        """Masks change no shape."""
-        return NO_SHAPE
+    why_untimed = NO_SHAPE
 
     def changes(self, model: Geometry, measured: Measurements = NOT_MEASURED) -> ModelChanges:
         """Densities by layer; with global pruning, those of finished runs, or uniform until there are any."""
@@ -90,10 +87,7 @@ class RemovedUnits(CostModel):
     heads_density: float
     neurons_density: float
 
-    @property
-    def faster_by(self) -> str:
-        """Units are removed."""
-        return "heads and neurons removed"
+    faster_by = "heads and neurons removed"
 
     def changes(self, model: Geometry, measured: Measurements = NOT_MEASURED) -> ModelChanges:
         """Remaining shares of heads and neurons, each a whole number of units."""
