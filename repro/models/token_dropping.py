@@ -66,6 +66,27 @@ class Dropper(nn.Module, ABC):
         """
 
 
+def keep_best(scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
+    """Select the valid patches with the highest scores, and the first ones of equal scores.
+
+    Args:
+        scores, valid: (images, patches), float and bool.
+        counts: how many patches to select, or all valid ones if there are fewer: int64, one for all images, or
+            (images, 1).
+
+    Returns a bool tensor (images, patches).
+    """
+    masked = scores.masked_fill(~valid, -torch.inf)
+    # ONNX has no stable sort, but its TopK also prefers the first of equal values.
+    if torch.compiler.is_exporting():
+        order = masked.topk(masked.shape[1], dim=1).indices
+    else:
+        order = masked.argsort(dim=1, descending=True, stable=True)
+    positions = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(1, order, positions)
+    return valid & (ranks < counts)
+
+
 @dataclass(frozen=True)
 class Trace:
     """The decision of one stage in one forward pass, by the patches' positions in the image.

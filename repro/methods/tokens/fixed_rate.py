@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.methods.base import MethodPart
-from repro.methods.tokens.keep_rate_meter import KeepRateMeter
-from repro.models.token_dropping import Decision, Dropper, attach_droppers
+from repro.methods.tokens.dropping_part import DroppingPart
+from repro.models.token_dropping import Decision, Dropper, keep_best
 
 
 class FixedRateDropper(Dropper):
@@ -34,18 +33,10 @@ class FixedRateDropper(Dropper):
     def forward(self, values: Tensor, valid: Tensor, block: Any) -> Decision:
         """Keep the patches with the highest scores, and the first ones of equal scores."""
         scores = self.scores(values, valid, block)
-        masked = scores.masked_fill(~valid, -torch.inf)
-        # ONNX has no stable sort, but its TopK also prefers the first of equal values.
-        if torch.compiler.is_exporting():
-            order = masked.topk(masked.shape[1], dim=1).indices
-        else:
-            order = masked.argsort(dim=1, descending=True, stable=True)
-        positions = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        ranks = torch.empty_like(order).scatter_(1, order, positions)
-        return Decision(valid & (ranks < self.kept), scores)
+        return Decision(keep_best(scores, valid, self.kept), scores)
 
 
-class FixedRateDropping(MethodPart):
+class FixedRateDropping(DroppingPart):
     """Puts a dropper before each group of blocks; the whole model is fine-tuned with it.
 
     Args:
@@ -59,12 +50,4 @@ class FixedRateDropping(MethodPart):
 
     def __init__(self, model: Any, *, tokens: int, keep_rates: list[float], execution: str, **_: Any) -> None:
         droppers = [type(self).dropper(rate, tokens - 1) for rate in keep_rates]
-        self.rates = KeepRateMeter(attach_droppers(model, droppers, tokens - 1, execution))
-
-    def before_evaluation(self) -> None:
-        """Reset the keep-rate meter."""
-        self.rates.reset()
-
-    def evaluation(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return the keep rates of the evaluation."""
-        return self.rates.measured(total)
+        super().__init__(model, droppers, tokens - 1, execution)

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from repro.distributed import all_reduce_mean
-from repro.methods.base import MethodPart
 from repro.methods.tokens.curriculum import Curriculum, Phase
+from repro.methods.tokens.dropping_part import DroppingPart
 from repro.methods.tokens.interpreter import Interpreter
-from repro.methods.tokens.keep_rate_meter import KeepRateMeter
-from repro.models.token_dropping import DroppingBlocks, attach_droppers
 from repro.seeding import stream_seed
 
 
@@ -40,7 +38,7 @@ def policy_loss(sampled: Tensor, baseline: Tensor, log_probability: Tensor) -> T
     return -((sampled - baseline).detach() * log_probability).mean()
 
 
-class IARED2(MethodPart):
+class IARED2(DroppingPart):
     """Interpreters before groups of blocks, trained one after the other.
 
     In stage d, the interpreters before d are already trained and select by their threshold, and those after d keep all
@@ -85,12 +83,11 @@ class IARED2(MethodPart):
             torch.manual_seed(stream_seed("interpreter", seed))
             droppers = [Interpreter(width, heads, tokens - 1, threshold, initial_logit) for _ in range(interpreters)]
         self.model: nn.Module = model
-        self.blocks: DroppingBlocks = attach_droppers(model, droppers, tokens - 1, execution)
+        super().__init__(model, droppers, tokens - 1, execution)
         self.interpreters = droppers
         self.curriculum = Curriculum(updates, interpreters, interpreter_share)
         self.tau, self.reward_power = tau, reward_power
         self.planned = tuple(zip(keep_rates, [keep_spread] * interpreters, strict=True))
-        self.rates = KeepRateMeter(self.blocks)
         self.phase: Phase | None = None
         self.last: dict[str, Tensor] = {}
 
@@ -153,14 +150,6 @@ class IARED2(MethodPart):
     def is_at_target(self, update: int) -> bool:
         """Whether all stages are open and all interpreters trained."""
         return self.curriculum.is_final(update)
-
-    def before_evaluation(self) -> None:
-        """Reset the keep-rate meter."""
-        self.rates.reset()
-
-    def evaluation(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return the keep rates of the evaluation."""
-        return self.rates.measured(total)
 
     def apply_planned_cost(self) -> None:
         """Make untrained interpreters keep the planned share of patches."""

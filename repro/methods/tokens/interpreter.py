@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.methods.tokens.class_token_scores import class_token_logits
-from repro.models.token_dropping import Decision, Dropper, outside_autocast
+from repro.models.token_dropping import Decision, Dropper, keep_best, outside_autocast
 
 _EPSILON = 1e-6  # distance of a probability from 0 and 1, so that its logarithm is finite
 
@@ -64,7 +64,8 @@ class Interpreter(Dropper):
         """Select patches by threshold, by sampling (with the threshold as second selection), or by a forced count."""
         scores = self.scores(values)
         if self.forced_counts is not None:
-            return Decision(keep_best(scores, valid, self.forced_counts(len(scores), scores.device)), scores)
+            counts = self.forced_counts(len(scores), scores.device)
+            return Decision(keep_best(scores, valid, counts[:, None]), scores)
         keep = scores > self.threshold
         if not self.is_sampling:
             return Decision(keep, scores)
@@ -102,17 +103,6 @@ def forced_counts(images: int, device: torch.device, *, patches: int, keep_rate:
     """
     even = (torch.arange(images, device=device) * _COPRIME % images + 0.5) / images * 2 - 1
     return (keep_rate * patches * (1 + spread * even)).round().clamp(min=1).long()
-
-
-def keep_best(scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
-    """Select the patches with the highest scores, `counts`, (images,), per image, or all valid ones if there are fewer.
-
-    `valid` and the result are bool (images, patches).
-    """
-    order = scores.masked_fill(~valid, -1.0).argsort(dim=1, descending=True, stable=True)
-    limits = torch.minimum(counts, valid.sum(1))[:, None]
-    is_selected = torch.arange(order.shape[1], device=order.device) < limits
-    return torch.empty_like(valid).scatter_(1, order, is_selected)
 
 
 _COPRIME = 7919  # a prime, so that its multiples visit all images of a smaller batch in a scattered order

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from repro.methods.tokens.interpreter import Interpreter, forced_counts, keep_best, log_probability
+from repro.methods.tokens.interpreter import Interpreter, forced_counts, log_probability
+from repro.models.token_dropping import keep_best
 
 
 def sigmoid(x: float) -> float:
@@ -90,14 +91,16 @@ def test_samples_follow_the_scores_and_come_before_the_thresholded_choice() -> N
 def test_a_forced_interpreter_keeps_the_best_at_the_rate_on_average_and_never_what_is_gone() -> None:
     scores = torch.rand(50, 40, generator=torch.Generator().manual_seed(0))
     valid = torch.ones(50, 40, dtype=torch.bool)
-    keep = keep_best(scores, valid, forced_counts(50, torch.device("cpu"), patches=40, keep_rate=0.5, spread=0.4))
+    keep = keep_best(
+        scores, valid, forced_counts(50, torch.device("cpu"), patches=40, keep_rate=0.5, spread=0.4)[:, None]
+    )
     counts = keep.sum(1)
     assert counts.float().mean().item() == pytest.approx(20, abs=0.3)
     assert (int(counts.min()), int(counts.max())) == (12, 28)
     for image in range(50):
         assert scores[image][keep[image]].min() > scores[image][~keep[image]].max()
     valid[:, :30] = False
-    scarce = keep_best(scores, valid, torch.full((50,), 20))
+    scarce = keep_best(scores, valid, torch.full((50, 1), 20))
     assert torch.equal(scarce, valid), "all ten that are left"
 
 

@@ -1,30 +1,32 @@
-"""The keep rates of an evaluation: the share of patches kept after each stage, over all images and ranks."""
+"""Base class of methods that drop tokens in stages: measures the keep rates of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from repro.counting.keep_rates import result_names
-from repro.models.token_dropping import DroppingBlocks
+from repro.methods.base import MethodPart
+from repro.models.token_dropping import Dropper, attach_droppers
 
 
-class KeepRateMeter:
-    """Measures the keep rates of the blocks of one model."""
+class DroppingPart(MethodPart):
+    """A method part that puts a dropper before each group of blocks of a timm vision transformer with a class token."""
 
-    def __init__(self, blocks: DroppingBlocks) -> None:
-        self.blocks = blocks
+    def __init__(self, model: Any, droppers: Sequence[Dropper], patches: int, execution: str) -> None:
+        self.blocks = attach_droppers(model, droppers, patches, execution)
 
-    def reset(self) -> None:
-        """Start a new measurement."""
+    def before_evaluation(self) -> None:
+        """Start to measure keep rates."""
         self.blocks.reset_counts()
 
-    def measured(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def evaluation(self, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the mean keep rate of each stage, and the mean of its square, which determines the cost of attention.
 
-        `total` sums a tensor over ranks. A stage that is not open has the keep rate of the stage before it.
+        Means are over all images and ranks. A stage that is not open has the keep rate of the stage before it.
         """
         blocks = self.blocks
         images = torch.tensor([[float(blocks.images_seen), 0.0]], dtype=torch.float64, device=blocks.seen.device)
