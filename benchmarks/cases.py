@@ -16,7 +16,7 @@ from torch import Tensor
 from repro.counting.layers import DenseModel, Layer
 from repro.counting.schedule import GradualSchedule, Length, UpdateSchedule
 from repro.distributed import World
-from repro.methods.attach import attach
+from repro.methods.base import attach
 from repro.models.compiling import compile_blocks
 from repro.models.vit import build_vit
 from repro.training.recipe import build_optimization

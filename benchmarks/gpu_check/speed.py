@@ -18,7 +18,7 @@ from benchmarks.cases import Case, Training
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds, time_per_macs
 from benchmarks.released_step import ReleasedStep
 from repro.inference.shrink import Sizes, block_sizes, resize
-from repro.methods.attach import attach
+from repro.methods.base import attach
 from repro.models.vit import build_vit
 from repro.timing.latency import time_pairs
 

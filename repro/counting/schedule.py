@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from repro.errors import count_of
 
+RELEASED_FLOOR = 0.005  # final value of the cosine in SViTE's released code
+
 
 @dataclass(frozen=True)
 class Length:
@@ -47,6 +49,16 @@ class UpdateSchedule:
     def is_due(self, update: int) -> bool:
         """Whether the masks change after optimizer update `update`, counted from 1."""
         return update % self.interval == 0 and update < self.end
+
+    def exchanged_fraction(self, decay: str, alpha: float, update: int) -> float:
+        """The fraction of active entries that the mask update after optimizer update `update` exchanges.
+
+        `as_paper`: alpha/2 (1 + cos(pi t / T_end)) (SViTE paper, Algorithm 1). `as_released`: a cosine from alpha to
+        0.005 over all updates of training, regardless of T_end (the released code's sparse training core).
+        """
+        if decay == "as_paper":
+            return alpha / 2 * (1 + math.cos(math.pi * min(update, self.end) / self.end))
+        return RELEASED_FLOOR + (alpha - RELEASED_FLOOR) / 2 * (1 + math.cos(math.pi * update / self.total))
 
     @property
     def last(self) -> int:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from repro.config import Config
 from repro.config.costs import method_changes
 from repro.inference.shrink import Sizes, block_sizes, resize
-from repro.methods.attach import attach
-from repro.methods.base import MethodPart
+from repro.methods.base import MethodPart, attach
 from repro.methods.build import token_arguments
 from repro.models.backbone import build_model
 

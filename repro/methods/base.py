@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from repro.class_names import load_class
 
 Backward = Callable[[int], None]
 
@@ -89,3 +91,11 @@ class MethodPart:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+
+def attach(arguments: Sequence[tuple[str, Mapping[str, Any]]], model: nn.Module) -> list[MethodPart]:
+    """Build parts from their classes and arguments, and attach them to `model` in order.
+
+    Raises `UserError` for a class that does not exist or is not a `MethodPart`.
+    """
+    return [load_class(target, MethodPart)(model, **options) for target, options in arguments]  # type: ignore[call-arg]

@@ -12,8 +12,7 @@ from repro.config.costs import method_changes, part_cost_model
 from repro.config.schedule import SCHEDULE_OPTIONS, mask_schedule
 from repro.counting.schedule import Length
 from repro.errors import UserError
-from repro.methods.attach import attach
-from repro.methods.base import MethodPart
+from repro.methods.base import MethodPart, attach
 
 _SHARED_OPTIONS = ("distribution", "heads_density", "neurons_density")
 

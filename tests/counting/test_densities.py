@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from repro.counting.erk import erk_densities, layer_densities
 from repro.counting.schedule import UpdateSchedule
-from repro.methods.weights.decay import update_fraction
 
 
 def test_erk_by_hand() -> None:
@@ -41,14 +40,14 @@ def test_the_total_is_the_density_whatever_the_layers(layers: dict[str, tuple[in
 
 def test_decays_by_hand() -> None:
     schedule = UpdateSchedule(interval=10, end=80, total=100)
-    assert update_fraction("as_paper", 0.5, 0, schedule) == 0.5
-    assert update_fraction("as_paper", 0.5, 40, schedule) == pytest.approx(0.25)
-    assert update_fraction("as_paper", 0.5, 20, schedule) == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
-    assert update_fraction("as_paper", 0.5, 80, schedule) == pytest.approx(0)
-    assert update_fraction("as_paper", 0.5, 99, schedule) == pytest.approx(0)
-    assert update_fraction("as_released", 0.5, 0, schedule) == 0.5
-    assert update_fraction("as_released", 0.5, 50, schedule) == pytest.approx((0.5 + 0.005) / 2)
-    assert update_fraction("as_released", 0.5, 100, schedule) == pytest.approx(0.005)
+    assert schedule.exchanged_fraction("as_paper", 0.5, 0) == 0.5
+    assert schedule.exchanged_fraction("as_paper", 0.5, 40) == pytest.approx(0.25)
+    assert schedule.exchanged_fraction("as_paper", 0.5, 20) == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
+    assert schedule.exchanged_fraction("as_paper", 0.5, 80) == pytest.approx(0)
+    assert schedule.exchanged_fraction("as_paper", 0.5, 99) == pytest.approx(0)
+    assert schedule.exchanged_fraction("as_released", 0.5, 0) == 0.5
+    assert schedule.exchanged_fraction("as_released", 0.5, 50) == pytest.approx((0.5 + 0.005) / 2)
+    assert schedule.exchanged_fraction("as_released", 0.5, 100) == pytest.approx(0.005)
 
 
 def test_no_mask_changes_from_t_end_on() -> None:

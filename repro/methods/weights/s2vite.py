@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from repro.counting.layers import units_kept
 from repro.counting.schedule import UpdateSchedule
 from repro.distributed import all_reduce_mean
-from repro.methods.weights.decay import update_fraction
 from repro.methods.weights.structured import StructuredUnits
 from repro.methods.weights.svite import exchange
 from repro.methods.weights.units import OutputProbe, UnitGroup
@@ -29,7 +28,7 @@ class S2ViTE(StructuredUnits):
         sparsity: the nominal sparsity of the row, not used: the densities determine what remains.
         heads_density, neurons_density: share of each block's heads and neurons that is active, in (0, 1].
         growth: `fresh` or `as_released`.
-        decay: `as_paper` or `as_released`, see `repro.methods.weights.decay`.
+        decay: `as_paper` or `as_released`, see `UpdateSchedule.exchanged_fraction`.
         update_fraction: alpha, the share of active units that the first update exchanges.
         schedule: when masks change.
     """
@@ -87,7 +86,7 @@ class S2ViTE(StructuredUnits):
 
     @torch.no_grad()
     def _exchange(self, update: int) -> None:
-        fraction = update_fraction(self.decay, self.alpha, update, self.schedule)
+        fraction = self.schedule.exchanged_fraction(self.decay, self.alpha, update)
         exchanged = 0
         for group in self.groups:
             prune_score, grow_score = self.unit_scores(group)

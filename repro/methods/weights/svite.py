@@ -15,7 +15,6 @@ from repro.counting.erk import layer_densities
 from repro.counting.layers import is_masked
 from repro.counting.schedule import UpdateSchedule
 from repro.errors import UserError
-from repro.methods.weights.decay import update_fraction
 from repro.methods.weights.masked import MaskedWeights
 from repro.methods.weights.masks import Masks, prunable_weights
 from repro.methods.weights.selection import count_true, highest, lowest
@@ -57,7 +56,7 @@ class SViTE(MaskedWeights):
         distribution: `erk`, `uniform`, or `global` (starts uniform, then layers compete for connections).
         prune: `magnitude` or `random`.
         growth: `gradient`, `momentum` (the optimizer's first moment) or `random`.
-        decay: `as_paper` or `as_released`, see `repro.methods.weights.decay`.
+        decay: `as_paper` or `as_released`, see `UpdateSchedule.exchanged_fraction`.
         update_fraction: alpha, the share of active weights that the first update exchanges.
         schedule: when masks change.
         masks: `all` layers, or `patch_embedding_only`, as in the first public code with token selection: densities
@@ -110,7 +109,7 @@ class SViTE(MaskedWeights):
 
     @torch.no_grad()
     def _exchange(self, update: int) -> None:
-        fraction = update_fraction(self.decay, self.alpha, update, self.schedule)
+        fraction = self.schedule.exchanged_fraction(self.decay, self.alpha, update)
         changed = self._exchange_globally if self.distribution == "global" else self._exchange_by_layer
         exchanged = sum(self.masks.replace(name, mask) for name, mask in changed(update, fraction))
         self.note_update(update, exchanged)
