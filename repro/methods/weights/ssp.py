@@ -38,7 +38,7 @@ class SSP(StructuredUnits):
         scoring_batches: int,
         seed: int,
     ) -> None:
-        self.densities = {"heads": heads_density, "neurons": neurons_density}
+        self.unit_densities = {"heads": heads_density, "neurons": neurons_density}
         self.scoring_batches = scoring_batches
         super().__init__(model)
 
@@ -53,7 +53,7 @@ class SSP(StructuredUnits):
         for probe in probes:
             group = probe.group
             salience = all_reduce_mean(probe.taylor).cpu()
-            count = units_kept(len(salience), self.densities[group.kind])
+            count = units_kept(len(salience), self.unit_densities[group.kind])
             group.active = highest(salience, torch.ones_like(group.active), count)
             group.ever_active = group.active.clone()
             group.zero_inactive()
