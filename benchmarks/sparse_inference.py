@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from benchmarks.pruning import prune
 from repro.config.compose import compose
-from repro.inference.kernel_selection import select_form
+from repro.inference.kernel_selection import KernelSearch, select_form
 from repro.inference.kernels import apply_kernels
 from repro.inference.shrink import align, shrink
 from repro.models.backbone import build_model
@@ -42,7 +42,7 @@ def sparse_inference() -> list[Figure]:
     for sparsity, block, target in CASES:
         dense = build_model(geometry, 0.0, 0).eval()
         prune(dense, sparsity, block)
-        selected = select_form(dense, dense, images)
+        selected = select_form(dense, dense, images, KernelSearch(len(images)))
         sparse = apply_kernels(copy.deepcopy(dense), selected["layers"])
         pairs = in_turn(_forward(dense, images), _forward(sparse, images), ROUNDS)
         ratio = median_ratio(pairs)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.figures import Figure
 from benchmarks.pruning import prune
-from repro.inference.kernel_selection import MAX_LOGIT_DIFFERENCE, select_form
+from repro.inference.kernel_selection import MAX_LOGIT_DIFFERENCE, KernelSearch, select_form
 from repro.models.vit import build_vit
 
 
@@ -28,7 +28,7 @@ def exported(
     draw = torch.Generator().manual_seed(0)
     size = geometry["image_size"]
     images = torch.randn(batch, geometry["in_chans"], size, size, generator=draw).to(device)
-    found = select_form(model, model, images)
+    found = select_form(model, model, images, KernelSearch(len(images)))
     taken = Counter(found["layers"].values())
     kernels = ", ".join(f"{kernel} in {count} layers" for kernel, count in sorted(taken.items())) or "all layers dense"
     zeros = "unstructured" if block == 1 else f"{block}x{block} blocks"

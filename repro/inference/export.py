@@ -123,7 +123,7 @@ def _fastest_form(masked: nn.Module, small: nn.Module, geometry: Geometry, searc
     device = torch.device(search.device)
     aligned = align(copy.deepcopy(small)).to(device)  # the form in which `load_exported` builds it
     images = _noise(geometry, search.batch).to(device)
-    return select_form(masked.to(device), aligned, images, search.log, search.timer)
+    return select_form(masked.to(device), aligned, images, search)
 
 
 def _write(folder: Path, model: nn.Module, graphs: Mapping[str, Graph], description: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 The fastest kernel depends on the device, the batch size and the pattern of zeros, so each candidate is timed
 alternately with the dense layer. Then the whole model is timed in the same way, and forms that are slower than the
-masked model are rejected.
+masked model are not used.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ class ZeroCostLinear(nn.Module):
 
 
 @torch.inference_mode()
-def select_kernels(
-    model: nn.Module, images: Tensor, log: Log = lambda _: None, timer: Timer = forward_seconds
-) -> list[KernelChoice]:
+def select_kernels(model: nn.Module, images: Tensor, search: KernelSearch) -> list[KernelChoice]:
     """Choose a kernel for every sparse layer by timing all kernels at the layer's input shape for `images`.
 
     Layers of the same shape whose densities agree to one significant digit share a measurement. Each gets the fastest
@@ -106,12 +104,12 @@ def select_kernels(
         key = (type(layer), shapes[name], weight.shape, *(f"{share:.1g}" for share in densities(weight)))
         if key not in measured:
             inputs = torch.randn(shapes[name], dtype=images.dtype, device=images.device)
-            measured[key] = dict(_times_over_dense(layer, inputs, timer))
+            measured[key] = dict(_times_over_dense(layer, inputs, search.timer))
         times = measured[key]
         winners = sorted((ratio, kernel) for kernel, ratio in times.items() if ratio <= 1 - MIN_GAIN)
         best = next((kernel for _, kernel in winners if has_kernel(layer, kernel)), "dense")
         choices.append(KernelChoice(name, density(layer), best, times))
-        log(f"{number} of {count_of(len(layers), 'layer')}: {name}, density {choices[-1].density:.3f}: {best}")
+        search.log(f"{number} of {count_of(len(layers), 'layer')}: {name}, density {choices[-1].density:.3f}: {best}")
     return choices
 
 
@@ -145,17 +143,14 @@ def _times_over_dense(layer: Layer, inputs: Tensor, timer: Timer) -> Iterator[tu
 
 
 @torch.inference_mode()
-def select_form(
-    masked: nn.Module, small: nn.Module, images: Tensor, log: Log = lambda _: None, timer: Timer = forward_seconds
-) -> dict[str, Any]:
+def select_form(masked: nn.Module, small: nn.Module, images: Tensor, search: KernelSearch) -> dict[str, Any]:
     """Find the fastest form of a finished model on the device of `images`.
 
     Args:
         masked: The model with full-size matrices, which is the reference.
         small: The same model, physically smaller. It is not changed.
         images: Batch of shape (batch, channels, height, width) on the models' device, in their precision.
-        log: Receives a line for each decision.
-        timer: Returns the seconds of one forward pass.
+        search: How kernels and forms are measured.
 
     Returns:
         JSON values for the description of an export:
@@ -169,7 +164,7 @@ def select_form(
         * `largest_logit_difference`: Between the models with kernels and masked; None if all layers are dense.
         * `device`, `threads`, `batch`, `dtype`: The setting of the measurement.
     """
-    choices = select_kernels(small, images, log, timer)
+    choices = select_kernels(small, images, search)
     layers = {choice.layer: choice.kernel for choice in choices if choice.kernel != "dense"}
     forms = {MASKED: masked, SMALLER: small}
     difference = None
@@ -179,9 +174,13 @@ def select_form(
         if difference <= MAX_LOGIT_DIFFERENCE:
             forms[WITH_KERNELS] = fast
         else:
-            log(f"kernels change logits by {difference:.2g} (limit: {MAX_LOGIT_DIFFERENCE:g}): all layers stay dense")
-    times = {name: _time_over(masked, form, images, PAIRS, timer) for name, form in forms.items() if name != MASKED}
-    form, confirmed = _fastest_confirmed(times, forms, images, log, timer)
+            search.log(
+                f"kernels change logits by {difference:.2g} (limit: {MAX_LOGIT_DIFFERENCE:g}): all layers stay dense"
+            )
+    times = {
+        name: _time_over(masked, form, images, PAIRS, search.timer) for name, form in forms.items() if name != MASKED
+    }
+    form, confirmed = _fastest_confirmed(times, forms, images, search)
     return {
         "form": form,
         "layers": layers if form == WITH_KERNELS else {},
@@ -190,7 +189,7 @@ def select_form(
             for choice in choices
         },
         "time_over_masked": {**{name: round(ratio, 4) for name, ratio in times.items()}, "again": round(confirmed, 4)},
-        "limit_over_masked": round(_time_over(masked, _without_sparse_layers(small), images, PAIRS, timer), 4),
+        "limit_over_masked": round(_time_over(masked, _without_sparse_layers(small), images, PAIRS, search.timer), 4),
         "largest_logit_difference": difference,
         "device": cpu_name() if images.device.type == "cpu" else torch.cuda.get_device_name(images.device),
         "threads": torch.get_num_threads() if images.device.type == "cpu" else None,
@@ -200,17 +199,17 @@ def select_form(
 
 
 def _fastest_confirmed(
-    times: Mapping[str, float], forms: Mapping[str, nn.Module], images: Tensor, log: Log, timer: Timer
+    times: Mapping[str, float], forms: Mapping[str, nn.Module], images: Tensor, search: KernelSearch
 ) -> tuple[str, float]:
     """Measure the forms again, fastest first; return the first that is not slower than the masked model, and its time.
 
     The time is relative to the masked model.
     """
     for name in sorted(times, key=lambda name: times[name]):
-        confirmed = _time_over(forms[MASKED], forms[name], images, CONFIRMING_PAIRS, timer)
+        confirmed = _time_over(forms[MASKED], forms[name], images, CONFIRMING_PAIRS, search.timer)
         if confirmed <= MAX_SLOWDOWN:
             return name, confirmed
-        log(f"{name.replace('_', ' ')} takes {confirmed:.2f} times as long as the masked model: rejected")
+        search.log(f"{name.replace('_', ' ')} takes {confirmed:.2f} times as long as the masked model: not used")
     return MASKED, 1.0
 
 

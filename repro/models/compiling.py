@@ -13,8 +13,6 @@ from torch import nn
 
 from repro.errors import UserError
 
-_BACKENDS = ("inductor",)
-
 
 def compile_blocks(model: Any, device: torch.device, backend: str = "inductor") -> None:
     """Compile each transformer block of a model in place, or the whole model if it has none.
@@ -22,7 +20,7 @@ def compile_blocks(model: Any, device: torch.device, backend: str = "inductor") 
     Parameter names and random draws do not change. Raises `UserError` without a C++ compiler on a CPU, or without
     Triton on a GPU.
     """
-    if backend in _BACKENDS:
+    if backend == "inductor":
         _check_compilers(device)
     # Each drop-path rate and each frozen parameter needs a recompilation. Beyond its limit, Dynamo falls back to eager.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)

@@ -180,7 +180,7 @@ def test_a_layer_takes_only_kernels_that_fit() -> None:
             return 0.3 if module.rows == 4 else 0.5
         return 0.9 if isinstance(module, SparseLinear) else 1.0
 
-    choices = select_kernels(model, torch.randn(2, 64), timer=timer)
+    choices = select_kernels(model, torch.randn(2, 64), KernelSearch(2, timer=timer))
     assert [choice.kernel for choice in choices] == ["packed_blocks", "packed"]
     with torch.inference_mode():
         expected = model(torch.ones(1, 64))
@@ -202,7 +202,7 @@ def test_a_kernel_must_be_faster_than_the_dense_layer() -> None:
     images = torch.randn(2, 1, 8, 8)
     for seconds, expected in ((0.5, "packed"), (0.98, "dense"), (2.0, "dense")):
         timer = FakeTimer({PackedLinear: seconds, SparseLinear: 1.5, TrimmedLinear: 1.5})
-        choices = select_kernels(model, images, timer=timer)
+        choices = select_kernels(model, images, KernelSearch(len(images), timer=timer))
         assert {choice.kernel for choice in choices} == {expected}
         assert len(choices) == 8
         assert all(choice.time_over_dense["packed"] == seconds for choice in choices)
@@ -225,7 +225,7 @@ def test_replaced_layers_do_not_change_the_logits() -> None:
 
 def test_without_numba_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels_module, "has_packed", lambda: False)
-    assert "packed" not in select_kernels(sparse_vit(), torch.randn(1, 1, 8, 8))[0].time_over_dense
+    assert "packed" not in select_kernels(sparse_vit(), torch.randn(1, 1, 8, 8), KernelSearch(1))[0].time_over_dense
     with pytest.raises(UserError, match="numba is not installed"):
         apply_kernels(sparse_vit(), {"blocks.0.mlp.fc1": "packed"})
 
@@ -303,13 +303,15 @@ def test_a_chosen_form_is_not_slower_than_the_masked_model(
     masked = sparse_vit()
     timer = TimerOfForms(masked, smaller, with_kernels)
     lines: list[str] = []
-    selected = select_form(masked, copy.deepcopy(masked), torch.randn(2, 1, 8, 8), lines.append, timer)
+    selected = select_form(
+        masked, copy.deepcopy(masked), torch.randn(2, 1, 8, 8), KernelSearch(2, log=lines.append, timer=timer)
+    )
     assert selected["form"] == form
     assert bool(selected["layers"]) == (form == "with_kernels")
     assert selected["limit_over_masked"] == 0.25
     again = {"smaller": smaller[1], "with_kernels": with_kernels[1], "masked": 1.0}[form]
     assert selected["time_over_masked"]["again"] == again
-    assert sum("rejected" in line for line in lines) == rejected
+    assert sum("not used" in line for line in lines) == rejected
     assert all(calls in (1 + PAIRS, 2 + PAIRS + CONFIRMING_PAIRS) for calls in timer.calls.values())
 
 
@@ -337,7 +339,9 @@ def test_kernels_that_change_the_logits_are_rejected(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(KERNELS, "packed", wrong)
     lines: list[str] = []
     timer = FakeTimer({PackedLinear: 0.5})
-    selected = select_form(sparse_vit(), sparse_vit(), torch.randn(2, 1, 8, 8), lines.append, timer)
+    selected = select_form(
+        sparse_vit(), sparse_vit(), torch.randn(2, 1, 8, 8), KernelSearch(2, log=lines.append, timer=timer)
+    )
     assert selected["layers"] == {}
     assert any("kernels change logits" in line for line in lines)
 
@@ -393,7 +397,7 @@ def test_1x1_convolutions_of_a_resnet_are_tried() -> None:
         name for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
     }
     assert pointwise == {name for name, _ in sparse_layers(model)}
-    selected = select_form(model, model, images, timer=flops)
+    selected = select_form(model, model, images, KernelSearch(len(images), timer=flops))
     assert set(selected["tried"]) == pointwise
     of_others = sum(count for name, count in layer_flops(model, images).items() if name not in pointwise)
     assert selected["limit_over_masked"] == pytest.approx(of_others / flops(model, images), abs=1e-4)
