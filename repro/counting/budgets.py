@@ -30,7 +30,7 @@ class Budget:
     densities: Mapping[str, float]
     is_global: bool
 
-    def of(self, layers: Sequence[Layer]) -> float:
+    def cost_of(self, layers: Sequence[Layer]) -> float:
         """The cost that these masked layers may keep."""
         return sum(self.densities[layer.name] * layer.size * self.unit_costs[layer.name] for layer in layers)
 
@@ -68,8 +68,8 @@ def budget(model: DenseModel, density: float, *, distribution: str, cost: str, b
     remaining = density * total - (total - maskable)
     if remaining <= 0:
         raise UserError(
-            f"method.sparsity={1 - density:g}: what stays dense has {100 * (1 - maskable / total):.2f} % of the "
-            f"model's {cost}, more than the {100 * density:.2f} % that are to stay; lower method.sparsity"
+            f"method.sparsity={1 - density:g}: parts that are never pruned hold {100 * (1 - maskable / total):.2f} % "
+            f"of the model's {cost}, more than the target of {100 * density:.2f} %; lower method.sparsity"
         )
     shapes = {layer.name: layer.shape for layer in masked}
     share = min(1.0, remaining / maskable)

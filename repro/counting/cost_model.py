@@ -14,8 +14,8 @@ from repro.counting.changes import ModelChanges
 from repro.counting.geometry import Geometry
 
 # Reasons why a row is not timed.
-NO_SHAPE = "single weights removed by masks change no shape; repro export measures kernels"
-BY_TRAINING = "training decides which heads and neurons leave: repro export times the finished model"
+NO_SHAPE = "unstructured masks do not change tensor shapes; repro export measures sparse kernels"
+BY_TRAINING = "which heads and neurons are removed is known only after training; repro export times the finished model"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class TokensPerBlock:
     square: tuple[float, ...]
 
     @classmethod
-    def of(cls, rates: KeepRates, blocks: int, patches: int) -> TokensPerBlock:
+    def from_keep_rates(cls, rates: KeepRates, blocks: int, patches: int) -> TokensPerBlock:
         """Tokens per block of a model with `patches` patches and a class token, dropped before each group of blocks."""
         tokens = patches + 1
         mean, square = [1.0] * blocks, [1.0] * blocks

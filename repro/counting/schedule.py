@@ -75,7 +75,7 @@ class UpdateSchedule:
         if self.end > self.total:
             return [
                 f"method.weights.update_end_iterations: masks would change until update {self.end}, but the training "
-                f"has {self.total} (raise recipe.epochs or lower it)"
+                f"has {self.total} (raise recipe.epochs or lower update_end_iterations)"
             ]
         if self.count == 0 and self.end > 1:
             return [
@@ -104,7 +104,7 @@ class GradualSchedule(UpdateSchedule):
         """The density after `update` updates: linear from 1 to `final`, which it reaches at `ramp_end`."""
         return 1 - (1 - final) * min(1.0, update / self.ramp_end)
 
-    def ramped(self, update: int, first: float, final: float) -> float:
+    def linear_ramp(self, update: int, first: float, final: float) -> float:
         """Linear from `first` to `final`, which it reaches at the last update that changes masks."""
         return first + (final - first) * min(1.0, update / self.last)
 
@@ -128,10 +128,10 @@ def split_stage(share: float, length: int) -> int:
     return min(max(1, round(share * length)), max(1, length - 1))
 
 
-def part_starts(updates: int, stages: int, restarts: Sequence[float]) -> tuple[int, ...]:
-    """The first update, counted from 1, of each part of the training.
+def cycle_starts(updates: int, stages: int, restarts: Sequence[float]) -> tuple[int, ...]:
+    """The first update, counted from 1, of each cycle of the learning rate.
 
-    A part starts with each stage, and at each of `restarts`, which are fractions of a stage.
+    A cycle starts with each stage, and at each of `restarts`, which are fractions of a stage.
     """
     firsts = [first_of_stage(stage, stages, updates) for stage in range(1, stages + 2)]
     return tuple(

@@ -37,12 +37,12 @@ class Decision:
     Attributes:
         keep: bool (images, patches): the valid patches to keep.
         scores: float (images, patches): the scores behind the decision; undefined for padding.
-        second: an alternative decision. The batch is then run twice, first with `keep`.
+        alternative: a second decision. The batch is then run twice, first with `keep`.
     """
 
     keep: Tensor
     scores: Tensor
-    second: Tensor | None = None
+    alternative: Tensor | None = None
 
 
 # Takes blocks, values and valid as in `repro.models.token_execution`, and positions of patches in the image,
@@ -108,8 +108,9 @@ class DroppingBlocks(nn.Sequential):
         execution: `masked` keeps all patches and hides dropped ones from attention (a reference that saves nothing);
             the others gather, see `repro.models.token_execution`.
         run_at_positions: runs blocks whose attention depends on token positions; None to run them by `execution`.
-        seen: sums of the share of patches kept and of its square over the images of an evaluation, float64 (stages, 2).
-        images_seen: number of these images.
+        keep_rate_sums: sums of the share of patches kept and of its square over the images of an evaluation, float64
+            (stages, 2).
+        image_count: number of these images.
         is_counting: whether to count images of an evaluation, see `reset_counts`.
         checkpointing: whether to recompute blocks in the backward pass (`repro.models.activation_checkpointing`).
     """
@@ -135,8 +136,8 @@ class DroppingBlocks(nn.Sequential):
     def reset_counts(self) -> None:
         """Reset the counts of keep rates, and start counting."""
         self.is_counting = True
-        self.seen = torch.zeros(len(self.droppers), 2, dtype=torch.float64)
-        self.images_seen = 0
+        self.keep_rate_sums = torch.zeros(len(self.droppers), 2, dtype=torch.float64)
+        self.image_count = 0
 
     def forward(self, values: Tensor) -> Tensor:
         """Map (images, 1 + patches, width) to (images, 1 + largest number of patches kept, width)."""
@@ -150,8 +151,8 @@ class DroppingBlocks(nn.Sequential):
                 present = values.new_ones(positions.shape, dtype=torch.bool) if valid is None else valid
                 decision: Decision = dropper(values, present, blocks[start])
                 keep = decision.keep & present
-                if decision.second is not None:
-                    keep = torch.cat([keep, decision.second & present])
+                if decision.alternative is not None:
+                    keep = torch.cat([keep, decision.alternative & present])
                     values, positions = torch.cat([values, values]), torch.cat([positions, positions])
                 self._record(stage, keep, decision.scores, present, positions)
                 if self.execution == "masked":
@@ -181,10 +182,10 @@ class DroppingBlocks(nn.Sequential):
             return
         if self.is_counting:
             share = keep.sum(1).double() / self.patches
-            self.seen = self.seen.to(share.device)
-            self.seen[stage] += torch.stack([share.sum(), (share**2).sum()])
+            self.keep_rate_sums = self.keep_rate_sums.to(share.device)
+            self.keep_rate_sums[stage] += torch.stack([share.sum(), (share**2).sum()])
             if stage == 0:
-                self.images_seen += len(keep)
+                self.image_count += len(keep)
         if self.traces is not None:
             blank = torch.zeros(len(keep), self.patches, dtype=torch.bool, device=keep.device)
             # Padding has positions of patches that were dropped before, for which False and NaN are correct.

@@ -13,7 +13,7 @@ from repro.runs.timing import Timing, read_timing, timings_by_batch
 from repro.tables.rows import Row, Table
 
 NO_REFERENCE = "this table has no dense row of its backbone to compare with"
-NOT_YET = "not timed yet: the budget was used up; run the same command again"
+NOT_YET = "not timed: the time budget (--budget) ran out; run the same command again"
 
 
 def timing_table(table: Table, rows: Sequence[Row], root: Path) -> RichTable:

@@ -18,7 +18,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from repro.counting.schedule import Length, part_starts
+from repro.counting.schedule import Length, cycle_starts
 from repro.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def build_optimization(
     by_update = recipe.schedule_by == "update"
     scheduler: Scheduler
     if restarts:
-        starts = part_starts(length.updates, stages, restarts)
+        starts = cycle_starts(length.updates, stages, restarts)
         scheduler = _CosineOfParts(optimizer, [*starts, length.updates + 1], recipe.min_lr, length, by_update)
     else:
         scheduler, _ = create_scheduler_v2(

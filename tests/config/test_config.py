@@ -234,7 +234,7 @@ def test_all_errors_at_once_with_the_nearest_names() -> None:
         (["method=svite_plus", "method.tokens.of=null"], "method.tokens.of: needs a value"),
         (["method=gmp", "method.weights.update_end_iterations=0"], "update_end_iterations=0: must be at least 1"),
         (["method=gmp", "method.weights.update_end_iterations=1"], "masks would never change"),
-        (["method=imp", "method.sparsity=0.99"], "method.sparsity=0.99: what stays dense has"),
+        (["method=imp", "method.sparsity=0.99"], "method.sparsity=0.99: parts that are never pruned hold"),
         (["backbone=resnet50", "method=spartan_neuron"], "block=neuron: masks heads and neurons, backbone=resnet50"),
         (["seed=0,1"], "a single run has one value for each key"),
         (["recipe.lr=inf"], "^config: recipe.lr=inf: input should be a finite number$"),

@@ -24,7 +24,7 @@ def test_by_hand() -> None:
     found = budget(MODEL, 0.5, distribution="global", cost="params", block="entry")
     assert found.is_global
     assert found.densities == dict.fromkeys(("first", "middle", "second", "last"), 220 / 450)
-    assert found.of(MODEL.layers) == pytest.approx(220)
+    assert found.cost_of(MODEL.layers) == pytest.approx(220)
     # Blocks leave 150 weights at the ends dense: 230 - 10 - 150 over 300.
     blocks = budget(MODEL, 0.5, distribution="uniform", cost="params", block="16x16")
     assert blocks.densities == dict.fromkeys(("middle", "second"), pytest.approx(70 / 300))
@@ -43,7 +43,7 @@ def test_nothing_is_masked_at_density_1() -> None:
 
 def test_a_target_that_leaves_no_room_says_why() -> None:
     with pytest.raises(
-        UserError, match=r"sparsity=0\.9: what stays dense has 34\.78 % of the model's params, more than"
+        UserError, match=r"sparsity=0\.9: parts that are never pruned hold 34\.78 % of the model's params, more than"
     ):
         budget(MODEL, 0.1, distribution="global", cost="params", block="16x16")
 
@@ -64,10 +64,10 @@ def test_the_whole_model_meets_its_target(
     masked = masked_layers(model.layers, block)
     dense = [layer for layer in model.layers if layer not in masked]
     if cost == "params":
-        spent = found.of(masked) + sum(layer.size for layer in dense) + model.vector_params
+        spent = found.cost_of(masked) + sum(layer.size for layer in dense) + model.vector_params
         assert spent == pytest.approx(density * model.params, rel=1e-9)
     else:
-        spent = found.of(masked) + sum(layer.size * layer.uses for layer in dense) + model.attention_macs
+        spent = found.cost_of(masked) + sum(layer.size * layer.uses for layer in dense) + model.attention_macs
         assert spent == pytest.approx(density * model.macs, rel=1e-9)
     assert all(0 < value <= 1 for value in found.densities.values())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from repro.config import Recipe
 from repro.config.compose import compose
-from repro.counting.schedule import Length, part_starts
+from repro.counting.schedule import Length, cycle_starts
 from repro.errors import UserError
 from repro.methods.tokens.curriculum import Curriculum
 from repro.tables.loader import load_table
@@ -55,7 +55,7 @@ def test_parts_begin_where_the_curriculum_changes(updates: int, stages: int, sha
     curriculum = Curriculum(updates, stages, share)
     moments = [curriculum.phase_at(update) for update in range(1, updates + 1)]
     changes = [1] + [at + 1 for at in range(1, updates) if moments[at] != moments[at - 1]]
-    starts = [start for start in part_starts(updates, stages, [share]) if start <= updates]
+    starts = [start for start in cycle_starts(updates, stages, [share]) if start <= updates]
     assert sorted(set(starts)) == changes
 
 

@@ -70,7 +70,7 @@ class StagedDropping(CostModel):
         """Tokens per block and the scorers, at the measured keep rates if runs have measured them."""
         measured_rates = KeepRates.measured(measured.results, len(self.keep_rates))
         rates = measured_rates or KeepRates.planned(self.keep_rates, self.keep_spread)
-        tokens = TokensPerBlock.of(rates, model.token_blocks, model.patches)
+        tokens = TokensPerBlock.from_keep_rates(rates, model.token_blocks, model.patches)
         layers = model.layers(model.tokens)
         return ModelChanges(
             layer_tokens={layer.name: tokens.mean[layer.block] for layer in layers if layer.block is not None},

@@ -29,8 +29,10 @@ class DroppingPart(MethodPart):
         Means are over all images and ranks. A stage that is not open has the keep rate of the stage before it.
         """
         blocks = self.blocks
-        images = torch.tensor([[float(blocks.images_seen), 0.0]], dtype=torch.float64, device=blocks.seen.device)
-        sums = total(torch.cat([blocks.seen, images])).tolist()
+        images = torch.tensor(
+            [[float(blocks.image_count), 0.0]], dtype=torch.float64, device=blocks.keep_rate_sums.device
+        )
+        sums = total(torch.cat([blocks.keep_rate_sums, images])).tolist()
         count = sums.pop()[0]
         rates: dict[str, float] = {}
         for stage, (linear, square) in enumerate(sums, start=1):

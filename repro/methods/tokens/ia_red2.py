@@ -87,9 +87,9 @@ class IARED2(DroppingPart):
         self.interpreters = droppers
         self.curriculum = Curriculum(updates, interpreters, interpreter_share)
         self.tau, self.reward_power = tau, reward_power
-        self.planned = tuple(zip(keep_rates, [keep_spread] * interpreters, strict=True))
+        self.planned_keep_rates = tuple(zip(keep_rates, [keep_spread] * interpreters, strict=True))
         self.phase: Phase | None = None
-        self.last: dict[str, Tensor] = {}
+        self.last_rewards: dict[str, Tensor] = {}
 
     def before_update(self, update: int) -> None:
         """Open the stage of this update, and freeze all parameters that it does not train."""
@@ -138,7 +138,7 @@ class IARED2(DroppingPart):
         if self._rewards:
             means = all_reduce_mean(torch.stack(self._rewards).mean(0))
             names = ("reward_sampled", "reward_thresholded", "kept_sampled", "kept_thresholded")
-            self.last = dict(zip(names, means, strict=True))
+            self.last_rewards = dict(zip(names, means, strict=True))
         for interpreter in self.interpreters:
             interpreter.is_sampling = False
 
@@ -153,23 +153,23 @@ class IARED2(DroppingPart):
 
     def apply_planned_cost(self) -> None:
         """Make untrained interpreters keep the planned share of patches."""
-        for interpreter, (rate, spread) in zip(self.interpreters, self.planned, strict=True):
+        for interpreter, (rate, spread) in zip(self.interpreters, self.planned_keep_rates, strict=True):
             interpreter.force_keep_rate(rate, spread)
 
     def metrics(self) -> dict[str, float]:
         """Return the open stage, and the rewards and keep rates of the last update that trained an interpreter."""
         return {
             "stage": float(self.blocks.open_stages),
-            **{name: float(value) for name, value in self.last.items()},
+            **{name: float(value) for name, value in self.last_rewards.items()},
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the metrics of a resumed run need. Everything else follows from the update number."""
-        return {"last": self.last, "open_stages": self.blocks.open_stages}
+        return {"last": self.last_rewards, "open_stages": self.blocks.open_stages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.last = state["last"]
+        self.last_rewards = state["last"]
         self.blocks.open_stages = state["open_stages"]
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:

@@ -119,9 +119,9 @@ class DenseToSparse(MaskedWeights):
         """Return the scopes after `update` updates, with budgets in units of the mean entry's cost."""
         total = self._budget(update)
         if total.is_global:
-            return [Scope(tuple(self.groups), total.of(self._layers(total.unit_costs)) / self._mean_unit)]
+            return [Scope(tuple(self.groups), total.cost_of(self._layers(total.unit_costs)) / self._mean_unit)]
         return [
-            Scope((group,), total.of(self._layers(dict.fromkeys(group.layers))) / self._mean_unit)
+            Scope((group,), total.cost_of(self._layers(dict.fromkeys(group.layers))) / self._mean_unit)
             for group in self.groups
         ]
 

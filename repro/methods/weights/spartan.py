@@ -44,7 +44,7 @@ class Spartan(DenseToSparse):
 
     def solve_scope(self, scope: int, segments: Sequence[Segment], cut: Cut, budget: float, update: int) -> None:
         """Solve the soft top-k of a scope, starting from the previous step's solution."""
-        beta = self.schedule.ramped(update, FIRST_BETA, self.beta_max * math.sqrt(self.group_size))
+        beta = self.schedule.linear_ramp(update, FIRST_BETA, self.beta_max * math.sqrt(self.group_size))
         solution = solve(segments, budget, beta, self.soft.get(scope), cut)
         self.soft[scope] = solution.with_numbers(broadcast_from_rank0(solution.numbers, self._device))
 

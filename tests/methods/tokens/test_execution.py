@@ -153,13 +153,13 @@ def test_keep_rates_are_counted_over_batches_in_evaluation_only() -> None:
     assert isinstance(blocks, DroppingBlocks)
     with torch.inference_mode():
         model(torch.randn(2, 1, 8, 8))
-        assert blocks.images_seen == 0, "nobody has asked"
+        assert blocks.image_count == 0, "nobody has asked"
         blocks.reset_counts()
         for _ in range(3):
             model(torch.randn(2, 1, 8, 8))
         model.train()(torch.randn(2, 1, 8, 8))
-    assert blocks.images_seen == 6
-    assert blocks.seen.tolist() == [[pytest.approx(3 * 0.75), pytest.approx(3 * (1 / 16 + 1 / 4))]]
+    assert blocks.image_count == 6
+    assert blocks.keep_rate_sums.tolist() == [[pytest.approx(3 * 0.75), pytest.approx(3 * (1 / 16 + 1 / 4))]]
 
 
 @pytest.mark.parametrize("execution", ["packed", "padded"])

@@ -33,7 +33,7 @@ def test_scores_by_hand() -> None:
     assert made.scores(values)[0].tolist() == pytest.approx(expected)
     decision = made(values, torch.ones(1, 3, dtype=torch.bool), None)
     assert decision.keep.tolist() == [[True, False, True]], "above 0.5: a mean of sigmoids, not a sigmoid of means"
-    assert decision.second is None
+    assert decision.alternative is None
 
 
 def test_scores_are_scaled_by_the_width_of_a_head() -> None:
@@ -82,8 +82,8 @@ def test_samples_follow_the_scores_and_come_before_the_thresholded_choice() -> N
     scores = made.scores(values)[0]
     # Five standard deviations of 20 000 draws: 0.018.
     assert decision.keep.float().mean(0).tolist() == pytest.approx(scores.tolist(), abs=0.018)
-    assert decision.second is not None
-    assert decision.second[0].tolist() == [True, False, True]
+    assert decision.alternative is not None
+    assert decision.alternative[0].tolist() == [True, False, True]
     assert made.kept_shares is not None
     assert made.kept_shares[1, 0].item() == pytest.approx(2 / 3)
 

@@ -51,7 +51,7 @@ def test_density_and_sharpness_by_update(update: int, density: float, beta: floa
     schedule = mask_schedule(spartan(), LENGTH)
     assert isinstance(schedule, GradualSchedule)
     assert schedule.density(update, 0.5) == pytest.approx(density)
-    assert schedule.ramped(update, 1.0, 20.0) == pytest.approx(beta)
+    assert schedule.linear_ramp(update, 1.0, 20.0) == pytest.approx(beta)
     assert (schedule.last, schedule.is_due(32), schedule.is_due(33)) == (32, True, False)
 
 
@@ -170,7 +170,7 @@ def test_a_target_below_what_stays_dense_is_refused_at_once() -> None:
     schedule = mask_schedule(config, LENGTH)
     assert isinstance(schedule, GradualSchedule)
     options = {"distribution": "global", "block": "entry", "cost": "params", "dense_model": config.model.dense_model()}
-    with pytest.raises(UserError, match=r"method.sparsity=0.999: what stays dense"):
+    with pytest.raises(UserError, match=r"method.sparsity=0.999: parts that are never pruned hold"):
         IMP(model, sparsity=0.999, schedule=schedule, seed=0, **options)
 
 
