@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from repro.cli.main import main
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.launch.arrays import Slots, share_parallelism
 from repro.launch.confirm import confirm
 from repro.launch.decide import decide
 from repro.launch.launch import LaunchOptions, launch
 from repro.launch.manifest import Manifest, read_manifest
 from repro.launch.plan import PlannedRun, plan
+from repro.launch.print_plan import print_plan
 from repro.launch.queue import read_queue
 from repro.launch.status import run_statuses
 from repro.launch.status_table import NO_SLURM
@@ -326,3 +328,12 @@ def test_a_small_run_on_this_machine_needs_no_confirmation(tmp_path: Path, monke
     runs = runs_of(tmp_path, ROWS, "launcher=inline")
     assert confirm("table1", decide(runs, None, False, 5), False, Console(file=io.StringIO())) is None
     assert not asked
+
+
+def test_a_confirmation_names_no_option_of_another_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch has no `--all`."""
+    monkeypatch.setattr("repro.launch.confirm.print_plan", partial(print_plan, max_rows=1))
+    runs, out = runs_of(tmp_path, ROWS, "launcher=slurm"), io.StringIO()
+    with pytest.raises(UserError):
+        confirm("table1", decide(runs, None, False, 5), False, Console(file=out, width=1000))
+    assert f"and {count_of(len(runs) - 1, 'more run')}" in out.getvalue().splitlines()

@@ -139,6 +139,14 @@ def test_ablations_belong_to_table_2_at_the_local_scale_alone() -> None:
     assert SPARTAN.select([]) == SPARTAN.every_row
 
 
+def test_patterns_that_select_no_row_are_refused() -> None:
+    for words, scale in ((["!*"], None), (["deit_small/*", "!deit_small/*"], "smoke")):
+        with pytest.raises(UserError, match=r"table1: no row is selected \(repro list table1 shows all\)"):
+            TABLE.select(words, scale)
+    nowhere = replace(TABLE, rows=(replace(TABLE.rows[0], scales=("paper",)),), row_sets={})
+    assert nowhere.select([], "smoke") == ()  # `make report` goes through all tables
+
+
 def test_an_ablation_is_its_row_but_for_its_settings() -> None:
     ablation = SPARTAN.select(["vit_base/spartan-90-beta2"])[0]
     row = SPARTAN.select(["vit_base/spartan-90"])[0]
