@@ -84,6 +84,7 @@ def test_a_wrong_key_is_named(old: str, new: str, message: str, copy_table: Copy
         ("ablations.csv", "resnet50/spartan-95-erk,", "resnet50/spartan-95,", "also in rows.csv: resnet50/spartan-95"),
         ("ablations.csv", "resnet50/spartan-95-erk,", "resnet50/spartan-95-uniform,", "line 5: duplicate row"),
         ("ablations.csv", "overrides,scales", "overides,scales", "unknown column 'overides'; nearest: overrides"),
+        ("rows.csv", "resnet50/imp-80,", "resnet50/imp-80-../../x,", "row 'resnet50/imp-80-../../x': write backb"),
         ("rows.csv", "arch_sparsity_pct", "arch_sparsity", "no column arch_sparsity_pct (but 'arch_sparsity')"),
         ("rows.csv", "resnet50/imp-80,resnet50,imp", "resnet50/imp-80,resnet5,imp", "backbone: no backbone 'resnet5'"),
         ("rows.csv", "resnet50/imp-80,resnet50,imp", "resnet50/imp-80,resnet50,omp", "columns are those of "),
