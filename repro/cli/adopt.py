@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.cli.completion import complete, config_overrides, every_row
 from repro.cli.eval import add_evaluation, joined_world, progress_bar, with_workers
-from repro.cli.options import SCALES, add_command, add_runs, folder, set_threads
+from repro.cli.options import SCALES, add_command, add_runs, at_least, folder, set_threads
 from repro.cli.selection import check_row_overrides
 from repro.errors import UserError
 
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     text = "where the file comes from: a URL or a sentence"
     command.add_argument("--origin", required=True, metavar="TEXT", help=text)
     text = "number of evaluations of a model that samples; the mean is recorded (default 5)"
-    command.add_argument("--draws", type=int, metavar="N", help=text)
+    command.add_argument("--draws", type=at_least(1), metavar="N", help=text)
     command.add_argument("--scale", choices=SCALES, default="paper", help="size of the row's model (default paper)")
     add_evaluation(command)
     add_runs(command)

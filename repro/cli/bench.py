@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.cli.completion import complete, config_overrides, every_table, rows_of_table
-from repro.cli.options import add_command, add_runs, announced, console
+from repro.cli.options import add_command, add_runs, announced, at_least, console
 from repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ def add_parser(commands: Any) -> None:
     text = "row patterns; launcher=NAME measures only if runs of that launcher are on this machine"
     words = command.add_argument("words", nargs="*", metavar="ROWS_OR_LAUNCHER", help=text)
     complete(words, rows_of_table, config_overrides)
-    command.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
     text = "batch size, may be repeated; the table shows the first (default 1 and 8, on a GPU 256 and 1)"
-    command.add_argument("--batch", type=int, action="append", default=[], metavar="N", help=text)
+    command.add_argument("--batch", type=at_least(1), action="append", default=[], metavar="N", help=text)
     command.add_argument("--column", action="store_true", help="measure only the batch size that the table shows")
     text = "precision (default float32, on a GPU bfloat16)"
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=text)
-    command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
+    command.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default 1)")
     command.add_argument("--budget", type=float, default=90, metavar="S", help="seconds in total (default 90)")
     command.add_argument("--again", action="store_true", help="repeat for rows that have a timing with these settings")
     add_runs(command, "folder for the timings (default runs/)")
@@ -51,8 +51,6 @@ def run(options: argparse.Namespace) -> int:
     if launcher and not compose(launcher).launcher.runs_here:
         print(f"not timed: {launcher[-1]} runs on other machines; run repro bench time {table.name} on one of them")
         return 0
-    if any(batch < 1 for batch in options.batch):
-        raise UserError(f"--batch {min(options.batch)}: at least 1")
     with announced("loading torch"):
         from repro.timing.stopwatch import time_rows
         from repro.timing.timing_table import timing_table

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.cli.completion import complete, config_overrides, every_row
-from repro.cli.options import SCALES, add_command, add_runs, announced, console, folder, set_threads
+from repro.cli.options import SCALES, add_command, add_runs, announced, at_least, console, folder, set_threads
 from repro.cli.selection import check_row_overrides
 from repro.errors import UserError
 
@@ -56,11 +56,11 @@ def add_evaluation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ema", action="store_true", help=text)
     text = "precision (default none: float32)"
     command.add_argument("--amp", choices=("none", "bfloat16"), default="none", help=text)
-    command.add_argument("--batch", type=int, metavar="N", help="batch size per device (default: the recipe's)")
+    command.add_argument("--batch", type=at_least(1), metavar="N", help="batch size per device (default: the recipe's)")
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
     text = "loader processes per rank (default: data.workers, at most one per core)"
-    command.add_argument("--workers", type=int, metavar="N", help=text)
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the scale's)")
+    command.add_argument("--workers", type=at_least(0), metavar="N", help=text)
+    command.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads (default: the scale's)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,17 +84,13 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def joined_world(options: argparse.Namespace) -> Iterator[World]:
-    """Import torch and join the ranks of an evaluation. Raises `UserError` for invalid options."""
-    for name, least in (("batch", 1), ("threads", 1), ("workers", 0), ("draws", 1)):
-        value = getattr(options, name, None)
-        if value is not None and value < least:
-            raise UserError(f"--{name} {value}: at least {least}")
+    """Import torch and join the ranks of an evaluation. Raises `UserError` if `--device` is not there."""
     from repro.launch.rendezvous import join_step
 
     join_step()  # before torch is imported
     with announced("loading torch"):
-        from repro.distributed import PeerFailed, join_world, leave_world, resolve_device
-    world = join_world(resolve_device(options.device).type)
+        from repro.distributed import PeerFailed, join_world, leave_world
+    world = join_world(options.device, option="--device ")
     try:
         yield world
     except PeerFailed as failed:

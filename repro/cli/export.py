@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.cli.completion import complete, config_overrides, every_row
-from repro.cli.options import SCALES, add_command, add_runs, announced, folder, set_threads
+from repro.cli.options import SCALES, add_command, add_runs, announced, at_least, folder, set_threads
 from repro.cli.selection import check_row_overrides
 from repro.errors import UserError, count_of
 
@@ -38,8 +38,12 @@ def add_parser(commands: Any) -> None:
         default=[],
         help="also write a graph that runs without repro: model.onnx, or model.pt2 of torch.export; may be repeated",
     )
-    command.add_argument("--batch", type=int, default=8, metavar="N", help="batch size for the measurement (default 8)")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads for the measurement (default: all)")
+    command.add_argument(
+        "--batch", type=at_least(1), default=8, metavar="N", help="batch size for the measurement (default 8)"
+    )
+    command.add_argument(
+        "--threads", type=at_least(1), metavar="N", help="CPU threads for the measurement (default: all)"
+    )
     command.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device to measure on (default auto)"
     )
@@ -50,7 +54,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with announced("loading torch"):
-        from repro.distributed import resolve_device
+        from repro.distributed import find_device
         from repro.evaluation.finished_model import export_record
         from repro.inference.kernel_selection import KernelSearch
         from repro.launch.plan import finished_record
@@ -62,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
     set_threads(options.threads)
     search = None
     if options.kernels != "dense" and not options.format:
-        search = KernelSearch(options.batch, str(resolve_device(options.device)), lambda line: print(f"  {line}"))
+        device = find_device(options.device, option="--device ")
+        search = KernelSearch(options.batch, device.type, lambda line: print(f"  {line}"))
     description = export_record(record, options.weights, options.out, search, list(dict.fromkeys(options.format)))
     count, what = description["parameters"], f"{options.weights} epoch"
     if record.is_adopted:

@@ -44,6 +44,21 @@ def add_scale(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scale", choices=SCALES, default="local", help="size of the runs (default local)")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is an integer of at least `least`."""
+
+    def integer(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value}: at least {least}")
+        return value
+
+    return integer
+
+
 def folder(text: str) -> Path:
     """The type of an option that names a file or folder; `~` is the home folder, also in `--runs '~/x'`."""
     return Path(expand_home(text))
