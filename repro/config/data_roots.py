@@ -7,10 +7,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from repro.config.data import Data
 from repro.config.groups import data_section
 from repro.config.overrides import parse_override
 from repro.config.run_config import Config
+from repro.config.sections import Data
 from repro.errors import UserError, did_you_mean
 from repro.locations import groups
 
