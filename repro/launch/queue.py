@@ -76,6 +76,5 @@ def _by_record(root: Path, jobs: Mapping[str, slurm.Job]) -> Iterable[tuple[Path
     manifests = {token: read_manifest(root, token) for token in {token_of(job.name) for job in jobs.values()}}
     for job in jobs.values():
         manifest = manifests[token_of(job.name)]
-        record = None if manifest is None else manifest.record(root, int(job.id.partition("_")[2] or 0))
-        if record is not None:
-            yield record.path, job
+        if manifest is not None:
+            yield manifest.record(root, int(job.id.partition("_")[2] or 0)).path, job

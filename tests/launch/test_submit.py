@@ -105,12 +105,12 @@ def test_a_manifest_names_the_run_of_each_task_for_good(tmp_path: Path, cluster:
     runs = runs_of(tmp_path)
     start(tmp_path, runs)
     (manifest,) = manifests(tmp_path)
-    assert [manifest.record(tmp_path, index) for index in range(3)] == [runs[0].record, runs[1].record, None]
+    assert [manifest.record(tmp_path, index) for index in range(2)] == [runs[0].record, runs[1].record]
     assert [manifest.index_of(tmp_path, run.record) for run in runs] == [0, 1]
     assert [manifest.task_id(index) for index in range(2)] == ["1_0", "1_1"]
     assert manifest.job_name in (cluster.folder / "queue").read_text()
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    assert manifest.record(moved, 1).path == moved / runs[1].record.path.relative_to(tmp_path)  # type: ignore[union-attr]
+    assert manifest.record(moved, 1).path == moved / runs[1].record.path.relative_to(tmp_path)
 
 
 def test_runs_that_slurm_refuses_can_be_launched_again_at_once(tmp_path: Path, cluster: FakeSlurm) -> None:
