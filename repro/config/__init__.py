@@ -3,9 +3,21 @@
 from repro.config.launcher import InlineLauncher, Launcher, LocalLauncher, SlurmLauncher
 from repro.config.method import PRETRAINED, Finetune, Method, Part, StagedFinetune
 from repro.config.run_config import Config
-from repro.config.sections import Backbone, Clip, Data, PublishedTraining, Recipe, RecipeChanges, Run, Scale, Tracker
+from repro.config.sections import (
+    GENERATED,
+    Backbone,
+    Clip,
+    Data,
+    PublishedTraining,
+    Recipe,
+    RecipeChanges,
+    Run,
+    Scale,
+    Tracker,
+)
 
 __all__ = [
+    "GENERATED",
     "PRETRAINED",
     "Backbone",
     "Clip",

@@ -39,6 +39,9 @@ class Backbone(Section):
     training: PublishedTraining
 
 
+GENERATED = ("digits", "shapes", "shapes_video")  # the data sets that need no folder
+
+
 class Clip(Section):
     """How clips are sampled from a video: frames `frame_step` apart, as many as the model takes.
 
