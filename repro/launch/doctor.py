@@ -93,7 +93,8 @@ def run_check(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -
         try:
             result = results.get(timeout=limit_s)
         except queue.Empty:
-            yield Check(name, "fail", f"no answer within {limit_s:g} s", _advice(name, "it hangs: ask the admin"))
+            advice = _advice(name, "the check does not return: ask your administrator")
+            yield Check(name, "fail", f"no answer within {limit_s:g} s", advice)
             return
         if result is None:
             return

@@ -23,7 +23,7 @@ from repro.runs.status import STALE_AFTER_S, Status
 POLL_S = 0.1
 WATCH_EVERY_S = 0.25
 RENEW_EVERY_S = STALE_AFTER_S / 4
-RENEW_AT_ONCE = 5
+MAX_RENEWALS_PER_POLL = 5
 
 
 class Worker(Protocol):
@@ -92,7 +92,7 @@ class LocalQueue:
         """Renew the heartbeats that are due, a few per call: writing a thousand files would delay the next run."""
         now = time.monotonic()
         paths = [*(run.record.path for run in self.waiting), *running]
-        for path in [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S][:RENEW_AT_ONCE]:
+        for path in [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S][:MAX_RENEWALS_PER_POLL]:
             self._renewed[path] = now
             record = Record(path)
             # A run that is just starting holds this lock and writes its own status.

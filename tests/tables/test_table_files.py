@@ -52,7 +52,7 @@ YAML = [
     ("title: ", "titel: ", "titel: unknown key; nearest: title"),
     ("dataset: imagenet", "dataset: imagnet", "dataset: no data 'imagnet'; nearest: imagenet"),
     ("dataset: imagenet", "# no data set", "dataset: missing; add it"),
-    ("dataset: imagenet", "dataset: imagenet\ndataset: digits", "dataset: is there twice; remove one"),
+    ("dataset: imagenet", "dataset: imagenet\ndataset: digits", "dataset: duplicate key; remove one"),
     ("seeds: {paper: 3,", "seeds: {papr: 3,", "no scale 'papr'; nearest: paper"),
     ("seeds: {paper: 3,", "seeds: {paper: 0,", "seeds.paper: should be greater than or equal to 1, not '0'"),
     ("figure: figure2", "figure: ../figure2", "figure: "),
