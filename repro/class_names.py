@@ -63,11 +63,12 @@ def cost_model_of(target: str) -> str | None:
 
 
 def load_class(target: str, base: type[T]) -> type[T]:
-    """Import the class `target`. Raises `UserError` if there is no such class, or it is no subclass of `base`."""
+    """Import the class `target`. Raises `UserError` if it cannot be imported, or is no subclass of `base`."""
     try:
         loaded = pkgutil.resolve_name(current_name(target))
-    except (ImportError, ValueError, AttributeError):
-        raise UserError(f"{target}: no such class; write module.Class, see conf/method") from None
+    except (ImportError, ValueError, AttributeError) as error:  # also one that the module itself raises
+        reason = " ".join(str(error).split())
+        raise UserError(f"{target}: cannot be imported ({reason}); write module.Class, see conf/method") from None
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise UserError(f"{target}: not a {base.__module__}.{base.__name__}")
     return loaded

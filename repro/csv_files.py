@@ -35,10 +35,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
     """Yield the records of a csv file with a header, each with the number of its line; empty lines are skipped.
 
     Values are separated by commas, semicolons or tabs. Raises `UserError`, with the line, for a header without one of
-    `columns`, a record with more or fewer values than the header, and text that is not csv.
+    `columns` or with one twice, a record with more or fewer values than the header, and text that is not csv.
     """
     text = read_text(path)
-    header = text.partition("\n")[0]
+    header = text.lstrip("\r\n").partition("\n")[0]
     lines = split_lines(path, text, max(_SEPARATORS, key=header.count))
     names = [name.strip() for name in next(lines, (1, []))[1]]
     if not names:
@@ -47,6 +47,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
         near = difflib.get_close_matches(missing[0], names, n=1)
         found = f" (but {near[0]!r})" if near else ""
         raise UserError(f"{path}: no column {', '.join(missing)}{found}; expected a header with {','.join(columns)}")
+    if repeated := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+        raise UserError(f"{path}: two columns {repeated[0]!r} in the header; remove or rename one")
     for number, values in lines:
         if len(values) != len(names):
             raise UserError(f"{path} line {number}: {count_of(len(values), 'value')}, the header has {len(names)}")

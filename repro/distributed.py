@@ -117,19 +117,19 @@ class World:
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
-def join_world(device: str, wants_gpus: bool = False) -> World:
+def join_world(device: str, wants_gpus: bool = False, option: str = "run.device=") -> World:
     """Read the rank and world size from the environment of torchrun or of a job, and join the process group.
 
-    `wants_gpus`: whether the launcher requests GPUs, so that `auto` must not fall back to the CPU. Raises the same
-    `UserError` on every rank if the device of any rank is missing or of a different type.
+    The arguments are those of `find_device`. Raises the same `UserError` on every rank if the device of any rank is
+    missing or of a different type.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     if size == 1 or dist.is_initialized():
-        own_device = _find_device(device, wants_gpus)
+        own_device = find_device(device, wants_gpus, option)
     else:
         store, _, _ = next(rendezvous("env://", rank, size))
-        own_device = _agreed(PrefixStore("devices", store), rank, size, lambda: _find_device(device, wants_gpus))
+        own_device = _agreed(PrefixStore("devices", store), rank, size, lambda: find_device(device, wants_gpus, option))
         # Collectives on CPU tensors between updates use gloo, so that they do not synchronize the GPU.
         backend = "cpu:gloo,cuda:nccl" if own_device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=PrefixStore("ranks", store), rank=rank, world_size=size)
@@ -138,7 +138,14 @@ def join_world(device: str, wants_gpus: bool = False) -> World:
     return World(rank, size, own_device)
 
 
-def _find_device(device: str, wants_gpus: bool) -> torch.device:
+def find_device(device: str, wants_gpus: bool = False, option: str = "run.device=") -> torch.device:
+    """Return the device of this rank. Raises `UserError` if it is not there.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        wants_gpus: Whether the launcher requests GPUs, so that `auto` must not fall back to the CPU.
+        option: How the user sets the device, for messages.
+    """
     has_gpu = torch.cuda.is_available()
     if device == "auto" and wants_gpus and not has_gpu:  # for example a broken driver
         host = _host()
@@ -147,25 +154,16 @@ def _find_device(device: str, wants_gpus: bool) -> torch.device:
             f"launcher.exclude={host} avoids it; run.device=cpu trains without GPUs"
         )
     name = device if device != "auto" else ("cuda" if has_gpu else "cpu")
-    try:
-        found = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"run.device={device}: no such device; valid: auto, cpu, cuda") from None
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"{option}{device}: no such device; valid: auto, cpu, cuda")
+    found = torch.device(name)
     if found.type != "cuda":
         return found
     if not has_gpu:
-        raise UserError(f"run.device=cuda: torch finds no GPU on {_host()}; use run.device=cpu, or check the driver")
+        raise UserError(f"{option}{device}: torch finds no GPU on {_host()}; use {option}cpu, or check the driver")
     # If each task of a job sees a single GPU, the index of that GPU is 0 in every task.
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local_rank % torch.cuda.device_count() if found.index is None else found.index)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that `--device` names: `auto`, `cpu` or `cuda`. Raises `UserError` if it is not there."""
-    has_gpu = torch.cuda.is_available()
-    if (name == "cuda" and not has_gpu) or name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {name}: not available here; valid: auto, cpu{', cuda' if has_gpu else ''}")
-    return torch.device("cuda" if name == "auto" and has_gpu else "cpu" if name == "auto" else name)
 
 
 def _agreed(store: Store, rank: int, size: int, find: Callable[[], torch.device]) -> torch.device:

@@ -15,14 +15,14 @@ from repro.errors import UserError
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def shipped(name: str) -> Path:
+def package_data_dir(name: str) -> Path:
     """The folder `conf` or `paper_tables` of the project: data of the package in a wheel (see pyproject.toml)."""
     installed = _PACKAGE / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
 
 
-CONF_DIR = shipped("conf")
-TABLES_DIR = shipped("paper_tables")
+CONF_DIR = package_data_dir("conf")
+TABLES_DIR = package_data_dir("paper_tables")
 IS_INSTALLED = CONF_DIR.parent == _PACKAGE  # from a wheel, in contrast to a clone
 PATH_VARIABLE = "REPRO_PATH"  # folders that hold a conf/, a paper_tables/ or both, separated by `:`
 NOT_GROUPS = ("sweeps",)  # files for W&B
@@ -57,7 +57,7 @@ def in_home(*names: str) -> list[Path]:
         return []
 
 
-def own_folders() -> list[Path]:
+def user_folders() -> list[Path]:
     """The folders that REPRO_PATH names. Raises `UserError` for one that does not exist."""
     folders = [Path(expand_home(entry)) for entry in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if entry]
     if missing := [folder for folder in folders if not folder.is_dir()]:
@@ -67,13 +67,13 @@ def own_folders() -> list[Path]:
 
 def config_dirs() -> tuple[Path, ...]:
     """The folders, in the order in which an option is looked up."""
-    own = [folder / "conf" for folder in own_folders()]
+    own = [folder / "conf" for folder in user_folders()]
     return CONF_DIR, *added_config_dirs, *(folder for folder in own if folder.is_dir())
 
 
 def table_dirs() -> tuple[Path, ...]:
     """The folders of tables, the project's first."""
-    own = [folder / TABLES_DIR.name for folder in own_folders()]
+    own = [folder / TABLES_DIR.name for folder in user_folders()]
     return TABLES_DIR, *(folder for folder in own if folder.is_dir() and folder.resolve() != TABLES_DIR)
 
 

@@ -109,7 +109,7 @@ def _check_keys(path: Path, node: yaml.Node | None) -> None:
         seen = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise UserError(f"{path} line {key.start_mark.line + 1}: {key.value}: is there twice; remove one")
+                raise UserError(f"{path} line {key.start_mark.line + 1}: {key.value}: duplicate key; remove one")
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
             _check_keys(path, value)
 

@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
     text = "row patterns; launcher=NAME measures only if runs of that launcher are on this machine"
     words = command.add_argument("words", nargs="*", metavar="ROWS_OR_LAUNCHER", help=text)
     complete(words, rows_of_table, config_overrides)
-    command.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
     text = "batch size, may be repeated; the table shows the first (default 1 and 8, on a GPU 256 and 1)"
     command.add_argument("--batch", type=at_least(1), action="append", default=[], metavar="N", help=text)
     command.add_argument("--column", action="store_true", help="measure only the batch size that the table shows")

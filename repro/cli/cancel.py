@@ -28,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
     chosen = runs_of(options)
     runs = chosen.selected_runs()
     cancelled = cancel(runs, queue_of(runs), chosen.root)
-    print("\n".join([*cancelled.stopping, *cancelled.left] or ["no run is running or waiting"]))
-    return 1 if cancelled.left else 0
+    print("\n".join([*cancelled.stopping, *cancelled.not_cancelled] or ["no run is running or waiting"]))
+    return 1 if cancelled.not_cancelled else 0

@@ -84,13 +84,13 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def joined_world(options: argparse.Namespace) -> Iterator[World]:
-    """Import torch and join the ranks of an evaluation."""
+    """Import torch and join the ranks of an evaluation. Raises `UserError` if `--device` is not there."""
     from repro.launch.rendezvous import join_step
 
     join_step()  # before torch is imported
     with announced("loading torch"):
-        from repro.distributed import PeerFailed, join_world, leave_world, resolve_device
-    world = join_world(resolve_device(options.device).type)
+        from repro.distributed import PeerFailed, join_world, leave_world
+    world = join_world(options.device, option="--device ")
     try:
         yield world
     except PeerFailed as failed:

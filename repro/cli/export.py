@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with announced("loading torch"):
-        from repro.distributed import resolve_device
+        from repro.distributed import find_device
         from repro.evaluation.finished_model import export_record
         from repro.inference.kernel_selection import KernelSearch
         from repro.launch.plan import finished_record
@@ -64,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     set_threads(options.threads)
     search = None
     if options.kernels != "dense" and not options.format:
-        search = KernelSearch(options.batch, str(resolve_device(options.device)), lambda line: print(f"  {line}"))
+        device = find_device(options.device, option="--device ")
+        search = KernelSearch(options.batch, device.type, lambda line: print(f"  {line}"))
     description = export_record(record, options.weights, options.out, search, list(dict.fromkeys(options.format)))
     count, what = description["parameters"], f"{options.weights} epoch"
     if record.is_adopted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from repro.cli.options import add_command, announced, folder
+from repro.cli.options import add_command, announced, at_least, folder
 from repro.cli.selection import add_selection, selection
 from repro.errors import count_of
 
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     command = add_command(commands, "interpret", __doc__, run)
     add_selection(command)
     command.add_argument("--segmentation", type=folder, metavar="FILE", help="ImageNet-Segmentation's gtsegs_ijcv.mat")
-    command.add_argument("--images", type=int, metavar="N", help="use the first N images (default: all)")
+    command.add_argument("--images", type=at_least(1), metavar="N", help="use the first N images (default: all)")
     command.add_argument("--again", action="store_true", help="repeat for records that already have heat maps")
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from repro.cli.options import TABLE_WIDTH, add_command, add_reports, console
+from repro.cli.options import TABLE_WIDTH, add_command, add_reports, at_least, console
 from repro.cli.selection import Selection, add_selection, selection
 from repro.errors import count_of, first_few
 from repro.runs.status import MAX_ATTEMPTS
@@ -36,7 +36,7 @@ def add_launch_options(command: argparse.ArgumentParser) -> None:
     text = "do not ask for confirmation (asked on Slurm, and at scales mini and paper)"
     command.add_argument("--yes", action="store_true", help=text)
     text = f"do not start a run again after N starts without progress (default {MAX_ATTEMPTS})"
-    command.add_argument("--max-attempts", type=int, default=MAX_ATTEMPTS, metavar="N", help=text)
+    command.add_argument("--max-attempts", type=at_least(1), default=MAX_ATTEMPTS, metavar="N", help=text)
     text = "before the report, extract the data for its figures and heat map rows (repro extract, repro interpret)"
     command.add_argument("--figures", action="store_true", help=text)
     add_reports(command)

@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from repro import __version__
 from repro.cli.options import default_runs
 from repro.errors import UserError, did_you_mean, is_out_of_memory, os_error_line
 from repro.runs.permissions import adopt_group_umask
@@ -122,22 +123,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """`--version`; the version is looked up only when requested."""
+    """`--version`; the commit is looked up only when requested."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """Print the version of the package, and the commit of a clone."""
-        from importlib.metadata import PackageNotFoundError, version
-
         from repro.runs.provenance import commit
 
-        try:
-            number = version("repro-sparse-vit")
-        except PackageNotFoundError:  # a clone that is not installed
-            number = "unknown version"
         sha = commit()
-        print(f"repro {number}{f' (commit {sha[:12]})' if sha else ''}")
+        print(f"repro {__version__}{f' (commit {sha[:12]})' if sha else ''}")
         parser.exit()
-
-
-if __name__ == "__main__":
-    main()

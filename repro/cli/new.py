@@ -21,7 +21,7 @@ from typing import Any
 from repro.cli.options import add_command, folder
 from repro.cli.selection import program
 from repro.errors import UserError
-from repro.locations import CONF_DIR, IS_INSTALLED, PATH_VARIABLE, TABLES_DIR, groups, own_folders
+from repro.locations import CONF_DIR, IS_INSTALLED, PATH_VARIABLE, TABLES_DIR, groups, user_folders
 
 KINDS = ("weights", "tokens")
 # Targets of the Makefile, and the folder of runs that belong to no table.
@@ -49,7 +49,7 @@ def new_table(options: argparse.Namespace) -> int:
     from repro.tables.loader import table_names
 
     name = _checked(options.name, (*table_names(), *RESERVED))
-    own = options.dir or next(iter(own_folders()), Path() if IS_INSTALLED else TABLES_DIR.parent)
+    own = options.dir or next(iter(user_folders()), Path() if IS_INSTALLED else TABLES_DIR.parent)
     tables = own / TABLES_DIR.name
     files = {
         tables / name / "table.yaml": _filled("table/table.yaml.j2", name),
@@ -59,7 +59,7 @@ def new_table(options: argparse.Namespace) -> int:
     if not (tables / "sources.csv").exists():
         files[tables / "sources.csv"] = _filled("table/sources.csv", name)
     _write(files)
-    if own.resolve() not in [TABLES_DIR.parent, *(each.resolve() for each in own_folders())]:
+    if own.resolve() not in [TABLES_DIR.parent, *(each.resolve() for each in user_folders())]:
         print(f"before other commands: export {PATH_VARIABLE}={shlex.quote(str(own.resolve()))}")
     repro = shlex.join(program())
     print(f"next: edit these files, then {repro} list {name}; {repro} launch {name} --scale smoke")

@@ -50,18 +50,18 @@ def folder(text: str) -> Path:
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number with a minimum."""
+    """The type of an option that is an integer of at least `minimum`."""
 
-    def whole_number(text: str) -> int:
+    def integer(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
         if value < minimum:
-            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least {minimum}")
+            raise argparse.ArgumentTypeError(f"{text}: must be an integer, at least {minimum}")
         return value
 
-    return whole_number
+    return integer
 
 
 def add_runs(command: argparse.ArgumentParser, text: str = "folder of the run records (default runs/)") -> None:

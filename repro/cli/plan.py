@@ -73,8 +73,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(entries, indent=2))
         return 0
     max_rows = len(runs) if options.all else MAX_ROWS
-    print_plan(chosen.title, decisions, costs, console(TABLE_WIDTH), max_rows)
-    if runs and (idle := idle_gpus(runs[0].config.launcher)):
+    print_plan(chosen.title, decisions, costs, console(TABLE_WIDTH), max_rows, "; --all lists them")
+    if idle := idle_gpus(runs[0].config.launcher):
         print(idle)
     return 0
 

@@ -21,9 +21,10 @@ TABLE_OR_FOLDER = "name of a table (repro list), or a folder of records: all of 
 
 @dataclass(frozen=True)
 class RecordFolder:
-    """A record, or a folder of records."""
+    """A record, or a folder of records, with their `runs`, at least one."""
 
     folder: Path
+    runs: list[PlannedRun]
 
     @property
     def title(self) -> str:
@@ -33,25 +34,19 @@ class RecordFolder:
     @property
     def root(self) -> Path:
         """The folder of all records. A record is at `<root>/<table>/<backbone>/<method>/<scale>/<seed>`."""
-        return self.plan()[0].record.path.parents[4]
+        return self.runs[0].record.path.parents[4]
 
     def plan(self) -> list[PlannedRun]:
-        """The runs of the records. Raises `UserError` if there are none."""
-        from repro.launch.plan import recorded_run
-        from repro.runs.record import all_records
-
-        runs = [recorded_run(record) for record in all_records(self.folder.absolute())]
-        if not runs:
-            raise UserError(f"{self.folder}: no run records; repro train prints the folder of its record")
-        return runs
+        """The runs of the records."""
+        return self.runs
 
     def selected_runs(self) -> list[PlannedRun]:
         """The same runs, because a folder of records has no others."""
-        return self.plan()
+        return self.runs
 
     def run_of_seed(self, seed: int | None) -> PlannedRun:
         """The only run, or the only one of a seed. Raises `UserError` if there are several, or none."""
-        runs = [run for run in self.plan() if seed is None or run.config.seed == seed]
+        runs = [run for run in self.runs if seed is None or run.config.seed == seed]
         if not runs:
             raise UserError(f"{self.folder}: no run of seed {seed}")
         if len(runs) > 1:
@@ -68,8 +63,11 @@ class RecordFolder:
 def runs_of(options: argparse.Namespace) -> Selection | RecordFolder:
     """The runs that the first word of a command names: those of a table, or of a folder of records.
 
-    Raises `UserError` for row patterns and overrides after a folder, which has no rows of its own.
+    Raises `UserError` for row patterns and overrides after a folder, which has no rows of its own, and for a folder
+    without records.
     """
+    from repro.launch.plan import recorded_run
+    from repro.runs.record import all_records
     from repro.tables.loader import table_names
 
     folder = Path(expand_home(options.table))
@@ -79,4 +77,7 @@ def runs_of(options: argparse.Namespace) -> Selection | RecordFolder:
         raise UserError(f"{folder}: no such folder of records")
     if options.words:
         raise UserError(f"{options.words[0]}: row patterns and overrides go with a table, and {folder} is a folder")
-    return RecordFolder(folder)
+    runs = [recorded_run(record) for record in all_records(folder.absolute())]
+    if not runs:
+        raise UserError(f"{folder}: no run records; repro train prints the folder of its record")
+    return RecordFolder(folder, runs)

@@ -73,9 +73,12 @@ class Selection:
     def plan(self, seeds: Sequence[int] | None = None, *, reads_data: bool = False) -> list[PlannedRun]:
         """The runs of the selected rows, each after the run whose weights it starts from.
 
-        `reads_data` states whether the command reads the data sets and therefore needs their folders.
+        `reads_data` states whether the command reads the data sets and therefore needs their folders. Raises
+        `UserError` if no row of the table is run at this scale.
         """
         rows, seeds = self.rows, self.seeds if seeds is None else seeds
+        if not rows:
+            raise UserError(f"{self.title}: no default row is run at this scale; choose another --scale")
         with announced(f"{self.title}: composing the configs of {count_of(len(rows), 'row')}"):
             from repro.config.data_roots import NO_FOLDER
             from repro.launch.plan import plan

@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from repro.cli.options import add_command, folder
-from repro.errors import UserError
+from repro.cli.options import add_command, at_least, folder
 
 
 def add_parser(commands: Any) -> None:
@@ -20,12 +19,10 @@ def add_parser(commands: Any) -> None:
     command.add_argument("folder", type=folder, metavar="FOLDER", help="folder with train/ and val/")
     command.add_argument("out", type=folder, metavar="OUT", help="output folder, to be used as data.root")
     text = "images per shard (default 10,000: about 1 GB of ImageNet)"
-    command.add_argument("--images", type=int, default=10_000, metavar="N", help=text)
+    command.add_argument("--images", type=at_least(1), default=10_000, metavar="N", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.images < 1:
-        raise UserError(f"shards: --images {options.images}: at least 1")
     from repro.data.pack import pack
 
     pack(options.folder, options.out, options.images, print)

@@ -25,7 +25,11 @@ def cross_checks(config: Config) -> list[str]:
     ]
     if missing:  # the checks below need these values
         return [*errors, *missing]
-    errors += [*_recipe_errors(config), *_launcher_errors(config)]
+    errors += _recipe_errors(config)
+    slurm = config.launcher
+    if isinstance(slurm, SlurmLauncher) and slurm.signal_lead_s >= 60 * slurm.time_min:
+        lead = f"launcher.signal_lead_s={slurm.signal_lead_s}"
+        errors.append(f"{lead}: must be below launcher.time_min={slurm.time_min} minutes")
     for cost_model in cost_models(config.method):
         errors += cost_model.errors(config.model, config.backbone.paper, config.method.name, config.backbone.name)
     if config.data.images_per_epoch:
@@ -76,13 +80,3 @@ def _recipe_errors(config: Config) -> list[str]:
     if (recipe.mixup > 0 or recipe.cutmix > 0) and micro_batch % 2:
         errors.append(f"recipe.micro_batch={recipe.micro_batch}: mixup and cutmix mix pairs of images; make it even")
     return errors
-
-
-def _launcher_errors(config: Config) -> list[str]:
-    launcher = config.launcher
-    if isinstance(launcher, SlurmLauncher) and launcher.signal_lead_s >= 60 * launcher.time_min:
-        return [
-            f"launcher.signal_lead_s={launcher.signal_lead_s}: must be below launcher.time_min={launcher.time_min} "
-            "minutes"
-        ]
-    return []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from repro.config import Config, Data, method_options
 from repro.config.checks import cross_checks
@@ -21,6 +22,7 @@ from repro.config.site import site_defaults
 from repro.errors import UserError, count_of, did_you_mean, first_few
 from repro.locations import config_dirs, expand_home, groups
 
+SectionT = TypeVar("SectionT", bound=BaseModel)
 _OPTIONAL = "experiment"  # the only group of which a run needs no option
 
 
@@ -67,8 +69,17 @@ def with_data(data: Data, overrides: Sequence[str]) -> Data:
     composed = compose([*(chosen or [f"data={data.name}"]), *root, *others]).data
     set_keys = {text.partition("=")[0].removeprefix("data.") for text in others}
     if is_same:
-        return data.model_copy(update={key: getattr(composed, key) for key in set_keys})
+        return functools.reduce(lambda section, key: _with_key_of(composed, section, key), sorted(set_keys), data)
     return composed.model_copy(update={key: getattr(data, key) for key in ("mean", "std") if key not in set_keys})
+
+
+def _with_key_of(other: SectionT, section: SectionT, key: str) -> SectionT:
+    """Return `section` with the value that `key` (`root`, `clip.frame_step`) has in `other`."""
+    name, _, inner = key.partition(".")
+    value = getattr(other, name)
+    if inner:
+        value = _with_key_of(value, getattr(section, name), inner)
+    return section.model_copy(update={name: value})
 
 
 def _split(overrides: Iterable[str], errors: list[str]) -> tuple[dict[str, str], dict[str, Any], list[str]]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from repro.config.data import Data
-from repro.config.groups import data_section
 from repro.config.overrides import parse_override
 from repro.config.run_config import Config
+from repro.config.sections import GENERATED, Data
 from repro.errors import UserError, did_you_mean
 from repro.locations import groups
 
@@ -18,8 +15,8 @@ NO_FOLDER = "data.root=unused"  # for a config that is composed only for its oth
 
 
 def needs_root(data: str) -> bool:
-    """Return whether `data.root` has to be set for a data set, because its option sets none."""
-    return bool(OmegaConf.is_missing(data_section(data), "root"))
+    """Return whether `data.root` has to be set for a data set."""
+    return data not in GENERATED
 
 
 def root_of(data: str, roots: Mapping[Any, Any]) -> str | None:

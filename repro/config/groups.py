@@ -34,11 +34,6 @@ def compose_groups(choices: Mapping[str, str]) -> DictConfig:
     return composed
 
 
-def data_section(name: str) -> DictConfig:
-    """Return the unresolved `data` section of an option of the group `data`."""
-    return _data_section(name, config_dirs())
-
-
 def hydra_overrides(overrides: Iterable[str]) -> list[str]:
     """Return overrides as Hydra's own command line takes them, preceded by the search path."""
     found = []
@@ -93,12 +88,6 @@ def own_section(group: str, option: str, folders: tuple[Path, ...]) -> DictConfi
     except UserError:  # it overrides an option of another group
         return None
     return alone[group] if list(alone) == [group] else None
-
-
-@functools.cache
-def _data_section(name: str, folders: tuple[Path, ...]) -> DictConfig:
-    section: DictConfig = _hydra(f"data/{name}", [], folders).data
-    return section
 
 
 def _hydra(config_name: str, overrides: list[str], folders: tuple[Path, ...], **options: Any) -> DictConfig:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from repro.config.section import Section
+from repro.config.sections import Section
 
 
 class InlineLauncher(Section):

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from repro.class_names import cost_model_of, current_name
-from repro.config.recipe import RecipeChanges
-from repro.config.section import Section
+from repro.config.sections import RecipeChanges, Section
 
 # The value of `method.starts_from` for timm's published weights instead of those of a run.
 PRETRAINED = "pretrained"

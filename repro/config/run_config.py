@@ -6,13 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from repro.config.backbone import Backbone
-from repro.config.data import Data
-from repro.config.execution import Run, Scale, Tracker
 from repro.config.launcher import Launcher
 from repro.config.method import PRETRAINED, Finetune, Method, StagedFinetune
-from repro.config.recipe import Recipe
-from repro.config.section import Section
+from repro.config.sections import Backbone, Data, Recipe, Run, Scale, Section, Tracker
 from repro.config.signature import FORMER_BATCHES, former_signature, signature
 from repro.counting.geometry import Geometry
 

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
-from repro.config.execution import Run, Tracker
 from repro.config.launcher import InlineLauncher, LocalLauncher, SlurmLauncher
+from repro.config.sections import Run, Tracker
 from repro.errors import UserError, did_you_mean
 from repro.locations import expand_home, groups, in_home
 from repro.typed_files import load_yaml

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from repro.config import Data
+from repro.config import GENERATED, Data
 from repro.cores import cores
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.decoding import why_unreadable
-from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, find_split
+from repro.data.layouts import ARCHIVES, VIDEOS, find_split
 from repro.data.listing import list_images, list_videos
 
 _CHUNK = 4096  # images submitted to the threads at once; a million futures would need a gigabyte

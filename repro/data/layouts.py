@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.config import Data
+from repro.config import GENERATED, Data
 from repro.errors import UserError
 from repro.locations import expand_home
 
@@ -25,7 +25,6 @@ SHARDS, TARS = ".zip", (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz
 KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 KAGGLE_LABELS = "LOC_val_solution.csv"
 
-GENERATED = ("digits", "shapes", "shapes_video")
 VIDEOS = ("kinetics400", "shapes_video")
 _VALIDATION = ("val", "validation")
 _VIDEO_VALIDATION = (*_VALIDATION, "validate")  # the CSV file that Kinetics publishes is named validate.csv

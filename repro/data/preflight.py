@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from repro.config import Config, Data
+from repro.config import GENERATED, Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.data_sets import DATA_SETS, check_takes_clips, do_not_fit, settings_to_change
 from repro.data.earlier_files import earlier_images
 from repro.data.fingerprint import fingerprint, has_same_files, is_same_data
-from repro.data.layouts import ARCHIVES, GENERATED, VIDEOS, class_folders, find_data, find_split
+from repro.data.layouts import ARCHIVES, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, list_images, list_videos
 from repro.data.saved_listing import changed_files
 from repro.errors import UserError

@@ -28,10 +28,10 @@ REASON = "cancelled by repro cancel"
 
 @dataclass
 class Cancelled:
-    """A line of text for each run that was alive: those that are stopping, and those that need attention (`left`)."""
+    """A line of text for each run that was alive: those that are stopping, and those that are not cancelled."""
 
     stopping: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    not_cancelled: list[str] = field(default_factory=list)
 
 
 def cancel(runs: Sequence[PlannedRun], queue: Queue | None, root: Path, save_wait_s: float = SAVE_WAIT_S) -> Cancelled:
@@ -59,10 +59,10 @@ def cancel(runs: Sequence[PlannedRun], queue: Queue | None, root: Path, save_wai
             job_text = f"job {status.job_id}" if status.job_id else "a job of this run"
             if _may_stop(run, status, job_text, lines):
                 advice = f"make sure that it does not have {job_text}"
-                lines.left.append(f"{run.row.id}: marked as cancelled, but Slurm does not answer: {advice}")
+                lines.not_cancelled.append(f"{run.row.id}: marked as cancelled, but Slurm does not answer: {advice}")
                 marked.append(run)
         else:
-            lines.left.append(f"{run.row.id}: {_why_unreachable(status)}")
+            lines.not_cancelled.append(f"{run.row.id}: {_why_unreachable(status)}")
     marked += _cancel_jobs(jobs, lines)
     _wait_until_saved(marked, save_wait_s)
     _mark(marked, root)
@@ -94,7 +94,7 @@ def _may_stop(run: PlannedRun, status: Status, what: str, lines: Cancelled) -> b
     """Return whether this user may stop a run; if not, add a line that says who may."""
     if may_signal(status.user):
         return True
-    lines.left.append(f"{run.row.id}: {what} belongs to {user_name(status.user)}, and only they can stop it")
+    lines.not_cancelled.append(f"{run.row.id}: {what} belongs to {user_name(status.user)}, and only they can stop it")
     return False
 
 
@@ -112,7 +112,9 @@ def _terminate(run: PlannedRun, status: Status, lines: Cancelled) -> bool:
     except ProcessLookupError:  # it has just ended
         return False
     except PermissionError:  # the record names no user
-        lines.left.append(f"{run.row.id}: process {status.pid} belongs to another user, and only they can stop it")
+        lines.not_cancelled.append(
+            f"{run.row.id}: process {status.pid} belongs to another user, and only they can stop it"
+        )
         return False
     lines.stopping.append(f"{run.row.id}: process {status.pid} saves and stops")
     return True
@@ -132,7 +134,7 @@ def _cancel_jobs(jobs: Mapping[str, PlannedRun], lines: Cancelled) -> list[Plann
     refused = _still_queued(slurm.cancel(list(jobs)))
     for job_id, run in jobs.items():
         if job_id in refused:
-            lines.left.append(f"{run.row.id}: job {job_id} is not cancelled: {refused[job_id]}")
+            lines.not_cancelled.append(f"{run.row.id}: job {job_id} is not cancelled: {refused[job_id]}")
         else:
             lines.stopping.append(f"{run.row.id}: cancelling job {job_id}")
     return [run for job_id, run in jobs.items() if job_id not in refused]

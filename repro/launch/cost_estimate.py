@@ -17,10 +17,9 @@ from typing import Any
 from repro.config import Config, SlurmLauncher
 from repro.config.schedule import training_length
 from repro.csv_files import read_csv
-from repro.errors import UserError, count_of
+from repro.errors import count_of
 from repro.launch.plan import PlannedRun
 from repro.locations import TABLES_DIR
-from repro.tables.loader import load_sources
 from repro.tables.rungs import MINI
 from repro.timing.rate import Throughput
 
@@ -49,15 +48,10 @@ class TotalCost:
 
 
 def published_throughput(config: Config) -> Throughput | None:
-    """Return the published throughput of a model; None if there is none, or the model is not of the published size.
-
-    Raises `UserError` if its source is not in sources.csv.
-    """
+    """Return the published throughput of a model; None if there is none, or the model is not of the published size."""
     entry = _published().get(config.backbone.name)
     if config.model != config.backbone.paper or entry is None or not entry["inference_img_s"]:
         return None
-    if entry["source"] not in load_sources():
-        raise UserError(f"throughput.csv: source {entry['source']!r} is not in sources.csv")
     inference = float(entry["inference_img_s"])
     return Throughput(
         inference / TRAINING_OVER_INFERENCE,
@@ -73,14 +67,9 @@ def known_throughput(config: Config) -> Throughput | None:
 
 
 def counted_throughput(config: Config) -> Throughput:
-    """Estimate the throughput from the model's MACs, and the peak and utilisation of the first device in devices.csv.
-
-    Raises `UserError` if the source of that line is not in sources.csv.
-    """
+    """Estimate the throughput from the model's MACs, and peak and utilisation of the first device in devices.csv."""
     columns = ("device", "peak_tflops", "utilisation_pct", "source", "note")
     _, entry = next(read_csv(TABLES_DIR / "devices.csv", columns))
-    if entry["source"] not in load_sources():
-        raise UserError(f"devices.csv: source {entry['source']!r} is not in sources.csv")
     peak, used_pct = float(entry["peak_tflops"]), float(entry["utilisation_pct"])
     flops_per_image = 2 * TRAINING_OVER_INFERENCE * config.model.dense_model().macs  # a MAC is two operations
     return Throughput(

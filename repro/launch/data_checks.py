@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from repro.config import Data
+from repro.config import GENERATED, Data
 from repro.counting.geometry import Geometry
 from repro.data.data_sets import check_settings
-from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since, check_fits, check_tables
 from repro.errors import UserError
 from repro.launch.plan import PlannedRun

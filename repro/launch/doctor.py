@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from repro.config import Config, Data, InlineLauncher, SlurmLauncher
+from repro.config import Config, Data, SlurmLauncher
 from repro.config.site import site_file
 from repro.counting.geometry import Geometry
 from repro.data.check_files import check_files
@@ -93,7 +93,8 @@ def run_check(name: str, check: Callable[[], Iterable[Check]], limit_s: float) -
         try:
             result = results.get(timeout=limit_s)
         except queue.Empty:
-            yield Check(name, "fail", f"no answer within {limit_s:g} s", _advice(name, "it hangs: ask the admin"))
+            advice = _advice(name, "the check does not return: ask your administrator")
+            yield Check(name, "fail", f"no answer within {limit_s:g} s", advice)
             return
         if result is None:
             return
@@ -188,9 +189,8 @@ def shared_memory_check(config: Config) -> Check:
         return Check(name, "pass", "not needed: data.workers=0")
     if not SHARED_MEMORY.is_dir():
         return Check(name, "warn", f"no {SHARED_MEMORY}", "data workers need it: set data.workers=0")
-    launcher = config.launcher
-    parallel = 1 if isinstance(launcher, InlineLauncher) else parallelism(launcher.parallel, config.scale.cpu_threads)
-    is_sufficient, found = check_shared_memory(config, parallel * launcher.ranks)
+    parallel = parallelism(config.launcher.parallel, config.scale.cpu_threads)
+    is_sufficient, found = check_shared_memory(config, parallel * config.launcher.ranks)
     return Check(name, "pass", found) if is_sufficient else Check(name, "fail", found, REMEDY)
 
 

@@ -63,10 +63,10 @@ def launch(name: str, runs: Sequence[PlannedRun], options: LaunchOptions, consol
         console.print(idle, soft_wrap=True)
     if isinstance(launcher, SlurmLauncher):
         decisions = _launch_on_slurm(name, runs, launcher, options, console)
-        left = [(each.run, _why_failed(each)) for each in decisions if _is_left_alone(each)]
+        left = [(each.run, _why_failed(each)) for each in decisions if _needs_user_action(each)]
         return Outcome(False, left, [])
     is_finished, decisions = _launch_here(name, runs, launcher, options, console)
-    failed = [each for each in decisions if each.run.state == "failed" or _is_left_alone(each)]
+    failed = [each for each in decisions if each.run.state == "failed" or _needs_user_action(each)]
     ended = {each.run.record.path for each in failed}
     unfinished = [run for run in runs if run.state not in ("done", "missing") and run.record.path not in ended]
     return Outcome(not is_finished, [(each.run, _why_failed(each)) for each in failed], unfinished)
@@ -158,7 +158,7 @@ def print_not_started(decisions: Sequence[Decision], console: Console) -> None:
         console.print(f"not started: {first_few(ids, 1)}: {why}", soft_wrap=True)
 
 
-def _is_left_alone(decision: Decision) -> bool:
+def _needs_user_action(decision: Decision) -> bool:
     """Return whether a run is not done and neither this launch nor the next one would start it."""
     return decision.action == "leave" and decision.run.state not in ("done", "missing")
 

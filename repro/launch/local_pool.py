@@ -23,7 +23,7 @@ from repro.runs.status import STALE_AFTER_S, Status
 POLL_S = 0.1
 WATCH_EVERY_S = 0.25
 RENEW_EVERY_S = STALE_AFTER_S / 4
-RENEW_AT_ONCE = 5
+MAX_RENEWALS_PER_POLL = 5
 
 
 class Worker(Protocol):
@@ -92,7 +92,7 @@ class LocalQueue:
         """Renew the heartbeats that are due, a few per call: writing a thousand files would delay the next run."""
         now = time.monotonic()
         paths = [*(run.record.path for run in self.waiting), *running]
-        for path in [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S][:RENEW_AT_ONCE]:
+        for path in [path for path in paths if now - self._renewed[path] > RENEW_EVERY_S][:MAX_RENEWALS_PER_POLL]:
             self._renewed[path] = now
             record = Record(path)
             # A run that is just starting holds this lock and writes its own status.
@@ -187,8 +187,7 @@ def run_all(
                 # Before `has_ended`: a run that the terminal's Ctrl-C has ended must count as stopped, not as failed.
                 if interrupts.count != handled:
                     _forward(interrupts.count, running.values())
-                for path in [path for path, worker in running.items() if worker.has_ended()]:
-                    del running[path]
+                for path in _remove_ended(running):
                     if by_path[path].state not in ("done", "failed"):
                         queue.drop_dependents(by_path[path])
                 if time.monotonic() - watched > WATCH_EVERY_S:
@@ -198,10 +197,24 @@ def run_all(
             for worker in running.values():
                 worker.kill()
             raise
+        except Exception:  # such as a full disk when a run is started; the others save and stop
+            while running:
+                _forward(max(1, interrupts.count), running.values())
+                time.sleep(POLL_S)
+                _remove_ended(running)
+            raise
         finally:
             dequeue(queue.waiting)
         watch([])
         return not interrupts.count
+
+
+def _remove_ended(running: dict[Path, Worker]) -> list[Path]:
+    """Remove the runs that have ended from `running`, and return the folders of their records."""
+    ended = [path for path, worker in running.items() if worker.has_ended()]
+    for path in ended:
+        del running[path]
+    return ended
 
 
 def _forward(interrupts: int, workers: Iterable[Worker]) -> int:

@@ -222,7 +222,7 @@ def record_exit(record: Record, code: int, was_asked: bool = False) -> None:
         record.set_status(status.moved("requeued", reason=reason))
     elif code < 0 and status.state in ("running", "submitted"):
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        record.set_status(status.moved("requeued", reason=f"killed by {_signal_name(-code)}{hint}"))
+        record.set_status(status.moved("requeued", reason=f"killed by {signal.Signals(-code).name}{hint}"))
     elif status.state in ("running", "submitted"):  # it could not write its status, for example to a full disk
         record.set_status(status.moved("failed", reason=f"exit code {code}; see its stderr"))
 
@@ -247,10 +247,6 @@ def _kill_tree(pid: int) -> None:
         for process in [*root.children(recursive=True), root]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _free_port() -> int:

@@ -59,9 +59,9 @@ class Manifest:
         """Return the job id of a task: `16_3`, or `16` for an array of one task, which is submitted as a plain job."""
         return self.job_id if self.job_id is None or len(self.runs) == 1 else f"{self.job_id}_{index}"
 
-    def record(self, root: Path, index: int) -> Record | None:
-        """Return the record of a task; None if the array has no such task."""
-        return Record(root / self.runs[index]) if index < len(self.runs) else None
+    def record(self, root: Path, index: int) -> Record:
+        """Return the record of a task."""
+        return Record(root / self.runs[index])
 
     def index_of(self, root: Path, record: Record) -> int | None:
         """Return the task index of a record; None if the array does not have it."""

@@ -24,13 +24,17 @@ def print_plan(
     costs: Sequence[CostEstimate],
     console: Console,
     max_rows: int = MAX_ROWS,
+    how_to_list_all: str = "",
 ) -> None:
-    """Print a line for each of the first `max_rows` runs, then the total cost of the runs that would be started."""
+    """Print a line for each of the first `max_rows` runs, then the total cost of the runs that would be started.
+
+    `how_to_list_all` is printed if there are more runs.
+    """
     pairs = list(zip(decisions, costs, strict=True))
     rows = [_row(decision, cost) for decision, cost in pairs[:max_rows]]
     console.print(text_table(HEADERS, rows, RIGHT))
     if len(pairs) > max_rows:
-        console.print(f"and {count_of(len(pairs) - max_rows, 'more run')}; --all lists them")
+        console.print(f"and {count_of(len(pairs) - max_rows, 'more run')}{how_to_list_all}")
     to_start = [(decision, cost) for decision, cost in pairs if decision.action == "start"]
     counts = state_counts(each.run.state for each in decisions)
     console.print(f"{title}: {counts}; a launch would start {len(to_start)}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -43,7 +44,7 @@ class TableProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        description = f"[bold]{name}[/bold] runs done"
+        description = f"[bold]{escape(name)}[/bold] runs done"
         self._table = self._progress.add_task(description, total=len(runs), completed=len(self._done))
 
     def __enter__(self) -> TableProgress:
@@ -60,7 +61,7 @@ class TableProgress:
         for path in running:
             status = self._runs[path].record.status()
             if path not in self._bars:
-                self._bars[path] = self._progress.add_task(f"  {self._label(path)}", total=None)
+                self._bars[path] = self._progress.add_task(f"  {escape(self._label(path))}", total=None)
             self._progress.update(self._bars[path], completed=status.update, total=status.updates or None)
             if status.hint is not None and path not in self._hinted:
                 self._hinted.add(path)

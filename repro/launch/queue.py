@@ -50,13 +50,12 @@ def read_queue(root: Path, users: Iterable[int]) -> Queue:
 
 
 def queue_of(runs: Iterable[PlannedRun]) -> Queue | None:
-    """Read the queue for some runs; return None if this machine has no Slurm, or Slurm does not answer."""
+    """Read the queue for runs, at least one; return None if this machine has no Slurm, or Slurm does not answer."""
     if not slurm.is_available():
         return None
     runs = list(runs)
-    root = Path(runs[0].config.run.root) if runs else Path()
     with suppress(UserError):
-        return read_queue(root, job_owners(runs))
+        return read_queue(Path(runs[0].config.run.root), job_owners(runs))
     return None
 
 
@@ -77,6 +76,5 @@ def _by_record(root: Path, jobs: Mapping[str, slurm.Job]) -> Iterable[tuple[Path
     manifests = {token: read_manifest(root, token) for token in {token_of(job.name) for job in jobs.values()}}
     for job in jobs.values():
         manifest = manifests[token_of(job.name)]
-        record = None if manifest is None else manifest.record(root, int(job.id.partition("_")[2] or 0))
-        if record is not None:
-            yield record.path, job
+        if manifest is not None:
+            yield manifest.record(root, int(job.id.partition("_")[2] or 0)).path, job

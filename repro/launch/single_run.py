@@ -73,11 +73,11 @@ def train_sweep(overrides: Sequence[str], console: Console, yes: bool = False) -
     return _launch(list(runs.values()), count_of(len(runs), "run"), console, yes)
 
 
-def planned_run(config: Config, others: Sequence[str]) -> PlannedRun:
+def planned_run(config: Config, others: Sequence[str], seen: Sequence[str] = ()) -> PlannedRun:
     """Return the run of a config, with the runs that it starts from.
 
-    `others` are the overrides that also apply to the methods of those runs. Raises `UserError` if the method has no
-    training yet.
+    `others` are the overrides that also apply to the methods of those runs; `seen` are the methods of runs that start
+    from this one, and its own. Raises `UserError` if the method has no training yet, and for a cycle.
     """
     method = config.method
     if not method.is_trainable:
@@ -86,7 +86,10 @@ def planned_run(config: Config, others: Sequence[str]) -> PlannedRun:
     run = PlannedRun(row, config, record_for(Path(config.run.root), config, SINGLE_RUNS, row.id))
     if method.starts_from is None or method.starts_from == PRETRAINED:
         return run
-    return replace(run, starts_from=planned_run(compose([*others, f"method={method.starts_from}"]), others))
+    chain = [*seen, method.starts_from]
+    if method.starts_from in seen:
+        raise UserError(f"method.starts_from: {' starts from '.join(chain)}; correct conf/method")
+    return replace(run, starts_from=planned_run(compose([*others, f"method={method.starts_from}"]), others, chain))
 
 
 def _launch(runs: Sequence[PlannedRun], name: str, console: Console, yes: bool) -> int:

@@ -15,7 +15,7 @@ from repro.launch import slurm
 from repro.launch.check import Check
 from repro.locations import expand_home
 
-LAUNCH_AGAIN = "run the launch again, for example from cron"
+RELAUNCH_PERIODICALLY = "run the launch again, for example from cron"
 NODE_WAIT_S = 60
 REQUEST_KEYS = ("account", "partition", "qos", "constraint", "reservation", "exclude", "gres", "gpus_per_node")
 SCONTROL = "scontrol on compute nodes"
@@ -63,7 +63,7 @@ def _configuration_checks(
 ) -> Iterator[Check]:
     mode = partition.get("PreemptMode", configuration.get("PreemptMode", "OFF"))
     if "CANCEL" in mode:
-        yield Check("PreemptMode", "warn", mode, f"preempted jobs are not requeued: {LAUNCH_AGAIN}")
+        yield Check("PreemptMode", "warn", mode, f"preempted jobs are not requeued: {RELAUNCH_PERIODICALLY}")
     else:
         yield Check("PreemptMode", "pass", mode)
     yield _preempt_signal(mode, configuration.get("SlurmctldParameters", ""))
@@ -165,7 +165,7 @@ def _node_checks(launcher: SlurmLauncher, data: Mapping[str, Path], root: Path) 
     if "scontrol" in passed:
         yield Check(SCONTROL, "pass", "answers")
     else:
-        yield Check(SCONTROL, "warn", errors[0], f"a job that times out cannot requeue itself: {LAUNCH_AGAIN}")
+        yield Check(SCONTROL, "warn", errors[0], f"a job that times out cannot requeue itself: {RELAUNCH_PERIODICALLY}")
     place, advice = str(root), "set --runs to a folder on shared storage"
     yield _passed("runs folder on a node", "folder" in passed, place, "missing, or read-only", advice)
     for name, folder in data.items():

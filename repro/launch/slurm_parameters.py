@@ -13,7 +13,7 @@ from repro.config import InlineLauncher, Launcher, SlurmLauncher
 CPUS_FOR_STEPS = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 
 
-def parameters(
+def executor_parameters(
     launcher: SlurmLauncher, name: str, dependencies: Sequence[str] = (), parallel: int | None = None
 ) -> dict[str, Any]:
     """Return the parameters of one array.
@@ -76,7 +76,7 @@ def idle_gpus(launcher: Launcher) -> str | None:
     )
 
 
-def python(launcher: SlurmLauncher) -> str:
+def python_command(launcher: SlurmLauncher) -> str:
     """Return the command that runs this environment's Python on a node, inside the launcher's container if any."""
     return shlex.join([*launcher.container, sys.executable])
 

@@ -25,7 +25,7 @@ from repro.launch.manifest import Manifest, log_folder, manifest_path
 from repro.launch.plan import PlannedRun
 from repro.launch.queue import Queue
 from repro.launch.requeue import RequeuePolicy
-from repro.launch.slurm_parameters import chunk_size, parameters, python
+from repro.launch.slurm_parameters import chunk_size, executor_parameters, python_command
 from repro.runs.record import Record
 
 
@@ -85,10 +85,10 @@ def _submit_array(
     """Submit one array; return the job id of each record."""
     records = [run.record for run in array.runs]
     manifest = Manifest.create(root, array.runs[0].row.table, records, policy)
-    executor = ArrayExecutor(log_folder(root, manifest.token), python=python(launcher))
-    executor.update_parameters(**parameters(launcher, manifest.job_name, dependencies, parallel))
+    executor = ArrayExecutor(log_folder(root, manifest.token), python=python_command(launcher))
+    executor.update_parameters(**executor_parameters(launcher, manifest.job_name, dependencies, parallel))
     path = manifest_path(root.absolute(), manifest.token)
-    command = f"{python(launcher)} -u -m repro.launch.task {shlex.quote(str(path))}"
+    command = f"{python_command(launcher)} -u -m repro.launch.task {shlex.quote(str(path))}"
     before = [record.status() for record in records]
     # A run that waits for another one may never start, so its submission does not count as a start without progress.
     is_start = array.origin is None

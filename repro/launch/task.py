@@ -43,8 +43,6 @@ def main() -> None:
 def run_task(manifest: Manifest, root: Path, job: Any) -> int:
     """Execute one rank of a task and return its exit code; `job` is submitit's `SlurmJobEnvironment`."""
     record = manifest.record(root, int(job.array_task_id or 0))
-    if record is None:
-        raise UserError(f"{manifest.token}: no task {job.array_task_id}")
     adopt_group_umask(record.path)
     print(f"job {job.job_id}, rank {job.global_rank} of {job.num_tasks} on {job.hostname}: {record.path}", flush=True)
     os.environ.update(

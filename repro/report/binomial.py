@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from statistics import NormalDist, fmean
 
-from repro.config.data import Data
+from repro.config import Data
 from repro.report.statistics import LEVEL, mean_interval, paired_differences
 
 

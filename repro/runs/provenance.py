@@ -76,7 +76,12 @@ def _git(*arguments: str) -> str | None:
         return None
     try:
         answer = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, timeout=20, check=True
+            ["git", "-C", str(REPOSITORY), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=20,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -87,10 +92,11 @@ def _dirty_diff() -> str | None:
     """Return a hash of the uncommitted changes to code, config and tables, with new files; None without changes."""
     places = ("--", "repro", "conf", "paper_tables")
     diff = _git("diff", "HEAD", *places) or ""
-    new = (_git("ls-files", "--others", "--exclude-standard", *places) or "").splitlines()
-    contents = [f"{name}\n{hashlib.sha256((REPOSITORY / name).read_bytes()).hexdigest()}" for name in new]
+    names = (_git("ls-files", "-z", "--others", "--exclude-standard", *places) or "").split("\0")
+    files = [(name, REPOSITORY / name) for name in names if (REPOSITORY / name).is_file()]  # not a nested repository
+    contents = [f"{name}\n{hashlib.sha256(file.read_bytes()).hexdigest()}" for name, file in files]
     changes = "\n".join([diff, *contents]).strip()
-    return hashlib.sha256(changes.encode()).hexdigest() if changes else None
+    return hashlib.sha256(changes.encode(errors="surrogateescape")).hexdigest() if changes else None
 
 
 def package_version(package: str) -> str | None:

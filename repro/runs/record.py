@@ -17,7 +17,7 @@ from repro.config import Config
 from repro.errors import UserError
 from repro.files import read_object, shown, write_json, write_text
 from repro.runs.metrics_file import read_metrics
-from repro.runs.schemas import EARLIER_ANATOMIES, RESULT_SCHEMA, Anatomy, Interpretation, Provenance, Result
+from repro.runs.schemas import RESULT_SCHEMA, Anatomy, Interpretation, Provenance, Result
 from repro.runs.status import Status
 from repro.runs.validation import describe_errors, read_validated, validated
 
@@ -87,12 +87,16 @@ class Record:
 
     @property
     def is_locked(self) -> bool:
-        """Whether another process executes this run. The lock of a process that dies is released."""
+        """Whether another process executes this run. The lock of a process that dies is released.
+
+        Asking takes the lock for less than a millisecond. So that two processes that ask at once do not mistake each
+        other for an attempt, it is tried again after 10 ms.
+        """
         lock = self.lock
         if not Path(lock.lock_file).exists():  # no attempt yet; checking must not create the file
             return False
         try:
-            with lock.acquire(timeout=0):
+            with lock.acquire(timeout=0.02, poll_interval=0.01):
                 return False
         except Timeout:
             return True
@@ -199,12 +203,8 @@ class Record:
         return fingerprint
 
     def anatomy(self) -> dict[str, Any] | None:
-        """Return what `repro extract` read from the finished model; None if it has not run, or is in an old schema."""
-        anatomy = read_object(self.path / "anatomy.json", _EXTRACT_AGAIN)
-        if anatomy is None or anatomy.get("schema") in EARLIER_ANATOMIES:
-            return None
-        validated(self.path / "anatomy.json", Anatomy, anatomy, _EXTRACT_AGAIN)
-        return anatomy
+        """Return what `repro extract` read from the finished model; None if it has not run."""
+        return self._read("anatomy.json", Anatomy, _EXTRACT_AGAIN)
 
     def interpretation(self) -> dict[str, Any] | None:
         """Return what `repro interpret` measured on the finished model; None if it has not run."""

@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 RESULT_SCHEMA = 1
 ANATOMY_SCHEMA = 2
-EARLIER_ANATOMIES = (1,)  # contain only the patches kept after the last stage; `repro extract` replaces them
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 # Prefixes of numbers that only some results have: accuracies over several views, densities, keep rates.

@@ -5,6 +5,7 @@ Backbones, methods, data sets and scales have to be options of the config groups
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -89,6 +90,8 @@ class RowRecord(_File):
 
     @model_validator(mode="after")
     def _agrees_with_its_id(self) -> RowRecord:
+        if not re.fullmatch(r"[\w.+-]+/[\w.+-]+", self.row):  # it is a path in the runs folder
+            raise ValueError(f"row {self.row!r}: write backbone/name, in letters, digits, '_', '.', '+' and '-'")
         own = row_id(self.backbone, self.method, self.arch_sparsity_pct, self.data_sparsity_pct)
         if not _matches_columns(self.row, self.backbone, self.method, own):
             raise ValueError(f"row {self.row!r}: its columns are those of {own} (a name may follow: {own}-mine)")

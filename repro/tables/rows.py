@@ -174,7 +174,7 @@ class Table:
 
         Each row appears once, in the table's order. Without a positive pattern, the rows of the default row sets are
         selected. With a `scale`, rows that are not run at that scale are omitted. Raises `UserError` for a pattern that
-        matches no row, or only rows that are not run at this scale.
+        matches no row, or only rows that are not run at this scale, and for patterns that together select no row.
         """
         words = [word for pattern in patterns for word in pattern.split()]
         included = [word for word in words if not word.startswith("!")]
@@ -192,7 +192,10 @@ class Table:
             is_set = word == PUBLISHED or word in self.row_sets
             selected |= matching if is_set else matching & default or matching
         chosen = selected - excluded
-        return tuple(row for row in self.every_row if row.id in chosen and (scale is None or row.is_run_at(scale)))
+        rows = tuple(row for row in self.every_row if row.id in chosen and (scale is None or row.is_run_at(scale)))
+        if words and not rows:
+            raise UserError(f"{self.name}: no row is selected (repro list {self.name} shows all)")
+        return rows
 
     def _matching(self, word: str) -> tuple[Row, ...]:
         """Return the rows of the row set `word`, or those whose ids match it."""

@@ -19,7 +19,7 @@ from torch import nn
 from repro.config import Config
 from repro.config.costs import method_changes
 from repro.config.published_training import paper_config
-from repro.distributed import resolve_device
+from repro.distributed import find_device
 from repro.errors import count_of
 from repro.inference.build import physical_model
 from repro.inference.shrink import align
@@ -81,7 +81,7 @@ def time_rows(
     Raises:
         UserError: If this machine does not have the device.
     """
-    torch_device = resolve_device(device)
+    torch_device = find_device(device, option="--device ")
     previous_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

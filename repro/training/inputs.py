@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from repro.config import PRETRAINED, Config
+from repro.config import GENERATED, PRETRAINED, Config
 from repro.config.costs import measured_token_options
 from repro.data.fingerprint import is_same_data
-from repro.data.layouts import GENERATED
 from repro.data.preflight import changes_since
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 
-from repro.config import Config
+from repro.config import GENERATED, Config
 from repro.config.compose import compose
 from repro.config.groups import compose_groups, compose_with_hydra, own_section
 from repro.config.schedule import mask_schedule, training_length
@@ -418,3 +419,9 @@ def test_overrides_of_keys_in_the_signature_can_change_a_result() -> None:
     assert not any(map(can_change_a_result, words))
     changing = ["recipe.epochs=3", "data=shapes", "data.limit_train=64", "~method.finetune", "runner=x", "seed=1"]
     assert all(map(can_change_a_result, changing))
+
+
+def test_the_data_sets_that_need_a_folder_say_so_in_their_files() -> None:
+    for file in (CONF_DIR / "data").glob("*.yaml"):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert (content["root"] == "???") == (content["name"] not in GENERATED), file.name

@@ -11,6 +11,7 @@ from repro.class_names import FIRST_NAMES, load_class
 from repro.config.compose import compose
 from repro.config.costs import method_cost
 from repro.config.signature import signature
+from repro.errors import UserError
 from repro.methods.base import MethodPart
 from repro.runs.record import Record
 from repro.tables.loader import load_table
@@ -63,3 +64,16 @@ def test_an_earlier_record_is_read_as_the_run_of_today(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", FIRST_NAMES.values())
 def test_a_class_is_loaded_by_its_first_name(first: str) -> None:
     assert load_class(first, MethodPart).__name__ == first.rpartition(".")[2]
+
+
+def test_a_class_that_cannot_be_imported_is_refused_with_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_method.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for target, cause in (
+        ("broken_method.Mine", "No module named 'no_such_package'"),
+        ("repro.methods.Mine", "module 'repro.methods' has no attribute 'Mine'"),
+    ):
+        with pytest.raises(UserError, match=f"^{target}: cannot be imported \\({cause}\\); write module.Class"):
+            load_class(target, MethodPart)

@@ -88,6 +88,9 @@ def test_data_overrides_change_only_what_they_name() -> None:
     assert with_data(base, []) == base
     moved = with_data(base, ["data.root='/new, place'", "data.workers=3"])
     assert moved == base.model_copy(update={"root": "/new, place", "workers": 3})
+    clips = compose(["backbone=timesformer_base", "data=shapes_video", "data.clip.zoom=[1,2]"]).data
+    assert clips.clip is not None
+    assert with_data(clips, ["data.clip.frame_step=2"]).clip == clips.clip.model_copy(update={"frame_step": 2})
     other = with_data(base, ["data=imagefolder", "data.root=/other"])
     assert (other.name, other.root, other.limit_test, other.mean) == ("imagefolder", "/other", None, (0.5, 0.5, 0.5))
     assert with_data(base, ["data=imagefolder", "data.root=x", "data.mean=[0.1,0.2,0.3]"]).mean == (0.1, 0.2, 0.3)

@@ -275,7 +275,7 @@ def test_tar_files_that_cannot_be_packed_are_refused(
 def test_shards_replace_nothing(flowers: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
         ((flowers, packed), f"{packed}: exists already; remove it, or give another folder"),
-        ((flowers, packed / "new", "--images", 0), "--images 0: at least 1"),
+        ((flowers, packed / "new", "--images", 0), "argument --images: 0: at least 1"),
         ((flowers, packed / "train/train-00000-of-00003.zip/new"), "cannot be written (Not a directory)"),
     ):
         assert repro("shards", *arguments) == 2

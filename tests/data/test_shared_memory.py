@@ -75,3 +75,5 @@ def test_doctor_compares_the_free_space_with_what_the_config_needs() -> None:
     check = shared_memory_check(large)
     assert (check.verdict, check.found) == ("fail", check_shared_memory(large, ranks=1)[1])
     assert "--shm-size" in check.advice
+    several = compose([*words, "data.workers=1000", "recipe.eval_batch=1000", "launcher.parallel=8"])
+    assert shared_memory_check(several).found == check_shared_memory(large, ranks=8)[1]

@@ -26,6 +26,7 @@ from two_ranks_command import on_two_ranks
 
 from repro.cli.main import main
 from repro.config.compose import compose
+from repro.errors import UserError
 from repro.evaluation.finished_model import finished_weights
 from repro.evaluation.weights.state_dict import weights_digest
 from repro.files import write_json
@@ -442,3 +443,18 @@ def test_the_training_loop_and_the_command_measure_the_same_accuracy(tmp_path: P
     words = [word for word in (*VIT, *SHORT) if not word.startswith("scale=")]
     report = evaluated([tmp_path / "weights.pt", *words, "--scale", "smoke"], tmp_path / "r.json")
     assert report["top1_pct"] == result["top1_last_pct"]
+
+
+def test_ranks_agree_on_the_device_before_one_without_a_gpu_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rank that stopped before it had joined the others would leave them waiting."""
+    asked = []
+
+    def join(device: str, wants_gpus: bool = False, option: str = "") -> None:
+        asked.append((device, option))
+        raise UserError("joined")
+
+    monkeypatch.setattr("repro.distributed.join_world", join)
+    assert refused(["deit_tiny/dense", "--device", "cuda"], capsys) == "repro: joined\n"
+    assert asked == [("cuda", "--device ")]

@@ -59,7 +59,7 @@ def test_queued_runs_are_cancelled_and_their_launch_does_not_start_them(runs: li
         # From another terminal, while the first run is at work.
         run.record.set_status(run.record.status().moved("running", pid=None, host="another-node"))
         cancelled = cancel(runs, None, tmp_path)
-        lines.extend([*cancelled.stopping, *cancelled.left])
+        lines.extend([*cancelled.stopping, *cancelled.not_cancelled])
         return Worker()
 
     assert run_all(runs, 1, start, lambda _: None)
@@ -90,7 +90,7 @@ def test_a_process_that_starts_a_cancelled_run_leaves_it(runs: list[PlannedRun],
 def test_a_run_that_is_being_started_is_not_cancelled(runs: list[PlannedRun], tmp_path: Path) -> None:
     enqueue(runs[:1])
     with FileLock(runs[0].record.path / "lock"):
-        assert cancel(runs[:1], None, tmp_path).left == ["deit_tiny/dense: is being started; try again"]
+        assert cancel(runs[:1], None, tmp_path).not_cancelled == ["deit_tiny/dense: is being started; try again"]
     assert runs[0].record.status().state == "submitted"
 
 
@@ -108,7 +108,7 @@ def test_a_process_id_that_has_been_reused_gets_no_signal(
     """Slurm does not answer here, so the run may be alive; its process on this machine is not."""
     status = Status("running", host=platform.node(), pid=bystander.pid, job_id="16_3", heartbeat=1.0)
     runs[0].record.set_status(status)
-    (line,) = cancel(runs[:1], None, tmp_path).left
+    (line,) = cancel(runs[:1], None, tmp_path).not_cancelled
     assert "make sure that it does not have job 16_3" in line
     with pytest.raises(subprocess.TimeoutExpired):
         bystander.wait(0.2)
@@ -123,7 +123,7 @@ def test_another_users_process_is_left_alone(
     monkeypatch.setattr(os, "kill", refuse)
     runs[0].record.set_status(Status("running", host=platform.node(), pid=4711).moved("running"))
     with FileLock(runs[0].record.path / "lock"):
-        (line,) = cancel(runs[:1], None, tmp_path).left
+        (line,) = cancel(runs[:1], None, tmp_path).not_cancelled
     assert line == "deit_tiny/dense: process 4711 belongs to another user, and only they can stop it"
 
 
@@ -154,7 +154,7 @@ def test_a_job_that_slurm_does_not_cancel_does_not_affect_the_others(
     cancelled = cancel(runs, queue, tmp_path)
     assert cancelled.stopping == ["deit_tiny/dense: cancelling job 7_0", "deit_tiny/svite-40: cancelling job 7_2"]
     message = "scancel: error: Kill job error on job id 7_1: Access/permission denied"
-    assert cancelled.left == [f"deit_tiny/svite-30: job 7_1 is not cancelled: {message}"]
+    assert cancelled.not_cancelled == [f"deit_tiny/svite-30: job 7_1 is not cancelled: {message}"]
     assert [run.record.status().state for run in runs] == ["cancelled", "submitted", "cancelled"]
     assert cluster.queue == ["7_1"]
 
@@ -167,7 +167,7 @@ def test_a_job_that_has_ended_meanwhile_counts_as_cancelled(
     (cluster.folder / "queue").write_text("7_0|repro-table1-x|PENDING||Priority\n")
     cluster.refuses("Kill job error on job id 7_1: Invalid job id specified", "7_1")
     cancelled = cancel(runs, queue, tmp_path)
-    assert (len(cancelled.stopping), cancelled.left) == (3, [])
+    assert (len(cancelled.stopping), cancelled.not_cancelled) == (3, [])
     assert [run.record.status().state for run in runs] == ["cancelled"] * 3
 
 
@@ -177,7 +177,7 @@ def test_a_controller_that_is_down_is_asked_once_and_nothing_is_cancelled(
     queue = pending(cluster, runs)
     cluster.refuses("Kill job error: Unable to contact slurm controller (connect failure)", "7_0", "7_1", "7_2")
     cancelled = cancel(runs, queue, tmp_path)
-    assert (cancelled.stopping, len(cancelled.left)) == ([], 3)
+    assert (cancelled.stopping, len(cancelled.not_cancelled)) == ([], 3)
     assert {run.record.status().state for run in runs} == {"submitted"}
     assert cluster.cancelled == ["7_0 7_1 7_2"]
 

@@ -11,19 +11,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
+from rich.console import Console, RenderableType
 
+from repro.cli import status as status_command
 from repro.cli.main import main
 from repro.config.compose import compose
 from repro.launch.check import Check
 from repro.launch.doctor import examine, run_check
 from repro.launch.failures import failures
-from repro.launch.live_view import cached
 from repro.launch.local_pool import enqueue
 from repro.launch.logs import log_files
 from repro.launch.manifest import Manifest, log_folder
@@ -260,7 +263,7 @@ def test_the_logs_of_an_earlier_versions_job_are_found(tmp_path: Path) -> None:
     assert [file.name for file in log_files(run.record, tmp_path)] == names[:2]
 
 
-def test_a_live_view_queries_slurm_at_intervals(tmp_path: Path) -> None:
+def test_a_live_view_queries_slurm_at_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are read each time, and are newer than the queue then."""
     clock = [990.0]
     table = load_table("table1")
@@ -272,7 +275,8 @@ def test_a_live_view_queries_slurm_at_intervals(tmp_path: Path) -> None:
         asked.append(clock[0])
         return Queue({}, {}, clock[0])
 
-    queue = cached(query, lambda: clock[0])
+    monkeypatch.setattr(status_command, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    queue = status_command.throttled(query)
     seen = []
     for moment in range(990, 1050, 2):
         clock[0] = float(moment)
@@ -283,6 +287,27 @@ def test_a_live_view_queries_slurm_at_intervals(tmp_path: Path) -> None:
         seen.append(status.state)
     assert asked == [990.0, 1006.0, 1020.0, 1036.0]
     assert seen == ["planned"] * 2 + ["submitted"] * 6 + ["dead"] * 22
+
+
+def test_a_live_view_lists_all_runs_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("repro.launch.text_table.MAX_ROWS", 1)
+
+    class Shown(Exception):
+        pass
+
+    def show_once(view: Callable[[], RenderableType], out: Console) -> NoReturn:
+        out.print(view())
+        raise Shown
+
+    monkeypatch.setattr(status_command, "_watch", show_once)
+    rows = ["deit_tiny/dense", "deit_tiny/svite-30"]
+    for option, listed in (("--seeds=1", False), ("--all", True)):
+        with pytest.raises(Shown):
+            main(["status", "table1", *rows, *SMOKE, "--watch", option, "--runs", str(tmp_path)])
+        text = capsys.readouterr().out
+        assert all(row in text for row in rows) == listed
 
 
 def test_the_status_of_a_run_that_has_just_ended_is_that_of_its_end(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_run_that_may_have_a_job_can_be_cancelled(run: PlannedRun, tmp_path: P
     """In a folder that was copied to a machine without Slurm it would wait forever."""
     for job_id in ("16_3", None):
         run.record.set_status(Status("submitted", heartbeat=NOW - 1e6, job_id=job_id))
-        (line,) = cancel([run], None, tmp_path).left
+        (line,) = cancel([run], None, tmp_path).not_cancelled
         assert f"make sure that it does not have {'job 16_3' if job_id else 'a job of this run'}" in line
         assert run.record.status().state == "cancelled"
         assert [each.action for each in decide([run], None, False, 3)] == ["start"]
@@ -153,7 +153,7 @@ def test_a_run_that_may_have_a_job_can_be_cancelled(run: PlannedRun, tmp_path: P
 
 def test_a_run_whose_job_is_not_in_the_queue_yet_is_not_cancelled(run: PlannedRun, tmp_path: Path) -> None:
     run.record.set_status(Status("submitted").moved("submitted"))
-    assert "try again in two minutes" in cancel([run], queue(), tmp_path).left[0]
+    assert "try again in two minutes" in cancel([run], queue(), tmp_path).not_cancelled[0]
     assert run.record.status().state == "submitted"
 
 

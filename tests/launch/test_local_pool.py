@@ -200,6 +200,21 @@ def test_a_second_ctrl_c_kills_runs_that_do_not_listen(runs: list[PlannedRun]) -
     assert first.told[-1] == "kill"
 
 
+def test_the_other_runs_stop_if_one_cannot_be_started(runs: list[PlannedRun]) -> None:
+    started: list[Listener] = []
+
+    def start(run: PlannedRun) -> Listener:
+        if started:
+            raise OSError("No space left on device")
+        started.append(Listener(run))
+        return started[0]
+
+    with pytest.raises(OSError, match="No space left"):
+        run_all(runs, 2, start, lambda _: None)
+    assert started[0].told == ["stop"]
+    assert not any(is_enqueued(run.record.status()) for run in runs if run is not started[0].run)
+
+
 def test_a_third_ctrl_c_ends_a_launch_that_hangs(runs: list[PlannedRun]) -> None:
     """Its log folder is on a file system that is down."""
 

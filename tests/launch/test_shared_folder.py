@@ -199,7 +199,7 @@ def test_cancel_leaves_jobs_and_processes_of_others(
         runs[2].record.set_status(at_work)
         cancelled = cancel(runs, read_queue(tmp_path, [A]), tmp_path)
         assert cancelled.stopping == ["deit_tiny/svite-30: cancelling job 2"]
-        assert cancelled.left == [
+        assert cancelled.not_cancelled == [
             f"deit_tiny/dense: job 1 belongs to user {A}, and only they can stop it",
             f"deit_tiny/svite-40: process {process.pid} belongs to user {A}, and only they can stop it",
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,26 @@ def test_a_line_of_progress_names_the_runs_that_are_running(tmp_path: Path, monk
         shown.watch([])
     lines = [line for line in out.getvalue().splitlines() if line.startswith("table: ")]
     assert [line.partition("; ")[2] for line in lines] == ["running: deit_tiny/dense starting"]
+
+
+def test_labels_are_no_markup(tmp_path: Path) -> None:
+    config = compose(["backbone=deit_tiny", "scale=smoke", f"run.root={tmp_path}"])
+    row = row_of(config, SINGLE_RUNS)
+    record = write_record(tmp_path, row, "smoke", 0, state="running")
+    label = "tracker.tags=[a,b] data.root=[/x]"
+    run, out = PlannedRun(row, config, record, label=label), io.StringIO()
+    with progress.TableProgress("[/x]", [run], Console(file=out, width=1000, force_terminal=True)) as shown:
+        shown.watch([record.path])
+    assert label in out.getvalue()
+    assert "[/x] runs done" in re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+
+
+def test_a_method_that_starts_from_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "conf" / "method"
+    folder.mkdir(parents=True)
+    for name, origin in (("loop", "loop"), ("one", "two"), ("two", "one")):
+        (folder / f"{name}.yaml").write_text(f"defaults: [svite, _self_]\nname: {name}\nstarts_from: {origin}\n")
+    monkeypatch.setenv("REPRO_PATH", str(tmp_path))
+    for name, cycle in (("loop", "loop starts from loop"), ("one", "two starts from one starts from two")):
+        with pytest.raises(UserError, match=f"^method.starts_from: {cycle}; correct conf/method$"):
+            train(["backbone=deit_tiny", f"method={name}", "scale=smoke"], Console(file=io.StringIO()))

@@ -27,7 +27,7 @@ from repro.launch.cost_estimate import (
     total,
 )
 from repro.launch.plan import PlannedRun, plan
-from repro.launch.slurm_parameters import chunk_size, parameters, python
+from repro.launch.slurm_parameters import chunk_size, executor_parameters, python_command
 from repro.launch.text_table import duration
 from repro.runs.record import Record
 from repro.tables.loader import load_table
@@ -59,7 +59,7 @@ def test_the_job_script() -> None:
         "launcher.reservation=night",
         "launcher.extra={mail-type: FAIL}",
     )
-    lines = script(**parameters(asked, "repro-table1-0123", ["afterok:16_3", "afterany:12"], 2))
+    lines = script(**executor_parameters(asked, "repro-table1-0123", ["afterok:16_3", "afterany:12"], 2))
     assert "\n".join(lines).strip() == GOLDEN.strip()
 
 
@@ -145,7 +145,7 @@ def test_chunks_stay_below_the_largest_index() -> None:
 
 
 def test_the_container_is_before_python() -> None:
-    command = python(launcher("launcher.container=[apptainer,exec,/images/with space.sif]"))
+    command = python_command(launcher("launcher.container=[apptainer,exec,/images/with space.sif]"))
     assert command.startswith("apptainer exec '/images/with space.sif' /")
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from repro.cli.main import main
-from repro.errors import UserError
+from repro.errors import UserError, count_of
 from repro.launch.arrays import Slots, share_parallelism
 from repro.launch.confirm import confirm
 from repro.launch.decide import decide
 from repro.launch.launch import LaunchOptions, launch
 from repro.launch.manifest import Manifest, read_manifest
 from repro.launch.plan import PlannedRun, plan
+from repro.launch.print_plan import print_plan
 from repro.launch.queue import read_queue
 from repro.launch.status import run_statuses
 from repro.launch.status_table import NO_SLURM
@@ -103,12 +105,12 @@ def test_a_manifest_names_the_run_of_each_task_for_good(tmp_path: Path, cluster:
     runs = runs_of(tmp_path)
     start(tmp_path, runs)
     (manifest,) = manifests(tmp_path)
-    assert [manifest.record(tmp_path, index) for index in range(3)] == [runs[0].record, runs[1].record, None]
+    assert [manifest.record(tmp_path, index) for index in range(2)] == [runs[0].record, runs[1].record]
     assert [manifest.index_of(tmp_path, run.record) for run in runs] == [0, 1]
     assert [manifest.task_id(index) for index in range(2)] == ["1_0", "1_1"]
     assert manifest.job_name in (cluster.folder / "queue").read_text()
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    assert manifest.record(moved, 1).path == moved / runs[1].record.path.relative_to(tmp_path)  # type: ignore[union-attr]
+    assert manifest.record(moved, 1).path == moved / runs[1].record.path.relative_to(tmp_path)
 
 
 def test_runs_that_slurm_refuses_can_be_launched_again_at_once(tmp_path: Path, cluster: FakeSlurm) -> None:
@@ -326,3 +328,12 @@ def test_a_small_run_on_this_machine_needs_no_confirmation(tmp_path: Path, monke
     runs = runs_of(tmp_path, ROWS, "launcher=inline")
     assert confirm("table1", decide(runs, None, False, 5), False, Console(file=io.StringIO())) is None
     assert not asked
+
+
+def test_a_confirmation_names_no_option_of_another_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch has no `--all`."""
+    monkeypatch.setattr("repro.launch.confirm.print_plan", partial(print_plan, max_rows=1))
+    runs, out = runs_of(tmp_path, ROWS, "launcher=slurm"), io.StringIO()
+    with pytest.raises(UserError):
+        confirm("table1", decide(runs, None, False, 5), False, Console(file=out, width=1000))
+    assert f"and {count_of(len(runs) - 1, 'more run')}" in out.getvalue().splitlines()

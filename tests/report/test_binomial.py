@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
+from repro.config import Data
 from repro.config.compose import compose
-from repro.config.data import Data
 from repro.report import binomial
 
 

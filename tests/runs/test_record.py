@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,43 @@ def test_provenance_has_versions_and_hardware_and_no_secret(monkeypatch: pytest.
     assert seen["versions"]["torch"]
     assert seen["cpu"]
     assert "0123456789abcdef" not in str(seen)
+
+
+def test_uncommitted_files_of_any_name_and_encoding_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (tmp_path / "repro").mkdir()
+    (tmp_path / "paper_tables").mkdir()
+    (conf / "a.yaml").write_text("a: 1\n")
+    git("init")
+    git("add", ".")
+    git("-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-m", "x")
+    git("init", "conf/nested")
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(provenance, "IS_INSTALLED", False)
+
+    def diff() -> str | None:
+        found: str | None = provenance.collect("abc", "cpu")["dirty_diff_sha256"]
+        return found
+
+    found = {diff()}
+    (conf / "a.yaml").write_bytes("# \xfcbung\n".encode("latin-1"))
+    found.add(diff())
+    for text in ("new: 1\n", "new: 2\n"):
+        (conf / "\xfcbung.yaml").write_text(text)
+        found.add(diff())
+    assert (None in found, len(found)) == (True, 4)
+
+
+def test_two_processes_that_ask_for_a_lock_at_once_are_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(tmp_path)
+    other = record.lock
+    other.acquire()
+    assert record.is_locked
+    monkeypatch.setattr("time.sleep", lambda _: other.release())  # the other one has its answer
+    assert not record.is_locked

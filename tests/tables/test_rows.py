@@ -9,7 +9,7 @@ import pytest
 
 from repro.errors import UserError
 from repro.locations import TABLES_DIR
-from repro.tables.loader import load_table
+from repro.tables.loader import load_sources, load_table
 from repro.tables.rows import KINDS, PublishedValue, Row
 
 TABLE = load_table("table1")
@@ -139,6 +139,14 @@ def test_ablations_belong_to_table_2_at_the_local_scale_alone() -> None:
     assert SPARTAN.select([]) == SPARTAN.every_row
 
 
+def test_patterns_that_select_no_row_are_refused() -> None:
+    for words, scale in ((["!*"], None), (["deit_small/*", "!deit_small/*"], "smoke")):
+        with pytest.raises(UserError, match=r"table1: no row is selected \(repro list table1 shows all\)"):
+            TABLE.select(words, scale)
+    nowhere = replace(TABLE, rows=(replace(TABLE.rows[0], scales=("paper",)),), row_sets={})
+    assert nowhere.select([], "smoke") == ()  # `make report` goes through all tables
+
+
 def test_an_ablation_is_its_row_but_for_its_settings() -> None:
     ablation = SPARTAN.select(["vit_base/spartan-90-beta2"])[0]
     row = SPARTAN.select(["vit_base/spartan-90"])[0]
@@ -165,3 +173,12 @@ def test_sources_that_contradict_each_other() -> None:
     assert not row.conflicting(table.metrics["throughput_img_s"]), "the same number from two sources"
     tiny = next(row for row in load_table("table1").rows if row.id == "deit_tiny/s2vite-30")
     assert not tiny.conflicting(table.metrics["params_m"]), "4.2 to 0.05 and 4.21 to 0.005 agree"
+
+
+@pytest.mark.parametrize("name", ["devices.csv", "throughput.csv"])
+def test_the_rates_behind_cost_estimates_have_sources(name: str) -> None:
+    with (TABLES_DIR / name).open(newline="") as stream:
+        records = list(csv.DictReader(stream))
+    rates = [record["source"] for record in records if record.get("inference_img_s", record.get("peak_tflops"))]
+    assert rates
+    assert {*rates} <= load_sources().keys()

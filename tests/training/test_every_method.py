@@ -237,7 +237,7 @@ def test_masks_that_stay_are_asked_for_by_an_end_of_zero(tmp_path: Path) -> None
     ("override", "message"),
     [
         ("recipe.optimizer=adamv", "recipe.optimizer=adamv: timm has no such optimizer; nearest: adam"),
-        ("method.weights.target=no.such.Thing", "no.such.Thing: no such class"),
+        ("method.weights.target=no.such.Thing", r"no.such.Thing: cannot be imported \(No module named 'no'\)"),
         ("method.weights.target=repro.errors.UserError", "repro.errors.UserError: not a repro.methods.base.MethodPart"),
     ],
 )
