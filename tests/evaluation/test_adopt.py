@@ -124,7 +124,7 @@ def test_a_structured_checkpoint_is_checked_reported_and_exported(
     with torch.inference_mode():
         torch.testing.assert_close(exported(images), masked_model(config, weights)(images), rtol=0, atol=1e-5)
     capsys.readouterr()
-    assert run("eval", folder) == 0
+    assert run("eval", folder, "--weights", "best") == 0, "adopted weights have no other epoch"
     assert f"top-1 {found['top1_by_draw_pct'][0]:.2f} %" in capsys.readouterr().out
 
 
