@@ -141,7 +141,8 @@ class Trainer:
         state.model.train()
         stream = self.loader.batches(epoch, state.update % per_epoch)
         batches = iter(stream)
-        logged_at, logged_update, logged_wait_s = time.monotonic(), state.update, 0.0
+        counted_at = logged_at = time.monotonic()
+        logged_update, logged_wait_s = state.update, 0.0
         try:
             while state.update < (epoch + 1) * per_epoch:
                 learning_rate = self.update(batches)
@@ -151,8 +152,10 @@ class Trainer:
                     self._log_training(
                         learning_rate, elapsed_s, state.update - logged_update, stream.waited_s - logged_wait_s
                     )
-                    state.wall_s += elapsed_s
                     logged_at, logged_update, logged_wait_s = time.monotonic(), state.update, stream.waited_s
+                now = time.monotonic()
+                state.wall_s += now - counted_at
+                counted_at = now
                 self._stop_or_save()
         finally:
             stream.close()
