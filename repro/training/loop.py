@@ -173,7 +173,8 @@ class Trainer:
             raise RunFailed(f"mask update after update {update}: {error}") from error
         self._log_masks()
         if update == self._kept_update and self.world.is_first:
-            checkpoint.save_weights(self.context.checkpoints, update, self.state.model.state_dict())
+            path = checkpoint.weights_path(self.context.checkpoints, update)
+            checkpoint.save_weights(path, update, self.state.model.state_dict())
         return learning_rate
 
     def _log_training(self, learning_rate: float, elapsed_s: float, updates: int, waited_s: float) -> None:
@@ -225,7 +226,8 @@ class Trainer:
         if is_sparse and metrics["top1_pct"] > state.best.top1_pct:
             state.best = Best(metrics["top1_pct"], epoch)
             if self.world.is_first:
-                checkpoint.save_best(self.context.checkpoints, state.weights())
+                path = checkpoint.best_path(self.context.checkpoints)
+                checkpoint.save_weights(path, state.update, state.model.state_dict())
         numbers = {"update": state.update, "epoch": epoch, **metrics}
         state.last = {name: float(value) for name, value in numbers.items()}
         state.wall_s += time.monotonic() - started
