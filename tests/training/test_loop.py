@@ -8,10 +8,9 @@ import pytest
 import torch
 from small_runs import Kept, small_config, splits_of, trainer
 
-from repro.distributed import World
 from repro.interruption import Interrupted
 from repro.training import checkpoint
-from repro.training.accuracy import evaluate
+from repro.training.accuracy import Accuracy, count_correct
 from repro.training.loop import RunFailed
 
 
@@ -65,7 +64,8 @@ def test_evaluation_counts_every_image_once() -> None:
 
     images = torch.zeros(10, 1, 8, 8)
     labels = torch.arange(10)
-    found = evaluate(Fixed(), [(images[:7], labels[:7]), (images[7:], labels[7:])], World(0, 1, torch.device("cpu")))
+    batches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
+    found = Accuracy.from_totals(count_correct(Fixed(), batches, torch.device("cpu")))
     assert (found.top1_pct, found.top5_pct) == (10.0, 50.0)
 
 
