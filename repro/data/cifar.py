@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
 from collections.abc import Callable
@@ -89,6 +90,11 @@ def read_archive(data: Data, *, is_training: bool) -> CIFAR10:
             f"{archive.address}{archive.file}: cannot be fetched ({error.reason}); put it into data.root={root}"
         ) from None
     except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:  # wrong MD5, truncated, or no access
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(
+                f"data.root={root}: {archive.file} cannot be read or unpacked there ({error.strerror}); unpack it "
+                "there, or set data.root to a folder that you can write to"
+            ) from None
         raise UserError(
             f"data.root={root}: {archive.file} and {archive.folder}/ in it are not what is published at "
             f"{archive.address} ({first_line(error)}); remove them and fetch the archive again"

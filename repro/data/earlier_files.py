@@ -18,7 +18,7 @@ def earlier_images(trained_on: str, train: Listing, test: Listing) -> tuple[Earl
     """Return the training and test images with the fingerprint `trained_on`; the arguments list those that exist now.
 
     Return None if their listing is not saved, if more of them are lost than `tolerated` or none is (then contents have
-    changed), if images are new, or if a readable image has another size than before.
+    changed), if images are new, or if one has another class or, though it is readable, another size.
     """
     saved = read_listing(trained_on, (train.saved(), test.saved()))
     if saved is None or not is_fingerprint_of(trained_on, sorted(set(saved[0].classes)), *saved):
@@ -32,14 +32,17 @@ def earlier_images(trained_on: str, train: Listing, test: Listing) -> tuple[Earl
 def _as_listed_before(now: Listing, before: Files) -> Earlier | None:
     """Return the images of an earlier listing, and the positions of those that have become unreadable since.
 
-    Return None if too many have, if images are new, or if a readable image has another size than before.
+    Return None if too many have, if images are new, or if one has another class or, though readable, another size.
     """
     rows = {name: row for row, name in enumerate(now.names)}
     if not rows.keys() <= set(before.names):
         return None
     files, lost = now.files(), []
-    for position, (name, size) in enumerate(zip(before.names, before.lengths, strict=True)):
+    entries = zip(before.names, before.classes, before.lengths, strict=True)
+    for position, (name, label, size) in enumerate(entries):
         row = rows.get(name)
+        if row is not None and now.classes[row] != label:
+            return None
         if row is not None and now.sizes[row] == size:
             continue
         lost.append(position)

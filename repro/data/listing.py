@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -143,11 +144,16 @@ def _in_class_folders(folder: Path, endings: tuple[str, ...]) -> list[str]:
 def _files_below(folder: Path, class_name: str, endings: tuple[str, ...]) -> Iterator[str]:
     """Yield the files of a class folder and its subfolders, as names relative to `folder`."""
     start = len(os.path.join(folder, ""))  # for slicing, because relpath takes seconds for a million files
-    for parent, subfolders, files in os.walk(folder / class_name, followlinks=True):
+    for parent, subfolders, files in os.walk(folder / class_name, onerror=_cannot_be_listed, followlinks=True):
         subfolders[:] = [name for name in subfolders if is_data(name) and not _is_loop(parent, name)]
         for name in files:
             if is_data(name) and name.lower().endswith(endings):
                 yield os.path.join(parent, name)[start:]
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    """Raise the error of a subfolder, which `os.walk` would leave out without a word."""
+    raise UserError(f"{error.filename}: cannot be listed ({error.strerror}); restore the folder or remove it") from None
 
 
 def _folder_classes(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.data.distributed_sampler import RepeatAugSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
@@ -22,26 +21,19 @@ from repro.data.splits import Images
 from repro.data.uint8_batch import Uint8Batch, Uint8Image
 from repro.data.workers import Stream, ignore_signals
 from repro.errors import UserError, count_of
-from repro.seeding import preserved_generators, seed_generators, stream_seed
+from repro.seeding import generator, preserved_generators, seed_generators
 
 
 def epoch_order(num_images: int, seed: int, epoch: int, repeats: int) -> Tensor:
     """Return the order of the images in an epoch: int64 indices (num_images,).
 
     With one repeat, this is a permutation. With more, it is DeiT's repeated augmentation: every image of a permutation
-    appears `repeats` times in a row, and the epoch ends after `num_images` positions. Rank r of w takes positions r,
-    r + w, r + 2w, and so on.
-    Source: github.com/facebookresearch/deit, samplers.py (RASampler), through timm's copy.
+    appears `repeats` times in a row, and the epoch ends after `num_images` positions (DeiT rounds this number down to a
+    multiple of 256, but schedules here count every image). Rank r of w takes positions r, r + w, r + 2w, and so on.
+    Source: github.com/facebookresearch/deit, samplers.py (RASampler).
     """
-    sampler = RepeatAugSampler(
-        range(num_images),
-        num_replicas=1,
-        rank=0,
-        num_repeats=repeats,
-        selected_round=0,  # DeiT rounds the length down to a multiple of 256, but schedules here count every image
-    )
-    sampler.set_epoch(stream_seed("order", seed, epoch))
-    return torch.tensor(list(sampler))
+    permutation = torch.randperm(num_images, generator=generator("order", seed, epoch))
+    return permutation.repeat_interleave(repeats)[:num_images]
 
 
 @dataclass(eq=False)

@@ -51,7 +51,7 @@ def pack(root: Path, out: Path, images_per_shard: int, report: Callable[[str], N
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists already; remove it, or give another folder")
-    root = imagenet_folder(root)
+    root, out = imagenet_folder(root), out.absolute()
     splits = {"train": _read(root / "train"), "val": _read(validation_folder(root))}
     for split in splits.values():
         _check_utf8(split.names)

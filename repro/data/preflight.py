@@ -45,6 +45,7 @@ def check_fits(config: Config) -> None:
             wrong.append("data.limit_train=null")
         if data.limit_test is not None and count_files(test, data.limit_test) < data.limit_test:
             wrong.append("data.limit_test=null")
+    images = min(images, data.limit_train or images)
     if images < recipe.global_batch:
         fits = images - images % recipe.micro_batch
         wrong.append(f"recipe.global_batch={fits or images}")

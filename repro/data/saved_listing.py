@@ -40,7 +40,7 @@ def save_listing(fingerprint: str, *splits: Files) -> None:
 def read_listing(fingerprint: str, splits: Sequence[Files]) -> list[Files] | None:
     """Return the saved files of a fingerprint, in the folders of `splits`. None if none are saved, or damaged."""
     try:
-        columns = _COLUMNS.validate_json(gzip.decompress(_path(fingerprint).read_bytes()))
+        columns = _COLUMNS.validate_python(json.loads(gzip.decompress(_path(fingerprint).read_bytes())))
         if any(len({len(names), len(classes), len(lengths)}) > 1 for names, classes, lengths in columns):
             return None
         return [Files(now.folder, *each) for now, each in zip(splits, columns, strict=True)]
@@ -77,4 +77,5 @@ def _path(fingerprint: str) -> Path:
     return user_cache() / f"files-of-{names_and_sizes}.json.gz"
 
 
+# Not `validate_json`: it refuses names that are not UTF-8, which `json` writes as lone surrogates.
 _COLUMNS = TypeAdapter(list[tuple[list[str], list[str], list[int]]])  # names, classes and lengths of each split

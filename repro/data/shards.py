@@ -51,7 +51,9 @@ class Shards:
         number = int(self.shard[index])
         try:
             if number not in self._descriptors:
-                self._descriptors[number] = os.open(self.paths[number], os.O_RDONLY)
+                opened = os.open(self.paths[number], os.O_RDONLY)
+                if self._descriptors.setdefault(number, opened) != opened:  # another thread was faster
+                    os.close(opened)
             # Forked workers share the position of an inherited descriptor, which pread does not use.
             data = os.pread(self._descriptors[number], int(self.sizes[index]), int(self.offsets[index]))
         except OSError as error:

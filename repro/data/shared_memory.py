@@ -22,7 +22,8 @@ def is_shared_memory_error(error: Exception) -> bool:
 
 def shared_memory_error() -> UserError:
     """Return the error of a full /dev/shm."""
-    return UserError(f"{SHARED_MEMORY} is full ({_mib(_size())}): data workers pass batches through it; {REMEDY}")
+    size = _mib(shutil.disk_usage(SHARED_MEMORY).total)
+    return UserError(f"{SHARED_MEMORY} is full ({size}): data workers pass batches through it; {REMEDY}")
 
 
 def needed_bytes(config: Config, ranks: int) -> int:
@@ -41,10 +42,6 @@ def check_shared_memory(config: Config, ranks: int) -> tuple[bool, str]:
     free, needed = shutil.disk_usage(SHARED_MEMORY).free, needed_bytes(config, ranks)
     workers = ranks * config.data.workers
     return free >= needed, f"{_mib(free)} free, {workers} data workers need up to {_mib(needed)}"
-
-
-def _size() -> int:
-    return shutil.disk_usage(SHARED_MEMORY).total
 
 
 def _mib(size: int) -> str:

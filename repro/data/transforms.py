@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 from timm.data import create_transform
-from timm.data.auto_augment import RandAugment
+from timm.data.auto_augment import AugMixAugment, AutoAugment, RandAugment
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import RandomCrop
@@ -102,7 +102,11 @@ def allow_zero_bits(transform: Any) -> None:
     Pillow 13 rejects 0 bits, which DeiT's policy draws about once in 700 images.
     """
     for step in transform.transforms:
-        for operation in step.ops if isinstance(step, RandAugment) else ():
+        if isinstance(step, AutoAugment):
+            operations = [operation for policy in step.policy for operation in policy]
+        else:
+            operations = step.ops if isinstance(step, RandAugment | AugMixAugment) else []
+        for operation in operations:
             if operation.name.startswith("Posterize"):
                 operation.aug_fn = partial(_posterize, operation.aug_fn)
 

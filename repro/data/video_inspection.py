@@ -181,11 +181,12 @@ def _read_cache(cache: Path) -> dict[str, list[int | str]]:
     The mapping is empty if the cache is missing or damaged.
     """
     try:
-        return {name: list(result) for name, result in _RESULTS.validate_json(cache.read_bytes()).items()}
+        return {name: list(result) for name, result in _RESULTS.validate_python(json.loads(cache.read_bytes())).items()}
     except (OSError, ValueError):
         return {}
 
 
+# Not `validate_json`: it refuses names that are not UTF-8, which `json` writes as lone surrogates.
 _RESULTS = TypeAdapter(dict[str, tuple[int, int, int, str]])
 
 

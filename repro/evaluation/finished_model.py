@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from repro.errors import UserError
 from repro.evaluation.weights.state_dict import check_finite
@@ -20,23 +21,26 @@ from repro.training.weights_file import read_weights
 def finished_weights(record: Record, epoch: Literal["last", "best"]) -> dict[str, Any]:
     """Return the state dict of a finished run after its last epoch or its best evaluation, or the adopted weights.
 
-    Raises `UserError` if that checkpoint is missing or damaged (an earlier one would be a different model), or if its
-    weights are not finite.
+    Raises `UserError` if they are missing or damaged (an earlier checkpoint would be a different model), or not finite.
     """
     if record.is_adopted:
-        return read_weights(record.weights_file)
-    device, best = torch.device("cpu"), record.checkpoint_dir / "best.pt"
-    if epoch == "best":
-        saved = checkpoint.load(best, device) if best.is_file() else None
-    else:
-        result = record.result()
-        saved = None if result is None else checkpoint.load_after(record.checkpoint_dir, result["updates"], device)
+        return _adopted_weights(record.weights_file)
+    folder, updates = record.checkpoint_dir, (record.result() or {}).get("updates", 0)
+    path = checkpoint.best_path(folder) if epoch == "best" else checkpoint.update_path(folder, updates)
+    saved = checkpoint.load(path, torch.device("cpu"))
     if saved is None:
-        raise UserError(
-            f"{record.checkpoint_dir}: the {epoch} checkpoint is missing or damaged; remove the record to run it again"
-        )
+        raise UserError(f"{folder}: the {epoch} checkpoint is missing or damaged; remove the record to run it again")
     weights: dict[str, Any] = saved["model"]
-    check_finite(weights, str(record.checkpoint_dir))
+    check_finite(weights, str(folder))
+    return weights
+
+
+def _adopted_weights(path: Path) -> dict[str, Any]:
+    try:
+        weights = read_weights(path)
+    except (SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged ({error}); adopt the weights again") from None
+    check_finite(weights, str(path))
     return weights
 
 

@@ -55,7 +55,7 @@ def from_record(record: Record, epoch: Literal["last", "best"]) -> ModelSource:
     config, about, result = record.config(), record.about(), record.result() or {}
     weights = finished_weights(record, epoch)
     update = int(result.get("updates", 0))
-    if epoch == "best":
+    if epoch == "best" and not record.is_adopted:
         update = update // int(result["epochs"]) * int(result["top1_best_epoch"])
     return ModelSource(
         model=masked_model(config, weights),

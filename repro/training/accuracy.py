@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from repro.data.unreadable_files import NOT_COUNTED
-from repro.distributed import World
 
 
 @dataclass(frozen=True)
@@ -29,28 +28,7 @@ class Accuracy:
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    world: World,
-    after_batch: Callable[[], None] = lambda: None,
-    common_batches: int = 0,
-) -> Accuracy:
-    """Return the accuracy of `model` over the batches of all ranks. Every rank must call it.
-
-    `after_batch` is called after each of the first `common_batches` batches, which all ranks have; it may raise.
-    """
-    return Accuracy.from_totals(world.total(count_correct(model, batches, world.device, after_batch, common_batches)))
-
-
-@torch.inference_mode()
-def count_correct(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    after_batch: Callable[[], None] = lambda: None,
-    common_batches: int = 0,
-) -> Tensor:
+def count_correct(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Tensor:
     """Return (correct top-1, correct top-5, summed loss, images) of this rank's batches, float64 on `device`.
 
     Images with the label `NOT_COUNTED` are left out.
@@ -59,7 +37,7 @@ def count_correct(
     model.eval()
     totals = torch.zeros(4, dtype=torch.float64, device=device)
     try:
-        for number, (images, labels) in enumerate(batches):
+        for images, labels in batches:
             images, labels = images.to(device), labels.to(device)
             logits = model(images).float()
             predictions = logits.topk(min(5, logits.shape[1]), dim=1).indices
@@ -67,8 +45,6 @@ def count_correct(
             loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
             totals[:3] += torch.stack([correct[:, 0].sum(), correct.any(1).sum(), loss]).to(totals)
             totals[3] += (labels != NOT_COUNTED).sum()
-            if number < common_batches:
-                after_batch()
     finally:
         model.train(was_training)
     return totals

@@ -209,15 +209,16 @@ class _Attempt:
         )
         self.trainer = Trainer(config, splits, context, inputs.weights, inputs.keep_rates)
         self.log(_summary(record, self.trainer))
-        self.result = run_result(record, config, world, self.trainer.run())
+        result = run_result(record, config, world, self.trainer.run())
         if splits.skipped:
-            self.result["data_skipped"] = len(splits.skipped)
+            result["data_skipped"] = len(splits.skipped)
         if lost := count_unreadable(splits.unreadable, world):
-            self.result["data_lost"] = lost
+            result["data_lost"] = lost
         if world.is_first:
             if config.tracker.upload_weights:
                 write_weights(record.weights_file, self.trainer.state.model.state_dict())
-            write_json(record.path / "result.json", self.result)
+            write_json(record.path / "result.json", result)
+        self.result = result
 
     def _load_inputs(self) -> Inputs:
         with self.stop.at_once():
@@ -241,8 +242,11 @@ class _Attempt:
             self.log(line)
             heartbeat.hint(line)
 
-        data, decodes = self.config.data, splits.train.is_random
-        return LoaderHint(lambda share: loader_hint(share, data, decodes, splits.in_shards, processes), advise)
+        def advice(share_pct: float) -> str:
+            is_random = splits.train.is_random
+            return loader_hint(share_pct, self.config.data, splits.decoder, is_random, splits.in_shards, processes)
+
+        return LoaderHint(advice, advise)
 
 
 def _summary(record: Record, trainer: Trainer) -> str:

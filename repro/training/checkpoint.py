@@ -15,7 +15,7 @@ KEEP_LAST = 2
 
 def save(folder: Path, update: int, state: dict[str, Any]) -> Path:
     """Write the state after `update` optimizer updates and delete all but the last two checkpoints."""
-    path = folder / _name(update)
+    path = update_path(folder, update)
     _write(path, state)
     for old in _newest_first(folder)[KEEP_LAST:]:
         old.unlink(missing_ok=True)
@@ -23,45 +23,45 @@ def save(folder: Path, update: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def save_best(folder: Path, state: dict[str, Any]) -> None:
-    """Write the weights of the best evaluation so far to best.pt."""
-    _write(folder / "best.pt", state)
+def save_weights(path: Path, update: int, weights: dict[str, Any]) -> None:
+    """Write a model's weights after `update` updates to a file that `save` does not delete."""
+    _write(path, {"update": update, "model": weights})
 
 
-def save_weights(folder: Path, update: int, weights: dict[str, Any]) -> None:
-    """Write the model's weights after `update` updates to a file that `save` does not delete."""
-    _write(_weights_file(folder, update), {"update": update, "model": weights})
+def load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """Load a file that `save` or `save_weights` wrote to `device`; return None if it is missing or damaged.
 
-
-def load_weights(folder: Path, update: int, device: torch.device) -> dict[str, Any] | None:
-    """Load the weights that `save_weights` wrote after `update` updates; return None if missing or damaged."""
-    path = _weights_file(folder, update)
-    return load(path, device)["model"] if _is_intact(path) else None
+    A file that is unreadable or does not match its checksum was damaged by a kill or by the disk.
+    """
+    if not _is_intact(path):
+        return None
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return state
 
 
 def load_latest(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """Load the newest intact checkpoint to `device`; return None if there is none.
-
-    A file that is unreadable or does not match its checksum was damaged by a kill or by the disk. It is skipped with a
-    warning, and the previous checkpoint is loaded.
-    """
+    """Load the newest intact checkpoint to `device`; return None if there is none. Warns about damaged ones."""
     for path in _newest_first(folder):
-        if _is_intact(path):
-            return load(path, device)
+        state = load(path, device)
+        if state is not None:
+            return state
         warnings.warn(f"{path.name} is damaged; using the checkpoint before it", RuntimeWarning, stacklevel=2)
     return None
 
 
-def load_after(folder: Path, update: int, device: torch.device) -> dict[str, Any] | None:
-    """Load the checkpoint after exactly `update` updates to `device`; return None if it is missing or damaged."""
-    path = folder / _name(update)
-    return load(path, device) if _is_intact(path) else None
+def update_path(folder: Path, update: int) -> Path:
+    """Return the checkpoint after `update` updates."""
+    return folder / f"update-{update:09d}.pt"
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Load a checkpoint without verifying its checksum. It may contain only tensors and plain values."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    return state
+def weights_path(folder: Path, update: int) -> Path:
+    """Return the file of the weights after `update` updates, which are kept for other runs."""
+    return folder / f"weights-{update:09d}.pt"
+
+
+def best_path(folder: Path) -> Path:
+    """Return the file of the weights of the best evaluation so far."""
+    return folder / "best.pt"
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
@@ -84,14 +84,6 @@ def _save(state: dict[str, Any], path: Path) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def _weights_file(folder: Path, update: int) -> Path:
-    return folder / f"weights-{update:09d}.pt"
-
-
-def _name(update: int) -> str:
-    return f"update-{update:09d}.pt"
 
 
 def _newest_first(folder: Path) -> list[Path]:

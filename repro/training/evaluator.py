@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
+import torch
 from torch import nn
 
 from repro.config import Config
 from repro.data.loader import evaluation_batches
 from repro.data.splits import Images, Splits
+from repro.data.workers import Batch
 from repro.distributed import World
-from repro.training.accuracy import Accuracy, evaluate
+from repro.training.accuracy import Accuracy, count_correct
 from repro.training.state import TrainingState
 from repro.training.step import Step
 
@@ -58,6 +60,7 @@ class Evaluator:
                 metrics[f"top1_{name}_pct"] = self.accuracy(self._state.model, images).top1_pct
         return metrics
 
+    @torch.inference_mode()
     def accuracy(self, model: nn.Module, views: Images | None = None) -> Accuracy:
         """Return the accuracy of `model` on the test images, or on `views`, which has several views of each image."""
         world = self._world
@@ -68,4 +71,12 @@ class Evaluator:
             self._step.seeded("evaluate", self._state.update),
         ):
             # Some ranks may have one batch more than others; collectives are allowed only for batches that all have.
-            return evaluate(model, batches, world, self._check_stop, len(images) // world.size // batch)
+            checked = self._checked(batches, common=len(images) // world.size // batch)
+            return Accuracy.from_totals(world.total(count_correct(model, checked, world.device)))
+
+    def _checked(self, batches: Iterable[Batch], common: int) -> Iterator[Batch]:
+        """Yield all batches, and check for a stop after each of the first `common`, which all ranks have."""
+        for number, batch in enumerate(batches):
+            yield batch
+            if number < common:
+                self._check_stop()

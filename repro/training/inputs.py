@@ -102,30 +102,26 @@ def _weights_of(origin: Record, after: float, device: torch.device) -> dict[str,
     if result is None:
         raise UserError(f"starts from the weights of {origin.path}, which is not finished; launch that row first")
     if after < 1:
-        return _kept_weights(origin, max(1, round(after * result["updates"])), after, device)
-    saved = checkpoint.load_after(origin.checkpoint_dir, result["updates"], device)
-    if saved is None:
-        raise _lost(origin)
-    weights: dict[str, Any] = saved["model"]
-    return weights
-
-
-def _kept_weights(origin: Record, update: int, after: float, device: torch.device) -> dict[str, Any]:
-    weights = checkpoint.load_weights(origin.checkpoint_dir, update, device)
-    if weights is None and origin.provenance().get("pulled_from"):
-        raise _lost(origin)
-    if weights is None:
-        raise UserError(
-            f"starts from the weights of {origin.path} after update {update}, which it has not kept; remove that "
-            f"folder and launch that row with run.keep_weights_after={after:g}"
-        )
-    return weights
-
-
-def _lost(origin: Record) -> UserError:
+        update = max(1, round(after * result["updates"]))
+        path = checkpoint.weights_path(origin.checkpoint_dir, update)
+    else:
+        path = checkpoint.update_path(origin.checkpoint_dir, result["updates"])
+    saved = checkpoint.load(path, device)
+    if saved is not None:
+        weights: dict[str, Any] = saved["model"]
+        return weights
     url = origin.provenance().get("pulled_from")
-    cause = f"was pulled without its weights ({url})" if url else "is finished and has lost its last checkpoint"
-    return UserError(
+    if after < 1 and not url:
+        raise UserError(
+            f"starts from the weights of {origin.path} after update {update}, which were not saved; remove that folder "
+            f"and launch that row with run.keep_weights_after={after:g}"
+        )
+    cause = (
+        f"was pulled without its weights ({url})"
+        if url
+        else "is finished, but its last checkpoint is missing or damaged"
+    )
+    raise UserError(
         f"starts from the weights of {origin.path}, which {cause}; copy its checkpoint/ from the machine that trained "
         "it, or remove that folder and launch that row"
     )

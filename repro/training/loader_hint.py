@@ -42,22 +42,25 @@ class LoaderHint:
         """Do nothing: no file is open."""
 
 
-def loader_hint(share_pct: float, data: Data, decodes: bool, in_shards: bool, processes: int) -> str:
+def loader_hint(
+    share_pct: float, data: Data, decoder: str | None, is_random: bool, in_shards: bool, processes: int
+) -> str:
     """Return a line that names the settings that would speed up loading.
 
     Args:
-        decodes: whether files are decoded during training.
+        decoder: the decoder of image files; None for other data.
+        is_random: whether images are decoded or augmented during training.
         processes: number of training processes that share the cores of this machine.
     """
     cores = cores_of_rank(processes)
     settings = []
-    if decodes and data.workers < cores:
+    if is_random and data.workers < cores:
         settings.append(f"data.workers={cores} (now {data.workers}; {count_of(cores, 'core')} for each process)")
-    if decodes and data.clip is None and data.decoder == "pil":
+    if decoder == "pil":
         settings.append("data.decoder=fast")
-    if decodes and data.clip is None and not in_shards:
+    if decoder is not None and not in_shards:
         settings.append(SHARDS)
-    if not decodes:
+    if not is_random:
         settings.append("a larger recipe.micro_batch (images are in memory; the time is spent collating batches)")
     elif data.workers >= cores:
         settings.append("more cores for each process")

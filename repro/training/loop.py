@@ -141,7 +141,8 @@ class Trainer:
         state.model.train()
         stream = self.loader.batches(epoch, state.update % per_epoch)
         batches = iter(stream)
-        logged_at, logged_update, logged_wait_s = time.monotonic(), state.update, 0.0
+        counted_at = logged_at = time.monotonic()
+        logged_update, logged_wait_s = state.update, 0.0
         try:
             while state.update < (epoch + 1) * per_epoch:
                 learning_rate = self.update(batches)
@@ -151,8 +152,10 @@ class Trainer:
                     self._log_training(
                         learning_rate, elapsed_s, state.update - logged_update, stream.waited_s - logged_wait_s
                     )
-                    state.wall_s += elapsed_s
                     logged_at, logged_update, logged_wait_s = time.monotonic(), state.update, stream.waited_s
+                now = time.monotonic()
+                state.wall_s += now - counted_at
+                counted_at = now
                 self._stop_or_save()
         finally:
             stream.close()
@@ -170,7 +173,8 @@ class Trainer:
             raise RunFailed(f"mask update after update {update}: {error}") from error
         self._log_masks()
         if update == self._kept_update and self.world.is_first:
-            checkpoint.save_weights(self.context.checkpoints, update, self.state.model.state_dict())
+            path = checkpoint.weights_path(self.context.checkpoints, update)
+            checkpoint.save_weights(path, update, self.state.model.state_dict())
         return learning_rate
 
     def _log_training(self, learning_rate: float, elapsed_s: float, updates: int, waited_s: float) -> None:
@@ -222,7 +226,8 @@ class Trainer:
         if is_sparse and metrics["top1_pct"] > state.best.top1_pct:
             state.best = Best(metrics["top1_pct"], epoch)
             if self.world.is_first:
-                checkpoint.save_best(self.context.checkpoints, state.weights())
+                path = checkpoint.best_path(self.context.checkpoints)
+                checkpoint.save_weights(path, state.update, state.model.state_dict())
         numbers = {"update": state.update, "epoch": epoch, **metrics}
         state.last = {name: float(value) for name, value in numbers.items()}
         state.wall_s += time.monotonic() - started

@@ -27,21 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a model is optimized; `by_update`: whether the learning rate changes at every update, not every epoch."""
+    """How a model is optimized."""
 
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
     mixup: Mixup | None
     loss: nn.Module
     ema: ModelEmaV3 | None
-    by_update: bool
 
     def set_learning_rate(self, update: int, length: Length) -> float:
         """Set and return the learning rate of optimizer update `update`, counted from 1."""
-        if self.by_update:
-            self.scheduler.step_update(update - 1)
-        else:
-            self.scheduler.step((update - 1) // length.updates_per_epoch)
+        # The scheduler ignores the call that is not of its unit (`schedule_by`).
+        self.scheduler.step((update - 1) // length.updates_per_epoch)
+        self.scheduler.step_update(update - 1)
         return float(self.optimizer.param_groups[0]["lr"])
 
 
@@ -95,7 +93,7 @@ def build_optimization(
         )
     loss = SoftTargetCrossEntropy() if mixing else LabelSmoothingCrossEntropy(recipe.label_smoothing)
     ema = _Ema(model, decay=recipe.ema_decay ** (1 / pace)) if recipe.ema_decay else None
-    return Optimization(optimizer, scheduler, mixup, loss, ema, by_update)
+    return Optimization(optimizer, scheduler, mixup, loss, ema)
 
 
 class _Ema(ModelEmaV3):  # type: ignore[misc]

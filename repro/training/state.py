@@ -79,11 +79,6 @@ class TrainingState:
         for part, part_state in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(part_state)
 
-    def weights(self) -> dict[str, Any]:
-        """Return what an evaluation needs: the weights of the model and of its EMA, and the state of the parts."""
-        state = self.state_dict()
-        return {name: state[name] for name in ("update", "model", "ema", "parts")}
-
     def part_metrics(self) -> dict[str, float]:
         """Return the current metrics of all method parts."""
         return {name: value for part in self.parts for name, value in part.metrics().items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -124,3 +126,20 @@ def test_runs_that_start_together_unpack_one_after_the_other(tmp_path: Path, mon
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda _: len(read_archive(data, is_training=False)), range(8)))
     assert read == [20] * 8
+
+
+def test_an_archive_in_a_read_only_folder_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar(tmp_path, "cifar10", monkeypatch)
+
+    def read_only(archive: tarfile.TarFile, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / CIFAR10.base_folder))
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", read_only)
+    with pytest.raises(
+        UserError, match=r"cannot be read or unpacked there \(Read-only file system\); unpack it"
+    ) as raised:
+        read_archive(config(tmp_path).data, is_training=True)
+    assert "\n" not in str(raised.value)
+    assert "remove" not in str(raised.value)

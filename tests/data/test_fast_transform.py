@@ -186,6 +186,13 @@ def test_erased_boxes_are_timms_noise() -> None:
 
 
 @pytest.mark.parametrize("decoder", ["fast", "pil"])
+def test_autoaugment_posterizes_to_no_bits(decoder: str) -> None:
+    transform = transform_of(decoder, **{**PLAIN, "recipe.rand_augment": "v0"})
+    for seed in range(60):
+        assert augmented(transform, seed).isfinite().all()
+
+
+@pytest.mark.parametrize("decoder", ["fast", "pil"])
 def test_posterizing_to_no_bits_is_black(decoder: str) -> None:
     # At its highest level, DeiT's policy posterizes to 0 bits, which Pillow 13 refuses.
     transform = transform_of(decoder, **{**PLAIN, "recipe.rand_augment": "rand-m10-n1-p1.0-inc1"})

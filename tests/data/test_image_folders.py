@@ -214,6 +214,16 @@ def test_other_labels_change_the_fingerprint(kaggle: Path) -> None:
     assert load(imagenet_config(kaggle)).fingerprint != before
 
 
+@pytest.mark.usefixtures("empty_cache")
+def test_a_lost_image_does_not_hide_other_labels(kaggle: Path) -> None:
+    config = imagenet_config(kaggle)
+    before = load(config).fingerprint
+    (kaggle / KAGGLE_IMAGES / "val/ILSVRC2012_val_00000002.JPEG").write_bytes(b"")
+    assert load_splits(config.data, config.recipe, config.model, before).fingerprint == before
+    write_labels(kaggle / KAGGLE_LABELS, [(1, WNIDS[5]), (3, WNIDS[6]), (2, WNIDS[5])])
+    assert load_splits(config.data, config.recipe, config.model, before).fingerprint != before
+
+
 def test_class_folders_in_val_need_no_csv(kaggle: Path, make_images: MakeImages) -> None:
     (kaggle / KAGGLE_LABELS).unlink()
     val = kaggle / KAGGLE_IMAGES / "val"

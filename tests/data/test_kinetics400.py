@@ -49,6 +49,24 @@ def test_files_are_inspected_once(kinetics: Path, monkeypatch: pytest.MonkeyPatc
     assert again.fingerprint != first.fingerprint
 
 
+def test_a_name_that_is_not_utf8_is_inspected_once_and_may_be_lost(
+    kinetics: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = os.fsencode(kinetics / "train/archery") + b"/\xff.mp4"
+    try:
+        os.rename(os.fsencode(kinetics / "train/archery/3.mp4"), odd)
+    except OSError:
+        pytest.skip("this file system takes no names that are not UTF-8")
+    first = load(kinetics)
+    inspected: list[Path] = []
+    monkeypatch.setattr(video_inspection, "inspect", lambda path: (inspected.append(path), inspect(path))[1])
+    assert load(kinetics).fingerprint == first.fingerprint
+    assert inspected == []
+    os.unlink(odd)
+    resumed = load(kinetics, resume_fingerprint=first.fingerprint)
+    assert (resumed.fingerprint, len(resumed.train)) == (first.fingerprint, 8)
+
+
 @pytest.mark.parametrize("how", [Interrupted("SIGTERM"), KeyboardInterrupt()])
 def test_an_interrupted_inspection_resumes_where_it_left_off(
     kinetics: Path, how: BaseException, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import struct
@@ -130,3 +131,19 @@ def test_odd_names_are_names(flowers: Path, tmp_path: Path) -> None:
         pack(tmp_path / name, tmp_path / f"{name} shards", 4, lambda line: None)
         packed = load_splits(data.model_copy(update={"root": f"{tmp_path / name} shards"}), config.recipe, config.model)
         assert packed.fingerprint == splits.fingerprint
+
+
+def test_a_subfolder_that_cannot_be_listed_is_one_line(flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, its images would be missing from the training without a word."""
+    (flowers / "train/aster/more").mkdir()
+    scandir = os.scandir
+
+    def failing(path: str | os.PathLike[str]) -> object:
+        if os.path.basename(path) == "more":
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(UserError, match=r"aster/more: cannot be listed \(Stale file handle\); restore") as raised:
+        listed(flowers)
+    assert "\n" not in str(raised.value)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import shutil
 import subprocess
 import tarfile
+import threading
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from repro.cli.main import main
 from repro.data.loader import TrainLoader
+from repro.data.shards import open_shards
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
 
@@ -275,7 +279,7 @@ def test_tar_files_that_cannot_be_packed_are_refused(
 def test_shards_replace_nothing(flowers: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
         ((flowers, packed), f"{packed}: exists already; remove it, or give another folder"),
-        ((flowers, packed / "new", "--images", 0), "argument --images: 0: at least 1"),
+        ((flowers, packed / "new", "--images", 0), "argument --images: 0: must be an integer, at least 1"),
         ((flowers, packed / "train/train-00000-of-00003.zip/new"), "cannot be written (Not a directory)"),
     ):
         assert repro("shards", *arguments) == 2
@@ -309,3 +313,32 @@ def test_a_folder_that_is_not_there_is_not_that_of_a_config(tmp_path: Path, caps
     assert repro("shards", tmp_path / "nowhere", tmp_path / "out") == 2
     train = tmp_path / "nowhere" / "train"
     assert capsys.readouterr().err == f"repro: {train}: no such folder; expected {train}/<class>/*.jpg\n"
+
+
+def test_threads_that_open_a_shard_together_leave_one_descriptor(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shards = open_shards(packed / "train")
+    opened, closed, together = list[int](), list[int](), threading.Barrier(4, timeout=60)
+    real_open, real_close = os.open, os.close
+
+    def slow_open(path: Path, flags: int) -> int:
+        together.wait()
+        opened.append(real_open(path, flags))
+        return opened[-1]
+
+    def counted_close(descriptor: int) -> None:
+        closed.append(descriptor)
+        real_close(descriptor)
+
+    monkeypatch.setattr(os, "open", slow_open)
+    monkeypatch.setattr(os, "close", counted_close)
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(shards.read, [0] * 4))
+    assert len(set(contents)) == 1
+    assert len(opened) - len(closed) == 1
+
+
+def test_an_empty_folder_can_be_named_by_a_dot(flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert repro("shards", flowers, ".") == 0
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"train", "val"}

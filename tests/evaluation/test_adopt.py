@@ -124,8 +124,12 @@ def test_a_structured_checkpoint_is_checked_reported_and_exported(
     with torch.inference_mode():
         torch.testing.assert_close(exported(images), masked_model(config, weights)(images), rtol=0, atol=1e-5)
     capsys.readouterr()
-    assert run("eval", folder) == 0
+    assert run("eval", folder, "--weights", "best") == 0, "adopted weights have no other epoch"
     assert f"top-1 {found['top1_by_draw_pct'][0]:.2f} %" in capsys.readouterr().out
+    file = folder / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert run("eval", folder) == 2
+    assert re.search(r"weights.safetensors: damaged \(.*\); adopt the weights again\n$", capsys.readouterr().err)
 
 
 def test_two_ranks_write_the_record_that_one_writes(tmp_path: Path) -> None:

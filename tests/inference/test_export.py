@@ -14,7 +14,7 @@ from torch import nn
 
 from repro.config.compose import compose
 from repro.errors import UserError
-from repro.evaluation.inspection import inspect_model
+from repro.evaluation.extract import inspect_model
 from repro.inference.build import masked_model
 from repro.inference.export import export, load_exported
 from repro.inference.shrink import Sizes, align, block_sizes, resize, shrink

@@ -12,8 +12,8 @@ import pytest
 import torch
 from test_table_journey import repro
 
+from repro.evaluation.extract import kept_patches
 from repro.evaluation.finished_model import finished_weights
-from repro.evaluation.inspection import kept_patches
 from repro.inference.export import load_exported
 from repro.runs.record import Record
 from repro.training import checkpoint

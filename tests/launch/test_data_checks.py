@@ -280,6 +280,10 @@ def test_the_header_of_the_config_is_a_command_that_works(folder: Path, tmp_path
             "data=digits: its images do not fit the config; set model.num_classes=10 model.image_size=8 "
             "data.images_per_epoch=1437",
         ),
+        (
+            ["data.limit_train=8", "recipe.global_batch=16", "recipe.micro_batch=4"],
+            "data=digits: its images do not fit the config; set recipe.global_batch=8",
+        ),
         (["data=shapes_video"], "data=shapes_video: the model takes images, not clips of videos"),
         (
             ["data=cifar10", "data.root=/only/on/the/nodes", "launcher=slurm"],

@@ -231,4 +231,4 @@ def test_a_pulled_run_says_that_its_weights_are_elsewhere(tmp_path: Path) -> Non
     )
     write_json(path / "provenance.json", {})  # trained here, checkpoints removed
     assert execute(begun.path, log=lambda _: None) == EXIT_FAILED
-    assert "after update 4, which it has not kept; remove that folder and" in (begun.status().reason or "")
+    assert "after update 4, which were not saved; remove that folder and" in (begun.status().reason or "")

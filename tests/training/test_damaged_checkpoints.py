@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, dama
         state = checkpoint.load_latest(tmp_path, CPU)
     assert state is not None
     assert state["update"] == 1
-    assert checkpoint.load_after(tmp_path, 2, CPU) is None
+    assert checkpoint.load(checkpoint.update_path(tmp_path, 2), CPU) is None
     checkpoint.save(tmp_path, 2, {"update": 2, "weights": torch.zeros(1000)})  # the next attempt gets there again
     again = checkpoint.load_latest(tmp_path, CPU)
     assert again is not None
@@ -119,13 +119,21 @@ def test_nothing_begins_with_an_earlier_epoch_of_a_finished_run(tmp_path: Path) 
     assert execute(origin.path, log=lambda _: None) == EXIT_DONE
     checkpoints = sorted(origin.checkpoint_dir.glob("update-*.pt"))
     assert len(checkpoints) == 2
+    finished = checkpoint.load_latest(origin.checkpoint_dir, CPU)
+    assert finished is not None
     spoil(checkpoints[-1], "bit flipped")
     omp = compose([*VIT, *SHORT, "method=omp", "method.finetune.after=1"])
     begun = record_for(tmp_path, omp, "table1", "deit_tiny/omp-30")
     begun.create(omp, "table1", "deit_tiny/omp-30", starts_from=origin.path)
     assert execute(begun.path, log=lambda _: None) == EXIT_FAILED
-    assert f"starts from the weights of {origin.path}, which is finished and has lost its last checkpoint" in (
-        begun.status().reason or ""
+    assert (
+        f"starts from the weights of {origin.path}, which is finished, but its last checkpoint is missing or damaged"
+        in (begun.status().reason or "")
     )
     with pytest.raises(UserError, match="the last checkpoint is missing or damaged"):
         finished_weights(origin, "last")
+    assert finished_weights(origin, "best").keys() == finished["model"].keys()
+    for damage in ("bit flipped", "truncated"):
+        spoil(origin.checkpoint_dir / "best.pt", damage)
+        with pytest.raises(UserError, match="the best checkpoint is missing or damaged"):
+            finished_weights(origin, "best")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from small_runs import Kept
 from smoke_records import ROW, in_child, new_record
 
+from repro.files import write_json
 from repro.runs.record import Record
-from repro.training import checkpoint
+from repro.tracking.sinks import Sinks
+from repro.training import attempt, checkpoint
 from repro.training.attempt import EXIT_DONE, EXIT_FAILED
 
 CPU = torch.device("cpu")
@@ -82,6 +87,26 @@ def test_a_run_on_a_full_disk_fails_and_says_so(tmp_path: Path) -> None:
         process = in_child(record)  # with room again it goes on
         process.join(90)
         assert (process.exitcode, record.status().state) == (EXIT_DONE, "done")
+
+
+def test_a_result_without_room_is_not_summarised_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summaries: list[Mapping[str, Any] | None] = []
+
+    class Summaries(Kept):
+        def close(self, summary: Mapping[str, Any] | None) -> None:
+            summaries.append(summary)
+
+    def write(path: Path, value: Any) -> None:
+        if path.name == "result.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_json(path, value)
+
+    monkeypatch.setattr(attempt, "open_sinks", lambda *arguments: Sinks([Summaries()]))
+    monkeypatch.setattr(attempt, "write_json", write)
+    record = new_record(tmp_path)
+    assert attempt.execute(record.path, log=lambda _: None) == EXIT_FAILED
+    assert record.status().state == "failed"
+    assert summaries == [None]
 
 
 def limited(size: int, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -33,14 +33,15 @@ def test_the_weights_of_the_share_are_kept_and_those_of_the_end_are_others(tmp_p
     assert (halfway, trainer.length.updates) == (2, 4)
     for _ in range(halfway):
         trainer.update(batches)
-    kept = checkpoint.load_weights(tmp_path, halfway, CPU)
-    assert kept is not None
+    path = checkpoint.weights_path(tmp_path, halfway)
+    saved = checkpoint.load(path, CPU)
+    assert saved is not None
     for name, value in trainer.state.model.state_dict().items():
-        assert torch.equal(kept[name], value)
-    assert checkpoint.load_weights(tmp_path, 1, CPU) is None
+        assert torch.equal(saved["model"][name], value)
+    assert checkpoint.load(checkpoint.weights_path(tmp_path, 1), CPU) is None
     assert checkpoint.load_latest(tmp_path, CPU) is None, "no checkpoint to resume from"
-    (tmp_path / f"weights-{halfway:09d}.pt").write_bytes(b"damaged")
-    assert checkpoint.load_weights(tmp_path, halfway, CPU) is None
+    path.write_bytes(b"damaged")
+    assert checkpoint.load(path, CPU) is None
 
 
 def test_one_shot_pruning_has_as_many_updates_as_dense_at_local_scale_only() -> None:
@@ -66,5 +67,5 @@ def test_weights_that_were_not_kept_are_one_line(tmp_path: Path) -> None:
     finished = write_record(tmp_path / "runs", row, "smoke", 0, updates=4)  # without weights
     pruned = Record(tmp_path / "omp2")
     pruned.create(config, "table1", "deit_tiny/omp-30", finished.path)
-    with pytest.raises(UserError, match=r"after update 2, which it has not kept; .*run\.keep_weights_after=0\.5"):
+    with pytest.raises(UserError, match=r"after update 2, which were not saved; .*run\.keep_weights_after=0\.5"):
         load_inputs(pruned, config, CPU)

@@ -55,18 +55,21 @@ def test_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     begins = "loading took 34 % of the time between two log entries; try "
     pil = data("data.workers=4", "data.decoder=pil")
-    assert loader_hint(34.2, pil, decodes=True, in_shards=False, processes=2) == (
+    assert loader_hint(34.2, pil, "pil", is_random=True, in_shards=False, processes=2) == (
         f"{begins}data.workers=8 (now 4; 8 cores for each process), or data.decoder=fast, "
         "or pack the files into shards (repro shards)"
     )
-    assert loader_hint(34.2, data("data.workers=8"), decodes=True, in_shards=True, processes=2) == (
+    assert loader_hint(34.2, data("data.workers=8"), "fast", is_random=True, in_shards=True, processes=2) == (
         f"{begins}more cores for each process"
     )
     digits = compose(["data=digits"]).data
-    assert "recipe.micro_batch" in loader_hint(34.2, digits, decodes=False, in_shards=False, processes=1)
+    assert "recipe.micro_batch" in loader_hint(34.2, digits, None, is_random=False, in_shards=False, processes=1)
     videos = compose(["data=kinetics400", "data.root=/x", "backbone=timesformer_base", "scale=paper"]).data
-    said = loader_hint(34.2, videos, decodes=True, in_shards=False, processes=1)
+    said = loader_hint(34.2, videos, None, is_random=True, in_shards=False, processes=1)
     assert said == f"{begins}data.workers=16 (now 10; 16 cores for each process)"
+    archive = compose(["scale=mini", "data.root=/x", "data.workers=4"]).data  # it has no decoder, and no files to pack
+    said = loader_hint(34.2, archive, None, is_random=True, in_shards=False, processes=1)
+    assert said == f"{begins}data.workers=16 (now 4; 16 cores for each process)"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 import torch
 from small_runs import Kept, small_config, splits_of, trainer
 
-from repro.distributed import World
-from repro.training.accuracy import evaluate
+from repro.interruption import Interrupted
+from repro.training import checkpoint
+from repro.training.accuracy import Accuracy, count_correct
 from repro.training.loop import RunFailed
 
 
@@ -63,7 +64,8 @@ def test_evaluation_counts_every_image_once() -> None:
 
     images = torch.zeros(10, 1, 8, 8)
     labels = torch.arange(10)
-    found = evaluate(Fixed(), [(images[:7], labels[:7]), (images[7:], labels[7:])], World(0, 1, torch.device("cpu")))
+    batches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
+    found = Accuracy.from_totals(count_correct(Fixed(), batches, torch.device("cpu")))
     assert (found.top1_pct, found.top5_pct) == (10.0, 50.0)
 
 
@@ -84,3 +86,13 @@ def test_splits_fit_the_loader() -> None:
     config = small_config()
     splits = splits_of(config)
     assert (len(splits.train), len(splits.test)) == (128, 64)
+
+
+def test_a_stopped_run_has_the_time_since_its_last_log_entry(tmp_path: Path) -> None:
+    run = trainer(small_config("run.log_every_updates=1000"), tmp_path, stop_at=1)
+    with pytest.raises(Interrupted):
+        run.run()
+    saved = checkpoint.load_latest(tmp_path, torch.device("cpu"))
+    assert saved is not None
+    assert saved["update"] == 1
+    assert saved["wall_s"] > 0

@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 from repro.config import Config
 from repro.config.compose import compose
 from repro.data.data_sets import DATA_SETS
-from repro.evaluation.inspection import inspect_model
+from repro.evaluation.extract import inspect_model
 from repro.inference.export import export, load_exported
 from repro.interruption import Interrupted
 from repro.methods.weights.masks import prunable_weights

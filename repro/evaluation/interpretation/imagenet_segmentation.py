@@ -52,7 +52,7 @@ class ImageNetSegmentation:
         if missing:
             raise UserError(f"{path}: no {missing[0]} in it; expected ImageNet-Segmentation's gtsegs_ijcv.mat")
         images, masks = shapes
-        if images != masks or images[1:] != (1,):
+        if images != masks or images[1:] != (1,) or not images[0]:
             raise UserError(
                 f"{path}: {_IMAGES} has shape {images} and {_MASKS} {masks}, not both (number of images, 1); expected "
                 "ImageNet-Segmentation's gtsegs_ijcv.mat"

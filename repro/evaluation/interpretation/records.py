@@ -60,10 +60,10 @@ def interpret_records(
             model = masked_model(config, finished_weights(record, "last"))
             about, images = _images(record, config, segmentation, limit)
             interpretation = interpret(config, model, images)
+            _write(record, config, about, interpretation)
         except UserError as error:
             log(f"  {record.path}: {error}")
             continue
-        _write(record, config, about, interpretation)
         log(f"  {record.path / 'interpretation.json'}{_summary(interpretation)}")
         written += 1
     return written

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from repro.errors import UserError
+
 
 def segment(heat: Tensor) -> Tensor:
     """Predict the object in a heat map as the pixels above its mean, bool of the same shape."""
@@ -27,11 +29,14 @@ def confusion(predicted: Tensor, true: Tensor) -> Tensor:
 def metrics(counts: Tensor) -> dict[str, float]:
     """Return pixel accuracy, mean accuracy over classes, and mean intersection over union, in percent.
 
-    Raises `ValueError` if no pixel belongs to the object, or none to the background.
+    Raises `UserError` if no pixel belongs to the object, or none to the background.
     """
     right, true, predicted = counts.double().diag(), counts.sum(1), counts.sum(0)
     if not true.all():
-        raise ValueError("segmentation metrics need an object and a background: one of them has no pixel")
+        raise UserError(
+            "segmentation metrics need an object and a background, and one of them has no pixel in these masks; take "
+            "more images"
+        )
     return {
         "pixel_accuracy_pct": float(100 * right.sum() / true.sum()),
         "mean_accuracy_pct": float(100 * (right / true).mean()),

@@ -47,11 +47,13 @@ def with_model_names(weights: Mapping[str, Tensor], names: Collection[str], sour
     return renamed
 
 
-def apply_spartan_masks(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def apply_spartan_masks(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Multiply weights by the masks that Spartan's trainer stores next to them, and drop the masks.
 
     Returns all weights, and the names of those with a mask, in the order of the file. A mask has an entry in [0, 1] for
     each block of its weight; entries below the layer's threshold are zero (Spartan, section 3).
+
+    Raises `UserError` for a mask that does not fit its weight.
     """
     layers = {name.removesuffix(_THRESHOLD) for name in weights if name.endswith(f".{_THRESHOLD}")}
     own = {f"{layer}{key}" for layer in layers for key in (_MASK, _THRESHOLD)}
@@ -62,10 +64,17 @@ def apply_spartan_masks(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
         mask = weights.get(f"{layer}{_MASK}")
         if weight is None or mask is None:
             continue
-        mask = mask * (mask >= weights[f"{layer}{_THRESHOLD}"])
-        for dimension, (size, blocks) in enumerate(zip(applied[weight].shape, mask.shape, strict=False)):
-            mask = mask.repeat_interleave(size // blocks, dimension)
-        applied[weight] = applied[weight] * mask.view(applied[weight].shape)
+        shape = applied[weight].shape
+        try:
+            mask = mask * (mask >= weights[f"{layer}{_THRESHOLD}"])
+            for dimension, (size, blocks) in enumerate(zip(shape, mask.shape, strict=False)):
+                mask = mask.repeat_interleave(size // blocks, dimension)
+            applied[weight] = applied[weight] * mask.view(shape)
+        except (RuntimeError, ZeroDivisionError):
+            raise UserError(
+                f"{source}: {layer}{_MASK} does not divide {weight}, of shape {tuple(shape)}, into equal blocks; "
+                "download or save it again"
+            ) from None
         masked.add(weight)
     return applied, tuple(name for name in applied if name in masked)
 

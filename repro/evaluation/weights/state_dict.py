@@ -60,7 +60,7 @@ def read_state_dict(path: Path, ema: bool = False) -> StateDict:
     if _is_state_dict(content):
         if ema:
             raise UserError(f"{path}: a single state dict, without an EMA; leave out --ema")
-        weights, masked = apply_spartan_masks(content)
+        weights, masked = apply_spartan_masks(content, str(path))
         return StateDict(weights, masked=masked)
     raw, average = _find(content, RAW_KEYS), _find(content, EMA_KEYS)
     if ema and average is None:
@@ -75,7 +75,7 @@ def read_state_dict(path: Path, ema: bool = False) -> StateDict:
         raise UserError(f"{path}: no weights found; expected a state dict, or one below {', '.join(RAW_KEYS)}; {keys}")
     other = raw if chosen is average else average
     key = chosen[0]
-    weights, masked = apply_spartan_masks(chosen[1])
+    weights, masked = apply_spartan_masks(chosen[1], str(path))
     epoch = content.get("epoch")
     return StateDict(
         weights,
@@ -172,9 +172,9 @@ def _geometry_overrides(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
             rest -= head
     if "pos_embed" in rest and weights["pos_embed"].shape[2:] == own["pos_embed"].shape[2:]:
         patch = own["patch_embed.proj.weight"].shape[-1]
-        side = math.isqrt(weights["pos_embed"].shape[1] - 1)
-        if side**2 == weights["pos_embed"].shape[1] - 1:
-            overrides.append(f"model.image_size={side * patch}")
+        patches = weights["pos_embed"].shape[1] - 1
+        if patches > 0 and math.isqrt(patches) ** 2 == patches:
+            overrides.append(f"model.image_size={math.isqrt(patches) * patch}")
             rest.discard("pos_embed")
     return overrides if not rest else []
 

@@ -80,6 +80,9 @@ def test_columns_of_another_shape_are_named(tmp_path: Path) -> None:
         file["value/img"], file["value/gt"] = np.zeros((2, 1)), np.zeros((3, 1))
     with pytest.raises(UserError, match=r"odd.mat: /value/img has shape \(2, 1\) and /value/gt \(3, 1\)"):
         ImageNetSegmentation(tmp_path / "odd.mat", CONFIG)
+    write(tmp_path / "empty.mat", [], [])
+    with pytest.raises(UserError, match=r"empty.mat: /value/img has shape \(0, 1\) and /value/gt \(0, 1\)"):
+        ImageNetSegmentation(tmp_path / "empty.mat", CONFIG)
     with h5py.File(tmp_path / "groups.mat", "w") as file:
         file.create_group("value/img")
         file.create_group("value/gt")

@@ -112,6 +112,9 @@ def test_an_interpretation_is_replaced_by_one_of_more_images(tmp_path: Path, mon
     with pytest.raises(UserError, match="--images 0: at least one"):
         interpret_records([whole], limit=0)
     assert interpret_records([whole], segmentation=tmp_path / "none.mat", again=True, log=lines.append) == 0
+    write(tmp_path / "odd.mat", [np.zeros((24, 24, 3), np.uint8)], [np.ones((24, 24), np.uint8)])
+    assert interpret_records([whole], segmentation=tmp_path / "odd.mat", again=True, log=lines.append) == 0
+    assert lines[-1].startswith(f"  {whole.path}: segmentation metrics need an object and a background")
 
 
 def test_hidden_patches_are_not_in_the_maps() -> None:

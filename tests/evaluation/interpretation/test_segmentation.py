@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repro.errors import UserError
 from repro.evaluation.interpretation.segmentation import confusion, metrics, segment
 
 
@@ -46,7 +47,7 @@ def test_metrics_are_symmetric_in_object_and_background(pixels: list[tuple[bool,
 
 @pytest.mark.parametrize("true", ["##", ".."])
 def test_a_mask_of_one_class_has_no_metrics(true: str) -> None:
-    with pytest.raises(ValueError, match="one of them has no pixel"):
+    with pytest.raises(UserError, match="one of them has no pixel"):
         metrics(confusion(mask("#."), mask(true)))
 
 

@@ -202,3 +202,20 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     weights["head.bias"][3] = value
     with pytest.raises(UserError, match=r"a\.pth: weights are NaN or infinite: head\.bias \(1 of 10\)"):
         load_weights(masked_model(CONFIG, None), weights, "a.pth")
+
+
+@pytest.mark.parametrize("blocks", [(3, 1), (0, 1), (200, 1)])
+def test_a_mask_that_does_not_divide_its_weight_is_one_line(blocks: tuple[int, int], tmp_path: Path) -> None:
+    weights = {"fc.weight": torch.ones(8, 4), "fc.mask": torch.ones(blocks), "fc.hard_mask_threshold": torch.ones(1)}
+    torch.save(weights, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd.pth: fc.mask does not divide fc.weight, of shape \(8, 4\)") as raised:
+        read_state_dict(tmp_path / "odd.pth")
+    assert "\n" not in str(raised.value)
+
+
+def test_position_embeddings_without_a_position_are_one_line() -> None:
+    model = build_model(compose(["backbone=deit_tiny"]).model, 0.0, 0)
+    weights = model.state_dict()
+    weights["pos_embed"] = weights["pos_embed"][:, :0]
+    with pytest.raises(UserError, match="not the weights of this model"):
+        load_weights(model, weights, "odd.pth")

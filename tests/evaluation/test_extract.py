@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from repro.config.compose import compose
-from repro.evaluation.inspection import inspect_model
+from repro.evaluation.extract import inspect_model
 from repro.inference.build import attach_selector, selector_spec
 from repro.models.backbone import build_model
 
