@@ -66,7 +66,9 @@ def print_orderings(seen: View, console: Console) -> None:
     grid = RichTable(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
     for judged in seen.orderings:
         if judged.verdict in (AGREES, CONTRADICTS):
-            grid.add_row(Text(judged.verdict, style=_STYLES[tone(judged.verdict)]), judged.statement, judged.evidence)
+            grid.add_row(
+                Text(judged.verdict, style=_STYLES[tone(judged.verdict)]), Text(judged.statement), Text(judged.evidence)
+            )
     console.print(grid)
 
 
@@ -115,7 +117,7 @@ def _print_grid(grid: Grid, console: Console, *, is_wide: bool) -> Grid:
     for place in places:
         is_numeric = grid.columns[place].is_numeric
         justify: JustifyMethod = "right" if is_numeric else "left"
-        printed.add_column(grid.columns[place].title, justify=justify, width=widths[place])
+        printed.add_column(Text(grid.columns[place].title), justify=justify, width=widths[place])
     lines = iter(range(len(names)))
     for section in grid.sections:
         printed.add_row(Text(section.label, style="bold"))
