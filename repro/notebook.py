@@ -27,8 +27,7 @@ from repro.report.figures.drawings import drawings
 from repro.report.figures.files import drawn
 from repro.report.figures.mask_history import read_histories
 from repro.report.figures.style import PAGE_IN, STYLE, row_label
-from repro.report.frame import frame_of
-from repro.report.measures import interval_of_gain
+from repro.report.frame import frame_of, local
 from repro.report.next_commands import figures_command
 from repro.report.view import View
 from repro.runs.record import Record
@@ -38,6 +37,12 @@ from repro.tracking.pull import pull, remote_runs
 
 OFFLINE, RECORDS = "offline", "records"
 _DOTS_PER_INCH = 150
+_GAIN_COLUMNS = {
+    "pairs": "gain_n",
+    "gain": "gain_pct",
+    "95 % from": "gain_ci95_low_pct",
+    "95 % to": "gain_ci95_high_pct",
+}
 
 
 class Sentences(tuple[str, ...]):
@@ -106,15 +111,12 @@ class Report:
     @property
     def gains(self) -> pd.DataFrame:
         """Gains in best-epoch accuracy over the dense row, with 95 % intervals (percentage points)."""
-        lines = []
-        for row in self.view.results.rows:
-            gain, reference = row.measured.get("top1_gain_pct"), row.context.reference
-            if gain is None or gain.value is None or reference is None:
-                continue
-            low, high = interval_of_gain(row.evidence, reference) or (float("nan"), float("nan"))
-            lines.append((row.row.id, gain.n, gain.value, low, high, not low <= 0 <= high and low == low))
-        columns = ["row", "pairs", "gain", "95 % from", "95 % to", "decided"]
-        return pd.DataFrame(lines, columns=columns).set_index("row").round(2)
+        # A row's gain is in the columns of the published training or in those of another one.
+        found = pd.DataFrame(
+            {title: self.frame[name].fillna(self.frame[local(name)]) for title, name in _GAIN_COLUMNS.items()}
+        ).dropna(subset="pairs")
+        found["decided"] = (found["95 % from"] > 0) | (found["95 % to"] < 0)
+        return found.astype({"pairs": int}).round(2)
 
     @property
     def gains_in_words(self) -> Sentences:

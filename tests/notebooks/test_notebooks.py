@@ -131,3 +131,23 @@ def test_a_report_in_a_notebook(tmp_path: Path) -> None:
     assert "make figures TABLE=table1 SCALE=local" in str(report.figure("table1_heads"))
     with pytest.raises(UserError, match="no figure 'table1_head'; nearest: table1_heads"):
         report.figure("table1_head")
+
+
+def test_a_report_without_gains_says_so(tmp_path: Path) -> None:
+    report = open_report("table1", ["deit_tiny/*"], "local", [0], tmp_path)
+    assert report.gains.empty
+    assert report.gains_in_words == ("0 of 0 differences to the dense model are decided at 95 %.",)
+
+
+@pytest.mark.parametrize("scale", ["local", "paper"])
+def test_gains_are_those_of_either_training(tmp_path: Path, scale: str) -> None:
+    (dense, sparse) = load_table("table1").select(["deit_tiny/dense", "deit_tiny/svite-30"])
+    for row, top1 in ((dense, 70.0), (sparse, 71.5)):
+        write_record(tmp_path, row, scale, 0, top1_best_pct=top1)
+    gains = open_report("table1", [dense.id, sparse.id], scale, [0], tmp_path).gains
+    assert list(gains.index) == [sparse.id]
+    assert gains.loc[sparse.id, "gain"] == 1.5
+    assert gains.dtypes.astype(str).to_dict() == {
+        **{"pairs": "int64", "gain": "float64", "95 % from": "float64", "95 % to": "float64"},
+        "decided": "bool",
+    }
