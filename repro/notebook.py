@@ -1,4 +1,4 @@
-"""API for notebooks: a report as tables, pictures and sentences, from records or from W&B.
+"""API for notebooks: a report as tables, pictures and sentences.
 
 from repro.notebook import open_report
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,8 @@ from repro.report.figures.style import PAGE_IN, STYLE, row_label
 from repro.report.frame import frame_of, local
 from repro.report.next_commands import figures_command
 from repro.report.view import View
-from repro.runs.record import Record
 from repro.tables.loader import load_table
-from repro.tracking.offline_runs import OfflineRun, accuracies, offline_runs_below
-from repro.tracking.pull import pull, remote_runs
 
-OFFLINE, RECORDS = "offline", "records"
 _DOTS_PER_INCH = 150
 _GAIN_COLUMNS = {
     "pairs": "gain_n",
@@ -119,6 +114,21 @@ class Report:
         return found.astype({"pairs": int}).round(2)
 
     @property
+    def curves(self) -> pd.DataFrame:
+        """Top-1 (percent) after each epoch by row and seed.
+
+        Epochs include those of the training that gave a run its initial weights, as in the report's figures.
+        """
+        found = {
+            f"{one.row.id} seed {seed}": {
+                one.config.earlier_epochs + epoch: top1 for epoch, top1 in accuracy_curve(run)
+            }
+            for one in self.view.results.evidence
+            for seed, run in one.finished.items()
+        }
+        return pd.DataFrame(found).rename_axis("epoch").sort_index().sort_index(axis=1).round(1)
+
+    @property
     def gains_in_words(self) -> Sentences:
         """Sentences that state which gains are decided."""
         found = self.gains
@@ -174,62 +184,6 @@ class Report:
             return Picture(known[name].caption, stream.getvalue(), round(PAGE_IN * 120))
 
 
-@dataclass(frozen=True)
-class Mirror:
-    """A report of runs read from W&B, with all checks of `repro wandb pull`.
-
-    `offline` holds the runs with their histories if they were read from offline files.
-    """
-
-    report: Report
-    offline: Sequence[OfflineRun]
-    source: str
-    folder: tempfile.TemporaryDirectory[str]  # deleted with this object
-
-    @property
-    def runs(self) -> pd.DataFrame:
-        """The W&B runs that were read, with the numbers of summary values and history lines."""
-        lines = [(run.remote.id, len(run.remote.summary), len(run.history)) for run in self.offline]
-        return pd.DataFrame(lines, columns=["W&B run", "values in its summary", "lines of history"])
-
-    @property
-    def curves(self) -> pd.DataFrame:
-        """Top-1 (percent) after each epoch by row and seed, from the W&B history, or else from the record.
-
-        Epochs include those of the training that gave a run its initial weights, as in the report's figures.
-        """
-        scale, evidence = self.report.view.results.scale, self.report.view.results.evidence
-        curves: Iterable[tuple[str, int, Iterable[tuple[float, float]]]]
-        if self.offline:
-            configs = [(run, run.remote.config) for run in self.offline]
-            curves = [(config["row"], config["seed"], accuracies(run, scale)) for run, config in configs]
-        else:
-            curves = [(one.row.id, seed, accuracy_curve(run)) for one in evidence for seed, run in one.finished.items()]
-        earlier = {one.row.id: one.config.earlier_epochs for one in evidence}
-        found = {
-            f"{row} seed {seed}": {earlier[row] + epoch: top1 for epoch, top1 in points} for row, seed, points in curves
-        }
-        return pd.DataFrame(found).rename_axis("epoch").sort_index().sort_index(axis=1).round(1)
-
-    def differences(self, records: Report) -> Sentences:
-        """Return how many result values differ between W&B and the records on this machine."""
-        values = different = runs = 0
-        for one in self.report.view.results.evidence:
-            for run in one.runs.values():
-                if run.result is None:
-                    continue
-                own = Record(records.runs / run.record.path.relative_to(self.report.runs)).result()
-                if own is not None:
-                    runs += 1
-                    values += len({*own, *run.result})
-                    different += sum(own.get(key) != run.result.get(key) for key in {*own, *run.result})
-        if not runs:
-            return Sentences(["None of these runs has a record on this machine to compare with."])
-        return Sentences(
-            [f"{different} of {values} values in {runs} results differ between {self.source} and the records."]
-        )
-
-
 def open_report(
     table: str = "table1",
     rows: Iterable[str] = (),
@@ -249,28 +203,3 @@ def open_report(
     folder = Path(runs or os.environ.get("REPRO_RUNS", "runs"))
     chosen = list(range(known.default_seeds(scale))) if seeds is None else seeds
     return Report(view_of(known, known.select(rows, scale), scale, chosen, folder), folder)
-
-
-def open_mirror(rows: Iterable[str], table: str = "table1", source: str | None = None) -> Mirror:
-    """Open a report from W&B.
-
-    `source` is `offline`, `records` or a project, `[entity/]project`; by default that in REPRO_FROM, or else `offline`.
-
-    Raises `UserError` if there are no such runs, and any error of the W&B client when reading from a server.
-    """
-    source = source or os.environ.get("REPRO_FROM", OFFLINE)
-    records = open_report(table, rows)
-    folder = tempfile.TemporaryDirectory(prefix="repro-notebook-")
-    if source == RECORDS:
-        return Mirror(records, (), "the records", folder)
-    selected, scale = [row.row.id for row in records.view.results.rows], records.view.results.scale
-    offline: list[OfflineRun] = []
-    if source == OFFLINE:
-        patterns = [f"{table}-{row.replace('/', '-')}-*" for row in selected]
-        found = offline_runs_below(records.runs, patterns)
-        # A pattern also finds rows whose names begin with that of a selected one.
-        own = [run for run in found if run.remote.config["row"] in selected]
-        offline = [run for run in own if run.remote.config["scale"]["name"] == scale]
-    remote = [run.remote for run in offline] if source == OFFLINE else remote_runs(source)
-    pull(remote, Path(folder.name), [f"{table}/{row}" for row in selected])
-    return Mirror(open_report(table, rows, runs=folder.name), offline, "W&B", folder)
