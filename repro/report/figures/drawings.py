@@ -17,13 +17,14 @@ from repro.report.figures.anatomy import draw_heads, draw_tokens
 from repro.report.figures.cost import draw_cost
 from repro.report.figures.curves import backbones_with_curves, draw_curves
 from repro.report.figures.files import Draw, figure_files, is_current, write_figure
-from repro.report.figures.interpretation import draw_interpretation, interpretations
+from repro.report.figures.interpretation import draw_interpretation
 from repro.report.figures.layers import draw_layers
 from repro.report.figures.mask_history import MaskHistory, read_histories
 from repro.report.figures.masks import draw_churn, draw_ever_active, draw_final_density, draw_units
-from repro.report.figures.pending import anatomies
+from repro.report.figures.pending import extracts
 from repro.report.frame import frame_of
 from repro.report.local_data import trained_at
+from repro.runs.record import Record
 
 _INTERVALS = (
     "Bars are 95 % intervals: of a proportion of the test images (Wilson), or over seeds (Student's t) if wider"
@@ -144,5 +145,9 @@ def _what_figures_show(results: Results, histories: Sequence[MaskHistory]) -> st
     """Return everything that figures depend on, as text: files of a finished run do not change, except for extracts."""
     evidence = results.evidence
     runs = [(one.row.id, seed, run.result) for one in evidence for seed, run in one.runs.items() if run.result]
-    extracted = [[(one.row.id, *found) for one, *found in of(evidence)] for of in (anatomies, interpretations)]
+    extracted = [
+        (one.row.id, record.path.name, found)
+        for read in (Record.anatomy, Record.interpretation)
+        for one, record, found in extracts(evidence, read)
+    ]
     return f"{results.table}{frame_of(results).to_csv()}{runs}{histories}{extracted}"
