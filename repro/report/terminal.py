@@ -67,7 +67,9 @@ def print_orderings(seen: View, console: Console) -> None:
     for judged in seen.orderings:
         if judged.verdict in (AGREES, CONTRADICTS):
             grid.add_row(
-                Text(judged.verdict, style=_STYLES[tone(judged.verdict)]), Text(judged.statement), Text(judged.evidence)
+                Text(judged.verdict, style=_STYLES[tone(judged.verdict)]),
+                Text(judged.ordering.name),
+                Text(judged.evidence),
             )
     console.print(grid)
 
