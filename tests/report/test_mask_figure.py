@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,22 @@ def test_they_are_written_with_a_history_only(root: Path, table: Table) -> None:
     assert names <= {one.name for one in written}
     none = collect_results(table, table.rows, "paper", [0], root, ["data.root=x"])
     assert not names & {one.name for one in write_figures(none, root / "b")[0]}
+
+
+def test_figures_of_an_earlier_report_of_other_rows_are_removed(root: Path, table: Table) -> None:
+    rows = table.select(["deit_small/svite-50", "deit_base/omp-50"])
+    entries = [{"kind": "eval", "update": n, "epoch": n, "top1_pct": 50.0 + n} for n in (1, 2)]
+    curve = write_record(root, rows[-1], "local", 0).metrics_file
+    curve.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
+
+    def pictures(rows: Sequence[Row]) -> set[str]:
+        _, paths = write_figures(collect_results(table, rows, "local", [0], root), root / "reports")
+        found = {path.stem for path in (root / "reports").glob("*.png")}
+        assert found == {path.stem for path in paths if path.suffix == ".png"}
+        return found
+
+    assert {"table1_churn", "table1_curves_deit_base"} <= pictures(rows)
+    assert not {"table1_churn", "table1_curves_deit_base"} & pictures(table.select(["deit_tiny/dense"]))
 
 
 def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:

@@ -91,7 +91,7 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
     for backbone in backbones_with_curves(usual):
         starts_later = any(one.config.earlier_epochs for one in every if one.row.backbone == backbone and one.n_done)
         yield of(
-            f"curves_{backbone}",
+            curves_name(backbone),
             f"Accuracy of {table.label(backbone)} over training: mean over seeds, band: standard deviation."
             f"{f' {_STARTS_LATER}.' if starts_later else ''}",
             functools.partial(draw_curves, usual, backbone),
@@ -115,13 +115,25 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
     )
 
 
+def curves_name(backbone: str) -> str:
+    """Return the name of the figure of a backbone's curves, without that of the table."""
+    return f"curves_{backbone}"
+
+
 def write_figures(results: Results, folder: Path) -> tuple[list[Drawing], list[Path]]:
-    """Write the figures for which there is data into `folder`; return the figures and the paths of their files."""
+    """Write the figures for which there is data into `folder`; return the figures and the paths of their files.
+
+    Files of the table's other figures are removed: those of an earlier report, of other rows, show other data.
+    """
     histories = list(read_histories(results.evidence))
     shows = _what_figures_show(results, histories)
     every = list(drawings(results, histories))
     files = _draw_in_parallel(every, folder, shows)
     written = [drawing for drawing, own in zip(every, files, strict=True) if own]
+    curves = {f"{results.table.name}_{curves_name(row.backbone)}" for row in results.table.every_row}
+    for name in (curves | {one.name for one in every}) - {one.name for one in written}:
+        for path in figure_files(folder, name):
+            path.unlink(missing_ok=True)
     return written, [path for own in files for path in own]
 
 
