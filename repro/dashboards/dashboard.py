@@ -108,17 +108,17 @@ def publish_file(path: Path, project: str | None) -> str:
         raise _no_specification(path, error) from None
     require_login()
     target = choose_project(None, project) if project else WandbProject(workspace.project, workspace.entity)
-    target = WandbProject(target.name, target.entity or _default_entity())
+    target = WandbProject(target.name, target.entity or default_entity())
     published = content.setdefault("published", {})
     where = f"{target.entity}/{target.name}"
-    lines = []
     with client_errors("W&B did not accept the dashboard", f"; to publish it as a new one, remove {path} and repeat"):
         published[where] = _save(workspace, report, target, published.get(where, {}))
-        write_json(path, content)
-        lines += [f"workspace {workspace.url}", f"report {report.url}"]
+    write_json(path, content)
+    lines = [f"workspace {workspace.url}", f"report {report.url}"]
+    with client_errors("W&B did not accept the table of the dashboard"):
         if "table" in content:
             lines.append(f"table {publish_table(content['table'], figures_in(path.parent), target)}")
-        publish_summaries(content.get("summaries", {}))
+        lines += publish_summaries(content.get("summaries", {}))
     return "\n".join(lines)
 
 
@@ -149,6 +149,10 @@ def _no_specification(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not a specification ({one_line(error)}); repro wandb dashboard TABLE writes one")
 
 
-def _default_entity() -> str:
-    with client_errors("W&B does not answer whose key it is"):
-        return str(wandb.Api().default_entity)
+def default_entity() -> str:
+    """Return the default entity of the user. Raises `UserError` if there is none, or the server does not answer."""
+    with client_errors("could not look up the user of the W&B API key"):
+        entity = wandb.Api().default_entity
+    if not entity:
+        raise UserError("this W&B account has no default entity; name one: --project ENTITY/PROJECT")
+    return str(entity)

@@ -19,10 +19,12 @@ from PIL import Image
 from repro.cli.main import main
 from repro.config.compose import compose
 from repro.config.signature import signatures
-from repro.dashboards.dashboard import specification
+from repro.dashboards.dashboard import default_entity, specification
 from repro.dashboards.report_page import build_report
+from repro.dashboards.report_run import publish_summaries
 from repro.dashboards.table_runs import TableRuns
 from repro.dashboards.workspace import build_workspace
+from repro.errors import UserError
 from repro.runs.record import Record, record_for
 from repro.tables.loader import load_table
 from repro.tracking.metric_names import digest
@@ -173,6 +175,29 @@ def test_a_dashboard_that_is_published_twice_is_updated(
     assert not [name for name in sparse.summary if name.startswith("result/density")]
     out = capsys.readouterr().out
     assert "table http://127.0.0.1" in out
+
+
+def test_a_run_that_was_deleted_on_the_server_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, config = new_record(tmp_path / "runs", "tracker=none")
+    write_run(record, config, range(1, 3))
+    run_id = default_run_id(record.about())
+    with serving() as server:
+        use(monkeypatch, server)
+        assert repro("push", str(record.path), "--project", "me/proj") == 0
+        verdict = {"verdict/params_m": "reproduced"}
+        (line,) = publish_summaries({"me/proj/deleted": verdict, f"me/proj/{run_id}": verdict})
+        assert line.startswith("no verdicts written to me/proj/deleted (")
+        assert server.runs[f"proj/{run_id}"].summary["verdict/params_m"] == "reproduced"
+
+
+def test_an_account_without_a_default_entity_has_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        use(monkeypatch, server)
+        server.entity = None
+        with pytest.raises(UserError, match="no default entity; name one: --project ENTITY/PROJECT"):
+            default_entity()
 
 
 def test_a_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
