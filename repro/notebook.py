@@ -155,7 +155,7 @@ class Report:
         sentences = []
         for history in read_histories(results.evidence):
             churn, ever = history.values("churn"), history.values("ever_active")
-            if history.variant or churn is None or len(churn) < 2 or not any(churn):
+            if churn is None or len(churn) < 2 or not any(churn):
                 continue
             row = history.row
             text = (

@@ -68,11 +68,6 @@ class Evidence:
     adopted: Sequence[AdoptedWeights] = ()
 
     @property
-    def folder(self) -> Path:
-        """Folder of the row's records at this scale; may not exist."""
-        return next(iter(self.runs.values())).record.path.parent
-
-    @property
     def finished(self) -> dict[int, Record]:
         """The records of the finished seeds."""
         return {seed: run.record for seed, run in self.runs.items() if run.state == "done"}

@@ -25,7 +25,7 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
 
     `scale` is the scale at which the models were trained, as text (`trained_at`).
     """
-    moved = [history for history in histories if history.moved and not history.variant and history.layer_density]
+    moved = [history for history in histories if history.moved and history.layer_density]
     if not moved:
         return None
     shown = of_one_backbone(moved)
