@@ -67,10 +67,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of a table at one scale, from the records under `runs`."""
+    """The report of a table at one scale."""
 
     view: View
-    runs: Path
 
     @property
     def conclusion(self) -> Sentences:
@@ -202,4 +201,4 @@ def open_report(
     scale = scale or os.environ.get("REPRO_SCALE", "local")
     folder = Path(runs or os.environ.get("REPRO_RUNS", "runs"))
     chosen = list(range(known.default_seeds(scale))) if seeds is None else seeds
-    return Report(view_of(known, known.select(rows, scale), scale, chosen, folder), folder)
+    return Report(view_of(known, known.select(rows, scale), scale, chosen, folder))

@@ -94,6 +94,14 @@ def test_methods_are_compared_at_the_sparsity_that_most_of_them_share() -> None:
     assert of_one_backbone([]) == []
 
 
+def test_a_method_without_densities_of_layers_has_no_figure_of_them(table: Table, tmp_path: Path) -> None:
+    rows = table.select(["deit_small/svite-50"])
+    write_history(write_record(tmp_path, rows[0], "local", 0), [{"churn": 0.1, "density": 0.5}] * 2)
+    histories = list(read_histories(frame_and_evidence(table, rows, "local", [0], tmp_path)[1]))
+    assert draw_final_density(table, histories, "local scale", PAGE_IN) is None
+    assert draw_churn(table, histories, "local scale", PAGE_IN) is not None
+
+
 @pytest.mark.parametrize(("ever_active", "kinds"), [((0.5, 0.5), ["active"]), ((0.5, 0.75), ["active", "ever active"])])
 def test_a_legend_lists_only_lines_that_are_drawn(
     table: Table, tmp_path: Path, ever_active: tuple[float, ...], kinds: list[str]
