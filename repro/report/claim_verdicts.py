@@ -16,15 +16,20 @@ from repro.report.cells import TRAINED, VERBS, Measured, Results, RowCells
 from repro.report.claims import Claim, Condition, Pair, Quantity, claims_of
 from repro.report.measures import gain
 from repro.report.statistics import interval_words, level_of_each
-from repro.report.verdicts import DECIDABLE, MISSING, NOT_MEASURED, UNDECIDED
+from repro.report.verdicts import (
+    DECIDABLE,
+    DOES_NOT_HOLD,
+    HOLDS,
+    INCOMPLETE,
+    MISSING,
+    NOT_MEASURED,
+    NOT_RUN,
+    NOT_RUN_AT_SCALE,
+    PARTIAL,
+    UNDECIDED,
+)
 from repro.tables.rows import Table
 
-HOLDS = "holds"
-DOES_NOT_HOLD = "does not hold"
-INCOMPLETE = "incomplete"
-NOT_RUN_AT_SCALE = "not run at this scale"
-NOT_RUN = "not run"
-PARTIAL = "partial"
 # A claim that is waiting for several of these gets the first as its verdict.
 _WAITING = (NOT_RUN_AT_SCALE, NOT_MEASURED, NOT_RUN, PARTIAL)
 _NOISE = 1e-9  # 80.2 - 80.0 is a little more than 0.2 in binary

@@ -14,10 +14,10 @@ from repro.report.cells import Measured, Results, RowCells
 from repro.report.claims import CLAIMS_FILE, Ordering, check_name, claims_files, load_claims_file
 from repro.report.measures import gain, interval_of_gain
 from repro.report.statistics import LEVEL, interval_words, level_of_each
+from repro.report.verdicts import AGREES, CONTRADICTS, NOT_RUN, PARTIAL, UNDECIDED
 from repro.tables.rows import Row, Table
 
 ASKED_AT = ("local",)  # scale paper has the claims; at scale smoke, models have learnt nothing
-AGREES, CONTRADICTS, UNDECIDED, PARTIAL, NOT_RUN = "agrees", "contradicts", "undecided", "partial", "not run"
 METRIC = "top1_pct"
 
 

@@ -18,7 +18,7 @@ from repro.report.claim_verdicts import JudgedClaim
 from repro.report.fitting import columns_that_fit, longest_word, short_name
 from repro.report.format import MARKS, NOTHING, tone
 from repro.report.grid import Column, Entry, Grid
-from repro.report.orderings import AGREES, CONTRADICTS
+from repro.report.verdicts import AGREES, CONTRADICTS
 from repro.report.view import View
 
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
