@@ -10,6 +10,7 @@ from typing import Any
 import wandb
 
 from repro.config.compose import compose
+from repro.config.data_roots import NO_FOLDER
 from repro.errors import UserError
 from repro.files import write_json
 from repro.report.build import view_of
@@ -57,7 +58,7 @@ def make(
     """
     if not rows:
         raise UserError(f"{table.name}: no row is selected (repro list {table.name} shows all)")
-    target = choose_project(compose(["data.root=unused", f"scale={scale}", *overrides]).tracker, project)
+    target = choose_project(compose([NO_FOLDER, f"scale={scale}", *overrides]).tracker, project)
     seen = view_of(table, rows, scale, seeds, runs, overrides)
     selected = table_runs(seen.results)
     folder = report_folder(reports, table.name, scale)

@@ -9,6 +9,7 @@ from typing import Any
 
 from repro.config import Config
 from repro.config.compose import compose
+from repro.config.data_roots import NO_FOLDER
 from repro.config.published_training import PUBLISHED_SCALE, is_unchanged
 from repro.config.signature import signatures
 from repro.errors import UserError
@@ -22,8 +23,6 @@ from repro.tables.rows import Row
 
 # A row without finished seeds gets the first of these states that any of its seeds is in.
 _LIVELIEST_FIRST = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
-# A config requires an image folder. A report reads no images, and the folder is not part of a run's signature.
-_NO_IMAGES = "data.root=not_read_by_a_report"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def read_evidence(
     table: str, row: Row, scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str], now: float
 ) -> Evidence:
     """Read the records of a row. Heartbeats are compared with `now`, a Unix time in seconds."""
-    first = compose([_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}", *overrides])
+    first = compose([NO_FOLDER, *row.overrides_at(scale), f"seed={seeds[0]}", *overrides])
     known = signatures(first, seeds)
     runs = {}
     for seed in seeds:

@@ -53,8 +53,8 @@ class View:
 
     @property
     def contradictions(self) -> list[tuple[Cell, str]]:
-        """The contradicted cells, each with the text that follows the row's name."""
-        return [(cell, f", {contradiction(cell)}") for cell in self.summary.contradicted]
+        """The contradicted cells, each described."""
+        return [(cell, contradiction(cell)) for cell in self.summary.contradicted]
 
     @property
     def ordering_count(self) -> str:
