@@ -83,6 +83,6 @@ def row_cells(table: Table, scale: str, evidence: Evidence, reference: Evidence 
     )
     names = [name for name, metric in table.metrics.items() if is_segmentation(metric) == bool(row.reads_runs_of)]
     always = () if row.reads_runs_of else _ALWAYS
-    measured = {name: MEASURES[name](context, table.metrics.get(name)) for name in dict.fromkeys((*names, *always))}
+    measured = {name: MEASURES[name].of(context, table.metrics.get(name)) for name in dict.fromkeys((*names, *always))}
     cells = {name: Cell(row, table.metrics[name], measured[name]) for name in names}
     return RowCells(context, measured, cells)
