@@ -256,11 +256,10 @@ def test_pictures_that_are_gone_or_damaged(
     ("text", "words"),
     [
         ("[]", "[] where an object should be"),
-        ('{"schema": 4}', "no table, scale, title, tone, "),
+        ('{"schema": 5}', "no table, scale, tone, "),
         (
-            '{"schema": 4, "table": "t", "scale": "s", "title": "t", "tone": "good", "overview": "", "html": ["a"], '
-            '"figures": [], "runs": []}',
-            "too few html (['a'])",
+            '{"schema": 5, "table": "t", "scale": "s", "tone": "good", "overview": "", "html": ["a"], "runs": []}',
+            "html should be a valid string, not ['a']",
         ),
         ('{"sch', "damaged (Unterminated"),
     ],
