@@ -6,18 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.report.card import card_of, remembered_affiliation, write_card
 from repro.report.claim_verdicts import judge_claims
 from repro.report.claims import rows_in_claims
 from repro.report.collect import collect_results
-from repro.report.figures.drawings import write_figures
-from repro.report.figures.pending import pending_figures
 from repro.report.findings import rows_in_findings
 from repro.report.folders import report_folder, why_kept
 from repro.report.orderings import rows_in_orderings
-from repro.report.page import links_of, run_lines, write_page
 from repro.report.summary import summarise_results
-from repro.report.tables import write_tables
 from repro.report.view import View, view
 from repro.tables.rows import Row, Table
 
@@ -86,6 +81,13 @@ def view_of(
 
 
 def _write(seen: View, reports_dir: Path, *, is_wide: bool) -> Report:
+    # Importing pandas and matplotlib takes as long as reading a thousand records.
+    from repro.report.card import card_of, remembered_affiliation, write_card
+    from repro.report.figures.drawings import write_figures
+    from repro.report.figures.pending import pending_figures
+    from repro.report.page import links_of, run_lines, write_page
+    from repro.report.tables import write_tables
+
     results = seen.results
     table, scale = results.table, results.scale
     folder = report_folder(reports_dir, table.name, scale)

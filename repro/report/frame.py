@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from repro.report.adopted import weights_verdict
 from repro.report.cells import Cell, Results, RowCells
@@ -17,6 +15,9 @@ from repro.report.statistics import median_interval
 from repro.report.times import images_s, time_note
 from repro.report.verdicts import NO_PUBLISHED_VALUE
 from repro.tables.rows import Metric, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROW = ("table", "row", "backbone", "method", "arch_sparsity_pct", "data_sparsity_pct", "scale", "n_seeds")
 _COUNTS = ("params_m", "macs_g", "flops_saving_pct", "flops_saving_alt_pct")
@@ -92,6 +93,8 @@ def _seeds(metric: Metric, prefix: str) -> tuple[str, str, str]:
 
 def frame_of(results: Results) -> pd.DataFrame:
     """Return the frame of the requested rows."""
+    import pandas as pd
+
     lines = [_line(results, row) for row in results.rows]
     return _typed(pd.DataFrame(lines, columns=columns(results.table)))
 
