@@ -144,7 +144,7 @@ class Report:
                 )
         if len(decided) < len(found):
             open_ = found[~found["decided"]]
-            sentences.append(f"Not decided, because the interval has zero in it: {', '.join(map(str, open_.index))}.")
+            sentences.append(f"Undecided, because the interval contains zero: {', '.join(map(str, open_.index))}.")
         return Sentences(sentences)
 
     @property

@@ -22,7 +22,7 @@ from repro.runs.timing import Timing, read_timing, timings_by_batch
 from repro.tables.rows import Row
 
 # A row without finished seeds gets the first of these states that any of its seeds is in.
-_LIVELIEST_FIRST = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
+_STATE_PRIORITY = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def row_state(states: Iterable[str]) -> str:
     done = states.count("done")
     if done:
         return "done" if done == len(states) else partial(done, len(states))
-    return min(states, key=_LIVELIEST_FIRST.index)
+    return min(states, key=_STATE_PRIORITY.index)
 
 
 def read_evidence(

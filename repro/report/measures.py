@@ -14,7 +14,7 @@ from typing import NamedTuple
 from repro.config.costs import has_masked_weights
 from repro.report.binomial import gain_interval, n_test_images, wilson_interval
 from repro.report.cells import COUNTED, TIMED, TRAINED, Measured, RowCells, RowContext
-from repro.report.costs import cost_note, is_about
+from repro.report.costs import applies_to, cost_note
 from repro.report.evidence import Evidence, row_state
 from repro.report.segmentation import SEGMENTATION
 from repro.report.statistics import LEVEL, paired_differences
@@ -35,7 +35,7 @@ def _count(name: str, depends_on_tokens: bool, context: RowContext, metric: Metr
     """Return a field of `Cost`, counted from the config; a run may have to measure how many tokens are kept."""
     value: float = getattr(context.cost, name)
     note = cost_note(context)
-    note = note if is_about(note, name) else ""
+    note = note if applies_to(note, name) else ""
     if not (depends_on_tokens and context.rests_on_data):
         return Measured(COUNTED, value, note=note)
     return Measured(

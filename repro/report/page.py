@@ -21,7 +21,7 @@ from repro.report.card import NOT_STATED, Card
 from repro.report.cells import Results
 from repro.report.figures.drawings import Drawing
 from repro.report.figures.files import COLUMN, figure_files, light_and_dark
-from repro.report.folders import report_folder, reported
+from repro.report.folders import report_folder, report_folders
 from repro.report.local_data import PUBLISHED_BACKBONE, local_label, trained_at
 from repro.report.points import counted_macs_g
 from repro.report.tables import html_environment
@@ -119,7 +119,9 @@ def links_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def write_index(folder: Path) -> Path:
     """Write `<folder>/index.html` from the sections in `folder`, in the order of `paper_tables/`, then by scale."""
-    sections = [section for own in reported(folder) if (section := _read_section(own / "section.json")) is not None]
+    sections = [
+        section for own in report_folders(folder) if (section := _read_section(own / "section.json")) is not None
+    ]
     runs = [{"table": one["table"], "scale": one["scale"], **run} for one in sections for run in one["runs"]]
     text = _render(
         "index.html",

@@ -91,7 +91,7 @@ def result_of_run(name: str, summary: Mapping[str, Any], config: Config, row: Ro
         raise UserError(f"{name}: its summary has no {RESULT_SHA256} and may be incomplete; {push_again}")
     is_finite = all(math.isfinite(value) for value in result.values() if isinstance(value, float))
     if summary[RESULT_SHA256] != digest(result) or not is_finite:
-        raise UserError(f"{name}: its result differs from its record's, it was edited; {push_again}")
+        raise UserError(f"{name}: its result does not match its digest, it was edited on the server; {push_again}")
     return result
 
 

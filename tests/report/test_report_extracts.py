@@ -32,7 +32,7 @@ def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
         record = write_record(tmp_path, row, scale, 0)
         assert said(table, "deit_small/*", scale, tmp_path) == (
             "Not drawn yet: heads left, patches kept, heat maps over images. "
-            f"make figures TABLE=table1 SCALE={scale} takes them from the finished models."
+            f"make figures TABLE=table1 SCALE={scale} extracts them from the finished models."
         )
         write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True]]})
         assert said(table, "deit_small/*", scale, tmp_path).startswith("Not drawn yet: heat maps over images. ")

@@ -45,4 +45,4 @@ def pending_figures(table: Table, every: Sequence[Evidence], scale: str) -> str:
     if not missing:
         return ""
     command = figures_command(table.name, scale)
-    return f"Not drawn yet: {', '.join(missing)}. {command} takes them from the finished models."
+    return f"Not drawn yet: {', '.join(missing)}. {command} extracts them from the finished models."
