@@ -29,7 +29,7 @@ def write_many(folder: Path, number: int) -> Path:
     table = load_table("table1")
     seen = view_of(table, table.rows, "local", [0], folder)
     runs = many_runs(number)
-    about = {"schema": SCHEMA, "table": table.name, "scale": "local", "title": table.title, "figures": [], "runs": runs}
+    about = {"schema": SCHEMA, "table": table.name, "scale": "local", "runs": runs}
     about |= {"tone": seen.summary.tone, "overview": seen.summary.overview, "html": section_html(seen, runs, None)}
     write_json(report_folder(folder, table.name, "local") / "section.json", about)
     return write_index(folder)

@@ -2,7 +2,7 @@
 
 make notebooks                                    # local scale, runs/
 REPRO_SCALE=smoke REPRO_RUNS=somewhere python -m notebooks --out elsewhere
-REPRO_FROM=me/repro-sparse-vit python -m notebooks comparing_runs     # runs of a project on a server
+REPRO_RUNS=pulled python -m notebooks comparing_runs     # runs from W&B: `repro wandb pull PROJECT --runs pulled`
 """
 
 from __future__ import annotations

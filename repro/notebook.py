@@ -1,4 +1,4 @@
-"""API for notebooks: a report as tables, pictures and sentences, from records or from W&B.
+"""API for notebooks: a report as tables, pictures and sentences.
 
 from repro.notebook import open_report
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +26,18 @@ from repro.report.figures.drawings import drawings
 from repro.report.figures.files import drawn
 from repro.report.figures.mask_history import read_histories
 from repro.report.figures.style import PAGE_IN, STYLE, row_label
-from repro.report.frame import frame_of
-from repro.report.measures import interval_of_gain
+from repro.report.frame import frame_of, local
 from repro.report.next_commands import figures_command
 from repro.report.view import View
-from repro.runs.record import Record
 from repro.tables.loader import load_table
-from repro.tracking.offline_runs import OfflineRun, accuracies, offline_runs_below
-from repro.tracking.pull import pull, remote_runs
 
-OFFLINE, RECORDS = "offline", "records"
 _DOTS_PER_INCH = 150
+_GAIN_COLUMNS = {
+    "pairs": "gain_n",
+    "gain": "gain_pct",
+    "95 % from": "gain_ci95_low_pct",
+    "95 % to": "gain_ci95_high_pct",
+}
 
 
 class Sentences(tuple[str, ...]):
@@ -67,10 +67,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of a table at one scale, from the records under `runs`."""
+    """The report of a table at one scale."""
 
     view: View
-    runs: Path
 
     @property
     def conclusion(self) -> Sentences:
@@ -106,15 +105,27 @@ class Report:
     @property
     def gains(self) -> pd.DataFrame:
         """Gains in best-epoch accuracy over the dense row, with 95 % intervals (percentage points)."""
-        lines = []
-        for row in self.view.results.rows:
-            gain, reference = row.measured.get("top1_gain_pct"), row.context.reference
-            if gain is None or gain.value is None or reference is None:
-                continue
-            low, high = interval_of_gain(row.evidence, reference) or (float("nan"), float("nan"))
-            lines.append((row.row.id, gain.n, gain.value, low, high, not low <= 0 <= high and low == low))
-        columns = ["row", "pairs", "gain", "95 % from", "95 % to", "decided"]
-        return pd.DataFrame(lines, columns=columns).set_index("row").round(2)
+        # A row's gain is in the columns of the published training or in those of another one.
+        found = pd.DataFrame(
+            {title: self.frame[name].fillna(self.frame[local(name)]) for title, name in _GAIN_COLUMNS.items()}
+        ).dropna(subset="pairs")
+        found["decided"] = (found["95 % from"] > 0) | (found["95 % to"] < 0)
+        return found.astype({"pairs": int}).round(2)
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Top-1 (percent) after each epoch by row and seed.
+
+        Epochs include those of the training that gave a run its initial weights, as in the report's figures.
+        """
+        found = {
+            f"{one.row.id} seed {seed}": {
+                one.config.earlier_epochs + epoch: top1 for epoch, top1 in accuracy_curve(run)
+            }
+            for one in self.view.results.evidence
+            for seed, run in one.finished.items()
+        }
+        return pd.DataFrame(found).rename_axis("epoch").sort_index().sort_index(axis=1).round(1)
 
     @property
     def gains_in_words(self) -> Sentences:
@@ -133,7 +144,7 @@ class Report:
                 )
         if len(decided) < len(found):
             open_ = found[~found["decided"]]
-            sentences.append(f"Not decided, because the interval has zero in it: {', '.join(map(str, open_.index))}.")
+            sentences.append(f"Undecided, because the interval contains zero: {', '.join(map(str, open_.index))}.")
         return Sentences(sentences)
 
     @property
@@ -143,7 +154,7 @@ class Report:
         sentences = []
         for history in read_histories(results.evidence):
             churn, ever = history.values("churn"), history.values("ever_active")
-            if history.variant or churn is None or len(churn) < 2 or not any(churn):
+            if churn is None or len(churn) < 2 or not any(churn):
                 continue
             row = history.row
             text = (
@@ -172,62 +183,6 @@ class Report:
             return Picture(known[name].caption, stream.getvalue(), round(PAGE_IN * 120))
 
 
-@dataclass(frozen=True)
-class Mirror:
-    """A report of runs read from W&B, with all checks of `repro wandb pull`.
-
-    `offline` holds the runs with their histories if they were read from offline files.
-    """
-
-    report: Report
-    offline: Sequence[OfflineRun]
-    source: str
-    folder: tempfile.TemporaryDirectory[str]  # deleted with this object
-
-    @property
-    def runs(self) -> pd.DataFrame:
-        """The W&B runs that were read, with the numbers of summary values and history lines."""
-        lines = [(run.remote.id, len(run.remote.summary), len(run.history)) for run in self.offline]
-        return pd.DataFrame(lines, columns=["W&B run", "values in its summary", "lines of history"])
-
-    @property
-    def curves(self) -> pd.DataFrame:
-        """Top-1 (percent) after each epoch by row and seed, from the W&B history, or else from the record.
-
-        Epochs include those of the training that gave a run its initial weights, as in the report's figures.
-        """
-        scale, evidence = self.report.view.results.scale, self.report.view.results.evidence
-        curves: Iterable[tuple[str, int, Iterable[tuple[float, float]]]]
-        if self.offline:
-            configs = [(run, run.remote.config) for run in self.offline]
-            curves = [(config["row"], config["seed"], accuracies(run, scale)) for run, config in configs]
-        else:
-            curves = [(one.row.id, seed, accuracy_curve(run)) for one in evidence for seed, run in one.finished.items()]
-        earlier = {one.row.id: one.config.earlier_epochs for one in evidence}
-        found = {
-            f"{row} seed {seed}": {earlier[row] + epoch: top1 for epoch, top1 in points} for row, seed, points in curves
-        }
-        return pd.DataFrame(found).rename_axis("epoch").sort_index().sort_index(axis=1).round(1)
-
-    def differences(self, records: Report) -> Sentences:
-        """Return how many result values differ between W&B and the records on this machine."""
-        values = different = runs = 0
-        for one in self.report.view.results.evidence:
-            for run in one.runs.values():
-                if run.result is None:
-                    continue
-                own = Record(records.runs / run.record.path.relative_to(self.report.runs)).result()
-                if own is not None:
-                    runs += 1
-                    values += len({*own, *run.result})
-                    different += sum(own.get(key) != run.result.get(key) for key in {*own, *run.result})
-        if not runs:
-            return Sentences(["None of these runs has a record on this machine to compare with."])
-        return Sentences(
-            [f"{different} of {values} values in {runs} results differ between {self.source} and the records."]
-        )
-
-
 def open_report(
     table: str = "table1",
     rows: Iterable[str] = (),
@@ -246,29 +201,4 @@ def open_report(
     scale = scale or os.environ.get("REPRO_SCALE", "local")
     folder = Path(runs or os.environ.get("REPRO_RUNS", "runs"))
     chosen = list(range(known.default_seeds(scale))) if seeds is None else seeds
-    return Report(view_of(known, known.select(rows, scale), scale, chosen, folder), folder)
-
-
-def open_mirror(rows: Iterable[str], table: str = "table1", source: str | None = None) -> Mirror:
-    """Open a report from W&B.
-
-    `source` is `offline`, `records` or a project, `[entity/]project`; by default that in REPRO_FROM, or else `offline`.
-
-    Raises `UserError` if there are no such runs, and any error of the W&B client when reading from a server.
-    """
-    source = source or os.environ.get("REPRO_FROM", OFFLINE)
-    records = open_report(table, rows)
-    folder = tempfile.TemporaryDirectory(prefix="repro-notebook-")
-    if source == RECORDS:
-        return Mirror(records, (), "the records", folder)
-    selected, scale = [row.row.id for row in records.view.results.rows], records.view.results.scale
-    offline: list[OfflineRun] = []
-    if source == OFFLINE:
-        patterns = [f"{table}-{row.replace('/', '-')}-*" for row in selected]
-        found = offline_runs_below(records.runs, patterns)
-        # A pattern also finds rows whose names begin with that of a selected one.
-        own = [run for run in found if run.remote.config["row"] in selected]
-        offline = [run for run in own if run.remote.config["scale"]["name"] == scale]
-    remote = [run.remote for run in offline] if source == OFFLINE else remote_runs(source)
-    pull(remote, Path(folder.name), [f"{table}/{row}" for row in selected])
-    return Mirror(open_report(table, rows, runs=folder.name), offline, "W&B", folder)
+    return Report(view_of(known, known.select(rows, scale), scale, chosen, folder))

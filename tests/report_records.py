@@ -15,7 +15,7 @@ from repro.config.compose import compose
 from repro.files import write_json
 from repro.report.cells import Results
 from repro.report.claim_verdicts import judge_claims
-from repro.report.claims import Claim, load_claims
+from repro.report.claims import Claim, load_claims_file
 from repro.report.collect import collect_results
 from repro.report.evidence import Evidence
 from repro.report.frame import frame_of
@@ -110,5 +110,5 @@ def claim_of(test: str, table: str = "table1", *, percent: float | None = None, 
         path = Path(folder) / "claims.yaml"
         entry |= {"holds_if": yaml.safe_load(test), **changes}
         path.write_text(yaml.safe_dump({"claims": [entry]}), encoding="utf-8")
-        (claim,) = load_claims(path)
+        (claim,) = load_claims_file(path).claims
     return claim

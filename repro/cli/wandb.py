@@ -55,8 +55,6 @@ def add_parser(commands: Any) -> None:
     command.add_argument("project", metavar=PROJECT)
     words = command.add_argument("words", nargs="*", metavar="TABLE[/ROW]", help="only these rows (default: all)")
     complete(words, every_table)
-    text = "accept runs of the same row and seed with different configs"
-    command.add_argument("--any-signature", action="store_true", help=text)
     add_runs(command, "folder for the records (default runs/)")
 
     command = add_command(inner, "dashboard", DASHBOARD, _dashboard)
@@ -89,7 +87,7 @@ def _push(options: argparse.Namespace) -> int:
 def _pull(options: argparse.Namespace) -> int:
     from repro.tracking.pull import pull, remote_runs
 
-    pulled = pull(remote_runs(options.project), options.runs, options.words, options.any_signature)
+    pulled = pull(remote_runs(options.project), options.runs, options.words)
     for path in pulled.written:
         print(f"pulled   {path}")
     print(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
+from pydantic import BaseModel, ConfigDict, Field
 
 from repro.config.compose import compose
+from repro.config.data_roots import NO_FOLDER
 from repro.errors import UserError
 from repro.files import write_json
 from repro.report.build import view_of
 from repro.report.folders import report_folder
 from repro.report.tables import markdown_text
+from repro.runs.validation import read_validated
 from repro.tables.rows import Row, Table
 from repro.tracking.client import client_errors
 from repro.tracking.login import key_source, require_login
@@ -29,14 +31,32 @@ try:
 
     from repro.dashboards.report_page import build_report
     from repro.dashboards.report_run import figures_in, publish_summaries, publish_table, run_summaries, table_content
-    from repro.dashboards.table_runs import table_runs
     from repro.dashboards.workspace import build_workspace
 except ModuleNotFoundError as error:
     raise UserError(
         f"dashboards need {error.name}, which is not installed: pip install 'repro-sparse-vit[dashboards]'"
     ) from None
 
-SCHEMA = 2  # a file of schema 1 has no table and no summaries
+SCHEMA = 2
+_NEXT_STEP = "remove it, and repro wandb dashboard TABLE writes it again, for new pages"
+
+
+class Specification(BaseModel):
+    """The file of a dashboard: its pages in the JSON format of the W&B server, and what is added to runs.
+
+    Attributes:
+        table, summaries: as returned by `table_content` and `run_summaries`.
+        published: ids of the pages by `entity/project`, once they exist.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    schema_: int = Field(SCHEMA, alias="schema")
+    workspace: dict[str, Any]
+    report: dict[str, Any]
+    table: dict[str, Any]
+    summaries: dict[str, dict[str, Any]]
+    published: dict[str, dict[str, str]] = {}
 
 
 def make(
@@ -57,23 +77,22 @@ def make(
     """
     if not rows:
         raise UserError(f"{table.name}: no row is selected (repro list {table.name} shows all)")
-    target = choose_project(compose(["data.root=unused", f"scale={scale}", *overrides]).tracker, project)
+    target = choose_project(compose([NO_FOLDER, f"scale={scale}", *overrides]).tracker, project)
     seen = view_of(table, rows, scale, seeds, runs, overrides)
-    selected = table_runs(seen.results)
     folder = report_folder(reports, table.name, scale)
     figures = figures_in(folder)
     path = folder / f"{table.name}.wandb.json"
     entity = target.entity or ""
-    content = {
-        **specification(
-            build_workspace(selected, entity, target.name),
-            build_report(selected, seen.summary.lines, markdown_text(seen), list(figures), entity, target.name),
-        ),
-        "table": table_content(seen.results),
-        "summaries": run_summaries(seen.results),
-        "published": _read(path).get("published", {}) if path.is_file() else {},
-    }
-    write_json(path, content)
+    earlier = _read(path)
+    workspace = build_workspace(seen.results, entity, target.name)
+    report = build_report(seen.results, seen.summary.lines, markdown_text(seen), list(figures), entity, target.name)
+    content = Specification(
+        **page_models(workspace, report),
+        table=table_content(seen.results),
+        summaries=run_summaries(seen.results),
+        published=earlier.published if earlier is not None else {},
+    )
+    write_json(path, content.model_dump())
     lines = [str(path)]
     if not figures:
         lines.append(f"no figures in {folder}; repro report {table.name} --scale {scale} draws them")
@@ -85,10 +104,9 @@ def make(
     return "\n".join(lines)
 
 
-def specification(workspace: Any, report: Any) -> dict[str, Any]:
+def page_models(workspace: Any, report: Any) -> dict[str, Any]:
     """Return workspace and report in the JSON format of the W&B server."""
     return {
-        "schema": SCHEMA,
         "workspace": workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"),
         "report": report._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"),
     }
@@ -101,24 +119,26 @@ def publish_file(path: Path, project: str | None) -> str:
     not a specification, without a key, or if the server rejects it.
     """
     content = _read(path)
+    if content is None:
+        raise UserError(f"{path}: no such file; repro wandb dashboard TABLE writes one")
     try:
-        workspace = Workspace._from_model(View.model_validate(content["workspace"]))
-        report = Report._from_model(ReportViewspec.model_validate(content["report"]))
+        workspace = Workspace._from_model(View.model_validate(content.workspace))
+        report = Report._from_model(ReportViewspec.model_validate(content.report))
     except (ValueError, KeyError, TypeError) as error:
-        raise _no_specification(path, error) from None
+        raise UserError(
+            f"{path}: not a dashboard ({one_line(error)}); repro wandb dashboard TABLE writes one"
+        ) from None
     require_login()
     target = choose_project(None, project) if project else WandbProject(workspace.project, workspace.entity)
-    target = WandbProject(target.name, target.entity or _default_entity())
-    published = content.setdefault("published", {})
+    target = WandbProject(target.name, target.entity or default_entity())
     where = f"{target.entity}/{target.name}"
-    lines = []
     with client_errors("W&B did not accept the dashboard", f"; to publish it as a new one, remove {path} and repeat"):
-        published[where] = _save(workspace, report, target, published.get(where, {}))
-        write_json(path, content)
-        lines += [f"workspace {workspace.url}", f"report {report.url}"]
-        if "table" in content:
-            lines.append(f"table {publish_table(content['table'], figures_in(path.parent), target)}")
-        publish_summaries(content.get("summaries", {}))
+        content.published[where] = _save(workspace, report, target, content.published.get(where, {}))
+    write_json(path, content.model_dump())
+    lines = [f"workspace {workspace.url}", f"report {report.url}"]
+    with client_errors("W&B did not accept the table of the dashboard"):
+        lines.append(f"table {publish_table(content.table, figures_in(path.parent), target)}")
+        lines += publish_summaries(content.summaries)
     return "\n".join(lines)
 
 
@@ -133,22 +153,14 @@ def _save(workspace: Any, report: Any, target: WandbProject, ids: Mapping[str, s
     return {"workspace": workspace._internal_id, "workspace_name": workspace._internal_name, "report": report.id}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); repro wandb dashboard TABLE writes one") from None
-    except ValueError as error:
-        raise _no_specification(path, error) from None
-    if not isinstance(content, dict):
-        raise _no_specification(path, ValueError("no JSON object"))
-    return content
+def _read(path: Path) -> Specification | None:
+    return read_validated(path, Specification, _NEXT_STEP, SCHEMA)
 
 
-def _no_specification(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a specification ({one_line(error)}); repro wandb dashboard TABLE writes one")
-
-
-def _default_entity() -> str:
-    with client_errors("W&B does not answer whose key it is"):
-        return str(wandb.Api().default_entity)
+def default_entity() -> str:
+    """Return the default entity of the user. Raises `UserError` if there is none, or the server does not answer."""
+    with client_errors("could not look up the user of the W&B API key"):
+        entity = wandb.Api().default_entity
+    if not entity:
+        raise UserError("this W&B account has no default entity; name one: --project ENTITY/PROJECT")
+    return str(entity)

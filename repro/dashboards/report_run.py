@@ -9,8 +9,10 @@ from typing import Any
 
 import wandb
 
+from repro.errors import UserError
 from repro.report.cells import Results
 from repro.report.frame import frame_of
+from repro.tracking.client import client_errors
 from repro.tracking.mirror_file import read_mirror
 from repro.tracking.sweep import join_or_leave_sweep
 from repro.tracking.wandb_project import WandbProject
@@ -79,8 +81,18 @@ def publish_table(table: Mapping[str, Any], figures: Mapping[str, Path], project
         return str(run.url)
 
 
-def publish_summaries(summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write verdicts and gains to the summaries of runs. Errors of the client propagate."""
+def publish_summaries(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Write verdicts and gains to the summaries of runs.
+
+    Returns a line for each run that could not be updated: runs are deleted on servers, which is no reason to leave the
+    others without verdicts. Errors of the client that concern no single run propagate.
+    """
     api = wandb.Api()
+    failed = []
     for path, values in summaries.items():
-        api.run(path).summary.update(dict(values))
+        try:
+            with client_errors(f"no verdicts written to {path}"):
+                api.run(path).summary.update(dict(values))
+        except UserError as error:
+            failed.append(str(error))
+    return failed

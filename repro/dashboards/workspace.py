@@ -10,52 +10,70 @@ import wandb_workspaces.expr as expr
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from repro.dashboards.table_runs import TableRuns
+from repro.report.cells import Results
+from repro.report.local_data import accuracy_axis, published_axis
 from repro.tables.rows import Table
 from repro.tracking.metric_names import (
-    OTHER_CONFIG,
-    OTHER_DATA,
     PUBLISHED_GROUP,
     PUBLISHED_TOP1,
     RESULT,
     backbone_metric,
+    names_of,
 )
 
 _MACS = "cost/macs_g"
 _MAX_CURVES = 100  # maximum number of runs in a chart, enough for every row of a table
 
 
-def build_workspace(runs: TableRuns, entity: str, project: str) -> Any:
+def build_workspace(results: Results, entity: str, project: str) -> Any:
     """Build the object tree of the workspace; nothing is sent before its `save` is called."""
-    table, group = runs.table, runs.group
+    table = results.table
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=f"{table.name}, {runs.scale} scale",
+        name=f"{table.name}, {results.scale} scale",
         sections=[
             *(
-                ws.Section(name=name, panels=panels, is_open=True, pinned=place == 0)
-                for place, (name, panels, _) in enumerate(sections(runs))
+                ws.Section(name=name, panels=panels, is_open=True, pinned=index == 0)
+                for index, (name, panels, _) in enumerate(sections(results))
             ),
             ws.Section(name="Training and speed", panels=training()),
-            *system(runs.scale),
+            *system(results.scale),
         ],
         settings=ws.WorkspaceSettings(x_axis="update", max_runs=_MAX_CURVES, group_by_prefix="first"),
         runset_settings=ws.RunsetSettings(
-            filters=runs.filters(),
+            filters=run_filter(results),
             groupby=[expr.Config("row")],
             order=[expr.Ordering(expr.Config("row"), ascending=True)],
-            pinned_columns=["run:displayName", *(f"summary:{name}" for name in columns(table, group))],
+            pinned_columns=["run:displayName", *(f"summary:{name}" for name in columns(table, metric_group(results)))],
         ),
     )
 
 
-def sections(runs: TableRuns) -> list[tuple[str, list[Any], str | None]]:
+def run_filter(results: Results, backbone: str | None = None) -> str:
+    """Return the W&B filter that selects the runs of a report, in the filter syntax of wandb-workspaces.
+
+    It includes signatures, because otherwise runs with other configs (older defaults, overrides) would be averaged as
+    if they were seeds.
+    """
+    rows = results.rows if backbone is None else results.of_backbones([backbone]).rows
+    chosen = ", ".join(f"'{run.signature}'" for row in rows for run in row.evidence.runs.values())
+    cell = f"Config('table') = '{results.table.name}' and Config('scale.name') = '{results.scale}'"
+    return f"{cell} and Config('signature') in [{chosen}]"
+
+
+def metric_group(results: Results) -> str:
+    """Return the group of the rows' accuracies (`repro.tracking.metric_names`)."""
+    first = results.rows[0]
+    return names_of(results.table.name, first.row.run_id, first.evidence.config).group
+
+
+def sections(results: Results) -> list[tuple[str, list[Any], str | None]]:
     """Return the sections that workspace and report share: title, panels, and backbone (None for all runs)."""
-    table, group = runs.table, runs.group
+    backbones = dict.fromkeys(row.row.backbone for row in results.rows)
     return [
-        ("Accuracy against MACs", against_macs(table, group), None),
-        *((table.label(name), backbone_curves(table, name, group), name) for name in runs.backbones),
+        ("Accuracy against MACs", against_macs(results), None),
+        *((results.table.label(name), backbone_curves(results, name), name) for name in backbones),
         ("Sparsity and churn", sparsity(), None),
     ]
 
@@ -79,12 +97,13 @@ def accuracy_cell(group: str) -> str:
     return f"{RESULT}top1_best_pct" if group == PUBLISHED_GROUP else f"{RESULT}{group}_top1_best_pct"
 
 
-def against_macs(table: Table, group: str) -> list[Any]:
+def against_macs(results: Results) -> list[Any]:
     """Plot measured and published accuracy against the MACs of the published backbone, side by side.
 
     There are two charts, because a W&B scatter plot shows only one value per run. Their axes are the same if measured
     accuracies are comparable with published ones.
     """
+    table, group = results.table, metric_group(results)
     published = [best.value for row in table.rows if (best := row.best_published("top1_pct")) is not None]
     top1 = (math.floor(min(published)) - 1, math.ceil(max(published)) + 1) if published else (None, None)
     own_axis = top1 if group == PUBLISHED_GROUP else (None, None)
@@ -97,29 +116,25 @@ def against_macs(table: Table, group: str) -> list[Any]:
             legend_template="${run:displayName}",
         )
         for title, accuracy, axis in (
-            (f"Measured top-1 (%), {accuracy_label(table, group)}", accuracy_cell(group), own_axis),
-            (f"Published top-1 (%), {table.label(table.dataset)}", "published/top1_pct", top1),
+            (f"Measured {accuracy_title(results, 'best epoch')}", accuracy_cell(group), own_axis),
+            (f"Published {published_axis(results)}", "published/top1_pct", top1),
         )
     ]
 
 
-def accuracy_label(table: Table, group: str) -> str:
-    """Return what a group's accuracies refer to: the published data set, or how the runs differ from published ones."""
-    dataset = table.label(table.dataset)
-    if group == PUBLISHED_GROUP:
-        return dataset
-    if group == OTHER_CONFIG:
-        return "overridden configs, not the published training"
-    return f"other data, not {dataset}" if group == OTHER_DATA else f"{group} scale, not {dataset}"
+def accuracy_title(results: Results, epoch: str) -> str:
+    """Return the title of measured accuracies: `digits top-1, each epoch (%), local scale, not ImageNet`."""
+    return accuracy_axis(results, epoch).replace("\n", ", ")
 
 
-def backbone_curves(table: Table, backbone: str, group: str) -> list[Any]:
+def backbone_curves(results: Results, backbone: str) -> list[Any]:
     """Plot the curves of one backbone, averaged over the seeds of each row, and the published accuracy."""
+    group = metric_group(results)
     accuracy = [backbone_metric(backbone, group, "top1_pct")]
     if group == PUBLISHED_GROUP:
         accuracy.append(f"{backbone}/{PUBLISHED_TOP1}")
     return [
-        curve(f"Top-1 (%), {accuracy_label(table, group)}", accuracy),
+        curve(accuracy_title(results, "each epoch"), accuracy),
         curve("Training loss", [backbone_metric(backbone, group, "train_loss")]),
     ]
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from repro.report.format import symbol, tone
 from repro.report.measures import BEST_METRIC
-from repro.report.verdicts import NO_PUBLISHED_VALUE, judge
+from repro.report.verdicts import NO_PUBLISHED_VALUE, OTHER_DATA, judge
 from repro.runs.adopted import AdoptedWeights
 from repro.tables.rows import Row, Table
 
 TITLE = "Top-1 of weights that others have trained (%)"
-OTHER_DATA = "other data"
 
 
 def weights_verdict(table: Table, row: Row, adopted: AdoptedWeights) -> str:

@@ -186,7 +186,7 @@ def _software(origin: Mapping[str, Any]) -> str:
 
 def _setup(results: Results, finished: Sequence[tuple[Evidence, SeedRun]]) -> Iterable[str]:
     seeds = ", ".join(map(str, finished[0][0].runs))
-    overrides = f", overrides {' '.join(results.overrides)}" if results.overrides else ""
+    overrides = f", overrides {results.effective_overrides}" if results.effective_overrides else ""
     yield f"scale {results.scale}, seeds {seeds}{overrides}"
     for recipe in dict.fromkeys(evidence.config.effective_recipe for evidence, _ in finished):
         yield (

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from repro.config.costs import macs_depend_on_data
+from repro.config.signature import can_change_a_result
 from repro.counting.cost import Cost
 from repro.errors import count_of
 from repro.report.evidence import Evidence
@@ -242,6 +243,11 @@ class Results:
     def own_rows(self) -> list[RowCells]:
         """The rows with runs of their own."""
         return [row for row in self.rows if not row.row.reads_runs_of]
+
+    @property
+    def effective_overrides(self) -> str:
+        """The overrides that can change a result, as text: not folders, workers or the launcher."""
+        return " ".join(filter(can_change_a_result, self.overrides))
 
     @property
     def cells(self) -> Iterator[Cell]:

@@ -13,18 +13,23 @@ from dataclasses import dataclass
 
 from repro.errors import count_of
 from repro.report.cells import TRAINED, VERBS, Measured, Results, RowCells
-from repro.report.claims import Claim, Condition, Pair, Quantity, every_claim
+from repro.report.claims import Claim, Condition, Pair, Quantity, claims_of
 from repro.report.measures import gain
 from repro.report.statistics import interval_words, level_of_each
-from repro.report.verdicts import DECIDABLE, MISSING, NOT_MEASURED, UNDECIDED
+from repro.report.verdicts import (
+    DECIDABLE,
+    DOES_NOT_HOLD,
+    HOLDS,
+    INCOMPLETE,
+    MISSING,
+    NOT_MEASURED,
+    NOT_RUN,
+    NOT_RUN_AT_SCALE,
+    PARTIAL,
+    UNDECIDED,
+)
 from repro.tables.rows import Table
 
-HOLDS = "holds"
-DOES_NOT_HOLD = "does not hold"
-INCOMPLETE = "incomplete"
-NOT_RUN_AT_SCALE = "not run at this scale"
-NOT_RUN = "not run"
-PARTIAL = "partial"
 # A claim that is waiting for several of these gets the first as its verdict.
 _WAITING = (NOT_RUN_AT_SCALE, NOT_MEASURED, NOT_RUN, PARTIAL)
 _NOISE = 1e-9  # 80.2 - 80.0 is a little more than 0.2 in binary
@@ -53,7 +58,7 @@ class JudgedClaim:
 def judge_claims(results: Results, claims: Sequence[Claim] | None = None) -> tuple[JudgedClaim, ...]:
     """Judge the claims about the table of `results` by its cells and those of `results.others`."""
     rows = {row.row.id: row for row in (*results.rows, *results.others)}
-    claims = every_claim() if claims is None else claims
+    claims = claims_of(results.table) if claims is None else claims
     return tuple(_judge(claim, rows, results.table) for claim in claims if claim.table == results.table.name)
 
 

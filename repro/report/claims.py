@@ -15,20 +15,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from repro.errors import UserError, did_you_mean
 from repro.locations import table_dirs
-from repro.runs.validation import validated
-from repro.tables.loader import load_sources, load_table, table_names
+from repro.tables.loader import load_sources, table_names
 from repro.tables.rows import Table
 from repro.typed_files import read_yaml
 
 CLAIMS_FILE = "claims.yaml"
 OPERATORS = ("within", "at_least", "at_most", "more_than", "less_than")
-_NEXT_STEP = "the head of the file describes its keys"
 
 Pair = tuple[str, str]
 
@@ -174,13 +172,18 @@ class Ordering(BaseModel):
     above: str
     below: str
 
+    @property
+    def name(self) -> str:
+        """`ROW > OTHER`."""
+        return f"{self.above} > {self.below}"
+
 
 class ClaimsFile(BaseModel):
     """The contents of `claims.yaml`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    claims: list[dict[str, Any]] = []
+    claims: tuple[Claim, ...] = ()
     orderings: tuple[Ordering, ...] = ()
 
 
@@ -189,33 +192,39 @@ def claims_files() -> tuple[Path, ...]:
     return tuple(file for folder in table_dirs() if (file := folder / CLAIMS_FILE).is_file())
 
 
-def every_claim() -> tuple[Claim, ...]:
-    """Return the claims in all files, the project's first."""
-    return tuple(claim for file in claims_files() for claim in load_claims(file))
-
-
 @functools.cache
-def load_claims(path: Path) -> tuple[Claim, ...]:
-    """Return the claims in a file, in file order.
+def load_claims_file(path: Path) -> ClaimsFile:
+    """Read a claims file. Rows and metrics are not checked, so that no table has to be read.
 
-    Raises `UserError`, naming the claim, for a missing or unknown key, an unknown table or source, or a row, metric or
-    published value that is not in the table.
+    Raises `UserError`, naming the claim or the line, for a missing or unknown key, an unknown table or source, and for
+    two claims with the same id.
     """
-    claims: dict[str, Claim] = {}
-    for entry in read_yaml(path, ClaimsFile).claims:
-        place = f"{path.name}: claim {entry.get('id', '?')}"
-        claim = validated(Path(place), Claim, entry, _NEXT_STEP)
-        if claim.id in claims:
-            raise UserError(f"{place}: is there twice")
-        _check_names(claim, place)
-        claims[claim.id] = claim
-    return tuple(claims.values())
+    found = read_yaml(path, ClaimsFile)
+    ids = [claim.id for claim in found.claims]
+    for claim in found.claims:
+        place = f"{path}: claim {claim.id}"
+        check_name(claim.source, load_sources(), place, "source")
+        check_name(claim.table, table_names(), place, "table")
+        if ids.count(claim.id) > 1:
+            raise UserError(f"{place}: is there twice; rename or remove one")
+    for ordering in found.orderings:
+        check_name(ordering.table, table_names(), f"{path}: {ordering.name}", "table")
+    return found
 
 
-def _check_names(claim: Claim, place: str) -> None:
-    check_name(claim.source, load_sources(), place, "source")
-    check_name(claim.table, table_names(), place, "table")
-    table = load_table(claim.table)
+def claims_of(table: Table) -> tuple[Claim, ...]:
+    """Return the claims about a table in all files, the project's first.
+
+    Raises `UserError`, naming the claim, for a row, metric or published value that is not in the table.
+    """
+    found = [(path, claim) for path in claims_files() for claim in load_claims_file(path).claims]
+    own = [(path, claim) for path, claim in found if claim.table == table.name]
+    for path, claim in own:
+        _check_names(claim, table, f"{path}: claim {claim.id}")
+    return tuple(claim for _, claim in own)
+
+
+def _check_names(claim: Claim, table: Table, place: str) -> None:
     rows = {row.id: row for row in table.every_row}
     for comparison in claim.holds_if.comparisons:
         quantity, bound = comparison.quantity, comparison.bound
@@ -239,4 +248,4 @@ def check_name(name: str, valid: Iterable[str], place: str, what: str) -> None:
 
 def rows_in_claims(table: Table) -> set[str]:
     """Return the ids of the rows involved in claims about `table`."""
-    return {row for claim in every_claim() if claim.table == table.name for row in claim.rows}
+    return {row for claim in claims_of(table) for row in claim.rows}

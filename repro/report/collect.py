@@ -29,14 +29,12 @@ def collect_results(
     root: Path,
     overrides: Sequence[str] = (),
     *,
-    now: float | None = None,
     others: Sequence[Row] = (),
 ) -> Results:
     """Return the cells of `rows`, in the same order, from the records under `root`.
 
     Args:
         overrides: Hydra overrides that the runs were launched with.
-        now: Unix time in seconds that heartbeats are compared with; default: the current time.
         others: rows that were not requested but that claims, findings or orderings name.
 
     Raises `UserError` for no seeds, an invalid override, a metric without a measure, or a damaged record.
@@ -46,7 +44,7 @@ def collect_results(
         raise UserError(f"{table.name}: no seeds to report; give at least one (SEEDS=1)")
     _check_metrics(table)
     references = {row.id: table.reference(row.backbone) for row in (*rows, *others)}
-    now = time.time() if now is None else now
+    now = time.time()
     chosen = {row.id for row in rows}
     evidence: dict[str, Evidence] = {}
     for row in (*rows, *others, *filter(None, references.values())):
@@ -85,6 +83,6 @@ def row_cells(table: Table, scale: str, evidence: Evidence, reference: Evidence 
     )
     names = [name for name, metric in table.metrics.items() if is_segmentation(metric) == bool(row.reads_runs_of)]
     always = () if row.reads_runs_of else _ALWAYS
-    measured = {name: MEASURES[name](context, table.metrics.get(name)) for name in dict.fromkeys((*names, *always))}
+    measured = {name: MEASURES[name].of(context, table.metrics.get(name)) for name in dict.fromkeys((*names, *always))}
     cells = {name: Cell(row, table.metrics[name], measured[name]) for name in names}
     return RowCells(context, measured, cells)

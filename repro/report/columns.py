@@ -30,7 +30,7 @@ from repro.report.format import (
 )
 from repro.report.grid import Column, Entry, Grid, Section
 from repro.report.local_data import heat_map_label, local_label
-from repro.report.measures import MEASURES, Gain, test_image_interval
+from repro.report.measures import GAINS, test_image_interval
 from repro.report.segmentation import is_segmentation
 from repro.report.statistics import interval_words
 from repro.report.verdicts import CONTRADICTED, FAILED
@@ -173,7 +173,7 @@ def _local_columns(results: Results, metric: Metric, rows: Sequence[RowCells]) -
     """Yield the column of a trained metric for training other than the published one; gains are only in the notes."""
     values = [row.cells[metric.name].measured for row in rows]
     local = [None if _is_shown(value) or not value.sample else value for value in values]
-    if isinstance(MEASURES[metric.name], Gain) or metric.needs not in ("training", "interpretation") or not any(local):
+    if metric.name in GAINS or metric.needs not in ("training", "interpretation") or not any(local):
         return
     name = metric.label.removesuffix(" (%)")
     if is_segmentation(metric):

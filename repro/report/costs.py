@@ -32,6 +32,6 @@ def cost_note(row: RowContext) -> str:
     return "" if cost.is_exact else SPLIT_BY_TRAINING
 
 
-def is_about(note: str, metric: str) -> bool:
+def applies_to(note: str, metric: str) -> bool:
     """Return whether a cost note applies to this metric: one note is about parameters, all others about MACs."""
     return bool(note) and (metric in ("params_m", "params_saving_pct")) == (note == PARAMS_BY_TRAINING)

@@ -9,6 +9,7 @@ from typing import Any
 
 from repro.config import Config
 from repro.config.compose import compose
+from repro.config.data_roots import NO_FOLDER
 from repro.config.published_training import PUBLISHED_SCALE, is_unchanged
 from repro.config.signature import signatures
 from repro.errors import UserError
@@ -21,9 +22,7 @@ from repro.runs.timing import Timing, read_timing, timings_by_batch
 from repro.tables.rows import Row
 
 # A row without finished seeds gets the first of these states that any of its seeds is in.
-_LIVELIEST_FIRST = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
-# A config requires an image folder. A report reads no images, and the folder is not part of a run's signature.
-_NO_IMAGES = "data.root=not_read_by_a_report"
+_STATE_PRIORITY = ("running", "requeued", "submitted", "failed", "interrupted", "cancelled", "planned", "missing")
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,6 @@ class Evidence:
     timings_by_batch: Sequence[Timing] = ()
     is_unchanged: bool = True
     adopted: Sequence[AdoptedWeights] = ()
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the row's records at this scale; may not exist."""
-        return next(iter(self.runs.values())).record.path.parent
 
     @property
     def finished(self) -> dict[int, Record]:
@@ -123,14 +117,14 @@ def row_state(states: Iterable[str]) -> str:
     done = states.count("done")
     if done:
         return "done" if done == len(states) else partial(done, len(states))
-    return min(states, key=_LIVELIEST_FIRST.index)
+    return min(states, key=_STATE_PRIORITY.index)
 
 
 def read_evidence(
     table: str, row: Row, scale: str, seeds: Sequence[int], root: Path, overrides: Sequence[str], now: float
 ) -> Evidence:
     """Read the records of a row. Heartbeats are compared with `now`, a Unix time in seconds."""
-    first = compose([_NO_IMAGES, *row.overrides_at(scale), f"seed={seeds[0]}", *overrides])
+    first = compose([NO_FOLDER, *row.overrides_at(scale), f"seed={seeds[0]}", *overrides])
     known = signatures(first, seeds)
     runs = {}
     for seed in seeds:

@@ -19,7 +19,7 @@ def report_folder(folder: Path, table: str, scale: str) -> Path:
     return folder / table / scale
 
 
-def reported(folder: Path) -> list[Path]:
+def report_folders(folder: Path) -> list[Path]:
     """Return the folders of all reports in `folder`, sorted by table, then by scale."""
     return [
         own for table in table_names() for scale in _SCALES if (own := report_folder(folder, table, scale)).is_dir()

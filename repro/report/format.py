@@ -6,9 +6,20 @@ import math
 import re
 
 from repro.report.cells import Cell, Measured
-from repro.report.claim_verdicts import DOES_NOT_HOLD, HOLDS
-from repro.report.orderings import AGREES, CONTRADICTS
-from repro.report.verdicts import ABOVE, BELOW, FAILED, NO_PUBLISHED_VALUE, ON_CPU, REPRODUCED, RUNNING, UNDECIDED
+from repro.report.verdicts import (
+    ABOVE,
+    AGREES,
+    BELOW,
+    CONTRADICTS,
+    DOES_NOT_HOLD,
+    FAILED,
+    HOLDS,
+    NO_PUBLISHED_VALUE,
+    ON_CPU,
+    REPRODUCED,
+    RUNNING,
+    UNDECIDED,
+)
 from repro.tables.rows import KINDS, Metric, PublishedValue
 
 NOTHING = "–"

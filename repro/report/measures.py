@@ -5,15 +5,16 @@ A table metric consists of an entry in its `table.yaml` and an entry in `MEASURE
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from dataclasses import replace
+from typing import NamedTuple
 
 from repro.config.costs import has_masked_weights
 from repro.report.binomial import gain_interval, n_test_images, wilson_interval
 from repro.report.cells import COUNTED, TIMED, TRAINED, Measured, RowCells, RowContext
-from repro.report.costs import cost_note, is_about
+from repro.report.costs import applies_to, cost_note
 from repro.report.evidence import Evidence, row_state
 from repro.report.segmentation import SEGMENTATION
 from repro.report.statistics import LEVEL, paired_differences
@@ -23,143 +24,118 @@ from repro.runs.timing import Timing
 from repro.tables.rows import Metric
 
 
-class Measure(Protocol):
-    """Computes a metric of a row. `needs` is the value that `table.yaml` must give for the metric."""
+class Measure(NamedTuple):
+    """How a metric of a row is computed. `needs` is the value that `table.yaml` must give for the metric."""
 
-    needs: ClassVar[str]
+    needs: str
+    of: Callable[[RowContext, Metric | None], Measured]
 
-    def __call__(self, context: RowContext, metric: Metric | None) -> Measured: ...
+
+def _count(name: str, depends_on_tokens: bool, context: RowContext, metric: Metric | None) -> Measured:
+    """Return a field of `Cost`, counted from the config; a run may have to measure how many tokens are kept."""
+    value: float = getattr(context.cost, name)
+    note = cost_note(context)
+    note = note if applies_to(note, name) else ""
+    if not (depends_on_tokens and context.rests_on_data):
+        return Measured(COUNTED, value, note=note)
+    return Measured(
+        TRAINED,
+        value,
+        state=context.training_state(context.evidence.n_done),
+        why_missing=context.why_unfinished,
+        is_published_training=context.is_published_training,
+        is_comparable=context.is_published_training,
+        note=note,
+    )
 
 
-@dataclass(frozen=True)
-class Count:
-    """A field of `Cost`, counted from the config. If `rests_on_tokens`, a run may have to measure how many are kept."""
-
-    name: str
-    rests_on_tokens: bool = False
-    needs: ClassVar[str] = "analysis"
-
-    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
-        value: float = getattr(context.cost, self.name)
-        note = cost_note(context)
-        note = note if is_about(note, self.name) else ""
-        if not (self.rests_on_tokens and context.rests_on_data):
-            return Measured(COUNTED, value, note=note)
-        return Measured(
-            TRAINED,
-            value,
-            state=context.training_state(context.evidence.n_done),
+def _time(turns_of: Callable[[Timing], Sequence[float]], context: RowContext, metric: Metric | None) -> Measured:
+    """Return the median over turns, in each of which the row's model and its reference were timed."""
+    evidence, timing = context.evidence, context.evidence.timing
+    turns = turns_of(timing) if timing is not None else ()
+    note = MASKED_DENSE if has_masked_weights(evidence.config.method) else ""
+    why = why_not_timed(evidence)
+    measured = Measured(TIMED, state=NOT_MEASURED, why_missing=why, is_comparable=False, note=note)
+    if timing is not None and turns:
+        sample = dict(enumerate(turns))
+        measured = Measured(TIMED, statistics.median(turns), sample, setting=timing.setting, note=note)
+    why_other = ""
+    if is_timed_otherwise(timing, context):
+        why_other = TIMED_OTHERWISE
+    elif metric is not None and metric.device and timing is not None and metric.device not in timing.setting.device:
+        why_other = f"timed on {timing.setting.device}; the published value is one of a {metric.device}"
+    # Until the published training has measured how many tokens are kept, the timed model may be a different one.
+    state = context.training_state(evidence.n_done) if context.rests_on_data else DECIDABLE
+    if state:
+        is_published = context.is_published_training
+        return replace(
+            measured,
+            state=state,
             why_missing=context.why_unfinished,
-            is_published_training=context.is_published_training,
-            is_comparable=context.is_published_training,
-            note=note,
+            is_published_training=is_published,
+            is_comparable=is_published and measured.is_comparable and not why_other,
         )
+    if why_other:
+        return replace(measured, state=NOT_MEASURED, why_missing=why_other, is_comparable=False)
+    return measured
 
 
-@dataclass(frozen=True)
-class Time:
-    """The median over turns, in each of which the row's model and its reference were timed."""
-
-    turns: Callable[[Timing], Sequence[float]]
-    needs: ClassVar[str] = "device"
-
-    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
-        evidence, timing = context.evidence, context.evidence.timing
-        turns = self.turns(timing) if timing is not None else ()
-        note = MASKED_DENSE if has_masked_weights(evidence.config.method) else ""
-        why = why_not_timed(evidence)
-        measured = Measured(TIMED, state=NOT_MEASURED, why_missing=why, is_comparable=False, note=note)
-        if timing is not None and turns:
-            sample = dict(enumerate(turns))
-            measured = Measured(TIMED, statistics.median(turns), sample, setting=timing.setting, note=note)
-        why_other = ""
-        if is_timed_otherwise(timing, context):
-            why_other = TIMED_OTHERWISE
-        elif metric is not None and metric.device and timing is not None and metric.device not in timing.setting.device:
-            why_other = f"timed on {timing.setting.device}; the published value is one of a {metric.device}"
-        # Until the published training has measured how many tokens are kept, the timed model may be a different one.
-        state = context.training_state(evidence.n_done) if context.rests_on_data else DECIDABLE
-        if state:
-            is_published = context.is_published_training
-            return replace(
-                measured,
-                state=state,
-                why_missing=context.why_unfinished,
-                is_published_training=is_published,
-                is_comparable=is_published and measured.is_comparable and not why_other,
-            )
-        if why_other:
-            return replace(measured, state=NOT_MEASURED, why_missing=why_other, is_comparable=False)
-        return measured
+def _speedups(timing: Timing) -> list[float]:
+    return [reference / row for reference, row in timing.pairs]
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """The mean of a value in result.json over finished seeds."""
-
-    key: str
-    needs: ClassVar[str] = "training"
-
-    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
-        by_seed = context.evidence.values(self.key)
-        without = context.evidence.n_done - len(by_seed)
-        why = f"{context.evidence.row.id}: {without} result.json without {self.key}" if without else ""
-        return _over_seeds(by_seed, context.training_state(len(by_seed)), why or context.why_unfinished, context)
+def _accuracy(key: str, context: RowContext, metric: Metric | None) -> Measured:
+    """Return the mean of a value in result.json over finished seeds."""
+    by_seed = context.evidence.values(key)
+    without = context.evidence.n_done - len(by_seed)
+    why = f"{context.evidence.row.id}: {without} result.json without {key}" if without else ""
+    return _over_seeds(by_seed, context.training_state(len(by_seed)), why or context.why_unfinished, context)
 
 
-@dataclass(frozen=True)
-class Gain:
-    """The mean difference to the dense row over seeds, times `sign`."""
-
-    sign: int
-    needs: ClassVar[str] = "training"
-
-    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
-        reference = context.reference
-        if reference is None or reference.row == context.evidence.row:
-            return Measured(
-                TRAINED, state=MISSING, why_missing=f"{context.evidence.row.id} has no row to compare it with"
-            )
-        return gain(context, replace(context, evidence=reference), self.sign)
+def _gain_over_dense(sign: int, context: RowContext, metric: Metric | None) -> Measured:
+    """Return the mean difference to the dense row over seeds, times `sign`."""
+    reference = context.reference
+    if reference is None or reference.row == context.evidence.row:
+        return Measured(TRAINED, state=MISSING, why_missing=f"{context.evidence.row.id} has no row to compare it with")
+    return gain(context, replace(context, evidence=reference), sign)
 
 
-@dataclass(frozen=True)
-class HeatMapQuality:
-    """The mean over seeds of a segmentation metric of heat maps, from interpretation.json."""
-
-    name: str
-    needs: ClassVar[str] = "interpretation"
-
-    def __call__(self, context: RowContext, metric: Metric | None) -> Measured:
-        found = context.segmentation
-        assert metric is not None
-        assert found is not None
-        by_seed = found.values.get(self.name, {})
-        if not by_seed:
-            return Measured(TRAINED, state=NOT_MEASURED, why_missing=found.missing, is_comparable=False)
-        context = replace(context, is_published_training=context.is_published_training and found.is_of(metric.dataset))
-        why = f"{context.evidence.row.id}: {found.missing}" if found.missing else ""
-        return _over_seeds(by_seed, context.training_state(len(by_seed)), why, context)
+def _heat_map_quality(name: str, context: RowContext, metric: Metric | None) -> Measured:
+    """Return the mean over seeds of a segmentation metric of heat maps, from interpretation.json."""
+    found = context.segmentation
+    assert metric is not None
+    assert found is not None
+    by_seed = found.values.get(name, {})
+    if not by_seed:
+        return Measured(TRAINED, state=NOT_MEASURED, why_missing=found.missing, is_comparable=False)
+    context = replace(context, is_published_training=context.is_published_training and found.is_of(metric.dataset))
+    why = f"{context.evidence.row.id}: {found.missing}" if found.missing else ""
+    return _over_seeds(by_seed, context.training_state(len(by_seed)), why, context)
 
 
 BEST_KEY, LAST_KEY = "top1_best_pct", "top1_last_pct"
 BEST_METRIC = "top1_pct"
+GAINS = {"top1_gain_pct": 1, "top1_drop_pct_max": -1}  # the sign with which a gain is counted
+_COUNTS = {  # whether they depend on the number of kept tokens
+    "params_m": False,
+    "params_saving_pct": False,
+    "macs_g": True,
+    "flops_saving_pct": True,
+    "flops_saving_alt_pct": True,
+}
+_TIMES = {
+    "time_saving_pct": lambda timing: timing.savings_pct,
+    "speedup": _speedups,
+    "speedup_max": _speedups,
+    "throughput_img_s": images_s,
+}
+_ACCURACIES = {BEST_METRIC: BEST_KEY, "top1_last_pct": LAST_KEY, "top5_last_pct": "top5_last_pct"}
 MEASURES: dict[str, Measure] = {
-    "params_m": Count("params_m"),
-    "params_saving_pct": Count("params_saving_pct"),
-    "macs_g": Count("macs_g", rests_on_tokens=True),
-    "flops_saving_pct": Count("flops_saving_pct", rests_on_tokens=True),
-    "flops_saving_alt_pct": Count("flops_saving_alt_pct", rests_on_tokens=True),
-    "time_saving_pct": Time(lambda timing: timing.savings_pct),
-    "speedup": Time(lambda timing: [reference / row for reference, row in timing.pairs]),
-    "speedup_max": Time(lambda timing: [reference / row for reference, row in timing.pairs]),
-    "throughput_img_s": Time(images_s),
-    BEST_METRIC: Accuracy(BEST_KEY),
-    "top1_last_pct": Accuracy(LAST_KEY),
-    "top5_last_pct": Accuracy("top5_last_pct"),
-    "top1_gain_pct": Gain(1),
-    "top1_drop_pct_max": Gain(-1),
-    **{name: HeatMapQuality(name) for name in SEGMENTATION},
+    **{name: Measure("analysis", functools.partial(_count, name, depends)) for name, depends in _COUNTS.items()},
+    **{name: Measure("device", functools.partial(_time, turns_of)) for name, turns_of in _TIMES.items()},
+    **{name: Measure("training", functools.partial(_accuracy, key)) for name, key in _ACCURACIES.items()},
+    **{name: Measure("training", functools.partial(_gain_over_dense, sign)) for name, sign in GAINS.items()},
+    **{name: Measure("interpretation", functools.partial(_heat_map_quality, name)) for name in SEGMENTATION},
 }
 
 

@@ -6,22 +6,18 @@ this code ranks methods as the paper does, and are no evidence for the published
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from repro.errors import UserError, count_of
 from repro.report.cells import Measured, Results, RowCells
-from repro.report.claims import CLAIMS_FILE, ClaimsFile, Ordering, check_name, claims_files
+from repro.report.claims import CLAIMS_FILE, Ordering, check_name, claims_files, load_claims_file
 from repro.report.measures import gain, interval_of_gain
 from repro.report.statistics import LEVEL, interval_words, level_of_each
-from repro.tables.loader import load_table, table_names
+from repro.report.verdicts import AGREES, CONTRADICTS, NOT_RUN, PARTIAL, UNDECIDED
 from repro.tables.rows import Row, Table
-from repro.typed_files import read_yaml
 
 ASKED_AT = ("local",)  # scale paper has the claims; at scale smoke, models have learnt nothing
-AGREES, CONTRADICTS, UNDECIDED, PARTIAL, NOT_RUN = "agrees", "contradicts", "undecided", "partial", "not run"
 METRIC = "top1_pct"
 
 
@@ -46,11 +42,6 @@ class JudgedOrdering:
     verdict_alone: str
 
     @property
-    def statement(self) -> str:
-        """`ROW > OTHER`."""
-        return f"{self.ordering.above} > {self.ordering.below}"
-
-    @property
     def evidence(self) -> str:
         """`published +1.97; here +0.83 (95 % interval -0.40 to +2.06, paired by 3 seeds)`."""
         text = f"published {self.published:+.2f}"
@@ -61,33 +52,26 @@ class JudgedOrdering:
         return f"{text}; here {self.measured.value:+.2f} ({spread}{self.measured.seeds}){alone}"
 
 
-def every_ordering() -> tuple[Ordering, ...]:
-    """Return the orderings in all claims files, the project's first."""
-    return tuple(ordering for file in claims_files() for ordering in load_orderings(file))
+def orderings_of(table: Table) -> tuple[Ordering, ...]:
+    """Return the orderings about a table in all claims files, the project's first.
 
-
-@functools.cache
-def load_orderings(path: Path) -> tuple[Ordering, ...]:
-    """Return the orderings in a file, in file order.
-
-    Raises `UserError` for an unknown key, table or row, and for rows whose published accuracies are missing or not in
-    this order.
+    Raises `UserError` for an unknown row, and for rows whose published accuracies are missing or not in this order.
     """
-    orderings = read_yaml(path, ClaimsFile).orderings
-    for ordering in orderings:
-        place = f"{path.name}: {ordering.above} > {ordering.below}"
-        check_name(ordering.table, table_names(), place, "table")
-        rows = {row.id: row for row in load_table(ordering.table).every_row}
+    rows = {row.id: row for row in table.every_row}
+    found = [(path, ordering) for path in claims_files() for ordering in load_claims_file(path).orderings]
+    own = [(path, ordering) for path, ordering in found if ordering.table == table.name]
+    for path, ordering in own:
+        place = f"{path}: {ordering.name}"
         for name in (ordering.above, ordering.below):
-            check_name(name, rows, place, f"row of {ordering.table}")
+            check_name(name, rows, place, f"row of {table.name}")
         if published_points(ordering, rows[ordering.above], rows[ordering.below]) <= 0:
             raise UserError(f"{place}: the published {METRIC} are in another order; exchange above and below")
-    return orderings
+    return tuple(ordering for _, ordering in own)
 
 
 def rows_in_orderings(table: Table, scale: str) -> set[str]:
     """Return the ids of the rows that the orderings about `table` compare; empty at scales without orderings."""
-    asked = [one for one in every_ordering() if one.table == table.name and scale in ASKED_AT]
+    asked = orderings_of(table) if scale in ASKED_AT else ()
     return {row for one in asked for row in (one.above, one.below)}
 
 
@@ -96,7 +80,7 @@ def published_points(ordering: Ordering, above: Row, below: Row) -> float:
     values = [row.best_published(METRIC) for row in (above, below)]
     if values[0] is None or values[1] is None:
         missing = ordering.above if values[0] is None else ordering.below
-        raise UserError(f"{CLAIMS_FILE}: {ordering.above} > {ordering.below}: no published {METRIC} of {missing}")
+        raise UserError(f"{CLAIMS_FILE}: {ordering.name}: no published {METRIC} of {missing}")
     return values[0].value - values[1].value
 
 
@@ -112,8 +96,8 @@ def judge_orderings(results: Results, orderings: Sequence[Ordering] | None = Non
     rows = {row.row.id: row for row in (*results.rows, *results.others)}
     asked = [
         (ordering, rows[ordering.above], rows[ordering.below])
-        for ordering in (every_ordering() if orderings is None else orderings)
-        if ordering.table == results.table.name and {ordering.above, ordering.below} <= rows.keys()
+        for ordering in (orderings_of(results.table) if orderings is None else orderings)
+        if {ordering.above, ordering.below} <= rows.keys()
     ]
     gains = [gain(above.context, below.context) for _, above, below in asked]
     tests = sum(_is_tested(found, above) for found, (_, above, _) in zip(gains, asked, strict=True))

@@ -10,19 +10,18 @@ import json
 import math
 import os
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from repro.files import read_object, write_json, write_text
 from repro.report.card import NOT_STATED, Card
 from repro.report.cells import Results
 from repro.report.figures.drawings import Drawing
 from repro.report.figures.files import COLUMN, figure_files, light_and_dark
-from repro.report.folders import report_folder, reported
+from repro.report.folders import report_folder, report_folders
 from repro.report.local_data import PUBLISHED_BACKBONE, local_label, trained_at
 from repro.report.points import counted_macs_g
 from repro.report.tables import html_environment
@@ -30,9 +29,8 @@ from repro.report.view import View
 from repro.runs.validation import validated
 from repro.tracking.mirror_file import read_mirror
 
-SCHEMA = 4
+SCHEMA = 5
 _WIDTH, _HEIGHT, _MARGIN = 720, 300, 44
-_FIGURES_HERE = "\0"  # occurs in no text of a record: `one_line` removes non-printable characters
 _RUN_HEADS = (
     ("table", "table"),
     ("scale", "scale"),
@@ -47,29 +45,6 @@ _RUN_HEADS = (
     ("commit", "commit"),
     ("reason", "reason"),
 )
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A finished run in a section's plot: position in SVG units, description, and URL of the record."""
-
-    x: float
-    y: float
-    words: str
-    href: str
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Accuracy (percent) of the finished runs against MACs (1e9 per image)."""
-
-    dots: Sequence[Dot]
-    most_macs: float = 0.0
-    low: int = 0
-    high: int = 0
-    width: int = _WIDTH
-    height: int = _HEIGHT
-    margin: int = _MARGIN
 
 
 def write_page(
@@ -92,11 +67,9 @@ def write_page(
         "schema": SCHEMA,
         "table": results.table.name,
         "scale": results.scale,
-        "title": results.table.title,
         "tone": seen.summary.tone,
         "overview": seen.summary.overview,
-        "html": section_html(seen, runs, card, has_figures=bool(figures), pending=pending),
-        "figures": [{"name": figure.name, "caption": figure.caption} for figure in figures],
+        "html": section_html(seen, runs, card, [_figure(folder, own, figure) for figure in figures], pending),
         "runs": runs,
     }
     write_json(own / "section.json", section, durable=False)
@@ -104,11 +77,15 @@ def write_page(
 
 
 def section_html(
-    seen: View, runs: Sequence[Mapping[str, Any]], card: Card | None, *, has_figures: bool = False, pending: str = ""
-) -> tuple[str, str]:
-    """Return the HTML of a report before its figures (summary, table, claims) and after them (runs, card, notes)."""
+    seen: View,
+    runs: Sequence[Mapping[str, Any]],
+    card: Card | None,
+    figures: Sequence[Mapping[str, Any]] = (),
+    pending: str = "",
+) -> str:
+    """Return the HTML of a report: summary, table, claims, figures, runs, card, notes."""
     results = seen.results
-    text = _render(
+    return _render(
         "section.html",
         seen=seen,
         ids=section_id(results.table.name, results.scale),
@@ -118,15 +95,12 @@ def section_html(
         links=links_of(runs),
         card=card,
         not_stated=NOT_STATED,
-        has_figures=has_figures,
-        figures_here=_FIGURES_HERE,
+        figures=figures,
         pending=pending,
         plot=_plot(runs),
         accuracy=local_label(results, "top-1, best epoch") or "top-1, best epoch",
         of_backbone=PUBLISHED_BACKBONE,
     )
-    before, _, after = text.partition(_FIGURES_HERE)
-    return before, after
 
 
 def section_id(table: str, scale: str) -> str:
@@ -145,14 +119,13 @@ def links_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def write_index(folder: Path) -> Path:
     """Write `<folder>/index.html` from the sections in `folder`, in the order of `paper_tables/`, then by scale."""
-    sections = [section for own in reported(folder) if (section := _read_section(own / "section.json")) is not None]
+    sections = [
+        section for own in report_folders(folder) if (section := _read_section(own / "section.json")) is not None
+    ]
     runs = [{"table": one["table"], "scale": one["scale"], **run} for one in sections for run in one["runs"]]
     text = _render(
         "index.html",
-        sections=[
-            {**one, "ids": section_id(one["table"], one["scale"]), "figures": list(_figures(folder, one))}
-            for one in sections
-        ],
+        sections=[{**one, "ids": section_id(one["table"], one["scale"])} for one in sections],
         run_heads=_RUN_HEADS,
         # Escape every `<`, because a closing tag inside a string would end the script.
         runs=json.dumps(runs, allow_nan=False).replace("<", "\\u003c"),
@@ -170,11 +143,9 @@ class _Section(BaseModel):
 
     table: str
     scale: str
-    title: str
     tone: str
     overview: str
-    html: Annotated[list[str], Field(min_length=2)]
-    figures: list[dict[str, str]]
+    html: str
     runs: list[dict[str, Any]]
 
 
@@ -215,36 +186,37 @@ def run_lines(results: Results, folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _plot(runs: Sequence[Mapping[str, Any]]) -> Plot:
-    """Plot the finished runs; the limits of the accuracy axis are multiples of 5 %."""
+def _plot(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the plot of the finished runs, accuracy (percent) against MACs (1e9 per image); None if there are none.
+
+    The limits of the accuracy axis are multiples of 5 %. A dot has its position in SVG units.
+    """
     done = [run for run in runs if run["best"] is not None]
     if not done:
-        return Plot(())
-    most = max(run["macs"] for run in done) * 1.05
+        return None
+    max_macs_g = max(run["macs"] for run in done) * 1.05
     low = math.floor(min(run["best"] for run in done) / 5) * 5
     high = max(low + 5, math.ceil(max(run["best"] for run in done) / 5) * 5)
     dots = [
-        Dot(
-            round(_MARGIN + (_WIDTH - 2 * _MARGIN) * run["macs"] / most, 1),
-            round(_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * (run["best"] - low) / (high - low), 1),
-            f"{run['row']}, seed {run['seed']}: best {run['best']:.2f} % ({run['data']}), {run['macs']:.2f} GMACs",
-            run["href"],
-        )
+        {
+            "x": round(_MARGIN + (_WIDTH - 2 * _MARGIN) * run["macs"] / max_macs_g, 1),
+            "y": round(_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * (run["best"] - low) / (high - low), 1),
+            "words": f"{run['row']}, seed {run['seed']}: best {run['best']:.2f} % ({run['data']}), "
+            f"{run['macs']:.2f} GMACs",
+            "href": run["href"],
+        }
         for run in done
     ]
-    return Plot(dots, most, low, high)
+    size = {"width": _WIDTH, "height": _HEIGHT, "margin": _MARGIN}
+    return {"dots": dots, "max_macs_g": max_macs_g, "low": low, "high": high, **size}
 
 
-def _figures(folder: Path, section: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a section's figures: pictures by media query, the caption, and links to the files."""
-    own = report_folder(folder, section["table"], section["scale"])
-    for figure in section["figures"]:
-        name = figure["name"]
-        files = {path.name.removeprefix(name): path for path in figure_files(own, name)}
-        if all(path.is_file() for path in files.values()):
-            links = {words: files[ending].relative_to(folder).as_posix() for words, ending in _FIGURE_LINKS.items()}
-            pictures = {media: _address(files[ending]) for media, ending in _PICTURES.items()}
-            yield {"caption": figure["caption"], "pictures": pictures, "links": links}
+def _figure(folder: Path, own: Path, figure: Drawing) -> dict[str, Any]:
+    """Return a figure in the folder `own`: pictures by media query, caption, and links to files, from `folder`."""
+    files = {path.name.removeprefix(figure.name): path for path in figure_files(own, figure.name)}
+    links = {words: files[ending].relative_to(folder).as_posix() for words, ending in _FIGURE_LINKS.items()}
+    pictures = {media: _address(files[ending]) for media, ending in _PICTURES.items()}
+    return {"caption": figure.caption, "pictures": pictures, "links": links}
 
 
 def _address(picture: Path) -> str:

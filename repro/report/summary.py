@@ -12,17 +12,24 @@ from repro.config.published_training import PUBLISHED_SCALE
 from repro.errors import count_of
 from repro.report.adopted import weights_verdict
 from repro.report.cells import COUNTED, KINDS_OF_EVIDENCE, TIMED, TRAINED, VERBS, Cell, Results
-from repro.report.claim_verdicts import DOES_NOT_HOLD, HOLDS, JudgedClaim
+from repro.report.claim_verdicts import JudgedClaim
 from repro.report.format import measured_number, published_number
 from repro.report.local_data import local_data_of
 from repro.report.next_commands import launch_command
-from repro.report.verdicts import CONTRADICTED, NO_PUBLISHED_VALUE, NOT_MEASURED, ON_CPU, REPRODUCED
+from repro.report.verdicts import (
+    CONTRADICTED,
+    DOES_NOT_HOLD,
+    HOLDS,
+    NO_PUBLISHED_VALUE,
+    NOT_MEASURED,
+    ON_CPU,
+    REPRODUCED,
+)
 from repro.tables.rows import Table
 from repro.tables.rungs import MINI, RUNGS
 
 SCHEMA = 1
 OTHERS_WEIGHTS = "weights of others"
-GOOD, CONTRADICTS, OPEN = "good", "off", "quiet"  # tones of a summary
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,9 @@ class Summary:
     def tone(self) -> str:
         """`off` if a value does not hold, `good` if runs are finished and every value holds, otherwise `quiet`."""
         if self.contradicted:
-            return CONTRADICTS
+            return "off"
         is_decided = not any(count.undecided for count in self.evidence)
-        return GOOD if is_decided and self.n_finished_runs else OPEN
+        return "good" if is_decided and self.n_finished_runs else "quiet"
 
     @property
     def without_runs(self) -> str:

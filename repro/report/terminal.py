@@ -18,7 +18,7 @@ from repro.report.claim_verdicts import JudgedClaim
 from repro.report.fitting import columns_that_fit, longest_word, short_name
 from repro.report.format import MARKS, NOTHING, tone
 from repro.report.grid import Column, Entry, Grid
-from repro.report.orderings import AGREES, CONTRADICTS
+from repro.report.verdicts import AGREES, CONTRADICTS
 from repro.report.view import View
 
 _STYLES = {"good": "green", "off": "yellow", "bad": "bold red", "quiet": "dim"}
@@ -66,7 +66,11 @@ def print_orderings(seen: View, console: Console) -> None:
     grid = RichTable(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
     for judged in seen.orderings:
         if judged.verdict in (AGREES, CONTRADICTS):
-            grid.add_row(Text(judged.verdict, style=_STYLES[tone(judged.verdict)]), judged.statement, judged.evidence)
+            grid.add_row(
+                Text(judged.verdict, style=_STYLES[tone(judged.verdict)]),
+                Text(judged.ordering.name),
+                Text(judged.evidence),
+            )
     console.print(grid)
 
 
@@ -115,7 +119,7 @@ def _print_grid(grid: Grid, console: Console, *, is_wide: bool) -> Grid:
     for place in places:
         is_numeric = grid.columns[place].is_numeric
         justify: JustifyMethod = "right" if is_numeric else "left"
-        printed.add_column(grid.columns[place].title, justify=justify, width=widths[place])
+        printed.add_column(Text(grid.columns[place].title), justify=justify, width=widths[place])
     lines = iter(range(len(names)))
     for section in grid.sections:
         printed.add_row(Text(section.label, style="bold"))

@@ -21,6 +21,13 @@ MISSING = "missing"
 NOT_MEASURED = "not measured"
 OTHER_SCALE = "other scale"
 NO_PUBLISHED_VALUE = "no published value"
+OTHER_DATA = "other data"  # of weights that others have trained
+# Of claims.
+HOLDS, DOES_NOT_HOLD, INCOMPLETE, NOT_RUN_AT_SCALE = "holds", "does not hold", "incomplete", "not run at this scale"
+# Of published orderings.
+AGREES, CONTRADICTS = "agrees", "contradicts"
+# Of both.
+NOT_RUN, PARTIAL = "not run", "partial"
 DECIDABLE = ""  # the state of a value that can be compared with a published one
 
 CONTRADICTED = (ABOVE, BELOW)
@@ -34,7 +41,7 @@ _UNFINISHED = {"running": RUNNING, "requeued": RUNNING, "submitted": RUNNING, "f
 
 def partial(n: int, wanted: int) -> str:
     """Return the state of a row with `n` finished seeds, of `wanted` that a verdict requires."""
-    return f"partial ({n} of {wanted})"
+    return f"{PARTIAL} ({n} of {wanted})"
 
 
 def training_state(n: int, run_state: str, wanted: int, *, is_published_training: bool) -> str:

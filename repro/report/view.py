@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from repro.config.signature import can_change_a_result
 from repro.errors import count_of
 from repro.report.cells import Cell, Results
 from repro.report.claim_verdicts import JudgedClaim
@@ -54,8 +53,8 @@ class View:
 
     @property
     def contradictions(self) -> list[tuple[Cell, str]]:
-        """The contradicted cells, each with the text that follows the row's name."""
-        return [(cell, f", {contradiction(cell)}") for cell in self.summary.contradicted]
+        """The contradicted cells, each described."""
+        return [(cell, contradiction(cell)) for cell in self.summary.contradicted]
 
     @property
     def ordering_count(self) -> str:
@@ -122,7 +121,6 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
     records = (
         f"{count_of(sum(one.n_records for one in runs), 'run record')}, {sum(one.n_done for one in runs)} of them done"
     )
-    overrides = " ".join(filter(can_change_a_result, results.overrides))
     return (
         ("Paper", results.table.paper),
         ("Scale", results.scale),
@@ -130,7 +128,7 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
         ("Generated from", records),
         ("Commits", ", ".join(commits) or ("unknown: run without a clone" if is_run else "none: no finished record")),
         *((("Timed on", "; ".join(dict.fromkeys(timings))),) if timings else ()),
-        *((("Overrides", overrides),) if overrides else ()),
+        *((("Overrides", results.effective_overrides),) if results.effective_overrides else ()),
     )
 
 

@@ -54,11 +54,6 @@ class Candidate:
     provenance: Mapping[str, Any]
     record: Record
 
-    @property
-    def cell(self) -> tuple[str, str, str, int]:
-        """Table, row, scale and seed, for which a table has only one run."""
-        return self.row.table, self.row.id, self.config.scale.name, self.config.seed
-
 
 @dataclass(frozen=True)
 class Pulled:
@@ -80,12 +75,11 @@ def remote_runs(project: str) -> list[RemoteRun]:
         ]
 
 
-def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_signature: bool = False) -> Pulled:
+def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = ()) -> Pulled:
     """Write the records of finished runs under `root`.
 
     Args:
         rows: `table` or `table/row` prefixes of runs to pull; if empty, all runs that belong to a table.
-        any_signature: accept runs of the same row, scale and seed with different configs, each as a separate record.
 
     Raises a single `UserError` with all problems, in which case nothing is written.
     """
@@ -103,8 +97,6 @@ def pull(runs: Iterable[RemoteRun], root: Path, rows: Sequence[str] = (), any_si
         except UserError as error:
             problems.append(f"{error} ({remote.url})")
     problems += _duplicates(candidates)
-    if not any_signature:
-        problems += _conflicts(candidates, root)
     problems += [problem for candidate in candidates if (problem := _local_conflict(candidate))]
     if problems:
         unique = list(dict.fromkeys(problems))
@@ -159,28 +151,6 @@ def _duplicates(candidates: Sequence[Candidate]) -> list[str]:
         for same in by_path.values()
         if len(same) > 1
     ]
-
-
-def _conflicts(candidates: Sequence[Candidate], root: Path) -> list[str]:
-    """Return a problem for each row, scale and seed with several signatures, as a table can have only one.
-
-    Signatures of runs in the project and of local records count.
-    """
-    problems = []
-    for candidate in candidates:
-        table, row, scale, seed = candidate.cell
-        own = candidate.config.signature[:8]
-        others = {other.config.signature[:8]: other.remote.url for other in candidates if other.cell == candidate.cell}
-        for path in sorted((root / table / row / scale).glob(f"seed{seed}-*")):
-            others.setdefault(path.name.rpartition("-")[2], str(path))
-        others.pop(own, None)
-        if others:
-            known = ", ".join(f"{name} ({where})" for name, where in sorted(others.items()))
-            problems.append(
-                f"{table}/{row} {scale} seed {seed}: conflicting signatures: {own} ({candidate.remote.url}) and "
-                f"{known}; their configs differ, so one table cannot hold both; --any-signature takes them all"
-            )
-    return problems
 
 
 def _local_conflict(candidate: Candidate) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from repro.config import Config
-from repro.config.published_training import is_unchanged, row_config
+from repro.config.published_training import row_config
 from repro.errors import UserError, did_you_mean
 from repro.runs.schemas import RESULT_SCHEMA
 from repro.tables.loader import load_table, table_names
@@ -63,11 +63,6 @@ def config_of_row(name: str, about: Mapping[str, Any], row: Row) -> Config:
                 f"{name}: claims to be row {row.id}, but its {key} is {_value(own, key)!r}, the row's is "
                 f"{_value(expected, key)!r}"
             )
-    if not is_unchanged(row, config):  # trained with overrides, or another row's config
-        for other in load_table(row.table).every_row:
-            is_alike = (other.backbone, other.method) == (row.backbone, row.method) and other.id != row.id
-            if is_alike and is_unchanged(other, config):
-                raise UserError(f"{name}: claims to be row {row.id}, but its config is that of {other.id}")
     return config
 
 
@@ -96,7 +91,7 @@ def result_of_run(name: str, summary: Mapping[str, Any], config: Config, row: Ro
         raise UserError(f"{name}: its summary has no {RESULT_SHA256} and may be incomplete; {push_again}")
     is_finite = all(math.isfinite(value) for value in result.values() if isinstance(value, float))
     if summary[RESULT_SHA256] != digest(result) or not is_finite:
-        raise UserError(f"{name}: its result differs from its record's, it was edited; {push_again}")
+        raise UserError(f"{name}: its result does not match its digest, it was edited on the server; {push_again}")
     return result
 
 

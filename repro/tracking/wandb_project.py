@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from repro.config import Tracker
 from repro.config.compose import compose
+from repro.config.data_roots import NO_FOLDER
 from repro.errors import UserError
 from repro.tracking.mirror_file import Mirror
 
@@ -30,7 +31,7 @@ def choose_project(tracker: Tracker | None, option: str | None = None, mirror: M
 
     Raises `UserError` for anything but `[entity/]project`.
     """
-    default = tracker if tracker is not None and tracker.project else compose(["data.root=unused"]).tracker
+    default = tracker if tracker is not None and tracker.project else compose([NO_FOLDER]).tracker
     override = option
     if not option and mirror is not None and mirror.project:
         override = None if mirror.url else os.environ.get("WANDB_PROJECT")

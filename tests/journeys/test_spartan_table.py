@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from repro.evaluation.finished_model import finished_weights
 from repro.inference.build import masked_model
 from repro.inference.export import load_exported
 from repro.runs.record import Record
-from repro.tracking.offline_runs import offline_runs_below
 
 ROWS = (
     "resnet50/dense",
@@ -70,9 +71,12 @@ def test_the_report_compares_them_with_the_bounds(launched: Path) -> None:
 
 
 def test_the_mirror_has_the_sharpness_and_the_density(launched: Path) -> None:
-    (found,) = offline_runs_below(launched / "runs", ["table2-resnet50-spartan-95-*"])
-    _, result = result_of(launched, "resnet50/spartan-95")
-    lines = [line for line in found.history if "sparsity/beta" in line]
+    record, result = result_of(launched, "resnet50/spartan-95")
+    (segment,) = (record.path / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(segment)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    history = [json.loads(line).get("history", {}).get("item", {}) for line in answer.stdout.splitlines()]
+    lines = [line for line in history if "sparsity/beta" in line]
     assert len(lines) >= 2
     assert lines[-1]["sparsity/beta"] == pytest.approx(result["beta"])
     assert lines[-1]["sparsity/density"] == pytest.approx(result["density"])

@@ -83,9 +83,9 @@ def test_one_wording_everywhere(
             continue
         assert label == " ".join(measured.split())
     filled = card_of(seen.results)
-    before, after = section_html(seen, run_lines(seen.results, tmp_path), filled)
-    assert f"{head or 'top-1, best epoch'} in %, each point a run" in before + after
-    assert "GMACs per image of the published backbone" in before + after
+    html = section_html(seen, run_lines(seen.results, tmp_path), filled)
+    assert f"{head or 'top-1, best epoch'} in %, each point a run" in html
+    assert "GMACs per image of the published backbone" in html
 
 
 def write_curve(record: Record) -> None:
@@ -129,7 +129,7 @@ def test_a_model_is_named_with_its_scale(
     lines = run_lines(seen.results, tmp_path)
     data = "imagenet" if "data=imagenet" in overrides or scale == "paper" else "digits"
     assert [line["data"] for line in lines] == [f"{data}, {words}"] * 2
-    assert f"best 79.50 % ({data}, {words})" in "".join(section_html(seen, lines, None))
+    assert f"best 79.50 % ({data}, {words})" in section_html(seen, lines, None)
 
 
 def interpreted(record: Record) -> None:

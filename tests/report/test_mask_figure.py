@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from repro.report.figures.style import MOST_HEIGHT_IN, PAGE_IN
 from repro.runs.record import Record
 from repro.tables.rows import Row, Table
 
+VARIANTS = ["deit_small/s2vite-40", "deit_small/s2vite-40-as_released"]
+
 
 def write_history(record: Record, entries: list[dict[str, Any]]) -> None:
     lines = [json.dumps({"kind": "train", "update": 1, "loss": 1.0})]
@@ -36,24 +39,19 @@ def root(table: Table, tmp_path: Path) -> Path:
         for c, e in ((0.0, 0.5), (0.3, 0.7), (0.1, 0.75))
     ]
     write_history(write_record(tmp_path, rows["deit_small/svite-50"], "local", 0), unstructured)
-    for overrides, found in (((), 0.9), (("method.weights.growth=as_released",), 0.6)):
-        record = write_record(tmp_path, rows["deit_small/s2vite-40"], "local", 0, overrides=overrides)
+    for row, found in zip(table.select(VARIANTS), (0.9, 0.6), strict=True):
         units = {"neurons_density": 0.6, "heads_density": 0.67, "churn": 0.2}
         write_history(
-            record,
+            write_record(tmp_path, row, "local", 0),
             [{**units, "neurons_ever_active": v, "heads_ever_active": 0.67} for v in (0.6, found, found)],
         )
     write_record(tmp_path, rows["deit_base/omp-50"], "local", 0)  # from before mask histories were recorded
     return tmp_path
 
 
-def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) -> None:
-    histories = list(read_histories(frame_and_evidence(table, table.rows, "local", [0], root)[1]))
-    assert [(history.row.id, history.variant) for history in histories] == [
-        ("deit_small/svite-50", ""),
-        ("deit_small/s2vite-40", ""),
-        ("deit_small/s2vite-40", "growth=as_released"),
-    ]
+def test_rows_with_other_options_are_drawn_beside_the_published_one(root: Path, table: Table) -> None:
+    histories = list(read_histories(frame_and_evidence(table, table.every_row, "local", [0], root)[1]))
+    assert [history.row.id for history in histories] == ["deit_small/svite-50", *VARIANTS]
     assert histories[0].progress == (0, 1 / 6, 2 / 6)
     assert histories[0].layer_density == {"blocks.0.attn.qkv": 0.4, "head": 1.0}
 
@@ -65,9 +63,9 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
 
     units = {str(line.get_label()): np.asarray(line.get_ydata()) for line in panel(draw_units).lines}
     assert set(units) == {
-        f"{kind}, growth {name}" for kind in ("neurons", "heads") for name in ("fresh", "as_released")
+        f"{kind}{options}" for kind in ("neurons", "heads") for options in ("", ", growth as_released")
     }
-    assert units["neurons, growth fresh"] == pytest.approx([60, 90, 90, 90])
+    assert units["neurons"] == pytest.approx([60, 90, 90, 90])
     assert units["neurons, growth as_released"] == pytest.approx([60, 60, 60, 60])
     ever, active = (np.asarray(line.get_ydata()) for line in panel(draw_ever_active).lines)
     assert ever == pytest.approx([50, 70, 75, 75])
@@ -80,9 +78,7 @@ def test_variants_are_told_apart_and_drawn_together(root: Path, table: Table) ->
     churn = panel(draw_churn).figure
     assert churn is not None
     (keys,) = churn.legends
-    assert [text.get_text() for text in keys.get_texts()] == [
-        *("SViTE, 50 % sparsity", "S2ViTE, 40 % sparsity", "S2ViTE, 40 % sparsity, growth as_released")
-    ]
+    assert [text.get_text() for text in keys.get_texts()] == ["SViTE, 50 % sparsity", "S2ViTE, 40 % sparsity"]
 
 
 def test_methods_are_compared_at_the_sparsity_that_most_of_them_share() -> None:
@@ -92,10 +88,18 @@ def test_methods_are_compared_at_the_sparsity_that_most_of_them_share() -> None:
         for method, own in levels.items()
         for place, level in enumerate(own)
     ]
-    histories = [MaskHistory(row, "", {}, (0.0,), ({},)) for row in rows]
+    histories = [MaskHistory(row, (0.0,), ({},)) for row in rows]
     chosen = [history.row.id for history in of_one_backbone(histories)]
     assert chosen == ["resnet50/spartan-90-1", "resnet50/imp-90-1", "resnet50/gmp-50-0"]
     assert of_one_backbone([]) == []
+
+
+def test_a_method_without_densities_of_layers_has_no_figure_of_them(table: Table, tmp_path: Path) -> None:
+    rows = table.select(["deit_small/svite-50"])
+    write_history(write_record(tmp_path, rows[0], "local", 0), [{"churn": 0.1, "density": 0.5}] * 2)
+    histories = list(read_histories(frame_and_evidence(table, rows, "local", [0], tmp_path)[1]))
+    assert draw_final_density(table, histories, "local scale", PAGE_IN) is None
+    assert draw_churn(table, histories, "local scale", PAGE_IN) is not None
 
 
 @pytest.mark.parametrize(("ever_active", "kinds"), [((0.5, 0.5), ["active"]), ((0.5, 0.75), ["active", "ever active"])])
@@ -140,14 +144,6 @@ def test_every_layer_is_named_where_there_is_room(table: Table, tmp_path: Path, 
     assert figure.get_figheight() <= MOST_HEIGHT_IN
 
 
-def test_thousands_of_seeds_are_told_by_their_place_alone(root: Path, table: Table) -> None:
-    rows = table.select(["deit_small/s2vite-40"])
-    record = write_record(root, rows[0], "local", 1)
-    every = frame_and_evidence(table, rows, "local", [0, 1], root)[1]
-    record.path.joinpath("config.yaml").write_text("not read")
-    assert [history.variant for history in read_histories(every)] == ["", "growth=as_released"]
-
-
 def test_they_are_written_with_a_history_only(root: Path, table: Table) -> None:
     names = {f"table1_{name}" for name in ("churn", "ever_active", "units", "final_density", "layers")}
     written, _ = write_figures(collect_results(table, table.rows, "local", [0], root), root / "a")
@@ -156,7 +152,25 @@ def test_they_are_written_with_a_history_only(root: Path, table: Table) -> None:
     assert not names & {one.name for one in write_figures(none, root / "b")[0]}
 
 
-def test_a_report_of_a_variant_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:
+def test_figures_of_an_earlier_report_of_other_rows_are_removed(root: Path, table: Table) -> None:
+    rows = table.select(["deit_small/svite-50", "deit_base/omp-50"])
+    entries = [{"kind": "eval", "update": n, "epoch": n, "top1_pct": 50.0 + n} for n in (1, 2)]
+    curve = write_record(root, rows[-1], "local", 0).metrics_file
+    curve.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
+
+    def pictures(rows: Sequence[Row]) -> set[str]:
+        _, paths = write_figures(collect_results(table, rows, "local", [0], root), root / "reports")
+        found = {path.stem for path in (root / "reports").glob("*.png")}
+        assert found == {path.stem for path in paths if path.suffix == ".png"}
+        return found
+
+    assert {"table1_churn", "table1_curves_deit_base"} <= pictures(rows)
+    assert not {"table1_churn", "table1_curves_deit_base"} & pictures(table.select(["deit_tiny/dense"]))
+
+
+def test_a_report_with_an_override_counts_gains_from_the_ordinary_dense_row(root: Path, table: Table) -> None:
     rows = table.select(["deit_small/s2vite-40"])
-    frame = collect(table, rows, "local", [0], root, ["method.weights.growth=as_released"])
+    overrides = ["method.weights.growth=as_released"]
+    write_record(root, rows[0], "local", 0, overrides=overrides)
+    frame = collect(table, rows, "local", [0], root, overrides)
     assert list(frame["state"]) == ["done"]

@@ -80,6 +80,16 @@ def test_provenance_that_says_little_is_not_filled_in(table: Table, tmp_path: Pa
     assert all(variable.why_not for variable in filled.variables if not variable.is_stated)
 
 
+def test_the_setup_has_only_overrides_that_can_change_a_result(table: Table, tmp_path: Path) -> None:
+    (row,) = table.select(["deit_tiny/dense"])
+    write_record(tmp_path, row, "local", 0, overrides=["recipe.epochs=3"])
+    overrides = ["launcher=inline", "data.root=/home/me/images", "recipe.epochs=3"]
+    filled = card_of(collect_results(table, [row], "local", [0], tmp_path, overrides))
+    assert filled is not None
+    facts = {variable.name: variable.facts for variable in filled.variables}
+    assert facts["Experiment set-up"][0] == "scale local, seeds 0, overrides recipe.epochs=3"
+
+
 def test_a_card_needs_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["card", "table1", "deit_tiny/dense", "--runs", str(tmp_path), "--reports", str(tmp_path)])

@@ -16,7 +16,7 @@ from rich.console import Console
 from repro.errors import UserError
 from repro.report.cells import Results
 from repro.report.claim_verdicts import JudgedClaim, compare, deciders, judge_claims
-from repro.report.claims import OPERATORS, claims_files, every_claim, load_claims
+from repro.report.claims import CLAIMS_FILE, OPERATORS, claims_files, claims_of
 from repro.report.collect import collect_results
 from repro.report.tables import html_text, latex_text, markdown_text
 from repro.report.terminal import print_claims
@@ -26,7 +26,7 @@ from repro.tables.rows import Table
 
 
 def test_every_claim_has_a_source_a_reason_and_no_published_number_of_its_own() -> None:
-    claims = every_claim()
+    claims = [claim for name in table_names() for claim in claims_of(load_table(name))]
     assert len(claims) == 16
     for claim in claims:
         assert claim.source in load_sources()
@@ -271,17 +271,17 @@ def test_all_and_any(table: Table, tmp_path: Path, rule: str, gains: tuple[str, 
     [
         ({"source": "abstrac"}, "claim a: source 'abstrac' unknown; nearest: abstract"),
         ({"table": "table9"}, "claim a: table 'table9' unknown; nearest: "),
-        ({"reason": None}, "claim a: no reason"),
-        ({"expression": "1 > 0"}, "claim a: unknown key expression"),
+        ({"reason": None}, "reason: missing; add it"),
+        ({"expression": "1 > 0"}, "claims.0.expression: unknown key"),
         ({"tolerance_pct": 2}, "should have one of tolerance and tolerance_pct"),
         ({"tolerance": None}, "should have one of tolerance and tolerance_pct"),
-        ({"holds_if": "open('x')"}, "holds_if should be a valid dictionary"),
+        ({"holds_if": "open('x')"}, "claims.0.holds_if: should be a valid dictionary"),
         ({"holds_if": "{any: []}"}, "should be all or any with a list"),
-        ({"holds_if": "{any: 3, all: 4}"}, "holds_if.all should be a valid tuple"),
-        ({"holds_if": "{cell: [deit_small/dense, params_m], above: 0}"}, "unknown key holds_if.above"),
+        ({"holds_if": "{any: 3, all: 4}"}, "holds_if.all: should be a valid tuple"),
+        ({"holds_if": "{cell: [deit_small/dense, params_m], above: 0}"}, "holds_if.above: unknown key"),
         ({"holds_if": "{cell: [deit_small/dense, params_m]}"}, "or one of cell, gain with one of within, at_least"),
-        ({"holds_if": "{cell: deit_small/dense, more_than: 0}"}, "holds_if.cell should be a valid tuple"),
-        ({"holds_if": "{cell: [deit_small/dense, params_m], more_than: none}"}, "holds_if.more_than.float should be"),
+        ({"holds_if": "{cell: deit_small/dense, more_than: 0}"}, "holds_if.cell: should be a valid tuple"),
+        ({"holds_if": "{cell: [deit_small/dense, params_m], more_than: none}"}, "holds_if.more_than.float: "),
         (
             {"holds_if": "{gain: [deit_small/dense, deit_small/dense], within: published}"},
             "of a gain should have a number or {published: [row, metric]}",
@@ -307,7 +307,9 @@ def test_all_and_any(table: Table, tmp_path: Path, rule: str, gains: tuple[str, 
         ),
     ],
 )
-def test_a_wrong_claim_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_a_wrong_claim_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], message: str
+) -> None:
     right = {
         "id": "a",
         "table": "table1",
@@ -320,19 +322,34 @@ def test_a_wrong_claim_is_named(tmp_path: Path, change: dict[str, object], messa
     entry = {key: item for key, item in {**right, **change}.items() if item is not None}
     if "holds_if" in entry:
         entry["holds_if"] = yaml.safe_load(str(entry["holds_if"]))
-    path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump({"claims": [entry]}), encoding="utf-8")
+    write_claims(tmp_path, monkeypatch, [entry])
+    table = load_table("table3" if entry["table"] == "table3" else "table1")
     with pytest.raises(UserError, match=r"claims\.yaml") as caught:
-        load_claims(path)
+        claims_of(table)
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def write_claims(folder: Path, monkeypatch: pytest.MonkeyPatch, entries: list[dict[str, object]]) -> None:
+    """Write the claims file of a folder in the search path."""
+    (folder / "paper_tables").mkdir()
+    (folder / "paper_tables" / CLAIMS_FILE).write_text(yaml.safe_dump({"claims": entries}), encoding="utf-8")
+    monkeypatch.setenv("REPRO_PATH", str(folder))
+
+
+def test_a_claim_is_checked_in_the_report_of_its_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own,) = yaml.safe_load(claims_files()[0].read_text(encoding="utf-8"))["claims"][:1]
+    wrong = {**own, "id": "wrong", "table": "table2", "holds_if": {"cell": ["no/row", "params_m"], "more_than": 0}}
+    write_claims(tmp_path, monkeypatch, [wrong])
+    assert claims_of(load_table("table1"))
+    with pytest.raises(UserError, match="claim wrong: row of table2 'no/row' unknown"):
+        claims_of(load_table("table2"))
 
 
 def test_claims_of_a_folder_in_the_search_path_follow_the_projects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = every_claim()
     own = yaml.safe_load(claims_files()[0].read_text(encoding="utf-8"))["claims"][0]
-    (tmp_path / "paper_tables").mkdir()
-    (tmp_path / "paper_tables" / "claims.yaml").write_text(yaml.safe_dump({"claims": [{**own, "id": "of_our_own"}]}))
-    monkeypatch.setenv("REPRO_PATH", str(tmp_path))
-    assert [claim.id for claim in every_claim()] == [*(claim.id for claim in project), "of_our_own"]
+    project = claims_of(load_table(own["table"]))
+    write_claims(tmp_path, monkeypatch, [{**own, "id": "of_our_own"}])
+    assert [claim.id for claim in claims_of(load_table(own["table"]))] == [*(one.id for one in project), "of_our_own"]

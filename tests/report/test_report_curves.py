@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from report_records import view_of_results, write_record
 
-from repro.notebook import Mirror, Report
+from repro.notebook import Report
 from repro.report.collect import collect_results
 from repro.report.figures.curves import draw_curves, mean_curve, shade
 from repro.report.figures.drawings import drawings
@@ -63,9 +62,7 @@ def test_a_curve_begins_where_the_shared_training_ends(
     results = collect_results(table, [row], "local", [0], tmp_path, overrides)
     (evidence,) = results.evidence
     assert mean_curve(evidence)["mean"].to_dict() == {earlier + 2: 95.0, earlier + 3: 97.0}
-    report = Report(view_of_results(results), tmp_path)
-    with (folder := tempfile.TemporaryDirectory()):
-        curves = Mirror(report, (), "the records", folder).curves
+    curves = Report(view_of_results(results)).curves
     assert curves[f"{row_id} seed 0"].to_dict() == {earlier + 2: 95.0, earlier + 3: 97.0}
     (caption,) = (one.caption for one in drawings(results) if one.name == "table1_curves_deit_small")
     assert caption.endswith("begin where the training that they share ends.") == bool(earlier)

@@ -10,7 +10,8 @@ from report_records import frame_and_evidence, write_record
 from repro.cli.main import main
 from repro.files import write_json
 from repro.report.build import build
-from repro.report.figures.pending import pending_figures
+from repro.report.figures.pending import extracts, pending_figures
+from repro.runs.record import Record
 from repro.runs.schemas import ANATOMY_SCHEMA
 from repro.tables.loader import load_table
 from repro.tables.rows import Table
@@ -31,12 +32,23 @@ def test_what_is_missing_goes_as_it_comes(table: Table, tmp_path: Path) -> None:
         record = write_record(tmp_path, row, scale, 0)
         assert said(table, "deit_small/*", scale, tmp_path) == (
             "Not drawn yet: heads left, patches kept, heat maps over images. "
-            f"make figures TABLE=table1 SCALE={scale} takes them from the finished models."
+            f"make figures TABLE=table1 SCALE={scale} extracts them from the finished models."
         )
         write_json(record.path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True]]})
         assert said(table, "deit_small/*", scale, tmp_path).startswith("Not drawn yet: heat maps over images. ")
         write_json(record.path / "interpretation.json", INTERPRETED)
         assert said(table, "deit_small/*", scale, tmp_path) == ""
+
+
+def test_what_any_finished_seed_has_is_not_missing(table: Table, tmp_path: Path) -> None:
+    (row,) = table.select(["deit_small/s2vite-40"])
+    records = [write_record(tmp_path, row, "local", seed) for seed in (0, 1)]
+    write_json(records[1].path / "interpretation.json", INTERPRETED)
+    _, every = frame_and_evidence(table, [row], "local", [0, 1], tmp_path)
+    assert pending_figures(table, every, "local").startswith("Not drawn yet: heads left, patches kept. ")
+    assert [record for _, record, _ in extracts(every, Record.interpretation)] == [records[1]]
+    write_json(records[1].path / "anatomy.json", {"schema": ANATOMY_SCHEMA, "heads": [[True]]})
+    assert pending_figures(table, every, "local") == ""
 
 
 def test_a_model_without_tokens_has_no_heat_maps_to_wait_for(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from repro.errors import UserError
 from repro.report.build import view_of
 from repro.report.claims import Ordering
 from repro.report.collect import collect_results
-from repro.report.orderings import count_line, every_ordering, judge_orderings, load_orderings, rows_in_orderings
+from repro.report.orderings import count_line, judge_orderings, orderings_of, rows_in_orderings
 from repro.report.tables import html_text, markdown_text
 from repro.report.terminal import print_orderings
-from repro.tables.loader import load_table
+from repro.tables.loader import load_table, table_names
 from repro.tables.rows import Row, Table
 
 DENSE, SPARSE = "deit_small/dense", "deit_small/svite-70"
@@ -33,7 +33,7 @@ def trained(table: Table, root: Path, values: dict[str, list[float]], scale: str
 
 
 def test_each_ordering_is_one_of_published_values() -> None:
-    orderings = every_ordering()
+    orderings = [ordering for name in table_names() for ordering in orderings_of(load_table(name))]
     assert len(orderings) == len(set(orderings)) == 35
     spartan = load_table("table2")
     assert rows_in_orderings(spartan, "local") == {"vit_base/dense", "vit_base/spartan-90"}
@@ -68,7 +68,7 @@ def test_an_ordering_is_decided_by_the_interval_of_paired_differences(
 ) -> None:
     rows = trained(table, tmp_path, {DENSE: [96.0, 97.0, 98.0], SPARSE: sparse})
     (found,) = judge_orderings(collect_results(table, rows, "local", range(3), tmp_path), [ORDER])
-    assert found.statement == f"{DENSE} > {SPARSE}"
+    assert found.ordering.name == f"{DENSE} > {SPARSE}"
     assert (found.verdict, found.evidence[: len(evidence)]) == (verdict, evidence)
     assert count_line([found]).startswith(f"1 published ordering: 1 {verdict}")
 
@@ -127,10 +127,14 @@ def test_a_report_shows_them_apart_from_the_claims_and_reads_the_rows_that_they_
         ({"table": "table1", "above": DENSE}, "below"),
     ],
 )
-def test_a_wrong_ordering_is_one_line(tmp_path: Path, entry: dict[str, str], message: str) -> None:
-    path = tmp_path / "claims.yaml"
+def test_a_wrong_ordering_is_one_line(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "paper_tables" / "claims.yaml"
+    path.parent.mkdir()
     path.write_text(yaml.safe_dump({"claims": [], "orderings": [entry]}), encoding="utf-8")
+    monkeypatch.setenv("REPRO_PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"claims\.yaml") as caught:
-        load_orderings(path)
+        orderings_of(table)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_more_room_shows_more(name: str, tmp_path: Path) -> None:
     wide = printed(seen, 80, is_wide=True)
     assert "verdict" in wide
     assert "no room for" not in wide
+
+
+@pytest.mark.parametrize("label", ["Latency [ms]", "Latency [/ms]"])
+def test_brackets_in_a_label_are_printed(label: str, views: dict[str, View]) -> None:
+    (grid,) = views["local"].compact
+    column = replace(grid.columns[0], head=label)
+    seen = replace(views["local"], compact=(replace(grid, columns=(column, *grid.columns[1:])),))
+    assert label.split()[1] in printed(seen, 160).split()
 
 
 def test_what_is_left_out_is_named(views: dict[str, View]) -> None:

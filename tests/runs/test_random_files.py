@@ -21,7 +21,7 @@ from repro.launch.manifest import Manifest, manifest_path, read_manifest
 from repro.launch.requeue import RequeuePolicy
 from repro.locations import PATH_VARIABLE, TABLES_DIR
 from repro.report.card import remembered_affiliation
-from repro.report.claims import claims_files, load_claims
+from repro.report.claims import claims_files, load_claims_file
 from repro.report.page import SCHEMA as PAGE_SCHEMA
 from repro.report.page import write_index
 from repro.runs.adopted import AdoptedWeights, WeightsFile, adopted_folder, read_adopted, write_adopted
@@ -194,7 +194,7 @@ def test_claims(tmp_path: Path) -> None:
     def check(content: bytes) -> None:
         file = tmp_path / f"{next(copies)}.yaml"
         file.write_bytes(content)
-        answer(lambda: load_claims(file))
+        answer(lambda: load_claims_file(file))
 
     check()
 

@@ -46,6 +46,7 @@ class Server:
         hangs_at_end: whether the server hangs after a run has ended.
         overlaps: history lines that did not continue after the last line: from two writers at once, or from one that
             lost its position.
+        entity: the user's default entity.
         sweep_config: YAML of the sweep, which starts a run for each of `sweep_parameters`.
         runs: runs by `project/id`.
     """
@@ -57,6 +58,7 @@ class Server:
     loses: slice | None = None
     hangs_at_end: bool = False
     overlaps: list[str] = field(default_factory=list)
+    entity: str | None = "me"
     sweep_config: str = ""
     sweep_parameters: list[dict[str, Any]] = field(default_factory=list)
     sweep_started: int = 0
@@ -147,7 +149,7 @@ class Server:
             data["agentHeartbeat"] = {"agent": {"id": "agent"}, "commands": json.dumps(commands)}
         elif "viewer" in query or "serverInfo" in query:
             data["viewer"] = {
-                "id": "u", "entity": "me", "username": "me", "name": "me", "email": "", "flags": "{}",
+                "id": "u", "entity": self.entity, "username": "me", "name": "me", "email": "", "flags": "{}",
                 "admin": False, "deletedAt": None, "apiKeys": {"edges": []}, "teams": {"edges": []},
             }  # fmt: skip
             data["serverInfo"] = {"cliVersionInfo": {}, "latestLocalVersionInfo": None, "features": []}

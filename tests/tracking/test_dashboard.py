@@ -19,11 +19,13 @@ from PIL import Image
 from repro.cli.main import main
 from repro.config.compose import compose
 from repro.config.signature import signatures
-from repro.dashboards.dashboard import specification
+from repro.dashboards.dashboard import default_entity, page_models
 from repro.dashboards.report_page import build_report
-from repro.dashboards.table_runs import TableRuns
+from repro.dashboards.report_run import publish_summaries
 from repro.dashboards.workspace import build_workspace
-from repro.runs.record import Record, record_for
+from repro.errors import UserError
+from repro.report.collect import collect_results
+from repro.runs.record import record_for
 from repro.tables.loader import load_table
 from repro.tracking.metric_names import digest
 from repro.tracking.mirror_file import Mirror, write_mirror
@@ -34,7 +36,6 @@ GOLDEN = Path(__file__).parent / "golden" / "dashboard.json"
 TABLE = load_table("table1")
 ROWS = TABLE.select(["deit_tiny/dense", "deit_tiny/svite-30", "deit_small/s2vite-40"])
 FIGURES = ["figures/table1_curves", "figures/table1_heads", "figures/table1_layers"]
-SIGNATURES = {row.id: [f"{row.id}, seed {seed}" for seed in (0, 1)] for row in ROWS}
 
 
 def without_random_ids(value: Any) -> Any:
@@ -56,21 +57,22 @@ def signature_filters(value: Any) -> list[list[str]]:
     return [found for child in value for found in signature_filters(child)] if isinstance(value, list) else []
 
 
-@pytest.mark.parametrize(("scale", "group"), [("local", "local"), ("paper", "eval")])
-def test_the_object_tree(scale: str, group: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", ["local", "paper"])
+def test_the_object_tree(scale: str, tmp_path: Path) -> None:
     summary = ["Counted: 41 of 42 published values hold, 1 does not."]
-    records = {
-        row: {signature: Record(tmp_path / row / str(seed)) for seed, signature in enumerate(of_row)}
-        for row, of_row in SIGNATURES.items()
-    }
-    for record, name in zip(records["deit_tiny/dense"].values(), ("one", "two"), strict=True):
-        record.path.mkdir(parents=True)
-        write_mirror(record.path, Mirror("current", "online", name, f"http://w/me/proj/runs/{name}"))
-    runs = TableRuns(TABLE, ROWS, scale, group, records)
-    seen = specification(
-        build_workspace(runs, "me", "proj"), build_report(runs, summary, "| the | table |", FIGURES, "me", "proj")
+    results = collect_results(TABLE, ROWS, scale, [0, 1], tmp_path)
+    runs = [(row.row.id, seed, run) for row in results.rows for seed, run in row.evidence.runs.items()]
+    for name, (_, _, run) in zip(("one", "two"), runs, strict=False):
+        run.record.path.mkdir(parents=True)
+        write_mirror(run.record.path, Mirror("current", "online", name, f"http://w/me/proj/runs/{name}"))
+    pages = page_models(
+        build_workspace(results, "me", "proj"), build_report(results, summary, "| the | table |", FIGURES, "me", "proj")
     )
-    seen = without_random_ids(json.loads(json.dumps(seen)))
+    text = json.dumps(pages)
+    every = [f"{row}, seed {seed}" for row, seed, _ in runs]
+    for name, (_, _, run) in zip(every, runs, strict=True):
+        text = text.replace(run.signature, name)
+    seen = without_random_ids(json.loads(text))
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("REPRO_UPDATE_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)
@@ -78,7 +80,6 @@ def test_the_object_tree(scale: str, group: str, tmp_path: Path) -> None:
     else:
         assert seen == golden[scale]
     # All curves, charts and lists contain only the chosen runs; sections of the report, only those of one backbone.
-    every = [one for of_row in SIGNATURES.values() for one in of_row]
     assert signature_filters(seen["workspace"]) == [every]
     assert signature_filters(seen["report"]) == [every, every[:4], every[4:], every]
     # Structured rows have curves, too.
@@ -175,10 +176,33 @@ def test_a_dashboard_that_is_published_twice_is_updated(
     assert "table http://127.0.0.1" in out
 
 
+def test_a_run_that_was_deleted_on_the_server_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, config = new_record(tmp_path / "runs", "tracker=none")
+    write_run(record, config, range(1, 3))
+    run_id = default_run_id(record.about())
+    with serving() as server:
+        use(monkeypatch, server)
+        assert repro("push", str(record.path), "--project", "me/proj") == 0
+        verdict = {"verdict/params_m": "reproduced"}
+        (line,) = publish_summaries({"me/proj/deleted": verdict, f"me/proj/{run_id}": verdict})
+        assert line.startswith("no verdicts written to me/proj/deleted (")
+        assert server.runs[f"proj/{run_id}"].summary["verdict/params_m"] == "reproduced"
+
+
+def test_an_account_without_a_default_entity_has_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        use(monkeypatch, server)
+        server.entity = None
+        with pytest.raises(UserError, match="no default entity; name one: --project ENTITY/PROJECT"):
+            default_entity()
+
+
 def test_a_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.json"
     path.write_text("[]")
     with pytest.raises(SystemExit) as ended:
         main(["wandb", "publish", str(path)])
     assert ended.value.code == 2
-    assert "not a specification" in capsys.readouterr().err
+    assert "damaged ([] where an object should be); remove it" in capsys.readouterr().err

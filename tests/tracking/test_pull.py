@@ -72,14 +72,13 @@ def test_what_a_pull_refuses(tmp_path: Path) -> None:
         ([edited], "conflicting signatures: it claims"),
         ([remote(record, signature="0" * 64)], "conflicting signatures: it claims 00000000"),
         ([remote(record), remote(record, wall_s=3.0)], "2 runs with the signature"),
-        ([remote(record), remote(other)], "their configs differ"),
     ):
         with pytest.raises(UserError, match=message):
             pull(runs, mine)
         assert not mine.exists()
-    assert len(pull([remote(record), remote(other)], mine, any_signature=True).written) == 2
+    assert len(pull([remote(record), remote(other)], mine).written) == 2
     with pytest.raises(UserError, match=r"duplicate: this run was trained twice.*wall_s 1.5 here, 9.0 there"):
-        pull([remote(record, wall_s=9.0)], mine, any_signature=True)
+        pull([remote(record, wall_s=9.0)], mine)
 
 
 def test_whatever_a_server_holds_is_pulled_or_refused(tmp_path: Path) -> None:
@@ -141,8 +140,8 @@ OTHER_ROW = "deit_small/svite_plus-10-50"
         ({}, {"result__scale": "paper"}, "its result has scale 'paper', its config 'smoke'"),
         ({}, {"result__seed": 1}, "its result has seed 1, its config 0"),
         ({}, {"result__dataset": "imagenet"}, "its result has dataset 'imagenet', its config 'digits'"),
-        ({}, {"result__smoke_top1_best_pct": 99.9}, "its result differs from its record's"),
-        ({}, {"result__smoke_top5_best_pct": 99.9}, "its result differs from its record's"),
+        ({}, {"result__smoke_top1_best_pct": 99.9}, "its result does not match its digest"),
+        ({}, {"result__smoke_top5_best_pct": 99.9}, "its result does not match its digest"),
         ({}, {"result__smoke_top1_best_pct": None}, "its result has no top1_best_pct; push it again"),
         ({}, {"result__updates": None}, "its result has no updates"),
         ({}, {"result__updates": "8"}, "its result has no updates"),
@@ -165,20 +164,27 @@ def test_a_run_that_is_not_what_it_says_is_refused_and_nothing_is_written(
 
 def test_a_row_is_not_taken_for_another_that_differs_in_its_own_settings(tmp_path: Path) -> None:
     # Two rows of the same method and sparsity differ only in their settings.
-    table = load_table("table1")
-    row, other = table.select(["deit_small/s2vite-40"])[0], table.select(["deit_small/s2vite-40-as_released"])[0]
-    for mine, claimed, message in (
-        (other, row, f"its config is that of {other.id}"),
-        (row, other, "its method.weights.growth is"),
-    ):
-        config = compose([*mine.overrides, "scale=smoke"])
-        record = record_for(tmp_path, config, "table1", mine.id)
-        record.create(config, "table1", mine.id)
-        run = edited(record, {"row": claimed.id}, result__row=claimed.id)
-        with pytest.raises(UserError, match=message):
-            pull([run], tmp_path / "mine")
-        assert not (tmp_path / "mine").exists()
-        assert len(pull([remote(record)], tmp_path / mine.id.rpartition("/")[2]).written) == 1
+    row, other = load_table("table1").select(["deit_small/s2vite-40", "deit_small/s2vite-40-as_released"])
+    config = compose([*row.overrides, "scale=smoke"])
+    record = record_for(tmp_path, config, "table1", row.id)
+    record.create(config, "table1", row.id)
+    with pytest.raises(UserError, match=r"its method\.weights\.growth is"):
+        pull([edited(record, {"row": other.id}, result__row=other.id)], tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    assert len(pull([remote(record)], tmp_path / "mine").written) == 1
+
+
+def test_a_run_with_an_override_is_pulled_next_to_the_rows_own(tmp_path: Path) -> None:
+    """Even if another row has this config: a report finds records by their signature."""
+    (row,) = load_table("table1").select(["deit_small/s2vite-40"])
+    runs = []
+    for overrides in ([], ["method.weights.growth=as_released"]):
+        config = compose([*row.overrides, "scale=smoke", *overrides])
+        record = record_for(tmp_path / "theirs", config, "table1", row.id)
+        record.create(config, "table1", row.id)
+        runs.append(remote(record))
+    written = pull(runs, tmp_path / "mine").written
+    assert len(written) == len({path.parent for path in written}) + 1 == 2
 
 
 def test_single_runs_are_skipped_and_prefixes_name_tables(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from repro.errors import count_of
 from repro.report.evidence import Evidence
-from repro.report.figures.pending import anatomies
+from repro.report.figures.pending import extracts
 from repro.report.figures.style import (
     COLOURS,
     GRID,
@@ -29,6 +29,7 @@ from repro.report.figures.style import (
     within,
 )
 from repro.report.local_data import trained_at
+from repro.runs.record import Record
 from repro.tables.rows import Row, Table
 
 _KEPT = COLOURS[0]
@@ -42,7 +43,7 @@ _LINE_IN = 1.25 * SMALLEST_PT / 72
 def draw_heads(table: Table, every: Sequence[Evidence], width_in: float) -> Figure | None:
     """Draw a map for each row that removes heads: blocks vertically, heads horizontally, dark if a head is left."""
     maps = []
-    for evidence, found in anatomies(every):
+    for evidence, _, found in extracts(every, Record.anatomy):
         heads = np.array(found["heads"], dtype=bool)
         if not heads.all():
             maps.append((evidence, heads))
@@ -74,7 +75,8 @@ def draw_heads(table: Table, every: Sequence[Evidence], width_in: float) -> Figu
 
 def draw_tokens(table: Table, every: Sequence[Evidence], width_in: float) -> Figure | None:
     """Draw test images for each row that drops patches: the image, then each stage, with dropped patches hatched."""
-    strips = [(evidence, found) for evidence, found in anatomies(every) if "kept" in found][:_MOST_STRIPS]
+    extracted = extracts(every, Record.anatomy)
+    strips = [(evidence, found) for evidence, _, found in extracted if "kept" in found][:_MOST_STRIPS]
     if not strips:
         return None
     most = n_across(width_in, _IMAGES_ON_PAGE)

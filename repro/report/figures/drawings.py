@@ -17,13 +17,14 @@ from repro.report.figures.anatomy import draw_heads, draw_tokens
 from repro.report.figures.cost import draw_cost
 from repro.report.figures.curves import backbones_with_curves, draw_curves
 from repro.report.figures.files import Draw, figure_files, is_current, write_figure
-from repro.report.figures.interpretation import draw_interpretation, interpretations
+from repro.report.figures.interpretation import draw_interpretation
 from repro.report.figures.layers import draw_layers
 from repro.report.figures.mask_history import MaskHistory, read_histories
 from repro.report.figures.masks import draw_churn, draw_ever_active, draw_final_density, draw_units
-from repro.report.figures.pending import anatomies
+from repro.report.figures.pending import extracts
 from repro.report.frame import frame_of
 from repro.report.local_data import trained_at
+from repro.runs.record import Record
 
 _INTERVALS = (
     "Bars are 95 % intervals: of a proportion of the test images (Wilson), or over seeds (Student's t) if wider"
@@ -90,7 +91,7 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
     for backbone in backbones_with_curves(usual):
         starts_later = any(one.config.earlier_epochs for one in every if one.row.backbone == backbone and one.n_done)
         yield of(
-            f"curves_{backbone}",
+            curves_name(backbone),
             f"Accuracy of {table.label(backbone)} over training: mean over seeds, band: standard deviation."
             f"{f' {_STARTS_LATER}.' if starts_later else ''}",
             functools.partial(draw_curves, usual, backbone),
@@ -114,13 +115,25 @@ def drawings(results: Results, histories: Sequence[MaskHistory] | None = None) -
     )
 
 
+def curves_name(backbone: str) -> str:
+    """Return the name of the figure of a backbone's curves, without that of the table."""
+    return f"curves_{backbone}"
+
+
 def write_figures(results: Results, folder: Path) -> tuple[list[Drawing], list[Path]]:
-    """Write the figures for which there is data into `folder`; return the figures and the paths of their files."""
+    """Write the figures for which there is data into `folder`; return the figures and the paths of their files.
+
+    Files of the table's other figures are removed: those of an earlier report, of other rows, show other data.
+    """
     histories = list(read_histories(results.evidence))
     shows = _what_figures_show(results, histories)
     every = list(drawings(results, histories))
     files = _draw_in_parallel(every, folder, shows)
     written = [drawing for drawing, own in zip(every, files, strict=True) if own]
+    curves = {f"{results.table.name}_{curves_name(row.backbone)}" for row in results.table.every_row}
+    for name in (curves | {one.name for one in every}) - {one.name for one in written}:
+        for path in figure_files(folder, name):
+            path.unlink(missing_ok=True)
     return written, [path for own in files for path in own]
 
 
@@ -144,5 +157,9 @@ def _what_figures_show(results: Results, histories: Sequence[MaskHistory]) -> st
     """Return everything that figures depend on, as text: files of a finished run do not change, except for extracts."""
     evidence = results.evidence
     runs = [(one.row.id, seed, run.result) for one in evidence for seed, run in one.runs.items() if run.result]
-    extracted = [[(one.row.id, *found) for one, *found in of(evidence)] for of in (anatomies, interpretations)]
+    extracted = [
+        (one.row.id, record.path.name, found)
+        for read in (Record.anatomy, Record.interpretation)
+        for one, record, found in extracts(evidence, read)
+    ]
     return f"{results.table}{frame_of(results).to_csv()}{runs}{histories}{extracted}"

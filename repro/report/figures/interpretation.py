@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 
 from repro.errors import UserError, count_of
 from repro.report.evidence import Evidence
+from repro.report.figures.pending import extracts
 from repro.report.figures.style import PAGE_IN, SMALLEST_PT, new_figure, row_label, title
 from repro.report.local_data import trained_at
+from repro.runs.record import Record
 from repro.tables.rows import Table
 
 _IMAGES = 4
@@ -25,26 +27,16 @@ _OUTLINE = "#ffffff"
 _DROPPED_SHADE = 0.22  # brightness of dropped patches, relative to the image
 
 
-def interpretations(every: Sequence[Evidence]) -> Iterator[tuple[Evidence, Path, dict[str, Any]]]:
-    """Yield the first finished and interpreted seed of each row: evidence, folder of the record, and metrics."""
-    for evidence in every:
-        for record in evidence.finished.values():
-            found = record.interpretation()
-            if found is not None:
-                yield evidence, record.path, found
-                break
-
-
 def draw_interpretation(table: Table, every: Sequence[Evidence], width_in: float) -> Figure | None:
     """Draw four test images for the first of the rows with the most stages: kept patches and heat maps of each image.
 
     In page width, each image is a row of panels; in column width, each image is a column.
     """
-    found = list(interpretations(every))
+    found = list(extracts(every, Record.interpretation))
     if not found:
         return None
-    evidence, path, measured = max(found, key=lambda one: len(one[2]["stages"]))
-    shown = stored_pictures(path / "interpretation.npz")
+    evidence, record, measured = max(found, key=lambda one: len(one[2]["stages"]))
+    shown = stored_pictures(record.path / "interpretation.npz")
     names = [name for name in _MAPS if f"map_{name}" in shown]
     stages = shown["kept"].shape[1]
     heads = [

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from repro.report.figures.mask_history import MaskHistory, of_one_backbone
 from repro.report.figures.masks import short_layer
-from repro.report.figures.style import MOST_HEIGHT_IN, n_across, n_down, panels, row_label, title, within
+from repro.report.figures.style import MOST_HEIGHT_IN, n_across, panels, row_label, title, within
 from repro.tables.rows import Table
 
 _COLUMNS = 128  # columns of the map, each with the density at that fraction of training
@@ -25,12 +25,12 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
 
     `scale` is the scale at which the models were trained, as text (`trained_at`).
     """
-    moved = [history for history in histories if history.moved and not history.variant and history.layer_density]
+    moved = [history for history in histories if history.moved and history.layer_density]
     if not moved:
         return None
     shown = of_one_backbone(moved)
     across = min(n_across(width_in, _ON_PAGE), len(shown))
-    down = n_down(len(shown), across)
+    down = math.ceil(len(shown) / across)
     # As high as all names take, unless the figure would be higher than a page; then every second or third is named.
     room_in = (MOST_HEIGHT_IN - _AROUND_IN) / down
     all_in = _HEAD_IN + _NAME_IN * (max(len(history.layer_density) for history in shown) + 0.5)

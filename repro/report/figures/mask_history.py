@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import multimode
 from typing import Any
 
-from repro.config import Config
-from repro.config.signature import signatures
 from repro.errors import UserError
 from repro.report.evidence import Evidence
-from repro.runs.record import Record, all_records
+from repro.runs.record import Record
 from repro.tables.rows import Row
 
 _DENSITY = "density/"
@@ -25,15 +21,11 @@ class MaskHistory:
     """The mask updates of one run.
 
     Attributes:
-        variant: options of the weight method that differ from the row's; empty for none.
-        options: all options of the weight method.
         progress: fraction of training done at each entry, 0 at the start.
         entries: entries as logged.
     """
 
     row: Row
-    variant: str
-    options: Mapping[str, Any]
     progress: tuple[float, ...]
     entries: tuple[dict[str, Any], ...]
 
@@ -56,101 +48,46 @@ class MaskHistory:
 
 
 def read_histories(every: Sequence[Evidence]) -> Iterator[MaskHistory]:
-    """Yield the histories of finished runs in row order, one for each variant, that of the lowest seed.
+    """Yield the history of the first finished seed of each row that has one.
 
-    A variant is a run of the row with different options of the weight method. Runs that differ in anything else, such
-    as the recipe or the seed, are not variants. Records that belong to the evidence are identified without reading
-    them, which keeps a report of thousands of seeds fast.
+    Raises `UserError` for damaged metrics.
     """
     for evidence in every:
-        found: dict[str, MaskHistory] = {}
-        for record, variant in _candidates(evidence):
-            if isinstance(variant, str) and variant not in found and record.result() is not None:
-                history = _read(record, evidence, variant)
-                if history is not None:
-                    found[variant] = history
-        yield from (found[variant] for variant in sorted(found))
+        if evidence.config.method.weights is not None:
+            histories = (_read(record, evidence) for record in evidence.finished.values())
+            first = next(filter(None, histories), None)
+            if first is not None:
+                yield first
 
 
-def unreadable(every: Sequence[Evidence]) -> list[UserError]:
-    """Return the errors of records that are skipped because the current code cannot read their config."""
-    return [why for evidence in every for _, why in _candidates(evidence) if isinstance(why, UserError)]
-
-
-def _candidates(evidence: Evidence) -> Iterator[tuple[Record, str | UserError | None]]:
-    """Yield the row's records, lowest seed first, with their variant: None if it is none, an error if it is unknown."""
-    if evidence.config.method.weights is None:
-        return
-    own = {run.record.path for run in evidence.runs.values()}
-    paths = _by_seed({record.path for record in all_records(evidence.folder)})
-    seeds = {_seed(path) for path in paths if path not in own}
-    # Runs with the row's own config but seeds that were not requested are recognised by their folder names.
-    known = signatures(evidence.config, seeds) if seeds else {}
-    for path in paths:
-        if path in own or path.name == f"seed{_seed(path)}-{known[_seed(path)][:8]}":
-            yield Record(path), ""
-            continue
-        try:
-            yield Record(path), _variant(Record(path), evidence.config)
-        except UserError as error:  # often from an older version of the code, with other config keys
-            yield Record(path), error
-
-
-def _by_seed(paths: Iterable[Path]) -> list[Path]:
-    """Sort paths by seed: `seed2-...` before `seed10-...`."""
-    return sorted(paths, key=lambda path: (_seed(path), path.name))
-
-
-def _seed(path: Path) -> int:
-    return int(re.sub(r"\D", "", path.name.partition("-")[0]) or 0)
-
-
-def _variant(record: Record, own: Config) -> str | None:
-    """Return the weight options that differ from the row's, as `growth=as_released`; None if anything else differs.
-
-    Raises `UserError` for a config that the current code cannot read.
-    """
-    config = record.config()
-    if config.recipe != own.recipe or config.model != own.model or config.data.name != own.data.name:
-        return None
-    theirs, ours = config.method.weights, own.method.weights
-    if theirs is None or ours is None or config.method.model_copy(update={"weights": ours}) != own.method:
-        return None
-    here, there = ours.model_dump(), theirs.model_dump()
-    return " ".join(f"{key}={there.get(key)}" for key in sorted(there | here) if there.get(key) != here.get(key))
-
-
-def _read(record: Record, evidence: Evidence, variant: str) -> MaskHistory | None:
+def _read(record: Record, evidence: Evidence) -> MaskHistory | None:
     entries = tuple(record.metrics("masks"))
     if not entries:
         return None
     layers = [{name for name in entry if name.startswith(_DENSITY)} for entry in entries]
     if any(names != layers[-1] for names in layers):
         raise UserError(f"{record.metrics_file}: lines of masks name different layers; remove those that do not belong")
-    config = record.config() if variant else evidence.config
-    assert config.method.weights is not None
-    progress = tuple(entry["epoch"] / config.effective_recipe.epochs for entry in entries)
-    return MaskHistory(evidence.row, variant, config.method.weights.model_dump(), progress, entries)
+    epochs = evidence.config.effective_recipe.epochs
+    return MaskHistory(evidence.row, tuple(entry["epoch"] / epochs for entry in entries), entries)
 
 
 def of_one_backbone(histories: Sequence[MaskHistory]) -> list[MaskHistory]:
-    """Return the histories of the backbone with the most variants, then the most histories: one row for each method.
+    """Return the histories of the backbone with the most: one row for each method.
 
-    A method is shown by a row with the most variants. Of several, it is the one at the sparsity that most methods
-    share, so that methods are compared at the same sparsity, or the middle one if a method has none there.
+    It is the row at the sparsity that most methods share, so that methods are compared at the same sparsity, or the
+    middle one if a method has none there. Rows with overrides of their own are chosen only if a method has no others.
     """
-    variants = Counter(history.row.backbone for history in histories if history.variant)
-    sizes = Counter(history.row.backbone for history in histories)
-    backbone = max(sizes, key=lambda name: (variants[name], sizes[name]), default=None)
-    counts = Counter(history.row for history in histories if history.row.backbone == backbone)
-    candidates: dict[str, list[Row]] = {row.method: [] for row in counts}
-    for row, count in counts.items():
-        if count == max(other for one, other in counts.items() if one.method == row.method):
-            candidates[row.method].append(row)
-    by_method = [{row.arch_sparsity_pct for row in rows} for rows in candidates.values()]
-    levels = sorted(multimode(level for levels in by_method for level in levels))
-    shown = []
-    for rows in candidates.values():
-        row = next((row for row in rows if row.arch_sparsity_pct == levels[len(levels) // 2]), rows[len(rows) // 2])
-        shown += [history for history in histories if history.row == row]
-    return shown
+    if not histories:
+        return []
+    ((backbone, _),) = Counter(history.row.backbone for history in histories).most_common(1)
+    by_method: dict[str, list[MaskHistory]] = {}
+    for history in histories:
+        if history.row.backbone == backbone:
+            by_method.setdefault(history.row.method, []).append(history)
+    candidates = [[one for one in own if not one.row.own_overrides] or own for own in by_method.values()]
+    levels = sorted(multimode(level for own in candidates for level in {one.row.arch_sparsity_pct for one in own}))
+    level = levels[len(levels) // 2]
+    return [
+        next((history for history in own if history.row.arch_sparsity_pct == level), own[len(own) // 2])
+        for own in candidates
+    ]

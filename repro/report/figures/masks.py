@@ -27,7 +27,7 @@ from repro.report.figures.style import (
     title,
     within,
 )
-from repro.tables.rows import Table
+from repro.tables.rows import Row, Table
 
 _UNITS = ("neurons", "heads")
 _MARKERS = 6
@@ -75,27 +75,27 @@ def draw_ever_active(table: Table, histories: Sequence[MaskHistory], scale: str,
 
 
 def draw_units(table: Table, histories: Sequence[MaskHistory], scale: str, width_in: float) -> Figure | None:
-    """Draw the share of heads and neurons that have ever been active, for one row and all variants of its options."""
-    structured = of_one_backbone([one for one in histories if one.moved and one.values("neurons_ever_active")])
+    """Draw the share of heads and neurons that have ever been active, for one row and for rows with other options."""
+    structured = [one for one in histories if one.moved and one.values("neurons_ever_active")]
     if not structured:
         return None
-    variants = [history for history in structured if history.row.id == structured[0].row.id]
-    # The options in which variants differ, which include the default's own value.
-    differing = [key for key in structured[0].options if len({str(one.options.get(key)) for one in variants}) > 1]
-    words = f"units ever active, {row_label(table, variants[0].row)}"
-    figure, axes = _over_training(table, variants, scale, words, "units (%)", width_in)
+    first = of_one_backbone(structured)[0].row
+    shown = [one for one in structured if _without_options(one.row) == _without_options(first)]
+    words = f"units ever active, {row_label(table, first)}"
+    figure, axes = _over_training(table, shown, scale, words, "units (%)", width_in)
     look = method_looks(table)
-    for history in variants:
-        options = ", ".join(f"{key} {history.options[key]}" for key in differing)
+    for history in shown:
+        options = [override.rpartition("=") for override in history.row.own_overrides]
+        names = [f"{key.rpartition('.')[2]} {value}" for key, _, value in options]
         for kind in _UNITS:
             values = history.values(f"{kind}_ever_active") or []
             axes.plot(
                 [*history.progress, 1.0],
                 [100 * value for value in [*values, values[-1]]],
                 drawstyle="steps-post",
-                color=look[history.row.method].colour if not history.variant else QUIET,
+                color=QUIET if options else look[history.row.method].colour,
                 linestyle="-" if kind == "neurons" else DASHED,
-                label=f"{kind}, {options}" if options else kind,
+                label=", ".join([kind, *names]),
             )
     axes.set_ylim(0, 103)
     add_legend(figure, axes.lines, "lower")
@@ -104,7 +104,7 @@ def draw_units(table: Table, histories: Sequence[MaskHistory], scale: str, width
 
 def draw_final_density(table: Table, histories: Sequence[MaskHistory], scale: str, width_in: float) -> Figure | None:
     """Draw the density of each layer after the last mask update."""
-    shown = of_one_backbone([one for one in histories if one.moved and one.values("density") and not one.variant])
+    shown = of_one_backbone([one for one in histories if one.moved and one.values("density") and one.layer_density])
     if not shown:
         return None
     figure = new_figure(width_in, _HEIGHT_IN)
@@ -152,14 +152,11 @@ def _over_training(
 
 
 def _keys(table: Table, histories: Sequence[MaskHistory], looks: Mapping[str, Look]) -> list[Line2D]:
-    return [
-        key(
-            ", ".join(filter(None, [row_label(table, history.row), history.variant.replace("=", " ")])),
-            looks[history.row.method],
-            linestyle=DASHED if history.variant else "-",
-        )
-        for history in histories
-    ]
+    return [key(row_label(table, history.row), looks[history.row.method], linestyle="-") for history in histories]
+
+
+def _without_options(row: Row) -> tuple[str, str, float, float]:
+    return row.backbone, row.method, row.arch_sparsity_pct, row.data_sparsity_pct
 
 
 def _line(
@@ -169,7 +166,7 @@ def _line(
     looks: Mapping[str, Look],
     *,
     start: int = 0,
-    linestyle: str = "",
+    linestyle: str = "-",
 ) -> None:
     progress = list(history.progress[start:])
     percents = [100 * value for value in values[start:]]
@@ -180,7 +177,7 @@ def _line(
         progress,
         percents,
         color=looks[history.row.method].colour,
-        linestyle=linestyle or (DASHED if history.variant else "-"),
+        linestyle=linestyle,
         marker=looks[history.row.method].marker,
         markersize=4,
         markevery=_every(axes, len(progress)),

@@ -104,11 +104,6 @@ def n_across(width_in: float, on_page: int) -> int:
     return on_page if width_in >= PAGE_IN else max(1, int(on_page * width_in / PAGE_IN / 0.95))
 
 
-def n_down(count: int, across: int) -> int:
-    """Return the number of rows that `count` panels take."""
-    return math.ceil(count / across)
-
-
 def panels(
     width_in: float,
     count: int,
@@ -116,7 +111,6 @@ def panels(
     panel_in: float,
     around_in: float,
     *,
-    same_x: bool = False,
     same_y: bool = True,
     same_width: bool = False,
 ) -> tuple[Figure, list[Axes]]:
@@ -124,11 +118,11 @@ def panels(
 
     Args:
         panel_in, around_in: height of a row of panels, and of everything above and below the panels, in inches.
-        same_x, same_y: whether all panels share the x or y axis.
+        same_y: whether all panels share the y axis.
         same_width: whether all panels are equally wide, so that the end of the last row may stay free.
     """
     across = min(across, count)
-    down = n_down(count, across)
+    down = math.ceil(count / across)
     figure = new_figure(width_in, panel_in * down + around_in)
     lines = [count // down + (line < count % down) for line in range(down)]
     if same_width:
@@ -139,11 +133,7 @@ def panels(
         span = 1 if same_width else grid.ncols // in_line
         for place in range(in_line):
             first = axes[0] if axes else None
-            own = figure.add_subplot(
-                grid[line, span * place : span * (place + 1)],
-                sharex=first if same_x else None,
-                sharey=first if same_y else None,
-            )
+            own = figure.add_subplot(grid[line, span * place : span * (place + 1)], sharey=first if same_y else None)
             own.tick_params(labelleft=place == 0 or not same_y)
             axes.append(own)
     return figure, axes
