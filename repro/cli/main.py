@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import importlib
 import os
 import re
@@ -54,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         first = str(error).partition("\n")[0] or "an allocation failed"
         print(f"repro: out of memory: {first}; set a lower --batch (repro {arguments[0]} --help)", file=sys.stderr)
         code = 2
-    # Shutting down takes a while. Ctrl-C during it would replace the exit code by death from a signal.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    if argv is None:  # shutting down takes a while; Ctrl-C during it would replace the exit code by death from a signal
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -87,7 +87,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
             ["launch", "table1", "experiment=svite_longer"],
             "experiment=svite_longer: each row of a table sets its own backbone, method and sparsity, which an exp",
         ),
-        (["wandb", "publish", "no.json"], "no.json: cannot be read (No such file or directory); repro wandb dashboard"),
+        (["wandb", "publish", "no.json"], "no.json: no such file; repro wandb dashboard TABLE writes one"),
         (["launch", "table1", "+experiment=x"], "+experiment=x: each row of a table sets its own"),
         (["eval", "deit_tiny/dense", "method=svite"], "method=svite: each row of a table sets its own"),
         (["export", "deit_tiny/dense", "--out", "x", "scale=smoke"], "scale=smoke: use --scale NAME"),

@@ -123,7 +123,7 @@ def saved(record: Record, row: Row) -> dict[str, tuple[Path, Callable[[], object
                 "tone": "off",
                 "overview": "O",
             },
-            **{"html": ["a", "b"], "figures": [{"name": "figure1", "caption": "C."}]},
+            **{"html": "<p>a</p>", "figures": [{"name": "figure1", "caption": "C."}]},
             "runs": [{"row": row.id, "seed": 0, "state": "done", "record": "r", "wandb": "https://example.org/r"}],
         },
     )
