@@ -53,7 +53,7 @@ class ArrayImages:
         return replace(self, pixels=self.pixels[indices.numpy()], labels=self.labels[indices])
 
 
-def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+def load(data: Data, recipe: Recipe, model: Geometry, trained_on: str | None = None) -> Splits:
     """Load the published splits, with the recipe's augmentation on the training images.
 
     Training images are padded by 4 pixels and cropped instead of being cropped and resized, as is usual for CIFAR, and

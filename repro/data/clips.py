@@ -15,9 +15,9 @@ from torch.nn import functional
 from repro.config import Clip, Data
 from repro.counting.geometry import TimeSformer
 from repro.data.folder_files import FolderFiles
+from repro.data.listing import Listing
 from repro.data.unreadable_files import UnreadableFiles
 from repro.data.video_decoding import read_frames
-from repro.data.video_inspection import Videos
 
 Kind = Literal["training", "clip1", "video1"]
 
@@ -77,23 +77,28 @@ class Clips:
     positions: Tensor  # the positions of the videos in `unreadable`, int64 (videos,)
 
     @classmethod
-    def of(cls, videos: Videos, class_names: Sequence[str], data: Data, shape: TimeSformer) -> Clips:
-        """Return the training clips of videos, labelled by indices into `class_names`."""
+    def of(
+        cls,
+        videos: Listing,
+        class_names: Sequence[str],
+        data: Data,
+        shape: TimeSformer,
+        unreadable: Sequence[int] = (),
+    ) -> Clips:
+        """Return the training clips of inspected videos, labelled by indices into `class_names`."""
         assert data.clip is not None
-        index = {name: number for number, name in enumerate(class_names)}
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-        lost = np.flatnonzero(np.isin(videos.names, videos.lost)).tolist()
         return cls(
             files=FolderFiles.of(videos.folder, videos.names),
-            labels=torch.tensor([index[name] for name in videos.classes]),
-            totals=torch.tensor(videos.frames),
+            labels=torch.tensor(videos.labels(class_names)),
+            totals=torch.tensor(videos.lengths),
             shape=shape,
             clip=data.clip,
             mean=mean,
             std=std,
             kind="training",
-            unreadable=UnreadableFiles(len(videos.names), lost),
-            positions=torch.arange(len(videos.names)),
+            unreadable=UnreadableFiles(len(videos), unreadable),
+            positions=torch.arange(len(videos)),
         )
 
     def as_kind(self, kind: Kind) -> Clips:

@@ -19,7 +19,7 @@ from repro.data.splits import Splits
 WHITE = 16  # the largest pixel value
 
 
-def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+def load(data: Data, recipe: Recipe, model: Geometry, trained_on: str | None = None) -> Splits:
     """Load 1,437 training and 360 test images, a class-stratified split."""
     train, test = raw_splits()
     return Splits(

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 from repro.data.listing import STAT_THREADS, Listing
-from repro.data.saved_listing import Files
 from repro.errors import UserError
 
 SAMPLED = 256  # files of each split whose contents are compared, evenly spaced
@@ -23,25 +22,14 @@ def fingerprint(class_names: Sequence[str], *listings: Listing) -> str:
 
     Files in shards have the fingerprint of the folder that was packed. Raises `UserError` for a file that is gone.
     """
-    contents = blake2b(digest_size=4)
+    names_and_sizes, contents = blake2b(digest_size=8), blake2b(digest_size=4)
     for listing in listings:
+        names_and_sizes.update("\0".join(listing.class_names()).encode(errors="surrogateescape") + b"\n")
+        for name, label, size in zip(listing.names, listing.labels(class_names), listing.lengths, strict=True):
+            names_and_sizes.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
         for digest in _sample(listing):
             contents.update(digest)
-    return f"{_names_and_sizes(class_names, *(each.saved() for each in listings))}-{contents.hexdigest()}"
-
-
-def is_fingerprint_of(trained_on: str, class_names: Sequence[str], *splits: Files) -> bool:
-    """Return whether a fingerprint is that of files with these names, classes and sizes, whatever their contents."""
-    return has_same_files(trained_on, _names_and_sizes(class_names, *splits))
-
-
-def _names_and_sizes(class_names: Sequence[str], *splits: Files) -> str:
-    index, digest = {name: number for number, name in enumerate(class_names)}, blake2b(digest_size=8)
-    for files in splits:
-        digest.update("\0".join(sorted(set(files.classes))).encode(errors="surrogateescape") + b"\n")
-        for name, label, size in zip(files.names, files.classes, files.lengths, strict=True):
-            digest.update(f"{name}\0{index[label]}\0{size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    return f"{names_and_sizes.hexdigest()}-{contents.hexdigest()}"
 
 
 def is_same_data(one: str, other: str) -> bool:

@@ -14,12 +14,11 @@ from torch import Tensor
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry
 from repro.data.decoding import decode
-from repro.data.earlier_files import earlier_images
 from repro.data.fingerprint import fingerprint
 from repro.data.folder_files import FolderFiles
 from repro.data.layouts import class_folders, find_split, image_split
 from repro.data.listing import Listing, list_images, read_kaggle_labels
-from repro.data.saved_listing import save_listing
+from repro.data.saved_listing import resume_listings, save_listing
 from repro.data.shards import Shards
 from repro.data.splits import EvalSplit, Splits
 from repro.data.transforms import evaluation_transform, training_transform
@@ -72,7 +71,7 @@ class ImageFiles:
         return decode(self.files.read(index), self.files.name(index))
 
 
-def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+def load(data: Data, recipe: Recipe, model: Geometry, trained_on: str | None = None) -> Splits:
     """Load the training images with the recipe's augmentation, and the validation images as test images.
 
     Class indices follow the sorted class names. For `imagenet`, these have to be timm's ImageNet-1k wnids: all 1,000
@@ -85,30 +84,23 @@ def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
         _check_wnids(train, is_complete=model.num_classes == IMAGENET_CLASSES)
     _check_test_classes(test, classes, f"those of {train.folder}")
     now = fingerprint(classes, train, test)
-    save_listing(now, train.saved(), test.saved())
-
-    def splits(of: str, train: Listing, test: Listing, lost: Sequence[Sequence[int]]) -> Splits:
-        train_images = ImageFiles.of(train, classes, training_transform(data, recipe, model), True, lost[0])
-        test_images = ImageFiles.of(test, classes, evaluation_transform(data, recipe, model), False, lost[1])
-        return Splits(
-            train=train_images,
-            test=test_images,
-            num_classes=len(classes),
-            fingerprint=of,
-            decoder=data.decoder,
-            in_shards=train.shards is not None,
-            unreadable=(train_images.unreadable, test_images.unreadable),
-            class_names=tuple(classes),
-        )
-
-    def with_fingerprint(trained_on: str) -> Splits | None:
-        earlier = earlier_images(trained_on, train, test)
-        if earlier is None:
-            return None
-        (train_before, train_lost), (test_before, test_lost) = earlier
-        return splits(trained_on, train_before, test_before, (train_lost, test_lost))
-
-    return replace(splits(now, train, test, ((), ())), with_fingerprint=with_fingerprint)
+    save_listing(now, train, test)
+    resumed = None
+    if trained_on not in (None, now):
+        resumed = resume_listings(str(trained_on), train, test, are_videos=False)
+    (train, train_lost), (test, test_lost) = resumed or ((train, ()), (test, ()))
+    train_images = ImageFiles.of(train, classes, training_transform(data, recipe, model), True, train_lost)
+    test_images = ImageFiles.of(test, classes, evaluation_transform(data, recipe, model), False, test_lost)
+    return Splits(
+        train=train_images,
+        test=test_images,
+        num_classes=len(classes),
+        fingerprint=str(trained_on) if resumed else now,
+        decoder=data.decoder,
+        in_shards=train.shards is not None,
+        unreadable=(train_images.unreadable, test_images.unreadable),
+        class_names=tuple(classes),
+    )
 
 
 def load_validation(data: Data, recipe: Recipe, model: Geometry) -> EvalSplit:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from repro.config import Data, Recipe
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.clips import Clips
 from repro.data.layouts import find_split
-from repro.data.listing import list_videos
-from repro.data.saved_listing import save_listing
+from repro.data.listing import Listing, list_videos
+from repro.data.saved_listing import resume_listings, save_listing
 from repro.data.splits import Splits
-from repro.data.video_inspection import Videos, saved_videos, usable_videos, video_fingerprint
+from repro.data.video_inspection import usable_videos, video_fingerprint
 from repro.errors import UserError, first_few
 
 
-def load(data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = None) -> Splits:
+def load(
+    data: Data, recipe: Recipe, model: Geometry, trained_on: str | None = None, fingerprint: str | None = None
+) -> Splits:
     """Load random training clips, and the validation videos as test clips.
 
     Test clips are of the kind `clip1`; `views` has those of the kind `video1` (see `Clips`). Videos that cannot be
@@ -26,33 +27,28 @@ def load(data: Data, recipe: Recipe, model: Geometry, fingerprint: str | None = 
     """
     assert isinstance(model, TimeSformer)
     train, test = (usable_videos(list_videos(find_split(data, split)), model.frames) for split in ("train", "test"))
-    if fingerprint is not None:
-        return _splits(train, test, data, model, fingerprint)
-    splits = _splits(train, test, data, model, video_fingerprint(train, test))
-    save_listing(splits.fingerprint, train.files(), test.files())
-
-    def with_fingerprint(trained_on: str) -> Splits | None:
-        saved = saved_videos(trained_on, train, test)
-        return None if saved is None else _splits(saved[0], saved[1], data, model, trained_on)
-
-    return replace(splits, with_fingerprint=with_fingerprint)
-
-
-def _splits(train: Videos, test: Videos, data: Data, model: TimeSformer, fingerprint: str) -> Splits:
+    resumed = None
+    if fingerprint is None:
+        fingerprint = video_fingerprint(train, test)
+        save_listing(fingerprint, train, test)
+        if trained_on not in (None, fingerprint):
+            resumed = resume_listings(str(trained_on), train, test, are_videos=True)
+    (train, train_lost), (test, test_lost) = resumed or ((train, ()), (test, ()))
     classes = _class_names(train, test)
-    train_clips, test_clips = (Clips.of(videos, classes, data, model) for videos in (train, test))
+    train_clips = Clips.of(train, classes, data, model, train_lost)
+    test_clips = Clips.of(test, classes, data, model, test_lost)
     return Splits(
         train=train_clips,
         test=test_clips.as_kind("clip1"),
         num_classes=len(classes),
-        fingerprint=fingerprint,
+        fingerprint=str(trained_on) if resumed else fingerprint,
         views={"video1": test_clips.as_kind("video1")},
         skipped=(*train.skipped, *test.skipped),
         unreadable=(train_clips.unreadable, test_clips.unreadable),
     )
 
 
-def _class_names(train: Videos, test: Videos) -> Sequence[str]:
+def _class_names(train: Listing, test: Listing) -> Sequence[str]:
     """Return all classes in order. Raises `UserError` if the test videos have a class without a training video."""
     # CSV files may number the classes. Numbers are sorted by value, names alphabetically.
     classes = sorted(set(train.classes), key=lambda name: (int(name), "") if name.isdecimal() else (-1, name))

@@ -25,7 +25,6 @@ from repro.data.layouts import (
     kaggle_labels,
     visible_files,
 )
-from repro.data.saved_listing import Files
 from repro.data.shards import Shards, open_shards
 from repro.errors import UserError, count_of, first_few
 
@@ -43,6 +42,8 @@ class Listing:
     classes: Sequence[str]  # the name of the class of each file
     table: Path | None = None  # the CSV file with the classes; None if class folders give them
     shards: Shards | None = None  # the same files in shards, in the same order, if they are packed
+    recorded_lengths: Sequence[int] | None = None  # `lengths`, if they are not the sizes of the files on disk
+    skipped: tuple[str, ...] = ()  # name of each file that was left out as unreadable, and the reason
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,8 +62,13 @@ class Listing:
         return FolderFiles.of(self.folder, self.names) if self.shards is None else self.shards
 
     @cached_property
-    def sizes(self) -> list[int]:
-        """The size of each file in bytes. Raises `UserError` for a file that is gone."""
+    def lengths(self) -> Sequence[int]:
+        """The size of each image in bytes, or the number of frames of each inspected video.
+
+        Raises `UserError` for an image that is gone.
+        """
+        if self.recorded_lengths is not None:
+            return self.recorded_lengths
         if self.shards is not None:
             return [int(size) for size in self.shards.sizes]
         # A network file system has a high latency, but serves many requests at once.
@@ -70,10 +76,6 @@ class Listing:
         parts = [self.names[start : start + step] for start in range(0, len(self.names), step)]
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             return [size for part in pool.map(partial(_sizes, self.folder), parts) for size in part]
-
-    def saved(self) -> Files:
-        """Return the files as `save_listing` takes them."""
-        return Files(self.folder, self.names, self.classes, self.sizes)
 
 
 def list_images(split: Split) -> Listing:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from repro.config import GENERATED, Config, Data
 from repro.counting.geometry import Geometry, TimeSformer
 from repro.data.data_sets import DATA_SETS, check_takes_clips, do_not_fit, settings_to_change
-from repro.data.earlier_files import earlier_images
 from repro.data.fingerprint import fingerprint, has_same_files, is_same_data
 from repro.data.layouts import ARCHIVES, VIDEOS, class_folders, find_data, find_split
 from repro.data.listing import count_files, list_images, list_videos
-from repro.data.saved_listing import changed_files
+from repro.data.saved_listing import changed_files, resume_listings
 from repro.errors import UserError
 
 
@@ -62,19 +61,19 @@ def changes_since(data: Data, model: Geometry, trained_on: str) -> str | None:
     if data.name in ARCHIVES:  # one published file, whose MD5 is checked when it is read
         find_data(data)
         return None
-    train, test = find_split(data, "train"), find_split(data, "test")
-    if data.name not in VIDEOS:
-        images = list_images(train), list_images(test)
-        now = fingerprint(sorted({name for each in images for name in each.classes}), *images)  # train/ may lack some
-        if is_same_data(trained_on, now) or earlier_images(trained_on, *images) is not None:
-            return None
-        if has_same_files(trained_on, now):
-            return "files of the same names and sizes with other contents"
-        return changed_files(trained_on, *(each.saved() for each in images))
-    from repro.data.video_inspection import saved_videos, usable_videos, video_fingerprint  # needs PyAV
+    are_videos, splits = data.name in VIDEOS, [find_split(data, split) for split in ("train", "test")]
+    if are_videos:
+        from repro.data.video_inspection import usable_videos, video_fingerprint  # needs PyAV
 
-    assert isinstance(model, TimeSformer)
-    videos = [usable_videos(list_videos(split), model.frames) for split in (train, test)]
-    if trained_on == video_fingerprint(*videos) or saved_videos(trained_on, *videos) is not None:
+        assert isinstance(model, TimeSformer)
+        listings = [usable_videos(list_videos(split), model.frames) for split in splits]
+        now = video_fingerprint(*listings)
+    else:
+        listings = [list_images(split) for split in splits]
+        classes = sorted({name for each in listings for name in each.classes})  # train/ may lack some
+        now = fingerprint(classes, *listings)
+    if is_same_data(trained_on, now) or resume_listings(trained_on, *listings, are_videos=are_videos) is not None:
         return None
-    return changed_files(trained_on, *(each.files() for each in videos))
+    if has_same_files(trained_on, now):
+        return "files of the same names and sizes with other contents"
+    return changed_files(trained_on, *listings)

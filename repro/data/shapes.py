@@ -32,7 +32,7 @@ Part = tuple[Pixels, NDArray[np.int64], Bools]
 _ARRAYS = [f"{split}.{what}" for split in ("train", "test") for what in ("pixels", "classes", "masks")]
 
 
-def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+def load(data: Data, recipe: Recipe, model: Geometry, trained_on: str | None = None) -> Splits:
     """Load 4,096 training and 1,024 test images at the model's size, with balanced classes, the same for every seed.
 
     Both splits have `masks`.

@@ -37,10 +37,10 @@ _DIGESTS = "digests.json"  # holds digests of the drawn pixels and of the writte
 _BATCH = 64  # videos drawn at once
 
 
-def load(data: Data, recipe: Recipe, model: Geometry) -> Splits:
+def load(data: Data, recipe: Recipe, model: Geometry, trained_on: str | None = None) -> Splits:
     """Load 768 training and 256 test videos as `kinetics400.load` does: balanced classes, the same for every seed."""
     folder, fingerprint = cached_videos(data_cache(data))
-    return kinetics400.load(data.model_copy(update={"root": str(folder)}), recipe, model, fingerprint)
+    return kinetics400.load(data.model_copy(update={"root": str(folder)}), recipe, model, fingerprint=fingerprint)
 
 
 def cached_videos(root: Path) -> tuple[Path, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -57,17 +57,12 @@ class _DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits(_DataSet):
-    """The training and test images of a data set.
-
-    `with_fingerprint` returns the splits with another fingerprint, on which a run was trained, if only a few of their
-    files have become unreadable since; otherwise None.
-    """
+    """The training and test images of a data set."""
 
     train: Images
     test: Images
     decoder: str | None = None  # decoder of the training images; None if they are not image files
     in_shards: bool = False  # whether the training images are in shards
-    with_fingerprint: Callable[[str], Splits | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +78,14 @@ def load_splits(data: Data, recipe: Recipe, model: Geometry, resume_fingerprint:
     """Load the splits of `data`, with the recipe's augmentation on the training images.
 
     `data.limit_train` and `data.limit_test` take a fixed, class-stratified subset. `resume_fingerprint` is the
-    fingerprint of the data on which a resumed run was trained. Raises `UserError` if data and config disagree in
-    classes, channels, sizes or folders.
+    fingerprint of the data on which a resumed run was trained; the splits have it too if only a few of their files have
+    become unreadable since. Raises `UserError` if data and config disagree in classes, channels, sizes or folders.
     """
     check_settings(data, recipe, model)
-    load: Callable[[Data, Recipe, Geometry], Splits] = importlib.import_module(DATA_SETS[data.name].module).load
-    splits = load(data, recipe, model)
-    if resume_fingerprint not in (None, splits.fingerprint) and splits.with_fingerprint is not None:
-        resumed = splits.with_fingerprint(str(resume_fingerprint))
-        if resumed is not None:
-            lost = count_of(sum(int(each.marks.sum()) for each in resumed.unreadable), "file")
-            print(f"data.root={data.root}: {lost} of those trained on cannot be read any more", file=sys.stderr)
-        splits = resumed or splits
+    splits: Splits = importlib.import_module(DATA_SETS[data.name].module).load(data, recipe, model, resume_fingerprint)
+    if lost := sum(int(each.marks.sum()) for each in splits.unreadable):
+        lost_files = count_of(lost, "file")
+        print(f"data.root={data.root}: {lost_files} of those trained on cannot be read any more", file=sys.stderr)
     if splits.num_classes != model.num_classes:
         raise UserError(
             f"model.num_classes={model.num_classes}: data={data.name} has "

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,8 +16,7 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 
 from repro.data.cache import user_cache
-from repro.data.listing import STAT_THREADS, Listing, tolerated
-from repro.data.saved_listing import Files, read_listing
+from repro.data.listing import STAT_THREADS, Listing
 from repro.data.video_decoding import Inspection, inspect
 from repro.errors import UserError, count_of, first_few
 from repro.files import write_text
@@ -28,23 +27,8 @@ Report = Callable[[int, int], None]
 _RULES = 2  # version of `inspect`; cached results of another version are not used
 
 
-@dataclass(frozen=True)
-class Videos:
-    """Usable videos of a split."""
-
-    folder: Path
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
-    frames: tuple[int, ...]  # the number of frames of each video
-    skipped: tuple[str, ...] = ()  # name of each other video of the split, and why it cannot be used
-    lost: tuple[str, ...] = ()  # names of videos that were usable when the run began and are unreadable now
-
-    def files(self) -> Files:
-        return Files(self.folder, self.names, self.classes, self.frames)
-
-
-def usable_videos(listing: Listing, least_frames: int) -> Videos:
-    """Return the videos with at least `least_frames` frames.
+def usable_videos(listing: Listing, least_frames: int) -> Listing:
+    """Return the videos with at least `least_frames` frames, which are their `lengths`; the others are `skipped`.
 
     Raises `UserError` if no video is usable, or none of some class.
     """
@@ -57,7 +41,7 @@ def usable_videos(listing: Listing, least_frames: int) -> Videos:
     names, classes, frames = zip(*usable, strict=True)
     if missing := sorted(set(listing.classes) - set(classes)):
         raise UserError(f"{listing.folder}: no usable video of class {first_few(missing)}; the first: {skipped[0]}")
-    return Videos(listing.folder, names, classes, frames, tuple(skipped))
+    return replace(listing, names=names, classes=classes, recorded_lengths=frames, skipped=tuple(skipped))
 
 
 def inspect_videos(
@@ -82,39 +66,14 @@ def inspect_videos(
     return usable, skipped
 
 
-def video_fingerprint(*splits: Videos) -> str:
+def video_fingerprint(*splits: Listing) -> str:
     """Return a digest of the names, classes and lengths of videos, 16 hex digits."""
     digest = blake2b(digest_size=8)
     for videos in splits:
-        for entry in zip(videos.names, videos.classes, videos.frames, strict=True):
+        for entry in zip(videos.names, videos.classes, videos.lengths, strict=True):
             digest.update(("\0".join(map(str, entry)) + "\n").encode(errors="surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()
-
-
-def saved_videos(fingerprint: str, *splits: Videos) -> tuple[Videos, ...] | None:
-    """Return the videos with this fingerprint, on which a run was trained; `splits` are the videos that are usable now.
-
-    Videos that have become unreadable since are listed in `lost`, and videos that were added are ignored. Return None
-    if too many are lost, if one has changed, or if the fingerprint is not in the cache.
-    """
-    listing = read_listing(fingerprint, [each.files() for each in splits])
-    saved = [Videos(each.folder, tuple(each.names), tuple(each.classes), tuple(each.lengths)) for each in listing or []]
-    if video_fingerprint(*saved) != fingerprint:
-        return None
-    resumed = []
-    for now, before in zip(splits, saved, strict=True):
-        usable_now = {name: rest for name, *rest in zip(now.names, now.classes, now.frames, strict=True)}
-        entries = zip(before.names, before.classes, before.frames, strict=True)
-        if any(usable_now.get(name, rest) != rest for name, *rest in entries):
-            return None
-        lost = tuple(name for name in before.names if name not in usable_now)
-        if len(lost) > tolerated(len(before.names)):
-            return None
-        prefixes = tuple(f"{os.path.join(now.folder.name, name)}: " for name in lost)
-        skipped = tuple(line for line in now.skipped if not prefixes or not line.startswith(prefixes))
-        resumed.append(replace(before, skipped=skipped, lost=lost))
-    return tuple(resumed)
 
 
 def _inspected(listing: Listing, report: Report) -> list[Inspection]:

@@ -10,6 +10,7 @@ import torch
 from repro.config import GENERATED, PRETRAINED, Config
 from repro.config.costs import measured_token_options
 from repro.data.fingerprint import is_same_data
+from repro.data.layouts import ARCHIVES
 from repro.data.preflight import changes_since
 from repro.data.splits import Splits, load_splits
 from repro.errors import UserError
@@ -60,17 +61,20 @@ def load_trained_splits(record: Record, config: Config) -> Splits:
     if trained_on is not None and not is_same_data(trained_on, splits.fingerprint):
         raise UserError(
             f"{record.path}: was trained on data of fingerprint {trained_on}, the data are now {splits.fingerprint}"
-            f"{_changes(config, trained_on)}; restore the data, or remove that folder to start again"
+            f"{_changes(config, trained_on) or ''}; restore the data, or remove that folder to start again"
         )
     return splits
 
 
-def _changes(config: Config, trained_on: str | None) -> str:
-    """The files that have changed since a training, in parentheses; empty if they are not known."""
-    if trained_on is None or config.data.name in GENERATED:
+def _changes(config: Config, trained_on: str) -> str | None:
+    """Return how the data differ from those of a training, in parentheses; empty if it is not known.
+
+    Returns None if they are the same, apart from a few files that have become unreadable.
+    """
+    if config.data.name in (*ARCHIVES, *GENERATED):
         return ""
     changes = changes_since(config.data, config.model, trained_on)
-    return f" ({changes})" if changes else ""
+    return f" ({changes})" if changes else changes
 
 
 def _check_origin_data(origin: Record, config: Config, splits: Splits) -> None:
@@ -80,10 +84,11 @@ def _check_origin_data(origin: Record, config: Config, splits: Splits) -> None:
         return
     if trained_on is None or is_same_data(trained_on, splits.fingerprint):
         return
-    if splits.with_fingerprint is None or splits.with_fingerprint(str(trained_on)) is None:
+    changes = _changes(config, trained_on)
+    if changes is not None:
         raise UserError(
             f"starts from {origin.path}, which was trained on other data (fingerprint {trained_on}) than those in "
-            f"data.root={config.data.root} ({splits.fingerprint}){_changes(config, trained_on)}; set data.root to "
+            f"data.root={config.data.root} ({splits.fingerprint}){changes}; set data.root to "
             "the data of that training, or choose another folder of runs"
         )
 

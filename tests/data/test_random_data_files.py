@@ -21,9 +21,9 @@ from video_files import write
 from repro.config.compose import compose
 from repro.data.cifar import read_archive
 from repro.data.layouts import Split
-from repro.data.listing import list_images, list_videos, read_kaggle_labels
+from repro.data.listing import Listing, list_images, list_videos, read_kaggle_labels
 from repro.data.pack import list_tars
-from repro.data.saved_listing import Files, changed_files, save_listing
+from repro.data.saved_listing import changed_files, save_listing
 from repro.data.shards import open_shards
 from repro.data.video_decoding import inspect, read_frames
 from repro.data.video_inspection import inspect_videos
@@ -112,7 +112,7 @@ def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_packed: bo
 
 def test_saved_listings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    files = Files(tmp_path, ["aster/a.jpg", "rose/b.jpg"], ["aster", "rose"], [3, 4])
+    files = Listing(tmp_path, ["aster/a.jpg", "rose/b.jpg"], ["aster", "rose"], recorded_lengths=[3, 4])
     save_listing("0123-45", files)
     (path,) = tmp_path.rglob("files-of-0123.json.gz")
     columns = b'[[["aster/a.jpg", "rose/b.jpg"], ["aster", "rose"], [3, 4]]]'

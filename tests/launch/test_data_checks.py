@@ -191,6 +191,19 @@ def test_a_method_does_not_start_from_weights_of_other_data(folder: Path) -> Non
         shutil.rmtree(run.record.path)
 
 
+def test_a_method_starts_from_weights_of_data_that_lost_an_image_since(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder / "dogs", tmp_path / "dogs")
+    (copy / "train/collie/0.png").unlink()
+    run = planned(folder, str(copy), "method=omp", "method.sparsity=0.5")
+    run.create()
+    try:
+        inputs = load_inputs(run.record, run.config, torch.device("cpu"))
+    finally:
+        shutil.rmtree(run.record.path)
+    assert inputs.weights is not None
+    assert len(inputs.splits.train) == 17
+
+
 def test_figures_are_not_extracted_from_other_data(folder: Path, tmp_path: Path) -> None:
     runs = shutil.copytree(folder / "runs", tmp_path / "runs")
     (record,) = all_records(runs)
