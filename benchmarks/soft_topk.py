@@ -12,8 +12,7 @@ from torch import Tensor
 
 from benchmarks.figures import Figure, in_turn, median_ratio, milliseconds
 from benchmarks.sinkhorn import sinkhorn_topk
-from repro.methods.weights.hard_topk import Cut, Segment, find_cut, hard_mask
-from repro.methods.weights.soft_topk import SoftSolution, soft_pieces, solve
+from repro.methods.weights.topk import Entries, SoftSolution, find_cut, hard_mask, soft_mask, solve
 
 SIZES = (1_000_000, 10_000_000, 86_000_000)
 ROUNDS = {1_000_000: 7, 10_000_000: 3, 86_000_000: 1}
@@ -26,15 +25,12 @@ def weights(count: int) -> Tensor:
     return torch.randn(count, generator=torch.Generator().manual_seed(0)).mul_(0.03)  # in place: the peak is measured
 
 
-def ours(values: Tensor, start: SoftSolution | None) -> tuple[Tensor, Tensor, SoftSolution, Cut]:
+def ours(values: Tensor, start: SoftSolution | None) -> tuple[Tensor, Tensor, SoftSolution]:
     """Return the soft mask and the support of a step, starting from the solution of the previous step."""
-    segment, budget = Segment(values, 1.0, is_signed=True), DENSITY * len(values)
-    where = find_cut([segment], budget)
-    found = solve([segment], budget, BETA, start, where)
-    mask = torch.empty_like(values)
-    for piece, part in soft_pieces(segment, found):
-        mask[part] = piece
-    return mask, hard_mask(segment, where, 0)[0], found, where
+    entries, budget = Entries(values.abs(), 1.0), DENSITY * len(values)
+    cut = find_cut(entries, budget)
+    solution = solve(entries, budget, BETA, start, cut)
+    return soft_mask(entries.ratios, solution), hard_mask(entries, cut), solution
 
 
 def papers(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +48,7 @@ def soft_masks() -> list[Figure]:
     for count in SIZES:
         values = weights(count)
         before = ours(values * 0.999, None)[2]
-        mask, support, _, _ = ours(values, before)
+        mask, support, _ = ours(values, before)
         reference = sinkhorn_topk(
             values.abs().double(), 1.0, DENSITY * count, BETA, most_iterations=2000, least_change=1e-12
         )
@@ -103,7 +99,7 @@ def print_peak(what: str) -> None:
     """Run in a child process: print the peak resident size in bytes."""
     values = weights(SIZES[-1])
     if what == "masks":
-        before = solve([Segment(values, 1.0, is_signed=True)], DENSITY * len(values), BETA)
+        before = solve(Entries(values.abs(), 1.0), DENSITY * len(values), BETA)
         ours(values, before)
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]

@@ -8,7 +8,7 @@ pointer.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,10 @@ from repro.counting.budgets import Budget, budget
 from repro.counting.layers import DenseModel, Layer
 from repro.counting.schedule import GradualSchedule
 from repro.distributed import broadcast_from_rank0
-from repro.methods.weights.groups import Group, build_groups
-from repro.methods.weights.hard_topk import Cut, Segment, find_cut, hard_mask
+from repro.methods.weights.groups import Group, build_groups, entries_of
 from repro.methods.weights.masked import MaskedWeights
 from repro.methods.weights.masks import Masks, prunable_weights
+from repro.methods.weights.topk import Cut, Entries, find_cut, hard_mask
 
 _HISTORY_ENTRIES = 200  # maximum number of mask history entries of a run, because masks change in every update
 
@@ -82,12 +82,8 @@ class DenseToSparse(MaskedWeights):
         self.select_support(0)
 
     @abstractmethod
-    def solve_scope(self, scope: int, segments: Sequence[Segment], cut: Cut, budget: float, update: int) -> None:
-        """Prepare the multipliers of a scope, if they need more than the support."""
-
-    @abstractmethod
-    def multiplier(self, group: Group, support: Tensor) -> Tensor:
-        """Return the factor of each group's weights, as a flat tensor; zero outside the flat float `support`."""
+    def factors(self, scope: int, entries: Entries, budget: float, cut: Cut, support: Tensor, update: int) -> Tensor:
+        """Return the factor of each group of a scope, as a flat tensor; zero or false outside the flat `support`."""
 
     @abstractmethod
     def to_dense_gradients(self, gradients: Mapping[str, Tensor]) -> None:
@@ -96,22 +92,19 @@ class DenseToSparse(MaskedWeights):
     def select_support(self, update: int) -> None:
         """Select the support for the forward pass after `update` updates, and set masks and sparse weights."""
         exchanged, carried = 0, 0.0
-        scopes = self.scopes(update)
-        for index, scope in enumerate(scopes):
-            segments = [group.segment(self.dense) for group in scope.groups]
+        for index, scope in enumerate(self.scopes(update)):
+            entries = entries_of(scope.groups, self.dense)
             # The unused budget of a layer, less than the cost of a block, is passed on to the next one.
             available = scope.budget + carried
-            cut = Cut.from_numbers(broadcast_from_rank0(find_cut(segments, available).numbers, self._device))
-            self.solve_scope(index, segments, cut, scope.budget, update)
-            ties, carried = 0, available
-            for group, segment in zip(scope.groups, segments, strict=True):
-                support, ties = hard_mask(segment, cut, ties)
-                if index + 1 < len(scopes):
-                    carried -= segment.cost_of(support)
-                factors = self.multiplier(group, support.to(segment.values.dtype))
+            cut = Cut.from_numbers(broadcast_from_rank0(find_cut(entries, available).numbers, self._device))
+            support = hard_mask(entries, cut)
+            carried = available - entries.cost_of(support)
+            factors = self.factors(index, entries, scope.budget, cut, support, update)
+            counts = [group.count for group in scope.groups]
+            for group, chosen, values in zip(scope.groups, support.split(counts), factors.split(counts), strict=True):
                 for name in group.layers:
-                    exchanged += self.masks.replace(name, group.expand(support, name))
-                    self._set_sparse(name, group.expand(factors, name))
+                    exchanged += self.masks.replace(name, group.expand(chosen, name))
+                    self._set_sparse(name, group.expand(values, name))
         if update and (update % self.history_interval == 0 or update == self.schedule.last):
             self.note_update(update, exchanged)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.counting.budgets import ENTRY, NEURON
-from repro.methods.weights.hard_topk import Segment
+from repro.methods.weights.topk import Entries
 
 Tensors = Mapping[str, Tensor]
 
@@ -50,40 +50,16 @@ class Group(ABC):
         sizes = self.sizes
         return sizes.float() * self.entry_cost if isinstance(sizes, Tensor) else sizes * self.entry_cost
 
-    def segment(self, weights: Tensors) -> Segment:
-        """Return the sum of |weight| and the cost of each group."""
-        return Segment(self.total({name: weights[name].abs() for name in self.layers}), self.costs)
-
-
-class Entries(Group):
-    """Each entry of a layer is a group."""
-
-    def __init__(self, layer: str, shape: Sequence[int], entry_cost: float) -> None:
-        super().__init__([layer], math.prod(shape), entry_cost)
-        self.shape = tuple(shape)
-
-    @property
-    def sizes(self) -> int:
-        """1."""
-        return 1
-
-    def total(self, entries: Tensors) -> Tensor:
-        """Return the entries, flattened."""
-        return entries[self.layers[0]].reshape(-1)
-
-    def expand(self, values: Tensor, layer: str) -> Tensor:
-        """Return the values in the shape of the layer."""
-        return values.view(self.shape)
-
-    def segment(self, weights: Tensors) -> Segment:
-        """As in the base class, without a copy of the magnitudes."""
-        return Segment(weights[self.layers[0]].reshape(-1), self.costs, is_signed=True)
+    def ratios(self, weights: Tensors) -> Tensor:
+        """Return the sum of |weight| over each group, divided by its cost."""
+        return self.total({name: weights[name].abs() for name in self.layers}).div_(self.costs)
 
 
 class Blocks(Group):
     """Square blocks of a layer's matrix, (out, in), or (out, in * height * width) for a convolution.
 
-    Blocks at the right and bottom edges are smaller if `side` does not divide the size of the matrix.
+    Blocks of side 1 are single entries. Blocks at the right and bottom edges are smaller if `side` does not divide the
+    size of the matrix.
     """
 
     def __init__(self, layer: str, shape: Sequence[int], side: int, entry_cost: float, device: torch.device) -> None:
@@ -101,6 +77,8 @@ class Blocks(Group):
 
     def total(self, entries: Tensors) -> Tensor:
         """Sum entries over each block, in row-major order."""
+        if self.side == 1:
+            return entries[self.layers[0]].reshape(-1)
         matrix = entries[self.layers[0]].reshape(self.rows, self.columns)
         if not self._is_even:
             padding = (0, self.across * self.side - self.columns, 0, self.down * self.side - self.rows)
@@ -166,12 +144,20 @@ def build_groups(
         block: `entry`, `neuron`, or the sides of a square (`16x16`).
         unit_costs: cost of an entry, by layer.
     """
-    if block == ENTRY:
-        return [Entries(name, weights[name].shape, cost) for name, cost in unit_costs.items()]
     if block == NEURON:
         return _units(model, weights, unit_costs)
-    side = int(block.partition("x")[0])
+    side = 1 if block == ENTRY else int(block.partition("x")[0])
     return [Blocks(name, weights[name].shape, side, cost, weights[name].device) for name, cost in unit_costs.items()]
+
+
+def entries_of(groups: Sequence[Group], weights: Tensors) -> Entries:
+    """Return the ratios and costs of groups that compete for one budget."""
+    ratios = torch.cat([group.ratios(weights) for group in groups])
+    costs = [group.costs for group in groups]
+    if not any(isinstance(cost, Tensor) or cost != costs[0] for cost in costs):
+        return Entries(ratios, costs[0])
+    doubles = (torch.as_tensor(cost, dtype=torch.float64, device=ratios.device) for cost in costs)
+    return Entries(ratios, torch.cat([cost.expand(group.count) for cost, group in zip(doubles, groups, strict=True)]))
 
 
 def _units(model: nn.Module, weights: Mapping[str, Tensor], unit_costs: Mapping[str, float]) -> list[Group]:

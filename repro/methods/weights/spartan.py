@@ -7,7 +7,7 @@ Written from the formulas; docs/methods.md lists our choices where the paper lea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,10 +16,7 @@ from torch import Tensor, nn
 from repro.distributed import broadcast_from_rank0
 from repro.methods.weights.dense_parameters import DenseToSparse
 from repro.methods.weights.groups import Group
-from repro.methods.weights.hard_topk import Cut, Segment
-from repro.methods.weights.soft_topk import SoftSolution, soft_pieces, soft_topk, solve, values_gradient
-
-__all__ = ["Spartan", "soft_topk"]
+from repro.methods.weights.topk import Cut, Entries, SoftSolution, soft_mask, solve, values_gradient
 
 FIRST_BETA = 1.0
 
@@ -42,15 +39,12 @@ class Spartan(DenseToSparse):
         self.soft: dict[int, SoftSolution] = {}
         super().__init__(model, **shared)
 
-    def solve_scope(self, scope: int, segments: Sequence[Segment], cut: Cut, budget: float, update: int) -> None:
-        """Solve the soft top-k of a scope, starting from the previous step's solution."""
+    def factors(self, scope: int, entries: Entries, budget: float, cut: Cut, support: Tensor, update: int) -> Tensor:
+        """Solve the soft top-k, starting from the previous step's solution, and return its mask on the support."""
         beta = self.schedule.linear_ramp(update, FIRST_BETA, self.beta_max * math.sqrt(self.group_size))
-        solution = solve(segments, budget, beta, self.soft.get(scope), cut)
-        self.soft[scope] = solution.with_numbers(broadcast_from_rank0(solution.numbers, self._device))
-
-    def multiplier(self, group: Group, support: Tensor) -> Tensor:
-        """Return the soft mask on the support."""
-        return support.mul_(self._mask(group))
+        solution = solve(entries, budget, beta, self.soft.get(scope), cut)
+        self.soft[scope] = SoftSolution.from_numbers(broadcast_from_rank0(solution.numbers, self._device))
+        return soft_mask(entries.ratios, self.soft[scope]).masked_fill_(~support, 0)
 
     def to_dense_gradients(self, gradients: Mapping[str, Tensor]) -> None:
         """Apply dL/dtheta = g m + sign(theta) dL/dv, where g is dL/d(theta * m) and v the sum of |theta|."""
@@ -93,11 +87,7 @@ class Spartan(DenseToSparse):
 
     def _mask(self, group: Group) -> Tensor:
         """Compute the soft mask of a layer's groups, flat."""
-        segment = group.segment(self.dense)
-        mask = torch.empty_like(segment.values)
-        for piece, part in soft_pieces(segment, self.soft[self._scope(group)]):
-            mask[part] = piece
-        return mask
+        return soft_mask(group.ratios(self.dense), self.soft[self._scope(group)])
 
     def _mask_gradient(self, group: Group, gradients: Mapping[str, Tensor]) -> Tensor:
         """Compute dL/dm: the sum of gradient * weight over each group."""

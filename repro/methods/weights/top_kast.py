@@ -6,22 +6,18 @@ paper compares with: hard forward, identity backward (dual averaging). See docs/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from repro.methods.weights.dense_parameters import DenseToSparse
-from repro.methods.weights.groups import Group
-from repro.methods.weights.hard_topk import Cut, Segment
+from repro.methods.weights.topk import Cut, Entries
 
 
 class TopKAST(DenseToSparse):
     """Uses theta on the support and 0 elsewhere. The gradient reaches all of theta unchanged."""
 
-    def solve_scope(self, scope: int, segments: Sequence[Segment], cut: Cut, budget: float, update: int) -> None:
-        """Do nothing: the support is enough."""
-
-    def multiplier(self, group: Group, support: Tensor) -> Tensor:
+    def factors(self, scope: int, entries: Entries, budget: float, cut: Cut, support: Tensor, update: int) -> Tensor:
         """Return the support."""
         return support
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_runs import small_config
 
-from repro.methods.weights.groups import Blocks, Entries, Units, build_groups
+from repro.methods.weights.groups import Blocks, Units, build_groups, entries_of
 from repro.methods.weights.masks import prunable_weights
 from repro.models.backbone import build_model
 
@@ -15,14 +15,26 @@ def vit() -> torch.nn.Module:
     return build_model(small_config().model, 0.0, 3)
 
 
-def test_entries_are_themselves() -> None:
-    group = Entries("a", (2, 3), 5.0)
+def test_blocks_of_side_1_are_entries() -> None:
+    group = Blocks("a", (2, 3), 1, 5.0, torch.device("cpu"))
     weight = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])
-    segment = group.segment({"a": weight})
-    assert segment.is_signed
-    assert segment.costs == 5.0
-    assert segment.ratio(slice(0, 6), torch.empty(6)).tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+    assert (group.count, group.sizes, group.costs) == (6, 1, 5.0)
+    assert group.ratios({"a": weight}).tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+    assert weight[0, 1] == -2, "weights stay as they are"
     assert torch.equal(group.expand(torch.arange(6.0), "a"), torch.arange(6.0).view(2, 3))
+
+
+def test_groups_of_one_cost_have_one_number() -> None:
+    device = torch.device("cpu")
+    weights = {"a": torch.ones(2, 2), "b": torch.ones(2, 3)}
+    first, same = (Blocks("a", (2, 2), 2, 1.0, device) for _ in range(2))
+    other = Blocks("b", (2, 3), 2, 0.1, device)
+    assert entries_of([first, same], weights).costs == 4.0
+    entries = entries_of([first, other], weights)
+    assert entries.ratios.tolist() == pytest.approx([1.0, 10.0, 10.0])
+    assert isinstance(entries.costs, torch.Tensor)
+    assert entries.costs.dtype == torch.float64
+    assert entries.costs.tolist() == pytest.approx([4.0, 0.4, 0.2])
 
 
 def test_blocks_at_the_edge_are_cut_off() -> None:
