@@ -90,8 +90,13 @@ class DenseToSparse(MaskedWeights):
         """Convert gradients w.r.t. the sparse weights into gradients w.r.t. the dense weights, in place."""
 
     def select_support(self, update: int) -> None:
-        """Select the support for the forward pass after `update` updates, and set masks and sparse weights."""
+        """Select the support for the forward pass after `update` updates, and set masks and sparse weights.
+
+        The multipliers of the last selection are kept until the end of training.
+        """
         exchanged, carried = 0, 0.0
+        is_last = update == self.schedule.last
+        frozen: dict[str, Tensor] = {}
         for index, scope in enumerate(self.scopes(update)):
             entries = entries_of(scope.groups, self.dense)
             # The unused budget of a layer, less than the cost of a block, is passed on to the next one.
@@ -105,7 +110,11 @@ class DenseToSparse(MaskedWeights):
                 for name in group.layers:
                     exchanged += self.masks.replace(name, group.expand(chosen, name))
                     self._set_sparse(name, group.expand(values, name))
-        if update and (update % self.history_interval == 0 or update == self.schedule.last):
+                    if is_last:
+                        frozen[name] = group.expand(values, name).clone()
+        if is_last:
+            self.multipliers = frozen
+        if update and (update % self.history_interval == 0 or is_last):
             self.note_update(update, exchanged)
 
     def scopes(self, update: int) -> list[Scope]:
@@ -133,24 +142,10 @@ class DenseToSparse(MaskedWeights):
         self._swap()
         if self.schedule.is_due(update):
             self.select_support(update)
-            if update == self.schedule.last:
-                self.freeze()
         else:
             for name in self.dense:
                 assert self.multipliers is not None
                 self._set_sparse(name, self.multipliers[name])
-
-    def freeze(self) -> None:
-        """Keep the current multipliers until the end of training."""
-        self.multipliers = {}
-        for group in self.groups:
-            for name in group.layers:
-                self.multipliers[name] = self.frozen_multiplier(group, name)
-                self._set_sparse(name, self.multipliers[name])
-
-    def frozen_multiplier(self, group: Group, name: str) -> Tensor:
-        """Return the constant multipliers of a layer: by default its support."""
-        return self.masks[name]  # bools take a quarter of the memory of floats
 
     def is_at_target(self, update: int) -> bool:
         """Whether the density ramp has ended."""

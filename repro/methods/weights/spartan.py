@@ -44,6 +44,8 @@ class Spartan(DenseToSparse):
         beta = self.schedule.linear_ramp(update, FIRST_BETA, self.beta_max * math.sqrt(self.group_size))
         solution = solve(entries, budget, beta, self.soft.get(scope), cut)
         self.soft[scope] = SoftSolution.from_numbers(broadcast_from_rank0(solution.numbers, self._device))
+        if update == self.schedule.last and self.frozen_mask == "hard":
+            return support
         return soft_mask(entries.ratios, self.soft[scope]).masked_fill_(~support, 0)
 
     def to_dense_gradients(self, gradients: Mapping[str, Tensor]) -> None:
@@ -58,11 +60,6 @@ class Spartan(DenseToSparse):
                 gradient = gradients[name]
                 gradient.mul_(group.expand(mask, name))
                 gradient.addcmul_(self.dense[name].sign(), group.expand(value_gradient, name))
-
-    def frozen_multiplier(self, group: Group, name: str) -> Tensor:
-        """Return the current soft mask on the support, or the support."""
-        support = super().frozen_multiplier(group, name)
-        return support if self.frozen_mask == "hard" else support * group.expand(self._mask(group), name)
 
     @property
     def beta(self) -> float:
