@@ -34,41 +34,26 @@ def highest(scores: Tensor, candidates: Tensor, count: int) -> Tensor:
     return _extreme(scores, candidates, count, highest=True)
 
 
-def _extreme(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
-    if count == 0:
-        return torch.zeros_like(candidates)
-    extreme = _extreme_by_numpy if scores.device.type == "cpu" else _extreme_by_torch
-    return extreme(scores, candidates, count, highest=highest)
-
-
-def _extreme_by_torch(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
-    scores, allowed = scores.flatten(), candidates.flatten()
-    values = scores[allowed]
-    _check(values.numel(), count, bool(values.isnan().any()))
-    rank = values.numel() - count + 1 if highest else count
-    threshold = values.kthvalue(rank).values
-    selected = (scores > threshold if highest else scores < threshold).logical_and_(allowed)
-    ties = (scores == threshold).logical_and_(allowed).nonzero().flatten()
-    selected[ties[: count - int(selected.sum())]] = True
-    return selected.view(candidates.shape)
-
-
 def count_true(mask: Tensor) -> int:
     """Count the true entries of a bool tensor."""
     return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())
 
 
-def _extreme_by_numpy(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
-    """Select on the CPU with NumPy's introselect.
+def _extreme(scores: Tensor, candidates: Tensor, count: int, *, highest: bool) -> Tensor:
+    """Select with NumPy's introselect, on the CPU for every device, because masks seldom change.
 
-    torch's kthvalue is several times slower, and its parallel passes wait for all threads, which takes longer than the
-    passes if other processes use the cores.
+    torch's kthvalue is several times slower there, and its parallel passes wait for all threads, which takes longer
+    than the passes if other processes use the cores.
     """
+    if count == 0:
+        return torch.zeros_like(candidates)
     floats = scores.detach().float() if scores.dtype is torch.bfloat16 else scores.detach()
-    array, allowed = floats.numpy().reshape(-1), candidates.numpy().reshape(-1)
+    array, allowed = floats.cpu().numpy().reshape(-1), candidates.cpu().numpy().reshape(-1)
     values = np.compress(allowed, array)
-    # The minimum is NaN if any value is.
-    _check(values.size, count, values.size > 0 and bool(np.isnan(values.min())))
+    if count > values.size:
+        raise ValueError(f"cannot select {count} of {values.size} candidates")
+    if np.isnan(values.min()):  # the minimum is NaN if any value is
+        raise NotANumber("a score is not a number")
     index = values.size - count if highest else count - 1
     values.partition(index)
     threshold = values[index]
@@ -81,11 +66,4 @@ def _extreme_by_numpy(scores: Tensor, candidates: Tensor, count: int, *, highest
         selected |= ties
     else:
         selected[np.flatnonzero(ties)[:missing]] = True
-    return torch.from_numpy(selected).view(candidates.shape)
-
-
-def _check(candidates: int, count: int, has_nan: bool) -> None:
-    if count > candidates:
-        raise ValueError(f"cannot select {count} of {candidates} candidates")
-    if has_nan:
-        raise NotANumber("a score is not a number")
+    return torch.from_numpy(selected).view(candidates.shape).to(candidates.device)

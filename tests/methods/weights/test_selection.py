@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from repro.methods.weights.selection import NotANumber, _extreme_by_numpy, _extreme_by_torch, highest, lowest
-
-# What runs on a CPU, and what runs on every other device; both can be asked on a CPU.
-EXTREMES = pytest.mark.parametrize("extreme", [_extreme_by_numpy, _extreme_by_torch])
-Extreme = Callable[..., torch.Tensor]
+from repro.methods.weights.selection import NotANumber, highest, lowest
 
 
 def marks(*positions: int, size: int) -> torch.Tensor:
@@ -37,12 +31,11 @@ def test_all_equal_takes_the_first_in_memory_order() -> None:
     assert torch.equal(highest(zeros, torch.ones(2, 3, dtype=torch.bool), 2), marks(0, 1, size=6).view(2, 3))
 
 
-@EXTREMES
 @given(
     hnp.arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-2.0, -0.0, 0.0, 0.5, 1.0, 3.0, np.inf])),
     st.data(),
 )
-def test_the_same_as_a_stable_sort(extreme: Extreme, values: np.ndarray, data: st.DataObject) -> None:
+def test_the_same_as_a_stable_sort(values: np.ndarray, data: st.DataObject) -> None:
     scores = torch.from_numpy(values)
     candidates = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
     places = candidates.nonzero().flatten()
@@ -52,52 +45,45 @@ def test_the_same_as_a_stable_sort(extreme: Extreme, values: np.ndarray, data: s
         expected = torch.zeros_like(candidates)
         expected[places[order[:count]]] = True
         assert torch.equal(choose(scores, candidates, count), expected)
-        if count > 0:
-            assert torch.equal(extreme(scores, candidates, count, highest=descending), expected)
 
 
-@EXTREMES
-def test_ties_by_hand(extreme: Extreme) -> None:
+def test_ties_by_hand() -> None:
     scores = torch.tensor([[1.0, 0.0, -0.0], [1.0, 1.0, 2.0]])
     candidates = marks(0, 2, 3, 4, 5, size=6).view(2, 3)
     # 2 is above the ties, of the three 1s the first stays; from below -0, then the first two of the 1s.
-    assert torch.equal(extreme(scores, candidates, 2, highest=True), marks(0, 5, size=6).view(2, 3))
-    assert torch.equal(extreme(scores, candidates, 3, highest=False), marks(0, 2, 3, size=6).view(2, 3))
+    assert torch.equal(highest(scores, candidates, 2), marks(0, 5, size=6).view(2, 3))
+    assert torch.equal(lowest(scores, candidates, 3), marks(0, 2, 3, size=6).view(2, 3))
     everything = torch.ones(2, 3, dtype=torch.bool)
-    assert torch.equal(extreme(scores, everything, 1, highest=False), marks(1, size=6).view(2, 3))
+    assert torch.equal(lowest(scores, everything, 1), marks(1, size=6).view(2, 3))
     for count in (1, 3, 5):
         before = scores.clone(), candidates.clone()
-        extreme(scores, candidates, count, highest=True)
+        highest(scores, candidates, count)
         assert torch.equal(scores, before[0])
         assert torch.equal(candidates, before[1])
 
 
-@EXTREMES
-def test_a_transposed_view_is_read_row_by_row(extreme: Extreme) -> None:
+def test_a_transposed_view_is_read_row_by_row() -> None:
     scores = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]).T  # 1 1 0 and 0 1 2
     everything = torch.ones(2, 3, dtype=torch.bool)
     for candidates in (everything, torch.ones(3, 2, dtype=torch.bool).T):
-        assert torch.equal(extreme(scores, candidates, 3, highest=True), marks(0, 1, 5, size=6).view(2, 3))
-        assert torch.equal(extreme(scores, candidates, 1, highest=False), marks(2, size=6).view(2, 3))
+        assert torch.equal(highest(scores, candidates, 3), marks(0, 1, 5, size=6).view(2, 3))
+        assert torch.equal(lowest(scores, candidates, 1), marks(2, size=6).view(2, 3))
 
 
-@EXTREMES
-def test_half_precision_too(extreme: Extreme) -> None:
+def test_half_precision_too() -> None:
     for dtype in (torch.bfloat16, torch.float16):
         scores = torch.tensor([3.0, 1.0, 2.0], dtype=dtype)
-        assert torch.equal(extreme(scores, torch.ones(3, dtype=torch.bool), 2, highest=False), marks(1, 2, size=3))
+        assert torch.equal(lowest(scores, torch.ones(3, dtype=torch.bool), 2), marks(1, 2, size=3))
 
 
-@EXTREMES
-def test_a_nan_among_the_candidates_is_refused_and_elsewhere_ignored(extreme: Extreme) -> None:
+def test_a_nan_among_the_candidates_is_refused_and_elsewhere_ignored() -> None:
     scores = torch.tensor([float("nan"), 1.0, 2.0])
-    for descending in (False, True):
+    for choose in (lowest, highest):
         with pytest.raises(NotANumber):
-            extreme(scores, torch.ones(3, dtype=torch.bool), 1, highest=descending)
-    assert torch.equal(extreme(scores, marks(1, 2, size=3), 1, highest=True), marks(2, size=3))
+            choose(scores, torch.ones(3, dtype=torch.bool), 1)
+    assert torch.equal(highest(scores, marks(1, 2, size=3), 1), marks(2, size=3))
 
 
-@EXTREMES
-def test_more_than_there_are_is_refused(extreme: Extreme) -> None:
+def test_more_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot select 3 of 2 candidates"):
-        extreme(torch.zeros(4), marks(0, 1, size=4), 3, highest=False)
+        lowest(torch.zeros(4), marks(0, 1, size=4), 3)
