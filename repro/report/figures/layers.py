@@ -55,7 +55,7 @@ def draw_layers(table: Table, histories: Sequence[MaskHistory], scale: str, widt
         axes.grid(visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(2))
         if place + across > len(shown):  # the last panel of a column
-            axes.set_xlabel("share of the training done")
+            axes.set_xlabel("fraction of training")
         axes.set_title(within(row_label(table, history.row), width_in / across - 0.6, 8))
     assert picture is not None
     if len(shown) % across:  # the last place is free

@@ -144,7 +144,7 @@ def _over_training(
     figure = new_figure(width_in, _HEIGHT_IN)
     title(figure, f"{table.label(histories[0].row.backbone)}, {scale}: {what}, one seed")
     axes = figure.subplots()
-    axes.set_xlabel("share of the training done")
+    axes.set_xlabel("fraction of training")
     axes.set_ylabel(within(y, _HEIGHT_IN - 1))
     axes.set_xlim(0, 1)
     few_ticks(axes)
